@@ -26,6 +26,7 @@ PRIMITIVES = (
     "places_up_to",
     "max_of_block",
     "max_of_group",
+    "max_of_pair",
     "sum_of_block",
 )
 

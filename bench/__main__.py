@@ -24,7 +24,7 @@ from bench.picture import draw
 from bench.records import text_of
 from numerics.files.replacement import replace_file
 
-FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors")
+FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors", "tables")
 PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")
 
 

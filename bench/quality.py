@@ -64,7 +64,8 @@ class Format:
 def _formats() -> Iterator[Format]:
     casts = ("bfloat16", "float16")
     mx = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4", "mxint8")
-    for name in (*casts, *mx, "nvfp4", "bfp16", "mx4", "mx6", "mx9"):
+    readings = ("if4", "if3", "if6_e2m3", "if6_e3m2", "hifloat4")
+    for name in (*casts, *mx, "nvfp4", "bfp16", "mx4", "mx6", "mx9", "mxfp3", "nvfp3", "nvint4", *readings):
         yield Format(name, nx.QuantSpec(name), nx.QuantSpec(name))
     floats = (
         "fp8_e4m3",
@@ -83,6 +84,9 @@ def _formats() -> Iterator[Format]:
     for name in ("fp4", "int8", "int4", "int3", "int2"):
         yield _of_elements(name, "per_group(32)")
     yield _of_elements("int4", "per_group(128)")
+    for name, scheme in (("fp3", "per_group(32)"), ("nf4", "per_group(64)"), ("bnb_fp4", "per_group(64)"),
+                         ("hifloat8", "per_tensor"), ("posit8", "per_tensor")):  # fmt: skip
+        yield _of_elements(name, scheme)
     for name, scheme in (("uint8", "per_tensor"), ("uint8", "per_channel"), ("uint4", "per_channel"),
                          ("uint4", "per_group(32)"), ("uint2", "per_group(32)")):  # fmt: skip
         yield _of_elements(name, scheme, symmetric=False)
@@ -100,13 +104,10 @@ def _of_elements(dtype: str, scheme: str, **options: bool) -> Format:
 
 
 FORMATS = {found.name: found for found in _formats()}
-LATER = "it came after the table was measured"
 LEFT_OUT = {
     "e8m0": "a format of scales: it has no zero and no sign",
     "ue5m3fn": "a format of scales: it has no sign",
     "ue5m3ieee": "a format of scales: it has no sign",
-    **dict.fromkeys(("nf4", "bnb_fp4", "hifloat8", "posit8", "nvint4", "fp3", "nvfp3", "mxfp3"), LATER),
-    **dict.fromkeys(("if3", "if4", "if6_e2m3", "if6_e3m2"), LATER),
 }
 
 

@@ -1,7 +1,7 @@
 """What a number is: the formats, and the arithmetic of one element, one block, one byte."""
 
 from numerics.formats import blocks, codebooks, floats, integers
-from numerics.formats.block import Block, Blocks, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, Blocks, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.blocks import *  # noqa: F403
 from numerics.formats.codebook import Codebook
 from numerics.formats.codebooks import *  # noqa: F403
@@ -14,7 +14,7 @@ from numerics.formats.registry import dtype, dtypes
 
 __all__ = [
     "Block", "Blocks", "Codebook", "Dtype", "Element", "Float", "Integer", "MXBlock", "MicroexponentBlock",
-    "NumericsError", "NumericsWarning", "ScaledBlock", "dtype", "dtypes", "p3109",
+    "NumericsError", "NumericsWarning", "ScaledBlock", "TieredBlock", "dtype", "dtypes", "p3109",
 ]  # fmt: skip
 __all__ += integers.__all__
 __all__ += floats.__all__

@@ -49,6 +49,7 @@ def _declared(
     step: float | None = None,
     mantissa: int | None = None,
     sub_block: int | None = None,
+    tiers: int | None = None,
 ) -> Block:
     """The block format with these facts; those that are None are none of its own.
 
@@ -68,9 +69,10 @@ def _declared(
             raise NumericsError(f"{said(name)}: integers= and step= belong to element= and a float scale")
         if sub_block is None:
             raise _no_sub_block(said(name), sub_block, block)
-        return MicroexponentBlock(**facts | {"mantissa": mantissa, "sub_block": sub_block})
-    if sub_block is not None:
-        raise NumericsError(f"{said(name)}: sub_block= belongs to mantissa=, not to element=")
+        facts |= {"mantissa": mantissa, "sub_block": sub_block}
+        return MicroexponentBlock(**facts) if tiers is None else TieredBlock(**facts | {"tiers": tiers})
+    if sub_block is not None or tiers is not None:
+        raise NumericsError(f"{said(name)}: sub_block= and tiers= belong to mantissa=, not to element=")
     facts |= {"element": element, "scale": scale}
     if isinstance(scale, Float) and scale.has_zero:
         return ScaledBlock(**facts | {"integers": integers, "step": step})
@@ -138,6 +140,16 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         return 0
 
     @property
+    def micro_bits(self) -> int:
+        """Bits of a block's microexponents, all of them; 0 where there are none."""
+        return self.sub_blocks
+
+    @property
+    def micro_dtype(self) -> str:
+        """The unsigned type that holds them."""
+        return "uint8" if self.micro_bits <= 8 else "uint32"
+
+    @property
     def sharing(self) -> tuple[Any, ...]:
         """What must be equal for two formats to take the same shared fields."""
         raise NotImplementedError
@@ -174,7 +186,9 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             "codes": Field(self.element_bits, self.code_dtype),
             "scale": Field(self.scale_bits, self.scale_code_dtype),
         }
-        return found | ({"microexponents": Field(self.sub_blocks, "uint8")} if self.sub_blocks else {})
+        return found | (
+            {"microexponents": Field(self.micro_bits, self.micro_dtype)} if self.sub_blocks else {}
+        )
 
     @property
     def bits(self) -> float:
@@ -630,6 +644,9 @@ class MicroexponentBlock(Block):
         super().__post_init__()
         if not 1 <= self.mantissa <= 15:
             raise NumericsError(f"{self.name}: mantissa={said(self.mantissa)} is outside 1 .. 15")
+        self._check_sub_blocks()
+
+    def _check_sub_blocks(self) -> None:
         if self.sub_block < 1 or self.block % self.sub_block or self.block // self.sub_block > 8:
             raise _no_sub_block(self.name, self.sub_block, self.block)
 
@@ -673,6 +690,80 @@ class MicroexponentBlock(Block):
     def smallest_normal(self) -> float:
         """The smallest positive value with a full significand."""
         return 2.0**-126
+
+
+E6M2 = {"bias": 48, "digits": 2, "last": 254}
+"""The scale of tiered blocks: 6 exponent bits, two digits, no zero; the code after the last means NaN."""
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class TieredBlock(MicroexponentBlock):
+    """Microexponents in two tiers, which double steps, under a scale of 6 exponent bits and two digits.
+
+    Each sub-block has a microexponent, and each two of them, side by side, another one (arXiv 2602.11287).
+    mantissa, sub_block: as of MicroexponentBlock.  tiers: 2.
+
+    >>> from numerics.formats import hifloat4
+    >>> hifloat4.block, hifloat4.sub_blocks, hifloat4.micro_bits, hifloat4.bits
+    (64, 16, 24, 4.5)
+    """
+
+    tiers: int = 2
+    stem = "tiered"
+
+    def _check_sub_blocks(self) -> None:
+        powers = all(n > 0 and n & (n - 1) == 0 for n in (self.block, self.sub_block))
+        if self.tiers != 2 or not powers or not 2 <= self.block // self.sub_block <= 16:
+            raise NumericsError(
+                f"{self.name}: sub_block={said(self.sub_block)} must divide block={said(self.block)}, both "
+                f"powers of two, into 2 to 16 parts under tiers=2, not {said(self.tiers)}"
+            )
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of sub-blocks, each of which has a microexponent above theirs."""
+        return self.sub_blocks // 2
+
+    @property
+    def micro_bits(self) -> int:
+        """Bits of a block's microexponents: those of pairs in the lowest, then those of sub-blocks."""
+        return self.pairs + self.sub_blocks
+
+    @property
+    def sharing(self) -> tuple[Any, ...]:
+        """What must be equal for two formats to take the same shared fields."""
+        return self.block, self.sub_block, self.tiers
+
+    @cached_property
+    def bytes_per_block(self) -> int:
+        """Bytes of one whole block, shared fields included (docs/layout.md)."""
+        codes = sum(-(-self.block * width // 8) for _, width in planes(self.element_bits))
+        return codes + 1 + -(-self.micro_bits // 8)
+
+    @property
+    def max(self) -> float:
+        """The largest value: the largest magnitude under both microexponents and the largest scale."""
+        return ((1 << self.mantissa) - 1) * 4 * tiered_scale(E6M2["last"]) * 2.0 ** (1 - self.mantissa)
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        return tiered_scale(0) * 2.0 ** (1 - self.mantissa)
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        return tiered_scale(0)
+
+
+def tiered_scale(code: int) -> float:
+    """What a code of the scale of tiered blocks means.
+
+    >>> tiered_scale(0) == 2.0**-48, tiered_scale(254), tiered_scale(255)
+    (True, 49152.0, nan)
+    """
+    exponent, digits = divmod(code, 1 << E6M2["digits"])
+    return float("nan") if code > E6M2["last"] else (1 + digits / 4) * 2.0 ** (exponent - E6M2["bias"])
 
 
 def reading(d: ElementBlock, scale: int) -> Element:
@@ -743,7 +834,8 @@ class Blocks:
     codes: of the elements, unsigned integers in the tensor's own shape.
     scale: one a block, in the tensor's shape with ceil(n / block) along the axis: E8M0 bytes (MX), codes of
         the scale's format (NVFP4) or float32 exponent fields (mx4, mx6, mx9).
-    microexponents: one byte a block, bit j for sub-block j; None where the format has none.
+    microexponents: one byte a block, bit j for sub-block j (of hifloat4 24 bits, those of pairs lowest, as
+        uint32); None where the format has none.
     tensor_scale: the float32 scale of the tensor, of NVFP4 and its like; None elsewhere.
 
     >>> from numerics.formats import mxfp4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float
 from numerics.formats.errors import integer, said, shortened
 from numerics.formats.floats import e8m0, float_format, fp3, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
@@ -12,7 +12,7 @@ from numerics.formats.integers import int4, int8, integer_format
 from numerics.formats.registry import dtype, dtypes, row
 
 __all__ = [
-    "bfp16", "block_format", "if3", "if4", "if6_e2m3", "if6_e3m2", "mx",
+    "bfp16", "block_format", "hifloat4", "if3", "if4", "if6_e2m3", "if6_e3m2", "mx",
     "mx4", "mx6", "mx9", "mxfp3", "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2",
     "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "nvfp3", "nvfp4", "nvint4",
 ]  # fmt: skip
@@ -66,6 +66,8 @@ mx6: MicroexponentBlock = row(MicroexponentBlock, "mx6", _MICRO,
     names=("MX6",), mantissa=4, block=16, sub_block=2)
 mx9: MicroexponentBlock = row(MicroexponentBlock, "mx9", _MICRO,
     names=("MX9",), mantissa=7, block=16, sub_block=2)
+hifloat4: TieredBlock = row(TieredBlock, "hifloat4", "arXiv 2602.11287; CANN's HiFloat4",
+    names=("HiFloat4", "HiF4", "hif4"), mantissa=3, block=64, sub_block=4)
 # fmt: on
 
 

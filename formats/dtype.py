@@ -20,11 +20,12 @@ from numerics.formats.errors import NumericsError, digits, integer, one_of, said
 from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import Rounding, check_overflow, check_rounding, draw_of
 
-Specials = Literal["ieee", "fn", "fnuz", "none"]
+Specials = Literal["ieee", "fn", "fnuz", "extended", "none"]
 SPECIALS: dict[str, str] = {
     "ieee": "the highest exponent holds Inf and NaN (IEEE 754-2019 §3.4)",
     "fn": "finite, and one NaN at the highest magnitude (OCP OFP8 1.0 §5)",
     "fnuz": "finite, one NaN in the place of -0",
+    "extended": "Inf at the highest magnitude, one NaN: for -0, or without a sign above Inf (IEEE P3109)",
     "none": "every code is a finite number (OCP MX 1.0 §5.3)",
 }
 
@@ -444,7 +445,8 @@ class Float(Element):
 
     exponent, mantissa, bias: as in the formula; bits = signed + exponent + mantissa.
     specials says where Inf and NaN are: `ieee`, the highest exponent holds both; `fn`, NaN at the
-    highest magnitude and no Inf; `fnuz`, one NaN in the place of -0 and no Inf; `none`, neither.
+    highest magnitude and no Inf; `fnuz`, one NaN in the place of -0 and no Inf; `extended`, Inf at the
+    highest magnitude and one NaN, where -0 would be or, without a sign, above Inf; `none`, neither.
     subnormals=False: E = 0 means zero, codes with E = 0 and M != 0 are never written and read as zero.
     has_zero=False (only without mantissa and sign, as in e8m0): E = 0 is a power of two like the others.
     There 0 and negatives become code 0 (saturate) or NaN (nonsaturate), what is positive and smaller
@@ -495,12 +497,17 @@ class Float(Element):
     @property
     def has_inf(self) -> bool:
         """Is there an infinity?"""
-        return self.specials == "ieee"
+        return self.specials in ("ieee", "extended")
 
     @property
     def has_nan(self) -> bool:
         """Is there a NaN?"""
         return self.specials != "none"
+
+    @property
+    def nan_is_negative_zero(self) -> bool:
+        """Does the code of -0 mean NaN, so that zero has no sign?"""
+        return self.signed and self.specials in ("fnuz", "extended")
 
     @property
     def wide(self) -> bool:
@@ -524,7 +531,8 @@ class Float(Element):
     def last(self) -> int:
         """The code of the largest finite magnitude."""
         codes = 1 << (self.exponent + self.mantissa)
-        return {"ieee": codes - (1 << self.mantissa), "fn": codes - 1}.get(self.specials, codes) - 1
+        taken = {"ieee": 1 << self.mantissa, "fn": 1, "extended": 2 - self.signed}
+        return codes - taken.get(self.specials, 0) - 1
 
     @property
     def inf(self) -> int | None:
@@ -536,7 +544,7 @@ class Float(Element):
         """The canonical NaN code: quiet where there are several, the sign bit clear."""
         if self.specials == "ieee":
             return self.last + 1 + (1 << (self.mantissa - 1))
-        return self.last + 1 if self.has_nan else None
+        return self.last + 1 + self.has_inf if self.has_nan else None
 
     def _value(self, code: int) -> float:
         """The value of a finite magnitude's code, from the definition."""

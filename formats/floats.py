@@ -87,6 +87,8 @@ def float_format(
         ieee (the default): the highest exponent holds both (IEEE 754-2019 §3.4)
         fn: finite, and NaN at the highest magnitude only, as fp8_e4m3 (OCP OFP8 1.0 §5)
         fnuz: finite, and one NaN in the place of -0
+        extended: Inf at the highest magnitude, and one NaN: where -0 would be, or above Inf without a sign
+            (IEEE P3109, report 4.0)
         none: every code is a finite number, as fp4 (OCP MX 1.0 §5.3)
     signed: False leaves the sign bit out; negative values become the least code, or NaN.
     subnormals: False makes values below the smallest normal round to it or to zero.

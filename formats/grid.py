@@ -39,7 +39,7 @@ class Grid:
     wrap: Number | None = None  # two's complement: the mask of a code
     has_nan: Number | None = None  # some codes mean NaN
     inherit: Number | None = None  # NaN keeps its sign
-    nan_code: Number | None = None  # fnuz: the one code that means NaN, where -0 would be
+    nan_code: Number | None = None  # fnuz, extended: the one code that means NaN, where -0 would be
     inf: Number | None = None  # magnitude code that means infinity
     prefix: Number | None = None  # float32's exponent and bias: codes are its upper bits
     flush: Number | None = None  # there are no subnormals
@@ -135,11 +135,13 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
     if overflow == "nonsaturate":  # IEEE 754-2019 §7.4: directed roundings stop at the largest
         up, down = _TRUNCATING.get(rounding, (1, 1))
         limit, negative_limit = beyond if up else top, beyond if down else top
+        if not (down or d.signed) and d.has_zero:  # below zero there is nothing: inward is 0
+            negative_limit = 0
     emin = 128 - d.bias - (not d.has_zero)
     deep = emin < d.has_zero
     adder = d.subnormals and d.mantissa and not deep and (beyond >> 23) + drop <= 254
     prefix = (d.exponent, d.bias, d.subnormals) == (8, 127, True)
-    direct = (adder and overflow == "saturate") or (prefix and d.has_inf)
+    direct = (adder and overflow == "saturate") or (prefix and d.specials == "ieee")
     return Grid(
         emin=emin,
         drop=drop,
@@ -152,13 +154,13 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         negative=None if d.signed else (d.nan if overflow == "nonsaturate" else 0),
         has_nan=1 if d.has_nan else None,
         inherit=1 if d.signed and d.specials in ("ieee", "fn") else None,
-        nan_code=d.nan if d.specials == "fnuz" else None,
+        nan_code=d.nan if d.nan_is_negative_zero else None,
         inf=d.inf,
         prefix=1 if prefix else None,
         flush=None if d.subnormals or not d.has_zero else 1,
         deep=1 if deep else None,
         lowest=None if d.has_zero else float32_bits(d.smallest_normal),
-        bare_zero=1 if d.specials == "fnuz" else None,
+        bare_zero=1 if d.nan_is_negative_zero else None,
         adder=1 if adder else None,
         direct=1 if direct and d.signed else None,
     )

@@ -7,19 +7,27 @@ from math import inf, ldexp, nan
 
 from numerics.formats.codebook import Codebook
 from numerics.formats.codebooks import codebook_format
+from numerics.formats.dtype import Float, Specials
 from numerics.formats.errors import NumericsError, integer, said, truth
+from numerics.formats.floats import float_format
 
 __all__ = ["p3109"]
 
-WIDTHS = (3, 8)
-"""Bits of a code, the least and the most: the report has them up to 15, codebooks end at 8."""
+WIDTHS = (3, 15)
+"""Bits of a code, the least and the most that the report has."""
+LISTED = 8
+"""Bits up to which a format lists its values, so that `operate` computes by tables; wider ones are floats."""
+EXPONENTS = 8
+"""Exponent bits of float32, which holds every value here."""
 
 
-def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = True) -> Codebook:
+def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = True) -> Codebook | Float:
     """Returns a format of IEEE P3109, such as Binary8p3se: `p3109(8, 3)`.
 
-    bits: of a code, K in the report, 3 to 8.
+    bits: of a code, K in the report, 3 to 15.  Up to 8 it is a codebook, with which nx.operate computes;
+        above a float of uint16 codes.
     precision: of the significand with its hidden bit, P in the report: 1 to bits - 1; to bits without a sign.
+        At least bits - 8 (bits - 7 without a sign): below that values lie beyond float32.
     signed: True (s in the name): the sign is the highest bit, and NaN stands in the place of -0.  False (u):
         NaN is the highest code.
     extended: True (e): there are infinities.  False (f): every code but NaN is a number.
@@ -27,21 +35,33 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
     Its roundings are those of every format: half_even (NearestTiesToEven; at precision 1 a tie goes to the
     even code), half_away, toward_zero, floor, ceil, to_odd, and stochastic with 30 bits.
     overflow="saturate" is its SatFinite, "nonsaturate" its SatNone.  Raises NumericsError for numbers out of
-    range.  nx.operate computes with its codes.  docs/formats.md §12.
+    range.  docs/formats.md §12.
 
     >>> p3109(8, 4), p3109(8, 4).max, p3109(8, 4).encode([1.0, -0.0, float("inf")])
     (binary8p4se, 224.0, [64, 0, 126])
+    >>> p3109(12, 5, signed=False, extended=False), p3109(12, 5).encode([1.0, float("nan")])
+    (binary12p5uf, [1024, 2048])
     """
     bits, precision = integer("bits", bits), integer("precision", precision)
     signed, extended = truth("signed", signed), truth("extended", extended)
     least, most = WIDTHS
     if not least <= bits <= most:
-        raise NumericsError(f"bits={said(bits)} is outside {least} .. {most}: wider ones are not made here")
+        raise NumericsError(f"bits={said(bits)} is outside {least} .. {most}")
     if not 1 <= precision <= bits - signed:
         raise NumericsError(f"precision={said(precision)} is outside 1 .. {bits - signed}, for {bits} bits")
+    exponent = bits - precision + (not signed)
+    if exponent > EXPONENTS:
+        raise NumericsError(
+            f"precision={said(precision)} of {bits} bits leaves {exponent} for the exponent, whose values "
+            f"float32 cannot hold; allowed: {bits - EXPONENTS + (not signed)} .. {bits - signed}"
+        )
+    name = f"binary{bits}p{precision}{'s' if signed else 'u'}{'e' if extended else 'f'}"
+    if bits > LISTED:
+        specials: Specials = "extended" if extended else "fnuz" if signed else "fn"
+        bias = 1 << (exponent - 1)
+        return float_format(exponent, precision - 1, bias=bias, specials=specials, signed=signed, name=name)
     values = list(_values(bits, precision, signed, extended))
     last = (1 << (bits - signed)) - 1 - extended - (not signed)
-    name = f"binary{bits}p{precision}{'s' if signed else 'u'}{'e' if extended else 'f'}"
     return codebook_format(values, beyond=_magnitude(last + 1, bits, precision, signed), name=name)
 
 

@@ -1,4 +1,4 @@
-"""The eleven operations that every executor supplies to the shared arithmetic.
+"""The twelve operations that every executor supplies to the shared arithmetic.
 
 The functions here only say what each means; `backends/bind.py` puts an executor's own in their
 place.  A lane is a 32-bit value, or an array or vector of them: int32 or float32.
@@ -67,6 +67,11 @@ def max_of_block(x: Lane) -> Lane:
 
 def max_of_group(x: Lane) -> Lane:
     """The largest int32 lane of the sub-block, in a shape that broadcasts back over it."""
+    _unbound()
+
+
+def max_of_pair(x: Lane) -> Lane:
+    """The largest int32 lane of two sub-blocks side by side, the first of which has an even number."""
     _unbound()
 
 

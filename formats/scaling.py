@@ -31,6 +31,7 @@ from numerics.formats.primitives import (
     divide,
     max_of_block,
     max_of_group,
+    max_of_pair,
     maximum,
     minimum,
     sum_of_block,
@@ -356,6 +357,73 @@ def micro_round_directly(b: Lane, m: Lane) -> Lane:
     n = minimum(n, one + ((1 << m) - 1))
     r = as_bits((as_float(n) - as_float(one)) * power_of_two(exponent))
     return where(exponent == 255, NAN, r | (taken & SIGN))
+
+
+# ---- microexponents in two tiers under a scale of three digits (arXiv 2602.11287): HiFloat4 --------
+
+SEVENTH = 0x3E120000  # 1/7, rounded to bfloat16
+LEAST = 316  # 2**-48 without float32's last 21 digits: the scale of code 0
+LAST = 254  # code of the largest scale, 1.5 * 2**15; the next one means NaN
+BELOW_TWO = 0x3FFFFFFF
+BELOW_FOUR = 0x407FFFFF
+
+
+def nearest_bfloat16(b: Lane) -> Lane:
+    """A magnitude rounded to bfloat16, half to even."""
+    return shift_right(b, 16, 0, b, "half_even", None, None) << 16
+
+
+def tiered_scale(top: Lane) -> Lane:
+    """The scale's code from the block's largest magnitude: a seventh of it, to bfloat16, then to E6M2."""
+    t = nearest_bfloat16(as_bits(as_float(top) * as_float(SEVENTH + (top & 0))))
+    code = shift_right(t, 21, 0, t, "half_even", None, None) - LEAST
+    return where(top < INF, minimum(maximum(code, 0), LAST), LAST + 1)
+
+
+def tiered_unit(scale: Lane) -> Lane:
+    """The scale, as float32 bits; of the code that means NaN some number."""
+    return (minimum(scale, LAST) + LEAST) << 21
+
+
+def tiered_fields(a: Lane) -> tuple[Lane, Lane, Lane, Lane]:
+    """The scale, the microexponents of pairs and of sub-blocks, and magnitudes over the scale.
+
+    A magnitude is multiplied by the reciprocal of the scale, which is rounded to bfloat16.
+    """
+    scale = tiered_scale(max_of_block(a))
+    one = FLOAT_ONE + (scale & 0)
+    inverse = nearest_bfloat16(as_bits(divide(as_float(one), as_float(tiered_unit(scale)))))
+    y = where(scale > LAST, 0, as_bits(as_float(a) * as_float(inverse)))
+    upper = where(max_of_pair(y) > BELOW_FOUR, 1, 0)
+    lower = where(max_of_group(y) > where(upper == 1, BELOW_FOUR, BELOW_TWO), 1, 0)
+    return scale, upper, lower, y
+
+
+def tiered_counts(y: Lane, up: Lane, m: Lane) -> Lane:
+    """A magnitude over its scale and 2**up, in steps of m-bit magnitudes."""
+    return as_bits(as_float(y) * power_of_two((126 + m) - up))
+
+
+def tiered_encode(b: Lane, m: Lane, f: Grid, rounding: str, random: Lane) -> tuple[Lane, Lane, Lane, Lane]:
+    """Scale, both microexponents and code; a block with Inf or NaN is (255, 0, 0, 0)."""
+    scale, upper, lower, y = tiered_fields(b & MAGNITUDE)
+    counts = tiered_counts(y, upper + lower, m)
+    code = with_sign(count(counts, b, f, rounding, random, None), b, f)
+    return scale, upper, lower, where(scale > LAST, 0, code)
+
+
+def tiered_decode(scale: Lane, up: Lane, code: Lane, m: Lane) -> Lane:
+    """Sign and magnitude times the scale and 2**up, as float32 bits; all of it is exact."""
+    one = ((151 - m) + up) << 23
+    n = code & ((1 << m) - 1)
+    value = as_bits((as_float(n + one) - as_float(one)) * as_float(tiered_unit(scale)))
+    return where(scale > LAST, NAN, value | ((code >> m) << 31))
+
+
+def tiered_round(b: Lane, m: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
+    """tiered_decode(tiered_encode(b))."""
+    scale, upper, lower, code = tiered_encode(b, m, f, rounding, random)
+    return tiered_decode(scale, upper + lower, code, m)
 
 
 # ---- a scale and a zero point (docs/formats.md §6) ---------------------------------------------

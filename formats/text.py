@@ -16,7 +16,7 @@ from numerics.formats.errors import NumericsError, said, text_in
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
 KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "codebook": Codebook, "block": Block}
-LATER: Final = {"narrow": False, "integers": None, "step": None}
+LATER: Final = {"narrow": False, "integers": None, "step": None, "tiers": None}
 """Facts that files of before do not say, and what they are there."""
 
 

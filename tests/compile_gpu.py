@@ -54,7 +54,7 @@ TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} 
 N = 1 << 14
 X = {kind: torch.zeros(N, dtype=getattr(torch, kind)) for kind in ("float32", "float16", "bfloat16")}
 TYPES = {torch.int32: "*i32", torch.int16: "*i16", torch.uint8: "*u8", torch.uint16: "*u16",
-         torch.float16: "*fp16"}  # fmt: skip
+         torch.uint32: "*u32", torch.float16: "*fp16"}  # fmt: skip
 UNEVEN = nx.codebook_format([math.sin(k * k) for k in range(256)])  # neighbours of all distances
 MX_NF4, MX_HIFLOAT8 = (nx.block_format(element=d, block=32) for d in (nx.nf4, nx.hifloat8))
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]  # a kernel, its arguments, what is compiled in
@@ -92,6 +92,7 @@ def cases() -> dict[str, Callable[[], object]]:
         "round fp8_e4m3 float32": lambda: _round(nx.fp8_e4m3, x),
         "encode mxfp8_e4m3 float32": lambda: _encode_blocks(nx.mxfp8_e4m3, x),
         "round mx6 float32": lambda: _round_blocks(nx.mx6, x),
+        "round hifloat4 float32": lambda: _round_blocks(nx.hifloat4, x),
     }
     found |= {
         f"{verb} {d}": lambda d=d, call=call: call(d)
@@ -137,11 +138,13 @@ def cases() -> dict[str, Callable[[], object]]:
             x.reshape(32, -1), nx.mxfp8_e4m3, 0, BlockOptions("rceil")
         ),
         "encode mx6": lambda: _encode_blocks(nx.mx6, x),
+        "encode hifloat4": lambda: _encode_blocks(nx.hifloat4, x),
         "decode mxfp8_e4m3": lambda: GPU.decode_blocks(_zeros(nx.mxfp8_e4m3), None),
         "decode mx9": lambda: GPU.decode_blocks(_zeros(nx.mx9), None),
         "decode nvfp4": lambda: GPU.decode_blocks(_zeros(nx.nvfp4), None),
         "load mxfp4": lambda: _load(nx.mxfp4),
         "load mx6": lambda: _load(nx.mx6),
+        "load hifloat4": lambda: _load(nx.hifloat4),
         "hadamard 128": lambda: GPU.hadamard(x, Rotation(128)),
         "quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None),
         "quantize int4 per_group": lambda: _affine(Partition((16, N // 16), 1, 128), torch.zeros(16, 8)),
@@ -196,7 +199,7 @@ def _store(d: Any, x: Any, scale_rule: str = "floor") -> Any:
 
 def _zeros(d: Any) -> Any:
     shared = torch.zeros(N // d.block, dtype=torch.uint8)
-    micro = shared if isinstance(d, nx.MicroexponentBlock) else None
+    micro = shared.to(getattr(torch, d.micro_dtype)) if isinstance(d, nx.MicroexponentBlock) else None
     return nx.Blocks(d, -1, torch.zeros(N, dtype=torch.uint8), shared, micro)
 
 
@@ -247,7 +250,9 @@ def judge(case: str, name: str, compiled: Any, count: int) -> Compiled:
     """The figures and the faults of machine code for `count` elements; `case` says what may divide."""
     text, target = compiled.asm, TARGETS[name]
     # AMD divides floats, and integers, by fused steps of a reciprocal; v_fma_mix minus zero is a product
-    divides = any(word in case for word in ("quantize", "nvfp4", "if4", "columns", "hifloat8 stochastic"))
+    divides = any(
+        word in case for word in ("quantize", "nvfp4", "if4", "columns", "hifloat4", "hifloat8 stochastic")
+    )
     if target.backend == "cuda":
         usage = _resources(text["cubin"])
         lines = [line for line in get_sass(text["cubin"]).splitlines() if "\t" in line]

@@ -204,7 +204,7 @@ OPTIONS = {
     "QuantSpec": (nx.QuantSpec, (*QUANTIZE, "dtype", *OPTIONS_OF_SPEC)),
     **{name: (kind, OBSERVED if "Pof2" not in name else OBSERVED_POF2) for name, kind in OBSERVERS.items()},
     "use": (nx.use, [name for name in dispatch.names() if name != "interpreter"]),
-    "float_format": (nx.float_format, ("ieee", "fn", "fnuz", "none")),
+    "float_format": (nx.float_format, ("ieee", "fn", "fnuz", "extended", "none")),
     "observer": (nx.observe.observer, (*nx.observe.OBSERVERS, "QuantSpec")),
     "check": (nx.conform.check, (*KINDS, *BLOCK, *OVERFLOWS)),
 }

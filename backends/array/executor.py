@@ -17,7 +17,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.unfused import Composed
 from numerics.formats import packing
-from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.codec import MAGNITUDE
 from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
@@ -237,7 +237,7 @@ def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> 
 
 def empty_fields(n: int, d: Block) -> BlockFields:
     """Room for n blocks."""
-    micro = np.empty(n, np.uint8) if d.sub_blocks else None
+    micro = np.empty(n, d.micro_dtype) if d.sub_blocks else None
     return BlockFields(empty((n, d.block), d.code_dtype), np.empty(n, d.scale_code_dtype), micro)
 
 
@@ -277,9 +277,20 @@ def _encode_micro(b: Array, d: MicroexponentBlock, o: BlockOptions, out: BlockFi
     out.microexponents[...] = (shift[:, :, 0] << np.arange(shift.shape[1], dtype=np.int32)).sum(1)  # type: ignore[index]
 
 
+def _encode_tiered(b: Array, d: TieredBlock, o: BlockOptions, out: BlockFields) -> None:
+    groups = (len(b), d.pairs, 2, d.sub_block)
+    random = None if o.draw.bits is None else o.draw.bits.reshape(groups)
+    f = element_grid(d)
+    scale, upper, lower, code = bound.tiered_encode(b.reshape(groups), d.mantissa, f, o.mode, random)
+    out.codes[...] = code.reshape(b.shape)
+    out.scale[...] = scale[:, 0, 0, 0]
+    flags = np.concatenate([upper.reshape(len(b), -1), lower.reshape(len(b), -1)], axis=1)
+    out.microexponents[...] = (flags << np.arange(d.micro_bits, dtype=np.int32)).sum(1)  # type: ignore[index]
+
+
 def looks_further(x: Array, d: Block, o: BlockOptions) -> bool:
-    """Does a draw see what float64 has below float32's last place?  Float scales divide in float32."""
-    return o.draw.bits is not None and x.dtype == np.float64 and not isinstance(d, ScaledBlock)
+    """Does a draw see what float64 has below float32's last place?  Other scales divide in float32."""
+    return o.draw.bits is not None and x.dtype == np.float64 and not isinstance(d, (ScaledBlock, TieredBlock))
 
 
 def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
@@ -333,6 +344,13 @@ def _round_micro(b: Array, d: MicroexponentBlock, o: BlockOptions) -> Any:
     return bound.micro_round(b.reshape(groups), d.mantissa, o.mode, random).reshape(b.shape)
 
 
+def _round_tiered(b: Array, d: TieredBlock, o: BlockOptions) -> Any:
+    groups = (len(b), d.pairs, 2, d.sub_block)
+    random = None if o.draw.bits is None else o.draw.bits.reshape(groups)
+    f = element_grid(d)
+    return bound.tiered_round(b.reshape(groups), d.mantissa, f, o.mode, random).reshape(b.shape)
+
+
 def _decode_mx(fields: BlockFields, d: MXBlock, tensor_scale: float | None) -> Any:
     return bound.mx_decode(
         fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32), element_grid(d)
@@ -353,7 +371,37 @@ def _decode_micro(fields: BlockFields, d: MicroexponentBlock, tensor_scale: floa
     return bound.micro_decode(exponent, shift[:, :, None], codes, d.mantissa).reshape(n, -1)
 
 
+def tiered_ups(micro: Array, d: TieredBlock) -> NDArray[np.int32]:
+    """By how many powers of two each sub-block is larger than its block's scale says: [n, sub-blocks]."""
+    flags = (micro.astype(np.int32)[:, None] >> np.arange(d.micro_bits, dtype=np.int32)) & 1
+    found: NDArray[np.int32] = np.repeat(flags[:, : d.pairs], 2, axis=1) + flags[:, d.pairs :]
+    return found
+
+
+def _decode_tiered(fields: BlockFields, d: TieredBlock, tensor_scale: float | None) -> Any:
+    n = len(fields.codes)
+    assert fields.microexponents is not None
+    codes = fields.codes.astype(np.int32).reshape(n, d.sub_blocks, -1)
+    ups, scale = tiered_ups(fields.microexponents, d), fields.scale.astype(np.int32).reshape(n, 1, 1)
+    return bound.tiered_decode(scale, ups[:, :, None], codes, d.mantissa).reshape(n, -1)
+
+
 _Kernels = dict[type[Block], Callable[..., Any]]
-_ENCODE: _Kernels = {MXBlock: _encode_mx, ScaledBlock: _encode_scaled, MicroexponentBlock: _encode_micro}
-_DECODE: _Kernels = {MXBlock: _decode_mx, ScaledBlock: _decode_scaled, MicroexponentBlock: _decode_micro}
-_ROUND: _Kernels = {MXBlock: _round_mx, ScaledBlock: _round_scaled, MicroexponentBlock: _round_micro}
+_ENCODE: _Kernels = {
+    MXBlock: _encode_mx,
+    ScaledBlock: _encode_scaled,
+    MicroexponentBlock: _encode_micro,
+    TieredBlock: _encode_tiered,
+}
+_DECODE: _Kernels = {
+    MXBlock: _decode_mx,
+    ScaledBlock: _decode_scaled,
+    MicroexponentBlock: _decode_micro,
+    TieredBlock: _decode_tiered,
+}
+_ROUND: _Kernels = {
+    MXBlock: _round_mx,
+    ScaledBlock: _round_scaled,
+    MicroexponentBlock: _round_micro,
+    TieredBlock: _round_tiered,
+}

@@ -56,6 +56,11 @@ def max_of_group(x: Any) -> Any:
     return x.max(axis=-1, keepdims=True)
 
 
+def max_of_pair(x: Any) -> Any:
+    """Of pairs of sub-blocks, [n, k / 2s, 2, s], the last two axes."""
+    return x.max(axis=(-2, -1), keepdims=True)
+
+
 def sum_of_block(x: Any) -> Any:
     """Blocks are rows [n, k]; halves of a power of two are added until one number is left."""
     half = 1 << (x.shape[1] - 1).bit_length()

@@ -19,6 +19,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
+from numerics.formats.grid import UNREACHED
 
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -195,7 +196,7 @@ def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.i
     """
     size = 1 << JOINED_BITS
     starts = (np.arange(size, dtype=np.int64) - (size >> 1)) << JOINED_BITS
-    rising = np.array(steps, np.int64)
+    rising = np.array([step for step in steps if step != UNREACHED], np.int64)  # what fills up a list is none
     first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, size - 1))
     if np.any(last - first > 1):
         return None
@@ -333,6 +334,7 @@ def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
             "code_of_key": code_of_key,
             "max_of_block": lambda x: max_of_run(x, block),
             "max_of_group": lambda x: max_of_run(x, sub_block),
+            "max_of_pair": lambda x: max_of_run(x, 2 * sub_block),
             "sum_of_block": lambda x: sum_of_run(x, block),
         }
     )

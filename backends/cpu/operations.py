@@ -20,7 +20,7 @@ from numerics.backends.cpu.streams import (
     per_group,
 )
 from numerics.backends.host.executor import Array, RowFunction
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import Element
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.rounding import BlockOptions, Rounding
@@ -275,8 +275,8 @@ def packed_streams(d: Block) -> tuple[Stream, ...]:
 
 
 def fits(d: Block) -> bool:
-    """Does a vector hold a block?"""
-    return d.block <= WIDEST and d.scale_bits <= 8
+    """Does a vector hold a block, and has it no second tier?"""
+    return d.block <= WIDEST and d.scale_bits <= 8 and not isinstance(d, TieredBlock)
 
 
 def packs(d: Block) -> bool:

@@ -16,7 +16,7 @@ from numerics.backends.gpu.native import native
 from numerics.backends.gpu.tensors import FLOATS, memory, pointers, random_bits, words
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL
 from numerics.backends.partition import Blocking, blocks_along
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, scale_grid, scale_of
 from numerics.formats.packing import planes
@@ -104,6 +104,13 @@ def encode(x: torch.Tensor, cut: Cut, o: BlockOptions, what: str, to: Fields) ->
     count, length, per_line, inner = cut.sizes
     source, out = memory(x), _words(to.codes, d) if what == "pack" else memory(to.codes)
     random = source if bits is None else bits
+    if isinstance(d, TieredBlock):
+        launch(
+            "tiered_kernel", cut.programs, source, random, out, *pointers(out, to.scale, to.micro),
+            count, length, per_line, inner, key, m=d.mantissa, f=element_grid(d), PAIRS=d.pairs,
+            SUB=d.sub_block, **common,
+        )  # fmt: skip
+        return
     if isinstance(d, MicroexponentBlock):
         launch(
             "micro_kernel", cut.programs, source, random, out, *pointers(out, to.scale, to.micro),
@@ -194,6 +201,12 @@ def _encode_steps(x: torch.Tensor, f: Grid, o: BlockOptions, kind: torch.dtype) 
 def decode(of: Fields, cut: Cut, tensor_scale: float | None, packed: bool, out: torch.Tensor) -> None:
     """Fields, or packed bytes, to float32."""
     d, codes, to = cut.dtype, memory(of.codes), memory(out)
+    if isinstance(d, TieredBlock):
+        launch(
+            "untiered_kernel", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,
+            m=d.mantissa, PAIRS=d.pairs, SUB=d.sub_block, **cut.constants,
+        )  # fmt: skip
+        return
     if isinstance(d, MicroexponentBlock):
         launch(
             "unmicro_kernel", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,

@@ -8,7 +8,7 @@ from numerics.backends.gpu.launch import launch, per_program, programs
 from numerics.backends.gpu.tensors import CODES, memory, take_codes
 from numerics.backends.host.arrays import check_bytes
 from numerics.backends.partition import Blocking
-from numerics.formats.block import Block
+from numerics.formats.block import Block, TieredBlock
 from numerics.formats.packing import planes
 
 
@@ -58,6 +58,10 @@ def pack_micro(
     rows = _rows(codes, blocking)
     parts = [_gathered(_bits(rows >> first, width)) for first, width in planes(d.element_bits)]
     shared = [field.movedim(blocking.axis, -1).reshape(-1, 1) for field in (micro, scale)]
+    if isinstance(d, TieredBlock):
+        wide = shared[0].to(torch.int64)
+        size = d.bytes_per_block - sum(part.shape[1] for part in parts) - 1
+        shared = [shared[1], *(((wide >> (8 * k)) & 255).to(torch.uint8) for k in range(size))]
     return torch.cat([*parts, *shared], 1).reshape(-1)
 
 
@@ -72,6 +76,13 @@ def unpack_micro(
         size = -(-d.block * width // 8)
         codes |= _joined(_bits(rows[:, start : start + size], 8), width)[:, : d.block] << first
         start += size
+    if isinstance(d, TieredBlock):
+        flags = rows[:, start + 1].clone()
+        for k in range(2, rows.shape[1] - start):
+            flags |= rows[:, start + k] << (8 * (k - 1))
+        kept = flags.view(torch.uint32) if d.micro_dtype == "uint32" else flags.to(torch.uint8)
+        scale, micro = _shared(rows[:, start].to(torch.uint8), blocking), _shared(kept, blocking)
+        return _elements(codes.to(CODES[d.code_dtype]), blocking), scale, micro
     scale, micro = (_shared(rows[:, -k].to(torch.uint8), blocking) for k in (1, 2))
     return _elements(codes.to(CODES[d.code_dtype]), blocking), scale, micro
 

@@ -87,10 +87,17 @@ def max_of_group(x: Any) -> Any:
 
 
 def max_of_block(x: Any) -> Any:
-    """Blocks are rows [n, k] of a tile, or rows of sub-blocks [n, k / s, s]."""
-    if len(x.shape) == 3:
+    """Blocks are rows [n, k] of a tile, or rows of sub-blocks [n, k / s, s], or of pairs of them."""
+    if len(x.shape) == 4:
+        x = tl.max(x, 3, keep_dims=True)
+    if len(x.shape) > 2:
         x = tl.max(x, 2, keep_dims=True)
     return tl.max(x, 1, keep_dims=True)
+
+
+def max_of_pair(x: Any) -> Any:
+    """Of pairs of sub-blocks the last two axes of a tile."""
+    return tl.max(tl.max(x, len(x.shape) - 1, keep_dims=True), len(x.shape) - 2, keep_dims=True)
 
 
 def sum_of_block(x: Any) -> Any:

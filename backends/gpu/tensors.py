@@ -19,7 +19,7 @@ FLOATS = {
     torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"
 }  # fmt: skip
 INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.int8, torch.int16, torch.int32, torch.int64)
-CODES = {"uint8": torch.uint8, "uint16": torch.uint16}
+CODES = {"uint8": torch.uint8, "uint16": torch.uint16, "uint32": torch.uint32}
 _MEMORY = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 

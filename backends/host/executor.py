@@ -29,7 +29,7 @@ class BlockFields(NamedTuple):
 
     codes: Codes
     scale: Codes
-    microexponents: NDArray[np.uint8] | None = None
+    microexponents: Array | None = None
 
 
 class Affine(NamedTuple):

@@ -7,17 +7,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.executor import BlockFields, Executor
-from numerics.formats.block import Block
+from numerics.backends.host.executor import Array, BlockFields, Executor
+from numerics.formats.block import Block, TieredBlock
 from numerics.formats.packing import planes
 
 
 def pack_micro(executor: Executor, fields: BlockFields, d: Block) -> NDArray[np.uint8]:
-    """Whole blocks, one after the other: planes of the codes, microexponents, exponent."""
-    assert fields.microexponents is not None
+    """Whole blocks, one after the other: planes of the codes, and what blocks share (`shared_bytes`)."""
     parts = [_plane(executor, fields.codes, first, width) for first, width in planes(d.element_bits)]
-    shared = [fields.microexponents[:, None], fields.scale[:, None]]
-    return np.concatenate(parts + shared, axis=1).reshape(-1)
+    return np.concatenate([*parts, shared_bytes(fields, d)], axis=1).reshape(-1)
+
+
+def shared_bytes(fields: BlockFields, d: Block) -> NDArray[np.uint8]:
+    """What blocks share, a row each: microexponents and exponent; of two tiers the scale before them."""
+    assert fields.microexponents is not None
+    if not isinstance(d, TieredBlock):
+        return np.stack([fields.microexponents, fields.scale], axis=1)
+    word = fields.scale.astype("<u4") | fields.microexponents.astype("<u4") << np.uint32(8)
+    held: NDArray[np.uint8] = word[:, None].view(np.uint8)
+    return held[:, : d.bytes_per_block - d.block * d.element_bits // 8]
+
+
+def shared_fields(rows: NDArray[np.uint8], d: Block) -> tuple[Array, Array]:
+    """The scales and microexponents of such rows, which end with them."""
+    if not isinstance(d, TieredBlock):
+        return rows[:, -1].copy(), rows[:, -2].copy()
+    held = rows[:, d.block * d.element_bits // 8 :].astype(np.uint32)
+    micro = (held[:, 1:] << (8 * np.arange(held.shape[1] - 1, dtype=np.uint32))).sum(1, dtype=np.uint32)
+    return held[:, 0].astype(np.uint8), micro.astype(d.micro_dtype)
 
 
 def _plane(executor: Executor, codes: NDArray[Any], first: int, width: int) -> NDArray[np.uint8]:
@@ -41,4 +58,4 @@ def unpack_micro(executor: Executor, rows: NDArray[np.uint8], d: Block) -> Block
         plane = executor.unpack(filled.reshape(-1), codes.size, width).reshape(codes.shape)
         codes |= plane.astype(codes.dtype) << first
         start += size
-    return BlockFields(codes[:, : d.block].copy(), rows[:, -1].copy(), rows[:, -2].copy())
+    return BlockFields(codes[:, : d.block].copy(), *shared_fields(rows, d))

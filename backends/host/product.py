@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import odd_sum
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, TieredBlock
 from numerics.formats.dtype import Element, Float, Integer
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
 
 
 def _order_of_blocks(d: Block, length: int) -> Order:
+    if isinstance(d, TieredBlock):
+        return VALUES
     if isinstance(d, MicroexponentBlock):
         fits = d.block == 16 and d.sub_block == 2 and d.mantissa in (2, 4, 7)  # mx4, mx6, mx9
         return Order("blocks", d.block, d.block) if fits else VALUES

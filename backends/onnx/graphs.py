@@ -13,14 +13,14 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from numerics.backends.onnx.trace import FLOAT, INT32, INT64, Graph, Lane, arithmetic, as_bits, as_float
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, TieredBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.packing import group, pack_group, planes, unpack_group
 from numerics.formats.rounding import BlockOptions
 
 OPSET = 26  # BitCast; ONNX Runtime 1.26 and later
-CODES = {"uint8": TensorProto.UINT8, "uint16": TensorProto.UINT16}
+CODES = {"uint8": TensorProto.UINT8, "uint16": TensorProto.UINT16, "uint32": TensorProto.UINT32}
 UINT8 = TensorProto.UINT8
 
 
@@ -34,6 +34,8 @@ class Blocking:
         lines = graph.node("Slice", [self.whole, *ends], INT64)
         self.shared = graph.node("Concat", [lines, graph.shape([-1])], INT64, axis=0)
         self.sizes = [-1, d.sub_blocks, d.sub_block] if isinstance(d, MicroexponentBlock) else [-1, d.block]
+        if isinstance(d, TieredBlock):
+            self.sizes = [-1, d.pairs, 2, d.sub_block]
 
     @property
     def arithmetic(self) -> Any:
@@ -88,6 +90,8 @@ def round_elements(d: Element, rounding: str, overflow: str, low: bool = False) 
 
 def _arguments(d: Block, options: BlockOptions, scaled: Lane | None) -> tuple[Any, ...]:
     """What the shared functions of a format take after the data."""
+    if isinstance(d, TieredBlock):
+        return d.mantissa, element_grid(d)
     if isinstance(d, MicroexponentBlock):
         return (d.mantissa,)
     rule = options.scale_rule
@@ -125,11 +129,23 @@ def encode_blocks(d: Block, options: BlockOptions) -> ModelProto:
         "codes": graph.cast(code, CODES[d.code_dtype]),
         "scale": graph.cast(scale, CODES[d.scale_code_dtype]),
     }
-    if d.sub_blocks:
+    if isinstance(d, TieredBlock):
+        outputs["microexponents"] = graph.cast(_tiers(graph, found, d, blocking.shared), CODES[d.micro_dtype])
+    elif d.sub_blocks:
         places = graph.constant(np.arange(blocking.sizes[1], dtype=np.int32).reshape(1, -1, 1))
         shifts = graph.node("ReduceSum", [found[1] << places, graph.shape([1, 2])], INT32, keepdims=0)
         outputs["microexponents"] = graph.cast(graph.reshape(shifts, blocking.shared), UINT8)
     return _model(graph, outputs, d, "encode", options.mode)
+
+
+def _tiers(graph: Graph, found: Any, d: TieredBlock, shape: Lane) -> Lane:
+    """The microexponents of pairs and of sub-blocks as one number a block."""
+    words = []
+    for lane, count, first in ((found[1], d.pairs, 0), (found[2], d.sub_blocks, d.pairs)):
+        places = graph.constant(np.arange(first, first + count, dtype=np.int32)[None])
+        shifted = graph.reshape(lane, [-1, count]) << places
+        words.append(graph.node("ReduceSum", [shifted, graph.shape([1])], INT32, keepdims=0))
+    return graph.reshape(words[0] + words[1], shape)
 
 
 def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
@@ -141,7 +157,16 @@ def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
     code = blocking.rows(graph.cast(codes, INT32))
     shared = blocking.fields(graph.cast(scale, INT32))
     bound = blocking.arithmetic
-    if isinstance(d, MicroexponentBlock):
+    if isinstance(d, TieredBlock):
+        micro = blocking.fields(
+            graph.cast(graph.input("microexponents", CODES[d.micro_dtype], SHARED), INT32)
+        )
+        of_pairs = graph.constant(np.arange(d.pairs, dtype=np.int32).reshape(1, -1, 1, 1))
+        of_parts = graph.constant(np.arange(d.sub_blocks, dtype=np.int32).reshape(1, -1, 2, 1) + d.pairs)
+        y = bound.tiered_decode(
+            shared, ((micro >> of_pairs) & 1) + ((micro >> of_parts) & 1), code, d.mantissa
+        )
+    elif isinstance(d, MicroexponentBlock):
         micro = blocking.fields(graph.cast(graph.input("microexponents", UINT8, SHARED), INT32))
         places = graph.constant(np.arange(d.sub_blocks, dtype=np.int32).reshape(1, -1, 1))
         y = bound.micro_decode(shared, (micro >> places) & 1, code, d.mantissa)
@@ -191,7 +216,8 @@ def pack_micro(d: Block) -> ModelProto:
     graph = Graph()
     codes = graph.cast(graph.input("codes", CODES[d.code_dtype], ROWS), INT32)
     columns: list[Any] = list(graph.columns(graph.reshape(codes, [-1, d.block]), d.block))
-    fields = [graph.cast(graph.input(name, UINT8, SHARED), INT32) for name in ("scale", "microexponents")]
+    kinds = {"scale": UINT8, "microexponents": CODES[d.micro_dtype]}
+    fields = [graph.cast(graph.input(name, kind, SHARED), INT32) for name, kind in kinds.items()]
     exponent, micro = (graph.reshape(field, [-1, 1]) for field in fields)
     found: list[Any] = []
     for first, width in planes(d.element_bits):
@@ -200,7 +226,10 @@ def pack_micro(d: Block) -> ModelProto:
         part += [0] * (-d.block % count)
         for k in range(0, len(part), count):
             found += pack_group(part[k : k + count], width)
-    packed = graph.beside([*found, micro, exponent])
+    shared = [micro, exponent]
+    if isinstance(d, TieredBlock):
+        shared = [exponent, *((micro >> place) & 255 for place in range(0, d.micro_bits, 8))]
+    packed = graph.beside([*found, *shared])
     return _model(graph, {"packed": graph.cast(packed, UINT8)}, d, "pack")
 
 
@@ -216,10 +245,15 @@ def unpack_micro(d: Block) -> ModelProto:
         taken = [code for byte in row[start : start + size] for code in unpack_group([byte], width)]
         codes = [code | (part << first) for code, part in zip(codes, taken, strict=False)]
         start += size
+    scale, micro = row[-1], row[-2]
+    if isinstance(d, TieredBlock):
+        scale, micro = row[start], row[start + 1]
+        for k, byte in enumerate(row[start + 2 :], 1):
+            micro = micro | (byte << (8 * k))
     outputs = {
         "codes": graph.cast(graph.beside(codes), CODES[d.code_dtype]),
-        "scale": graph.cast(row[-1], UINT8),
-        "microexponents": graph.cast(row[-2], UINT8),
+        "scale": graph.cast(scale, UINT8),
+        "microexponents": graph.cast(micro, CODES[d.micro_dtype]),
     }
     return _model(graph, outputs, d, "unpack")
 

@@ -96,7 +96,7 @@ class Float32:
         """A magnitude under the sign of x, -0 too; last of all, since Where may make +0 of -0."""
         below = [self.op("Less", x, 0.0), self.op("Less", self.op("Div", 1.0, x), 0.0)]
         negative = self.graph.node("Or", below, BOOL)
-        if d.specials == "fnuz":  # one zero
+        if d.nan_is_negative_zero:  # one zero
             negative = self.graph.node("And", [negative, self.op("Greater", y, 0.0)], BOOL)
         return self.op("Mul", y, self.where(negative, -1.0, 1.0))
 

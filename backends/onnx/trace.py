@@ -239,7 +239,7 @@ def max_over(x: Lane, axes: Sequence[int]) -> Lane:
 
 
 def arithmetic(rank: int = 2, sources: tuple[Any, ...] = SOURCES, block: int = 1) -> SimpleNamespace:
-    """The shared arithmetic on lanes: blocks are rows [n, k] (rank 2) or [n, k / s, s] (rank 3)."""
+    """The shared arithmetic on lanes: blocks are rows [n, k] (rank 2) or [n, k / s, s]; of pairs rank 4."""
     return bind(
         {
             "where": where,
@@ -252,6 +252,7 @@ def arithmetic(rank: int = 2, sources: tuple[Any, ...] = SOURCES, block: int = 1
             "places_up_to": places_up_to,
             "max_of_block": lambda x: max_over(x, range(1, rank)),
             "max_of_group": lambda x: max_over(x, [-1]),
+            "max_of_pair": lambda x: max_over(x, [-2, -1]),
             "sum_of_block": lambda x: sum_in_halves(x, block),
         },
         sources=sources,

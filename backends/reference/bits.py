@@ -98,3 +98,24 @@ def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, 
         codes = [code | part << shift for code, part in zip(codes, plane, strict=True)]
         shift, at = shift + width, end
     return packed[-1], packed[-2], codes
+
+
+def pack_tiered_block(scale: int, microexponents: int, codes: Sequence[int], bits: int) -> bytes:
+    """One block of two tiers: its codes, the scale, the microexponents (docs/layout.md).
+
+    >>> pack_tiered_block(0xC0, 0x000101, [0x7] * 64, 4)[-5:].hex()
+    '77c0010100'
+    """
+    size = -(-(len(codes) // 4 * 3 // 2) // 8)  # a bit for each four, and one for each eight
+    return pack(codes, bits) + bytes([scale]) + microexponents.to_bytes(size, "little")
+
+
+def unpack_tiered_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
+    """Returns scale, microexponents and codes of such a block's bytes.
+
+    >>> scale, microexponents, codes = unpack_tiered_block(bytes([0x55] * 32 + [0xC0, 3, 2, 1]), 64, 4)
+    >>> hex(scale), hex(microexponents), set(codes)
+    ('0xc0', '0x10203', {5})
+    """
+    end = count * bits // 8
+    return packed[end], int.from_bytes(packed[end + 1 :], "little"), unpack(packed[:end], count, bits)

@@ -33,9 +33,10 @@ from numerics.backends.reference.exact import (
     round_to_integer,
     value,
 )
-from numerics.formats.block import MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
+from numerics.formats.floats import bfloat16
 from numerics.formats.rounding import FOUR_OVER_SIX, BlockOptions
 
 Numbers = Iterable[Fraction | SupportsFloat]
@@ -411,5 +412,88 @@ def decode_micro_block(
         negative, rest = divmod(code, 1 << mantissa)
         shift = microexponents >> (i // sub_block) & 1
         a = rest * micro_step(exponent, shift, mantissa)
+        decoded.append((-a if a else -0.0) if negative else a)
+    return decoded
+
+
+# --------------------------------------------------------------------------------- two tiers: HiFloat4
+
+LEAST_TIERED, MOST_TIERED = power_of_two(-48), Fraction(49152)
+
+
+def to_bfloat16(x: Exact) -> Fraction:
+    """A finite number rounded to bfloat16, half to even."""
+    found = value(encode(x, bfloat16, overflow="nonsaturate"), bfloat16)
+    assert isinstance(found, Fraction)
+    return found
+
+
+def tiered_scale_value(code: int) -> Fraction:
+    """What a code of the scale means: 6 exponent bits over two digits (arXiv 2602.11287)."""
+    exponent, digits = divmod(code, 4)
+    return (4 + digits) * power_of_two(exponent - 50)
+
+
+def tiered_scale_code(amax: Fraction) -> int:
+    """The code of a block's scale: amax times bfloat16(1 / 7), as bfloat16, to three digits, half to even.
+
+    >>> tiered_scale_code(Fraction(7)), tiered_scale_code(Fraction(0)), tiered_scale_code(Fraction(10**9))
+    (192, 0, 254)
+    """
+    wanted = to_bfloat16(multiply32(amax, to_bfloat16(Fraction(1, 7))))
+    if wanted <= LEAST_TIERED:
+        return 0
+    exponent = floor_log2(wanted)
+    steps = round_to_integer(wanted / power_of_two(exponent - 2), False, "half_even")
+    return min(4 * (exponent + 48) + steps - 4, 254)
+
+
+def encode_tiered_block(
+    xs: Numbers, dtype: TieredBlock, rounding: str = "half_even", randoms: Randoms = None
+) -> tuple[int, int, list[int]]:
+    """A block of two tiers: scale, microexponents, codes (docs/formats.md §8).
+
+    Bit j of the microexponents belongs to pair j, and the bits above to the sub-blocks; a code is
+    sign << m | magnitude.
+
+    >>> from numerics.formats import hifloat4
+    >>> scale, microexponents, codes = encode_tiered_block([7.0, -1.0, 0.4] + [0.0] * 61, hifloat4)
+    >>> scale, hex(microexponents), codes[:3]
+    (192, '0x101', [7, 9, 0])
+    """
+    numbers, m = [exactly(x) for x in xs], dtype.mantissa
+    if not all(map(is_finite, numbers)):
+        return 255, 0, [0] * len(numbers)
+    scale = tiered_scale_code(max(absolute(x) for x in numbers))
+    inverse = to_bfloat16(divide32(Fraction(1), tiered_scale_value(scale)))
+    y = [Fraction(multiply32(absolute(x), inverse)) for x in numbers]
+    size, micro, codes = dtype.sub_block, 0, []
+    for i, (x, r) in enumerate(zip(numbers, _each(randoms, len(numbers)), strict=True)):
+        pair, part = i // (2 * size), i // size
+        upper = max(y[pair * 2 * size : (pair + 1) * 2 * size]) >= 4
+        lower = max(y[part * size : (part + 1) * size]) >= (4 if upper else 2)
+        micro |= upper << pair | lower << (dtype.block // (2 * size) + part)
+        counts = y[i] * power_of_two(m - 1 - upper - lower)
+        rounded = round_to_integer(counts, is_negative(x), rounding, r)
+        codes.append(is_negative(x) << m | min(rounded, (1 << m) - 1))
+    return scale, micro, codes
+
+
+def decode_tiered_block(scale: int, micro: int, codes: Sequence[int], dtype: TieredBlock) -> list[Exact]:
+    """The values of a block of two tiers, all of them float32.
+
+    >>> from numerics.formats import hifloat4
+    >>> decode_tiered_block(192, 0x101, [7, 9, 8] + [0] * 61, hifloat4)[:3]
+    [Fraction(7, 1), Fraction(-1, 1), -0.0]
+    """
+    if scale == 255:
+        return [math.nan] * len(codes)
+    decoded: list[Exact] = []
+    pairs = dtype.block // (2 * dtype.sub_block)
+    for i, code in enumerate(codes):
+        part = i // dtype.sub_block
+        up = (micro >> (part // 2) & 1) + (micro >> (pairs + part) & 1)
+        negative, rest = divmod(code, 1 << dtype.mantissa)
+        a = rest * tiered_scale_value(scale) * power_of_two(up + 1 - dtype.mantissa)
         decoded.append((-a if a else -0.0) if negative else a)
     return decoded

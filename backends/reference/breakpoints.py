@@ -22,6 +22,7 @@ from numerics.backends.reference.blocks import (
     poisoned,
 )
 from numerics.backends.reference.exact import (
+    INWARD_BELOW,
     always_away,
     code_at,
     encode,
@@ -29,6 +30,7 @@ from numerics.backends.reference.exact import (
     integer_range,
     ladder,
     nan_code,
+    no_negative_zero,
     overflow_code,
     power_of_two,
     shelf,
@@ -183,7 +185,7 @@ def rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Rungs
         return _listed_rungs(dtype, rounding, overflow, negative)
     assert isinstance(dtype, Float)
     if negative and not dtype.signed:
-        return _rungs_below(dtype, overflow)
+        return _rungs_below(dtype, rounding, overflow)
     return _float_rungs(dtype, rounding, overflow, negative)
 
 
@@ -210,18 +212,20 @@ def _float_rungs(dtype: Float, rounding: str, overflow: str, negative: bool) -> 
     """The ladder with the sign in its codes; the rung past the largest is overflow."""
     values, codes = ladder(dtype)
     signed = [sign_bit(dtype, negative) | code for code in codes]
-    if dtype.specials == "fnuz":
+    if no_negative_zero(dtype):
         signed[0] = 0
     signed[-1] = overflow_code(dtype, negative, rounding, overflow)
     return list(zip(values, signed, strict=True))
 
 
-def _rungs_below(dtype: Float, overflow: str) -> Rungs:
-    """Negative numbers into an unsigned format: 0, or NaN for those that do not round to zero."""
+def _rungs_below(dtype: Float, rounding: str, overflow: str) -> Rungs:
+    """Negative numbers into an unsigned format: 0, or NaN for those that round past it."""
     if overflow == "saturate":
         return [(Fraction(0), 0)]
     if not dtype.has_zero:
         return [(Fraction(0), nan_code(dtype))]
+    if rounding in INWARD_BELOW:
+        return [(Fraction(0), 0)]
     zero, smallest = ladder(dtype).values[:2]
     return [(zero, 0), (smallest, nan_code(dtype))]
 

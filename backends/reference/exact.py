@@ -19,6 +19,8 @@ Exact = Fraction | float
 """A fraction, or a Python float for what fractions lack: -0.0, and Inf and NaN of either sign."""
 
 HALF = Fraction(1, 2)
+INWARD_BELOW = ("toward_zero", "ceil", "to_odd")
+"""Roundings that stop at the largest magnitude of negative numbers, or at 0 where there are none."""
 DRAWS = 1 << 30  # random bits of stochastic rounding
 KEPT = 1 << 16  # answers that a function remembers: blocks are full of zeros, and asked for every executor
 
@@ -79,7 +81,7 @@ def largest_code(dtype: Float) -> int:
     ('0x7e', '0x7b')
     """
     ones = (1 << (dtype.exponent + dtype.mantissa)) - 1
-    taken = {"ieee": 1 << dtype.mantissa, "fn": 1, "fnuz": 0, "none": 0}
+    taken = {"ieee": 1 << dtype.mantissa, "fn": 1, "fnuz": 0, "extended": 1 + (not dtype.signed), "none": 0}
     return ones - taken[dtype.specials]
 
 
@@ -96,12 +98,19 @@ def nan_code(dtype: Element, negative: bool = False) -> int:
         lacking = [code for code, v in enumerate(dtype.listed) if v != v]
         return lacking[0] if lacking else dtype.listed.index(max(v for v in dtype.listed if math.isfinite(v)))
     assert isinstance(dtype, Float)
-    if dtype.specials == "fnuz":
+    if no_negative_zero(dtype):
         return 1 << (dtype.bits - 1)
+    if dtype.specials == "extended":
+        return (1 << dtype.bits) - 1
     if dtype.specials == "none":
         return largest_code(dtype)
     quiet = 1 << (dtype.mantissa - 1) if dtype.specials == "ieee" else 0
     return sign_bit(dtype, negative) | (largest_code(dtype) + 1) | quiet
+
+
+def no_negative_zero(dtype: Float) -> bool:
+    """Does NaN stand where -0 would (docs/formats.md §1)?"""
+    return dtype.signed and dtype.specials in ("fnuz", "extended")
 
 
 def has_nan(dtype: Element) -> bool:
@@ -144,11 +153,12 @@ def value(code: int, dtype: Element) -> Exact:
         return exactly(dtype.listed[code])
     assert isinstance(dtype, Float)
     negative, rest = divmod(code, 1 << (dtype.bits - dtype.signed))
-    if dtype.specials == "fnuz" and negative and rest == 0:
+    if no_negative_zero(dtype) and negative and rest == 0:
         return math.nan
     last = largest_code(dtype)
     if rest > last:
-        special = math.inf if dtype.specials == "ieee" and rest == last + 1 else math.nan
+        infinite = dtype.specials in ("ieee", "extended") and rest == last + 1
+        special = math.inf if infinite else math.nan
         return math.copysign(special, -negative)
     a = magnitude(rest, dtype)
     return (-a if a else -0.0) if negative else a
@@ -276,17 +286,17 @@ def _encode_float(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
     code = round_magnitude(absolute(x), dtype, negative, rounding, random)
     if code > largest_code(dtype):
         return overflow_code(dtype, negative, rounding, overflow)
-    if code == 0 and dtype.specials == "fnuz":  # the code of -0 is taken by NaN
+    if code == 0 and no_negative_zero(dtype):  # the code of -0 is taken by NaN
         return 0
     return sign_bit(dtype, negative) | code
 
 
 def overflow_code(dtype: Float, negative: bool, rounding: str, overflow: str, infinite: bool = False) -> int:
     """What a number becomes that is too large, or infinite (docs/formats.md §2; IEEE 754-2019 §7.4)."""
-    inward = ("toward_zero", "to_odd", "ceil" if negative else "floor")
+    inward = INWARD_BELOW if negative else ("toward_zero", "to_odd", "floor")
     if overflow == "saturate" or (rounding in inward and not infinite):
         return sign_bit(dtype, negative) | largest_code(dtype)
-    if dtype.specials == "ieee":
+    if dtype.specials in ("ieee", "extended"):
         return sign_bit(dtype, negative) | (largest_code(dtype) + 1)
     return nan_code(dtype, negative)
 
@@ -296,6 +306,8 @@ def _encode_below(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
     if overflow == "saturate":
         return 0
     vanishes = dtype.has_zero and is_finite(x)
+    if vanishes and rounding in INWARD_BELOW:
+        return 0
     if vanishes and round_magnitude(absolute(x), dtype, True, rounding, random) == 0:
         return 0
     return nan_code(dtype)

@@ -14,13 +14,15 @@ from numerics.backends.reference.blocks import (
     decode_block,
     decode_micro_block,
     decode_scaled_block,
+    decode_tiered_block,
     encode_block,
     encode_micro_block,
     encode_scaled_block,
+    encode_tiered_block,
 )
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.backends.reference.exact import Exact, encode, value
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import BlockOptions
 
@@ -89,7 +91,7 @@ class ReferenceExecutor:
         return (
             np.array(codes, dtype.code_dtype).reshape(x.shape),
             np.array(scales, dtype.scale_code_dtype),
-            np.array(micro, np.uint8) if dtype.sub_blocks else None,
+            np.array(micro, dtype.micro_dtype) if dtype.sub_blocks else None,
         )
 
     def decode_blocks(
@@ -121,20 +123,21 @@ class ReferenceExecutor:
         if microexponents is None:
             return self.pack(codes.ravel(), dtype.element_bits)
         rows = zip(scale.tolist(), microexponents.tolist(), codes.tolist(), strict=True)
-        packed = [bit_strings.pack_micro_block(*row, dtype.element_bits) for row in rows]
+        tiered = isinstance(dtype, TieredBlock)
+        pack = bit_strings.pack_tiered_block if tiered else bit_strings.pack_micro_block
+        packed = [pack(*row, dtype.element_bits) for row in rows]
         return np.frombuffer(b"".join(packed), np.uint8).copy()
 
     def unpack_blocks(self, packed: Array, n: int, dtype: Block) -> tuple[Array, Array, Array]:
         """The codes, exponents and microexponents of n microexponent blocks."""
-        blocks = [
-            bit_strings.unpack_micro_block(row.tobytes(), dtype.block, dtype.element_bits)
-            for row in packed.reshape(n, -1)
-        ]
+        tiered = isinstance(dtype, TieredBlock)
+        unpack = bit_strings.unpack_tiered_block if tiered else bit_strings.unpack_micro_block
+        blocks = [unpack(row.tobytes(), dtype.block, dtype.element_bits) for row in packed.reshape(n, -1)]
         codes = np.array([codes for _, _, codes in blocks], dtype.code_dtype)
         return (
             codes.reshape(n, dtype.block),
             np.array([exponent for exponent, _, _ in blocks], np.uint8),
-            np.array([micro for _, micro, _ in blocks], np.uint8),
+            np.array([micro for _, micro, _ in blocks], dtype.micro_dtype),
         )
 
 
@@ -142,6 +145,8 @@ def _encode_row(
     row: list[float], dtype: Block, options: BlockOptions, randoms: list[int] | None
 ) -> tuple[int, int, list[int]]:
     """Scale, microexponents and codes of one block."""
+    if isinstance(dtype, TieredBlock):
+        return encode_tiered_block(row, dtype, options.mode, randoms)
     if isinstance(dtype, MicroexponentBlock):
         return encode_micro_block(row, dtype, options.mode, randoms)
     if isinstance(dtype, MXBlock):
@@ -155,6 +160,8 @@ def _decode_row(
     row: list[int], scale: int, micro: int, tensor_scale: float | None, dtype: Block
 ) -> list[Exact]:
     """The values of one block."""
+    if isinstance(dtype, TieredBlock):
+        return decode_tiered_block(scale, micro, row, dtype)
     if isinstance(dtype, MicroexponentBlock):
         return decode_micro_block(scale, micro, row, dtype)
     if isinstance(dtype, MXBlock):

@@ -26,6 +26,8 @@ from numerics.backends.reference.blocks import (
     exponent_range,
     poisoned,
     steps_in_one,
+    tiered_scale_value,
+    to_bfloat16,
 )
 from numerics.backends.reference.breakpoints import (
     Rungs,
@@ -48,9 +50,10 @@ from numerics.backends.reference.exact import (
 )
 from numerics.backends.reference.exact import encode as encode_one
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
-from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Integer
+from numerics.formats.floats import bfloat16
 from numerics.formats.rounding import FOUR_OVER_SIX, RANDOM_BITS, BlockOptions
 
 FRACTION = np.uint32(23)
@@ -428,10 +431,39 @@ def _micro_steps(shared: Array, shifts: Array, dtype: MicroexponentBlock) -> NDA
     return np.repeat(of_parts, dtype.sub_block, axis=1)
 
 
+def _encode_tiered(x: NDArray[np.float32], dtype: TieredBlock, options: BlockOptions) -> BlockFields:
+    """Products are those of float32; scales, by their middles, and reciprocals those of bfloat16."""
+    seventh = np.float32(float(to_bfloat16(Fraction(1, 7))))
+    wanted = _narrowed(np.abs(x).max(axis=1) * seventh)
+    known = np.array([float(tiered_scale_value(code)) for code in range(255)])
+    middles = (known[1:] + known[:-1]) / 2  # a tie goes to the even code
+    low = np.searchsorted(middles, wanted.astype(np.float64), "left")
+    high = np.searchsorted(middles, wanted.astype(np.float64), "right")
+    scale = np.where(low % 2 == 0, low, high).astype(np.uint8)
+    inverse = _narrowed(np.float32(1) / known.astype(np.float32))[scale]
+    y = np.abs(x) * inverse[:, None]
+    fours = y.reshape(len(x), dtype.sub_blocks, -1).max(axis=2)
+    eights = fours.reshape(len(x), dtype.pairs, 2).max(axis=2) >= 4
+    over = np.repeat(eights, 2, axis=1)
+    lower = fours >= np.where(over, 4, 2)
+    flags = np.concatenate([eights, lower], axis=1).astype(np.uint32)
+    micro = (flags << np.arange(dtype.micro_bits, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+    ups = np.repeat(over.astype(np.int32) + lower, dtype.sub_block, axis=1)
+    counts = np.copysign(np.ldexp(y, dtype.mantissa - 1 - ups), x).astype(np.float32)
+    return BlockFields(_encode_elements(counts, dtype, options), scale, micro.astype(dtype.micro_dtype))
+
+
+def _narrowed(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 rounded to bfloat16, by the breakpoints of that format."""
+    codes = encode(x, bfloat16, "half_even", "nonsaturate", None)
+    return np.asarray(_exact.decode(codes, bfloat16), np.float32)
+
+
 _ENCODE: dict[type[Block], Callable[..., BlockFields]] = {
     MXBlock: _encode_mx,
     ScaledBlock: _encode_scaled,
     MicroexponentBlock: _encode_micro,
+    TieredBlock: _encode_tiered,
 }
 
 
@@ -449,6 +481,8 @@ def decode_blocks(fields: BlockFields, dtype: Block, tensor_scale: float | None)
     with ieee_arithmetic():
         if isinstance(dtype, ElementBlock):
             return _decode_elements(fields, dtype, tensor_scale)
+        if isinstance(dtype, TieredBlock):
+            return _decode_tiered(fields, dtype)
         return _decode_micro(fields, cast(MicroexponentBlock, dtype))
 
 
@@ -483,4 +517,17 @@ def _decode_micro(fields: BlockFields, dtype: MicroexponentBlock) -> NDArray[np.
     magnitudes = (fields.codes & ((1 << mantissa) - 1)).astype(np.float64)
     signed = np.where(fields.codes >> mantissa == 1, -magnitudes, magnitudes)
     values = np.ldexp(signed, _micro_steps(fields.scale, shifts, dtype)).astype(np.float32)
+    return np.where(fields.scale[:, None] == 255, np.float32(math.nan), values)
+
+
+def _decode_tiered(fields: BlockFields, dtype: TieredBlock) -> NDArray[np.float32]:
+    mantissa = dtype.mantissa
+    assert fields.microexponents is not None
+    flags = fields.microexponents[:, None] >> np.arange(dtype.micro_bits, dtype=np.uint32) & 1
+    ups = np.repeat(flags[:, : dtype.pairs], 2, axis=1) + flags[:, dtype.pairs :]
+    known = np.array([*(float(tiered_scale_value(code)) for code in range(255)), math.nan])
+    magnitudes = (fields.codes & ((1 << mantissa) - 1)).astype(np.float64)
+    signed = np.where(fields.codes >> mantissa == 1, -magnitudes, magnitudes)
+    steps = np.ldexp(known[fields.scale][:, None], ups.astype(np.int32) + (1 - mantissa))
+    values = (signed * np.repeat(steps, dtype.sub_block, axis=1)).astype(np.float32)
     return np.where(fields.scale[:, None] == 255, np.float32(math.nan), values)

@@ -161,8 +161,8 @@ class Target(Judged):
         scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
         if not d.sub_blocks:
             return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), None)
-        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.sub_blocks)
-        return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(np.uint8))
+        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.micro_bits)
+        return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(d.micro_dtype))
 
     def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
         """The fields of blocks; of Blocks, which say what they are, those of the task's alone."""
@@ -321,7 +321,7 @@ class Target(Judged):
             outside = (array < low) | (array >= end)
             at = int(outside.reshape(-1).argmax()) if outside.shape == inputs[0].shape else 0
             raise Fault("code_range", inputs, str(array[outside][0]), f"{low} .. {end - 1}", at)
-        found: Array = np.bitwise_and(array.astype(np.uint8 if bits <= 8 else np.uint16), end - 1)
+        found: Array = np.bitwise_and(array.astype(np.min_scalar_type(end - 1)), end - 1)
         return found
 
 

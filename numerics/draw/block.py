@@ -9,7 +9,7 @@ import numpy as np
 from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import Array, array_of, decibels, grid, scales, tensor_scale
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, styled
-from numerics.formats.block import Block, Blocks, MicroexponentBlock
+from numerics.formats.block import Block, Blocks, MicroexponentBlock, TieredBlock
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -157,12 +157,17 @@ def _shade(axes: Any, d: MicroexponentBlock, blocks: Blocks) -> None:
     """The parts of a block that have a finer grid."""
     length, flags = len(blocks.codes), int(np.asarray(blocks.microexponents).ravel()[0])
     for part in range(-(-length // d.sub_block)):
-        if flags >> part & 1:
-            axes.axvspan(part * d.sub_block - 0.5, (part + 1) * d.sub_block - 0.5, color=SKY, alpha=0.25,
-                         label=None if part else "microexponent 1")  # fmt: skip
+        set_bits = flags >> part & 1
+        if isinstance(d, TieredBlock):
+            set_bits = (flags >> part // 2 & 1) + (flags >> d.pairs + part & 1)
+        if set_bits:
+            axes.axvspan(part * d.sub_block - 0.5, (part + 1) * d.sub_block - 0.5, color=SKY,
+                         alpha=0.25 * set_bits, label=None if part else "microexponent 1")  # fmt: skip
 
 
 def _finer(d: Block) -> str:
+    if isinstance(d, TieredBlock):
+        return "; blue: microexponents, each of which makes a step twice as long"
     return "; blue: microexponent 1, a step half as long" if isinstance(d, MicroexponentBlock) else ""
 
 

@@ -47,7 +47,7 @@ class Page:
     html: the whole text.
 
     >>> explore("fp4")
-    Page('fp4', 22 kB)
+    Page('fp4', 23 kB)
     """
 
     title: str

@@ -15,7 +15,17 @@ from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import check_plain
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock, ScaledBlock, scale_values
+from numerics.formats.block import (
+    E6M2,
+    Block,
+    Blocks,
+    ElementBlock,
+    MicroexponentBlock,
+    ScaledBlock,
+    TieredBlock,
+    scale_values,
+    tiered_scale,
+)
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.quantization import quantize
@@ -62,9 +72,11 @@ def values(d: Dtype) -> Array:
     count = 1 << d.element_bits
     blocks = -(-count // d.block)
     found = []
-    for micro in (0, (1 << d.sub_blocks) - 1):
-        made = Blocks(d, 0, list(range(count)), [127] * blocks, [micro] * blocks)
-        found.append(np.array(d.decode(made)))
+    one = 4 * E6M2["bias"] if isinstance(d, TieredBlock) else 127
+    for micro in (0, (1 << d.micro_bits) - 1):
+        codes = list(range(count)) + [0] * (d.block * blocks - count)
+        made = Blocks(d, 0, codes, [one] * blocks, [micro] * blocks)
+        found.append(np.array(d.decode(made))[:count])
     return np.concatenate(found)
 
 
@@ -186,6 +198,8 @@ def scales(d: Block, blocks: Blocks) -> Array:
         if blocks.tensor_scale is None:
             return found
         return np.asarray(np.float32(found) * np.float32(blocks.tensor_scale), np.float64)  # as decode does
+    if isinstance(d, TieredBlock):
+        return np.array([tiered_scale(code) for code in codes.ravel().tolist()]).reshape(codes.shape)
     return np.ldexp(1.0, codes.astype(np.int64) - 127)
 
 

@@ -79,7 +79,7 @@ def _layout(axes: Any, d: Block) -> None:
     """What a block consists of, bit by bit."""
     parts = [(d.scale_bits, ORANGE, f"scale: {d.scale_bits} bits")]
     if isinstance(d, MicroexponentBlock):
-        parts.append((d.sub_blocks, GREEN, f"{d.sub_blocks} microexponents of 1 bit"))
+        parts.append((d.micro_bits, GREEN, f"{d.micro_bits} microexponents of 1 bit"))
     elements, left = d.block * d.element_bits, 0
     parts.append((elements, SKY, f"{d.block} elements of {d.element_bits} bits"))
     for width, colour, text in parts:

@@ -61,8 +61,8 @@ def wrap(
     activations: as for `plan`.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
         pass straight through; tqt: thresholds of integers, by powers of two; lsq: scales of integers,
-        floats and codebooks.  Under tqt and lsq gradients pass straight through all other formats, such as
-        those of blocks, which find their scales themselves.
+        floats and codebooks, and the tensor scale of blocks that have one, such as nvfp4.  Under tqt and lsq
+        gradients pass straight through all other formats, such as mxfp4, whose blocks find their scales.
     threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
         (activations).
 

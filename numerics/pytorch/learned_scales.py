@@ -16,11 +16,14 @@ from torch import Tensor
 from numerics.backends.broadcast import reduced, spread
 from numerics.backends.host.affine import POF2_EXPONENTS
 from numerics.backends.host.arrays import FLOATS
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import check_memory, check_storage, has_values
 from numerics.backends.partition import Partition
 from numerics.formats import registry
+from numerics.formats.block import ScaledBlock, scale_values
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
+from numerics.formats.text import text_of
 from numerics.tensor.parts import sizes_fit
 from numerics.tensor.spec import QuantSpec
 
@@ -36,27 +39,37 @@ def integer(dtype: Any) -> Integer:
     return d
 
 
-def single(dtype: Any) -> Element:
-    """The format of that name, where it is one of single numbers; raises NumericsError for another."""
-    d = registry.dtype(dtype)
-    if not isinstance(d, Element):
-        raise NumericsError(f"{d} is a {d.kind} format; scales are learned for formats of single numbers")
-    return d
-
-
 def levels(d: Integer) -> int:
     """n of arXiv 1903.08066 §3: steps from 0 to the threshold, 2**(bits - 1), unsigned 2**bits."""
     return 1 << (d.bits - d.signed)
 
 
-def tqt_scale(log2_threshold: Tensor, d: Integer) -> float:
-    """2**ceil(log2 t) / n, within 2**-127 .. 2**127; raises NumericsError where that is no number."""
-    found = float(log2_threshold)
-    if not math.isfinite(found):
-        raise NumericsError(f"log2_threshold {found} is not allowed: finite")
+def learner(dtype: Any) -> Element | ScaledBlock:
+    """The format of that name, where it has a scale that LSQ learns; raises NumericsError for another.
+
+    Of blocks with a float scale, as nvfp4, that is the scale of the tensor.
+    """
+    d = registry.dtype(dtype)
+    if isinstance(d, (Element, ScaledBlock)):
+        return d
+    raise NumericsError(
+        f"{d} is a {d.kind} format; scales are learned for formats of single numbers, and for blocks with a "
+        "scale of the tensor, such as nvfp4"
+    )
+
+
+def tqt_scale(log2_threshold: Tensor, d: Integer) -> Tensor:
+    """2**ceil(log2 t) / n, within 2**-127 .. 2**127, in float64, where the least is no subnormal.
+
+    Raises NumericsError where a threshold is no number.
+    """
+    found = log2_threshold.detach().to(torch.float64)
+    if not bool(found.isfinite().all()):
+        wrong = found[~found.isfinite()].flatten()[0]
+        raise NumericsError(f"log2_threshold {float(wrong)} is not allowed: finite")
     low, high = POF2_EXPONENTS
-    exponent = math.ceil(found) + 1 - levels(d).bit_length()
-    return math.ldexp(1.0, min(max(exponent, low), high))
+    exponents = (found.ceil() + (1 - levels(d).bit_length())).clamp(low, high)
+    return ((exponents.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
 def lsq_scale(scale: Tensor) -> Tensor:
@@ -75,13 +88,13 @@ def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: s
     gradient: of the loss by the result.  That of x passes where round(x / s) is a value of the format, else
     it is 0.
     """
-    d = check_tqt(x, log2_threshold, recipe, gradient)
-    scale = tqt_scale(log2_threshold, d)
-    steps = _wide(x) / scale
+    d, shares = check_tqt(x, log2_threshold, recipe, gradient)
+    scale, wide = tqt_scale(log2_threshold, d), _wide(x)
+    steps = (wide / spread(scale, shares)).to(wide.dtype)
     least = d.min - 0.5 <= steps if d.min % 2 == 0 else d.min - 0.5 < steps  # half to even
     inside = least & (steps < d.max + 0.5)  # the largest is odd
     slope = _slope(steps, inside, recipe, torch.ones_like(log2_threshold), None)
-    total = (gradient * slope).sum() * (scale * math.log(2))
+    total = reduced(gradient * slope, shares, torch.sum, 0.0) * (scale * math.log(2))
     return _passed(gradient, inside), total.to(log2_threshold.dtype)
 
 
@@ -94,6 +107,10 @@ def lsq_gradients(
     (arXiv 1902.08153 §2); that of a zero point, where it does not (arXiv 2004.09576 §3); empty without one.
     """
     d, shares = check_lsq(x, scale, zero_point, recipe, gradient)
+    if isinstance(d, ScaledBlock):
+        inside, slope = slope_of_blocks(x, scale, recipe)
+        total = (gradient * slope).sum() / shrinking(x, d)
+        return _passed(gradient, inside), total.to(scale.dtype), x.new_empty(0)
     wide = _wide(x)
     used = spread(lsq_scale(scale).to(wide.dtype), shares)
     steps = wide / used
@@ -112,35 +129,95 @@ def lsq_gradients(
     return _passed(gradient, inside), (through_abs * total / shrunk).to(scale.dtype), of_zero
 
 
+def slope_of_blocks(x: Tensor, scale: Tensor, recipe: str) -> tuple[Tensor, Tensor]:
+    """Where elements of blocks lie within the range, and dy by the tensor's scale, each of x's shape.
+
+    y = ts * s * e: the element e = round(x / (ts * s)) and the block's scale s = round(w), w = amax / (ts *
+    the largest element), are both rounded straight through, or stay at the end that they were clipped to, so
+    that dy / dts = (e - x / (ts * s)) * (s - w).  A block whose scales are 0, or no numbers, has no part.
+    """
+    spec, numerics = QuantSpec.parse(recipe), torch.ops.numerics
+    d, wide = spec.block, _wide(x)
+    assert isinstance(d, ScaledBlock)
+    with ieee_arithmetic():
+        ts = lsq_scale(scale)
+        packed, codes, _, _ = numerics.quantize(x, recipe, tensor_scale=ts)
+        own = scale_values(d, codes).to(wide.dtype)
+        elements, _, _, _ = numerics.unpack_blocks(packed, codes, list(x.shape), text_of(d), spec.axis)
+        shares = Partition(tuple(x.shape), spec.blocking(tuple(x.shape)).axis, d.block)
+        e = _elements(elements, d, spread(codes, shares)).to(wide.dtype)
+        wanted = reduced(wide.abs(), shares, torch.amax, 0.0) / (d.element.max * d.element_unit) / ts
+        of_block = own - torch.where(wanted < d.scale.max, wanted, 0.0)
+        v = wide / spread(own * ts, shares)
+        inside = v.abs() < d.element.max * d.element_unit
+        slope = (e - torch.where(inside, v, 0.0)) * spread(of_block, shares)
+        known = spread((own > 0) & own.isfinite() & wanted.isfinite(), shares)
+        through_abs = torch.where(scale < 0, -1.0, 1.0)
+        return inside & known, torch.where(known & ~e.isnan(), slope, 0.0) * through_abs
+
+
+def _elements(codes: Tensor, d: ScaledBlock, scales: Tensor) -> Tensor:
+    """What the elements of blocks are worth in units of both scales; scales: the code of each one's block."""
+    found: Tensor = torch.ops.numerics.decode(codes, text_of(d.element)) * d.element_unit
+    if d.integers is None:
+        return found
+    counts = torch.ops.numerics.decode(codes, text_of(d.integers)) * (d.step or 1.0)
+    return torch.where(scales >> (d.scale.bits - 1) == 1, counts, found)
+
+
+def shrinking(x: Tensor, d: ScaledBlock) -> float:
+    """By what the gradient of a tensor's scale is divided, as LSQ divides that of a scale."""
+    return math.sqrt(max(x.numel(), 1) * d.element.max * d.element_unit)
+
+
 def learns_zero(recipe: str) -> bool:
     """Is the zero point of that recipe a real number, which can be learned?"""
     spec = QuantSpec.parse(recipe)
-    return not spec.symmetric and spec.zero_point_type == "float32"
+    return not spec.blocked and not spec.symmetric and spec.zero_point_type == "float32"
 
 
 # ---- operators are called by anybody -----------------------------------------------------------------
 
 
-def check_tqt(x: Tensor, log2_threshold: Tensor, recipe: str, gradient: Tensor | None = None) -> Integer:
-    """The format; raises NumericsError for tensors that do not fit each other, or are not floats."""
+def check_tqt(
+    x: Tensor, log2_threshold: Tensor, recipe: str, gradient: Tensor | None = None
+) -> tuple[Integer, Partition]:
+    """The format, and who shares a threshold; raises NumericsError for tensors that do not fit each other."""
     found = QuantSpec.parse(recipe)
     d = integer(found.dtype)
-    if found.scheme_of_elements.kind != "per_tensor":
-        raise NumericsError(f"scheme={found.scheme!r} cannot be: a threshold is one of a whole tensor")
+    check_threshold_scheme(found)
     _check("x", x, x, x.shape)
-    _check("log2_threshold", log2_threshold, x, ())
+    shares = found.partition(tuple(x.shape))
+    _check("log2_threshold", log2_threshold, x, shares.shared)
     if gradient is not None:
         _check("gradient", gradient, x, x.shape)
-    return d
+    return d, shares
+
+
+def check_threshold_scheme(spec: QuantSpec) -> None:
+    """Raises NumericsError for who shares a scale, but not a threshold."""
+    if spec.scheme_of_elements.kind not in ("per_tensor", "per_channel"):
+        raise NumericsError(
+            f"scheme={spec.scheme!r} cannot be: TQT learns a threshold for a tensor, or for each channel "
+            "(per_channel(axis)); LSQ learns a scale for each group"
+        )
 
 
 def check_lsq(
     x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str, gradient: Tensor | None = None
-) -> tuple[Element, Partition]:
-    """The format, and who shares a scale; raises NumericsError as `check_tqt`."""
+) -> tuple[Element | ScaledBlock, Partition]:
+    """The format, and who shares a scale; raises NumericsError as `check_tqt`.
+
+    Of blocks the scale of the tensor is learned.
+    """
     found = QuantSpec.parse(recipe)
-    d = single(found.dtype)
+    d = learner(found.dtype)
     _check("x", x, x, x.shape)
+    if isinstance(d, ScaledBlock):
+        check_block_recipe(found)
+        if zero_point is not None:
+            raise NumericsError(f"{d} has no zero point")
+        found = QuantSpec(d.element, scheme="per_tensor")
     shares = found.partition(tuple(x.shape))
     _check("scale", scale, x, shares.shared)
     if zero_point is not None:
@@ -148,6 +225,17 @@ def check_lsq(
     if gradient is not None:
         _check("gradient", gradient, x, x.shape)
     return d, shares
+
+
+def check_block_recipe(spec: QuantSpec) -> None:
+    """Raises NumericsError for blocks whose scale of the tensor has no gradient here."""
+    learner(spec.dtype)
+    plain = QuantSpec(spec.dtype, axis=spec.axis)
+    if spec != plain:
+        raise NumericsError(
+            f"{spec!r}: the scale of a tensor is learned where blocks find theirs by the default rule, alone "
+            f"and rounded half to even; allowed: {plain!r}"
+        )
 
 
 def _check(name: str, came: Tensor, x: Tensor, shape: Sequence[int], kinds: Sequence[str] = FLOATS) -> None:

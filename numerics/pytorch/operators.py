@@ -27,7 +27,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
+from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.protocol import Given
@@ -265,11 +265,14 @@ def rotation_of(size: int, signs: Sequence[int] | None, inverse: bool) -> Rotati
 
 
 def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
-    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, check_tqt(x, log2_threshold, recipe)))
+    d, _ = check_tqt(x, log2_threshold, recipe)
+    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, d))
 
 
 def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
     d, _ = check_lsq(x, scale, zero_point, recipe)
+    if isinstance(d, ScaledBlock):
+        return _fake_quantize(x, recipe, tensor_scale=lsq_scale(scale))
     if zero_point is not None and learns_zero(recipe):
         zero_point = lsq_zero(zero_point, d)
     return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
@@ -309,7 +312,7 @@ def _looks(fake: Callable[..., Any], of_values: bool, x: Tensor, *rest: Any) -> 
 def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts:
     d = _block(dtype)
     shape = _blocking(d, x.shape, axis).shared_shape
-    micro = x.new_empty(shape if d.sub_blocks else 0, dtype=torch.uint8)
+    micro = x.new_empty(shape if d.sub_blocks else 0, dtype=getattr(torch, d.micro_dtype))
     scale = x.new_empty(shape, dtype=_scale_type(d))
     number = x.new_empty((), dtype=torch.float32)
     tensor_scale = number if d.has_tensor_scale else x.new_empty(0, dtype=torch.uint8)
@@ -327,7 +330,7 @@ def _fake_unpack_blocks(
     shared = _blocking(d, check_shape(shape), axis).shared_shape
     codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
     beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
-    micro = packed.new_empty(shared if d.sub_blocks else 0, dtype=torch.uint8)
+    micro = packed.new_empty(shared if d.sub_blocks else 0, dtype=getattr(torch, d.micro_dtype))
     return codes, beside, micro, packed.new_empty(0, dtype=torch.uint8)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from numerics.backends.broadcast import reduced, spread
-from numerics.pytorch.learned_scales import SMALLEST_SCALE, learns_zero
+from numerics.formats.block import ScaledBlock
+from numerics.pytorch.learned_scales import SMALLEST_SCALE, learns_zero, shrinking, slope_of_blocks
 from numerics.tensor.spec import QuantSpec
 
 
@@ -21,11 +22,13 @@ def of_tqt(ctx: Any, *came: Tensor) -> tuple[Any, ...]:
     """Those of `tqt_backward`: of its gradient and of the threshold; x is rounded straight through."""
     gradient, x, log2_threshold = ctx.saved_tensors
     by_x, by_threshold = came
-    of_range = torch.ops.numerics.tqt_backward
+    of_range, shares = torch.ops.numerics.tqt_backward, QuantSpec.parse(ctx.spec).partition(tuple(x.shape))
     slope = torch.ops.numerics.tqt(x, log2_threshold, ctx.spec) - _known(
         of_range(_known(x), x, log2_threshold, ctx.spec)[0]
     )
-    of_gradient = of_range(by_x, x, log2_threshold, ctx.spec)[0] + by_threshold * math.log(2) * slope
+    of_gradient = of_range(by_x, x, log2_threshold, ctx.spec)[0] + (
+        spread(by_threshold * math.log(2), shares) * slope
+    )
     total = of_range(gradient, x, log2_threshold, ctx.spec)[1]
     return of_gradient.to(gradient.dtype), None, by_threshold * total * math.log(2), None
 
@@ -36,6 +39,12 @@ def of_lsq(ctx: Any, *came: Tensor) -> tuple[Any, ...]:
     spec = ctx.spec
     of_range, rest = torch.ops.numerics.lsq_backward, (x, scale, zero_point, spec)
     by_x, by_scale, by_zero = came
+    if QuantSpec.parse(spec).blocked:
+        d = QuantSpec.parse(spec).block
+        assert isinstance(d, ScaledBlock)
+        inside, by_each = slope_of_blocks(x, scale, spec)
+        of_gradient = torch.where(inside, by_x, 0.0) + by_scale / shrinking(x, d) * by_each
+        return of_gradient.to(gradient.dtype), None, None, None, None
     shares = QuantSpec.parse(spec).partition(tuple(x.shape))
     numel = reduced(
         torch.ones_like(scale, dtype=x.dtype).new_ones(()).expand(x.shape), shares, torch.sum, 0.0

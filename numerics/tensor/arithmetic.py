@@ -111,7 +111,8 @@ def _operated(came: Any) -> Codebook:
     if isinstance(d, Codebook) and d.has_nan and "-0.0" not in d.book.split():
         return d
     raise NumericsError(
-        f"{said(d)} has no P3109 arithmetic: that is of codebooks with a NaN and one zero, as nx.p3109(8, 4)"
+        f"{said(d)} has no P3109 arithmetic: that is of codebooks (8 bits at most) with a NaN and one zero, "
+        "as nx.p3109(8, 4)"
     )
 
 

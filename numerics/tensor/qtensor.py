@@ -201,7 +201,7 @@ class QTensor:
 
     @property
     def microexponents(self) -> Any:
-        """The microexponents, one byte a block, bit j for sub-block j; None where the format has none."""
+        """The microexponents of each block, bit j for sub-block j; None where the format has none."""
         return self.blocks.microexponents if self.shared is None else None
 
     @property

@@ -25,23 +25,26 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from numerics.backends.broadcast import reduced, spread
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import (
     check_dense,
     check_memory,
     check_storage,
     given_tensor,
     has_values,
-    number_tensor,
 )
+from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.autograd import is_transformed
 from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import (
     SMALLEST_SCALE,
+    check_block_recipe,
+    check_threshold_scheme,
     integer,
+    learner,
     lsq_scale,
     lsq_zero,
-    single,
     tqt_scale,
 )
 from numerics.pytorch.operators import called
@@ -58,17 +61,20 @@ __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "
 # ---- functions -------------------------------------------------------------------------------------
 
 
-def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
+def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
     """Returns x quantized and dequantized up to a threshold t, whose logarithm is learned (TQT).
 
     x: a tensor of float16, bfloat16, float32 or float64, any shape; what comes back is like it.
-    log2_threshold: a tensor of shape (), the logarithm of t.  dtype: an integer format, or its name.
+    log2_threshold: a tensor in the shape that the scheme makes, the logarithm of t.  dtype: an integer
+        format, or its name.
+    scheme: who shares a threshold: per_tensor (the default; its shape is ()) or per_channel(axis).
 
     n = 2**(bits - 1), unsigned 2**bits; s = 2**ceil(log2_threshold) / n, kept within 2**-127 .. 2**127;
     y = clamp(round_half_even(x / s), min, max) * s, which is fake_quantize(x, dtype, scale=s).
     dL/dx is dL/dy where round(x / s) is in the range, else 0; dL/dlog2_threshold is
     s ln 2 sum dL/dy (round(x / s) - x / s), clipped: min or max.  NaN becomes 0 and has no part in either.
-    Raises NumericsError for a format that is not of integers and for a threshold that is no finite scalar.
+    Raises NumericsError for a format that is not of integers, another scheme, and a threshold that is not
+    finite or has another shape.
     arXiv 1903.08066 §3; docs/formats.md §7.
 
     >>> log2_threshold = torch.tensor(1.7, requires_grad=True)
@@ -77,9 +83,9 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
     >>> y.tolist(), log2_threshold.grad
     ([0.5, -1.5, 3.5], tensor(2.5646))
     """
-    if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested or log2_threshold.ndim != 0:
-        raise NumericsError(f"log2_threshold must be a tensor of shape (), not {said(log2_threshold)}")
-    return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype))))
+    if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested:
+        raise NumericsError(f"log2_threshold must be a tensor, not {said(log2_threshold)}")
+    return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype), spelled(scheme))))
 
 
 def lsq(
@@ -89,7 +95,8 @@ def lsq(
 
     x: a tensor of float16, bfloat16, float32 or float64, any shape; what comes back is like it.
     scale: a tensor in the shape that the scheme makes.  dtype: a format of single numbers (integers, floats
-        such as fp8_e4m3 and fp4, codebooks), or its name.
+        such as fp8_e4m3 and fp4, codebooks), or its name; or one of blocks with a scale of the tensor, such
+        as nvfp4, or its QuantSpec (with an axis), whose tensor scale, of shape (), is learned.
     scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
         or per_block((rows, columns)).
     zero_point: of integers: int32 in the scale's shape, not learned; or a tensor of floats, which is learned
@@ -102,7 +109,9 @@ def lsq(
     over sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  A zero
     point that is learned is used within the format's range, not rounded; its gradient is the sum of -s dL/dy
     where x was clipped, over the same root.  NaN becomes what the format makes of it, and has no part in any.
-    Raises NumericsError for a format of blocks and for a scale or a zero point that does not fit.
+    Of blocks the scale of a block follows from its largest value and the tensor's, and is rounded straight
+    through as the elements are.  Raises NumericsError for blocks without a scale of the tensor, and for a
+    scale or a zero point that does not fit.
     arXiv 1902.08153 §2; docs/formats.md §7.
 
     >>> scale = torch.tensor(0.5, requires_grad=True)
@@ -113,6 +122,8 @@ def lsq(
     """
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
+    if blocks := _blocks(dtype, scheme, zero_point):
+        return cast(Tensor, called("lsq", _tensor(x), scale, None, blocks.text))
     learned = isinstance(zero_point, Tensor) and not zero_point.is_nested and zero_point.is_floating_point()
     wide, symmetric = _tensor(x).dtype == torch.float64, zero_point is None
     text = _text(constant(dtype), spelled(scheme), symmetric, wide, learned)
@@ -125,13 +136,17 @@ def lsq(
 def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
     """Returns where LSQ begins: 2 mean|x| / sqrt(max) of the finite values that share a scale; 1 for zeros.
 
-    x, dtype, scheme: as for `lsq`.  Returns float32 (float64 for such x) in the shape that the scheme makes,
-    on x's device: what `lsq` can use, so at least 2**-126 and finite, however small or large x is.  Raises
-    NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
+    x, dtype, scheme: as for `lsq`; of blocks the scale of the tensor that `quantize` finds.  Returns float32
+    (float64 for such x) in the shape that the scheme makes, on x's device: what `lsq` can use, so at least
+    2**-126 and finite, however small or large x is.  Raises NumericsError as `lsq` does.
+    arXiv 1902.08153 §2.1.
 
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
     """
+    if blocks := _blocks(dtype, scheme):
+        found = quantize(_readable(x).detach(), blocks).tensor_scale
+        return cast(Tensor, found).clamp(min=SMALLEST_SCALE)
     spec = _spec(dtype, scheme)
     shares, wide = spec.partition(tuple(_readable(x).shape)), torch.promote_types(x.dtype, torch.float32)
     finite = x.detach().isfinite()
@@ -273,6 +288,8 @@ class _Learned(LazyModuleMixin, Recorded):
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
         wide = _tensor(x).dtype == torch.float64
+        if self.spec.blocked:
+            return quantize(x, self.spec, tensor_scale=self.scale)
         zero = self.zero_point
         real = zero is not None and zero.is_floating_point()
         r = _spec(self.spec.dtype, self.spec.scheme, zero is None, wide, real)
@@ -299,17 +316,18 @@ class _Learned(LazyModuleMixin, Recorded):
 
 
 class TQT(_Learned):
-    """A module that quantizes to integers up to a threshold that it learns, one a tensor: `tqt`.
+    """A module that quantizes to integers up to thresholds that it learns, one a tensor or channel: `tqt`.
 
     The scale is a power of two.  Called with a tensor it returns the tensor quantized and dequantized.
 
-    dtype: an integer format, or its name.  scheme: per_tensor, the only one.
-    init: how the first batch gives the threshold, which is 1 where that would be 0:
+    dtype: an integer format, or its name.  scheme: per_tensor (the default) or per_channel(axis).
+    init: how the first batch gives a threshold, which is 1 where that would be 0:
         _3SD (the default, for weights): |mean| + 3 standard deviations
         _LL_J, also _KL_J (for activations): the least J distance of the distributions (arXiv 1805.07941)
-    Learns `log2_threshold`, a float32 of shape () (float64 where x is), which stays so when the model is
-    moved to another type.  threshold, scale: those in use.  Raises NumericsError for another format, scheme
-    or init, and before the first batch where a threshold is asked for.  arXiv 1903.08066; docs/formats.md §7.
+    Learns `log2_threshold`, a float32 in the shape of the scales (float64 where x is), which stays so when
+    the model is moved to another type.  threshold, scale: those in use.  Raises NumericsError for another
+    format, scheme or init, and before the first batch where a threshold is asked for.  arXiv 1903.08066;
+    docs/formats.md §7.
 
     >>> quantizer = TQT("int8", init="_LL_J")
     >>> quantizer(torch.tensor([0.3, -0.75])).tolist()
@@ -320,18 +338,14 @@ class TQT(_Learned):
 
     def __init__(self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None) -> None:
         spec = _spec(integer(dtype), scheme)
-        if spec.scheme_of_elements.kind != "per_tensor":
-            raise NumericsError(
-                f"scheme={spec.scheme!r} cannot be: TQT learns one threshold for a tensor; "
-                "LSQ learns a scale for each channel or group"
-            )
+        check_threshold_scheme(spec)
         super().__init__(spec)
         self.init = one_of("threshold initialization", init, THRESHOLD_INIT)
         self.log2_threshold = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
-        return tqt(x, self.log2_threshold, self.spec.dtype)
+        return tqt(x, self.log2_threshold, self.spec.dtype, scheme=self.spec.scheme)
 
     @property
     def threshold(self) -> Tensor:
@@ -341,18 +355,21 @@ class TQT(_Learned):
     @property
     def scale(self) -> Tensor:
         """The scale in use, without its history."""
-        log2_threshold = self._ready(self.log2_threshold)
-        found = tqt_scale(log2_threshold, integer(self.spec.dtype))
-        return number_tensor(found, log2_threshold.device)
+        found = tqt_scale(self._ready(self.log2_threshold), integer(self.spec.dtype))
+        with ieee_arithmetic():  # 2**-127 is a subnormal
+            return found.to(torch.float32)
 
     def extra_repr(self) -> str:
         """What it was made with."""
-        return f"{self.spec.dtype}, init={self.init!r}"
+        scheme = "" if self.spec.scheme_of_elements.kind == "per_tensor" else f", scheme={self.spec.scheme}"
+        return f"{self.spec.dtype}, init={self.init!r}{scheme}"
 
     def _begin(self, x: Tensor) -> None:
-        threshold = THRESHOLD_INIT[self.init](x, self.spec.dtype)
-        self.log2_threshold.materialize((), x.device, torch.promote_types(x.dtype, torch.float32))
-        self.log2_threshold.fill_(math.log2(threshold or 1.0))
+        shared, scheme = self.spec.partition(tuple(_readable(x).shape)).shared, self.spec.scheme_of_elements
+        each = [x] if scheme.axis is None else x.unbind(scheme.axis)
+        found = [math.log2(THRESHOLD_INIT[self.init](one, self.spec.dtype) or 1.0) for one in each]
+        self.log2_threshold.materialize(shared, x.device, torch.promote_types(x.dtype, torch.float32))
+        self.log2_threshold.copy_(torch.tensor(found, dtype=torch.float64).reshape(shared))
 
 
 class LSQ(_Learned):
@@ -360,7 +377,9 @@ class LSQ(_Learned):
 
     Called with a tensor it returns the tensor quantized and dequantized.
 
-    dtype: a format of single numbers: integers, floats such as fp8_e4m3 and fp4, codebooks; or its name.
+    dtype: a format of single numbers: integers, floats such as fp8_e4m3 and fp4, codebooks; or its name; or
+        one of blocks with a scale of the tensor, such as nvfp4, or its QuantSpec (with an axis), of which
+        that scale is learned.
     scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
         or per_block((rows, columns)); those that share one must stay as many as in the first batch.
     zero_point: of integers: int32 in the shape of the scales, kept, not learned; "learned" for one that is,
@@ -381,6 +400,10 @@ class LSQ(_Learned):
 
     def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
         learned = _is_word(zero_point)
+        if blocks := _blocks(dtype, scheme, zero_point):
+            super().__init__(blocks)
+            self.step = _uninitialized()
+            return
         found = None if zero_point is None or learned else given_tensor("zero_point", zero_point)
         real = learned or (found is not None and found.is_floating_point())
         super().__init__(_spec(dtype, scheme, zero_point is None, learned=real), found)
@@ -391,6 +414,8 @@ class LSQ(_Learned):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
+        if self.spec.blocked:
+            return lsq(x, self.step, self.spec)
         return lsq(x, self.step, self.spec.dtype, scheme=self.spec.scheme, zero_point=self.zero_point)
 
     @property
@@ -400,7 +425,8 @@ class LSQ(_Learned):
 
     def extra_repr(self) -> str:
         """What it was made with."""
-        return f"{self.spec.dtype}, scheme={self.spec.scheme}"
+        who = "the scale of a tensor" if self.spec.blocked else f"scheme={self.spec.scheme}"
+        return f"{self.spec.dtype}, {who}"
 
     def _begin(self, x: Tensor) -> None:
         begun: tuple[tuple[Any, Tensor], ...]
@@ -412,7 +438,9 @@ class LSQ(_Learned):
             zero = made.zero_point * (made.scale / step).to(made.zero_point.dtype)
             begun = (self.step, step), (self.zero_point, zero)
         else:
-            begun = ((self.step, lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)),)
+            blocked = self.spec.blocked
+            asked = {} if blocked else {"scheme": self.spec.scheme}
+            begun = ((self.step, lsq_init(x, self.spec if blocked else self.spec.dtype, **asked)),)
         if not all(is_lazy(learned) for learned, _ in begun):
             raise NumericsError(
                 f"{self} has one of step and zero_point, and waits for the other: give it both"
@@ -464,9 +492,25 @@ def _spec(
     dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False, learned: bool = False
 ) -> QuantSpec:
     """Of a scale that is used as it is: float32, for float64 tensors float64.  learned: the zero point is."""
-    found, kept = single(dtype), "float" if wide else "float32"
+    found, kept = learner(dtype), "float" if wide else "float32"
     made = QuantSpec(found, scheme=scheme, symmetric=symmetric, scale_type=kept)
     return made.replace(zero_point_type="float32") if learned else made
+
+
+def _blocks(dtype: Any, scheme: Any = None, zero_point: Any = None) -> QuantSpec | None:
+    """The spec of blocks whose tensor scale is learned; None for formats of single numbers.
+
+    Raises NumericsError for what such blocks have not, or what is not learned with them.
+    """
+    if not isinstance(dtype, QuantSpec) and isinstance(learner(constant(dtype)), Element):
+        return None
+    spec = dtype if isinstance(dtype, QuantSpec) else QuantSpec(constant(dtype))
+    if not spec.blocked:
+        raise NumericsError(f"{spec!r}: give dtype and scheme=; a QuantSpec is taken of blocks alone")
+    if zero_point is not None:
+        raise NumericsError(f"zero_point={said(zero_point)}: {spec.dtype} has no zero point")
+    check_block_recipe(spec if scheme is None else spec.replace(scheme=scheme))
+    return spec
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from numerics.formats.block import Block, ElementBlock, reading, scale_values
+from numerics.formats.block import Block, ElementBlock, TieredBlock, reading, scale_values, tiered_scale
 from numerics.formats.dtype import NO_FACTS, Dtype, Element, Float
 from numerics.formats.errors import NumericsError
 
@@ -133,11 +133,13 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
 
 def _scale_value(d: Block, code: int) -> float:
     """What the elements are multiplied by; of microexponent blocks the shared power of two."""
+    if isinstance(d, TieredBlock):
+        return tiered_scale(code)
     return float(scale_values(d, code)) if isinstance(d, ElementBlock) else math.ldexp(1.0, code - 127)
 
 
 def _flags(d: Block, byte: int) -> str:
-    return f"{byte:0{d.sub_blocks}b}"
+    return f"{byte:0{d.micro_bits}b}"
 
 
 def _element(d: Block, scale: int, x: float, code: int, value: float) -> Encoded:

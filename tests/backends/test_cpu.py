@@ -15,6 +15,8 @@ from llvmlite import binding
 
 import numerics as nx
 from numerics.backends.cpu import threads
+from numerics.backends.cpu.lanes import joined_codes
+from numerics.formats.grid import grid
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
 from tests.helpers.executors import EXECUTORS
@@ -200,3 +202,19 @@ for name in EXECUTOR.compiled:
     assert len(found) > 15
     scalar = {name: count for name, count in found.items() if int(count) < 4}
     assert not scalar
+
+
+@pytest.mark.parametrize(
+    "d", [nx.p3109(8, 4), nx.p3109(8, 3, extended=False), nx.hifloat8, nx.posit8], ids=str
+)
+def test_a_list_that_was_filled_up_was_searched(d):
+    """Fillers behind the last step counted as two of one run: saturating encoders were six times slower."""
+    for overflow in d.overflows:
+        made = grid(d, "half_even", overflow)
+        assert joined_codes(made.steps, made.codes) is not None, overflow
+    bits = np.random.default_rng(4).integers(0, 1 << 32, 20000, dtype=np.uint32)
+    x = np.concatenate([bits, np.uint32([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800000, 0xFF800000])]).view(np.float32)
+    for overflow in d.overflows:
+        came = d.encode(x, overflow=overflow)
+        with nx.use("array"):
+            assert_same_bits(came, d.encode(x, overflow=overflow))

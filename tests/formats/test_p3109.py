@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import gfloat
@@ -19,6 +20,13 @@ EVERY = [
     for precision in range(1, bits + (not signed))
     for extended in (True, False)
 ]
+WIDE = [
+    (bits, precision, signed, extended)
+    for bits in range(9, 16)
+    for signed in (True, False)
+    for precision in range(bits - 7 - signed, bits + (not signed))
+    for extended in (True, False)
+]
 ROUNDINGS = {
     "TiesToEven": "half_even", "TiesToAway": "half_away", "TowardZero": "toward_zero",
     "TowardNegative": "floor", "TowardPositive": "ceil",
@@ -31,10 +39,15 @@ def theirs(bits, precision, signed, extended):
     return gfloat.formats.format_info_p3109(bits, precision, sign, domain)
 
 
+def named(facts):
+    return nx.p3109(*facts[:2], signed=facts[2], extended=facts[3])
+
+
 def turning(d) -> np.ndarray:
     """Values, middles, ends and what is past them, with their neighbours."""
-    held = np.array(d.finite)
-    past = np.array([d.follows, (d.follows + d.max) / 2, 1e30, np.inf])
+    held = np.unique([v for v in d.values() if np.isfinite(v)])
+    follows = d.beyond if isinstance(d, nx.Float) else d.follows
+    past = np.array([min(follows, 1e38), min((follows + d.max) / 2, 1e38), 1e38, np.inf])
     x = np.float32([*held, *((held[1:] + held[:-1]) / 2), *past, *-past, np.nan])
     x = np.concatenate([x, *(np.nextafter(x, np.float32(end)) for end in (np.inf, -np.inf))])
     return x
@@ -59,11 +72,57 @@ def test_every_format_is_gfloats(facts):
             assert np.array_equal(d.encode(x, rounding=rounding, overflow=overflow), codes), (name, saturates)
 
 
-@pytest.mark.parametrize("facts", [(8, 3, True, True), (4, 1, True, False), (8, 1, False, False)], ids=str)
+def by_fractions(code: int, bits: int, precision: int, signed: bool, extended: bool) -> float | Fraction:
+    """What a code stands for, by the report's words (4.0, Decode)."""
+    half = 1 << (bits - 1)
+    if code == (half if signed else 2 * half - 1):
+        return np.nan
+    negative = signed and code > half
+    code -= half * negative
+    if extended and code == (half - 1 if signed else 2 * half - 2):
+        return -np.inf if negative else np.inf
+    bias = 1 << (bits - precision - signed)
+    exponent, fraction = divmod(code, 1 << (precision - 1))
+    digits = fraction + ((1 << (precision - 1)) if exponent else 0)
+    found = digits * Fraction(2) ** (max(exponent, 1) - bias - (precision - 1))
+    return -found if negative else found
+
+
+@pytest.mark.turns(9)
+@pytest.mark.parametrize("facts", WIDE, ids=lambda facts: named(facts).name)
+def test_codes_of_sixteen_bits_are_gfloats_and_the_reports(facts):
+    """K 9 to 15 were refused: codes by exact fractions, and encoding as gfloat does."""
+    d, info, bits = named(facts), theirs(*facts), facts[0]
+    came = d.decode(np.arange(1 << bits, dtype=np.uint16))
+    assert np.array_equal(came, gfloat.decode_ndarray(info, np.arange(1 << bits)), equal_nan=True)
+    due = [by_fractions(code, *facts) for code in range(1 << bits)]
+    assert all(v != v if w != w else Fraction(v) == w if abs(w) != np.inf else v == w
+               for v, w in zip(came.tolist(), due, strict=True))  # fmt: skip
+    numbers = np.flatnonzero(np.isfinite(came)).astype(np.uint16)
+    assert np.array_equal(d.encode(came[numbers]), numbers)
+    packed = d.pack(numbers)
+    assert packed.size == -(-numbers.size * bits // 8)
+    assert np.array_equal(d.unpack(packed, numbers.size), numbers)
+    assert np.array_equal(d.encode_packed(came[numbers]), packed)
+    x = turning(d)
+    x = np.random.default_rng(bits).choice(x if facts[2] else x[~(x < 0)], 4000)
+    for name, rounding in ROUNDINGS.items():
+        for saturates in (True, False):
+            rounded = gfloat.round_ndarray(info, x.astype(np.float64), gfloat.RoundMode[name], saturates)
+            codes = gfloat.encode_ndarray(info, rounded)
+            overflow = "saturate" if saturates else "nonsaturate"
+            assert np.array_equal(d.encode(x, rounding=rounding, overflow=overflow), codes), (name, saturates)
+
+
+JUDGED = [(8, 3, True, True), (4, 1, True, False), (8, 1, False, False), (9, 1, True, True),
+          (11, 4, False, True), (12, 5, True, True), (15, 7, True, False), (15, 15, False, True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", JUDGED, ids=str)
 def test_every_executor_rounds_them_as_the_judge(facts):
     bits, precision, signed, extended = facts
     d = nx.p3109(bits, precision, signed=signed, extended=extended)
-    x = turning(d)
+    x = np.random.default_rng(1).choice(turning(d), 500)
     for rounding in ("half_even", "to_odd"):
         with nx.use("reference"):
             due = d.encode(x, rounding=rounding, overflow="nonsaturate")
@@ -80,7 +139,7 @@ NEGATIVE = {  # of a step below 0, under SatNone: the magnitudes that become 0, 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("facts", [(8, 3, False, True), (5, 1, False, False)], ids=str)
+@pytest.mark.parametrize("facts", [(8, 3, False, True), (5, 1, False, False), (12, 5, False, True)], ids=str)
 def test_what_is_below_zero_is_nan_where_there_is_no_sign_and_nothing_saturates(facts):
     """It became 0, which is SatFinite's answer (report 4.0, Saturate)."""
     d = nx.p3109(*facts[:2], signed=facts[2], extended=facts[3])
@@ -103,7 +162,7 @@ def test_powers_of_two_tie_to_the_even_code():
     assert all(code % 2 == 0 for code in d.encode(ties))
 
 
-@pytest.mark.parametrize("facts", [(2, 1), (9, 3), (8, 8), (8, 0), ("8", 3), (8, 2.5)])
+@pytest.mark.parametrize("facts", [(2, 1), (16, 8), (8, 8), (8, 0), ("8", 3), (8, 2.5), (12, 3)])
 def test_what_cannot_be_is_refused(facts):
     with pytest.raises(nx.NumericsError):
         nx.p3109(*facts)

@@ -114,7 +114,7 @@ out = mostly(call("room({}, {}, {})", repred(*FLOATS[:3], "uint8", "uint16"), sh
 ELEMENTS = [f"nx.{d.name}" for d in nx.dtypes() if d.kind != "block"]
 BLOCKS = [f"nx.{d.name}" if hasattr(nx, d.name) else repr(d.name) for d in nx.dtypes() if d.kind == "block"]
 truth = repred(True, False)
-specials = repred("ieee", "fn", "fnuz", "none")
+specials = repred("ieee", "fn", "fnuz", "extended", "none")
 declared = call(
     "nx.float_format({}, {}, specials={}, subnormals={}, signed={})",
     st.integers(1, 8), st.integers(0, 8), specials, truth, truth,

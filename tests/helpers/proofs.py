@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -12,13 +13,17 @@ from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.lanes import arithmetic
 from numerics.backends.cpu.launch import Number
 from numerics.backends.cpu.operations import alike
+from numerics.backends.reference.binary32 import divide32, float32_value, multiply32
+from numerics.backends.reference.blocks import tiered_scale_code, tiered_scale_value, to_bfloat16
 from numerics.backends.reference.breakpoints import (
+    listed_breakpoints,
     micro_breakpoints,
     mx_element_breakpoints,
     scale_breakpoints,
 )
+from numerics.backends.reference.exact import round_to_integer
 from numerics.conform.sweep import CHUNK, SIGN, Encoder, Sweep, sweep
-from numerics.formats.grid import element_grid, scale_of
+from numerics.formats.grid import element_grid, float32_bits, scale_of
 
 MX = [nx.mxfp8_e4m3, nx.mxfp8_e5m2, nx.mxfp6_e3m2, nx.mxfp6_e2m3, nx.mxfp4, nx.mxint8]
 MICRO = [nx.mx4, nx.mx6, nx.mx9]
@@ -116,3 +121,41 @@ def prove_micro(dtype: nx.Block, exponent: int, shift: int, rounding: str, over:
         ),
         Sweep(0, 0),
     )
+
+
+def prove_tiered_scale(over: Proof = sweep) -> Sweep:
+    """The scale of hifloat4 for all 2**31 magnitudes of the block's maximum."""
+    run = EXECUTOR.elementwise("tiered_scale", lambda b: shared.tiered_scale(b & 0x7FFFFFFF))
+
+    def code_of(bits: int, negative: bool) -> int:
+        return tiered_scale_code(float32_value(bits)) if bits < 0x7F800000 else 255
+
+    return over(run, listed_breakpoints(code_of, False), False, "uint8")
+
+
+def prove_tiered_element(scale: int, up: int, rounding: str, over: Proof = sweep) -> Sweep:
+    """A code of hifloat4 under a scale and its microexponents, for every finite input of both signs."""
+    d = nx.hifloat4
+    inverse = to_bfloat16(divide32(Fraction(1), tiered_scale_value(scale)))
+    factor = float32_bits(float(inverse))
+
+    def element(r, u, f, b):
+        y = shared.as_bits(shared.as_float(b & 0x7FFFFFFF) * shared.as_float(r.value + (b & 0)))
+        counts = shared.tiered_counts(y, u.value, d.mantissa)
+        return shared.with_sign(shared.count(counts, b, f, rounding, None, None), b, f)
+
+    records = Number(factor), Number(up), alike(element_grid(d), rounding)
+    run = EXECUTOR.elementwise(f"tiered_element_{rounding}", element, *records)
+
+    def code_of(bits: int, negative: bool) -> int:
+        y = multiply32(float32_value(min(bits, 0x7F7FFFFF)), inverse)
+        counts = (
+            1 << 40 if y == float("inf") else round_to_integer(y * Fraction(4, 1 << up), negative, rounding)
+        )
+        return negative << d.mantissa | min(counts, 7)
+
+    return sum(
+        (over(run, listed_breakpoints(code_of, negative), negative, "uint8", end=0x7F800000)
+         for negative in (False, True)),
+        Sweep(0, 0),
+    )  # fmt: skip

@@ -19,6 +19,8 @@ DECLARED = [
     nx.codebook_format([0.0, 1.0, -0.0, float("nan")], beyond=2.0),
     nx.block_format(element="nf4", block=32),
     nx.block_format(element="nf4", scale="fp8_e4m3", block=16),
+    nx.p3109(12, 5),
+    nx.p3109(13, 8, signed=False),
 ]
 EVERY = pytest.mark.parametrize("d", [*nx.dtypes(), *DECLARED], ids=str)
 

@@ -16,7 +16,17 @@ import pytest
 from numerics.formats.rounding import DETERMINISTIC, MX_RULES
 from tests import verify
 from tests.helpers.children import LIMIT
-from tests.helpers.proofs import LONG, MICRO, MX, near_steps, prove_element, prove_micro, prove_scale
+from tests.helpers.proofs import (
+    LONG,
+    MICRO,
+    MX,
+    near_steps,
+    prove_element,
+    prove_micro,
+    prove_scale,
+    prove_tiered_element,
+    prove_tiered_scale,
+)
 
 SCALES = (0, 1, 2, 127, 200, 254)
 EXPONENTS = (1, 2, 23, 127, 254)
@@ -72,6 +82,22 @@ def test_every_element_at_a_block_exponent(dtype, exponent):
         for shift in (0, 1):
             found = prove_micro(dtype, exponent, shift, rounding)
             assert found.mismatches == 0, f"{rounding}, microexponent {shift}: {found}"
+
+
+@pytest.mark.turns(4)
+@pytest.mark.proof
+@pytest.mark.parametrize(("scale", "up"), [(0, 0), (1, 2), (192, 1), (201, 0), (254, 2)])
+def test_every_element_under_two_tiers(scale, up):
+    """hifloat4: its scale for every maximum, and elements under some scales, in every rounding."""
+    assert prove_tiered_scale(near_steps).mismatches == 0
+    for rounding in DETERMINISTIC:
+        found = prove_tiered_element(scale, up, rounding, near_steps)
+        assert found.mismatches == 0, f"{rounding}: {found}"
+    if LONG or scale == 192:
+        found = prove_tiered_scale()
+        assert (found.inputs, found.mismatches) == (1 << 31, 0), str(found)
+        found = prove_tiered_element(scale, up, "half_even")
+        assert (found.inputs, found.mismatches) == (2 * 0x7F800000, 0), str(found)
 
 
 def answer(*command):

@@ -22,7 +22,7 @@ def declared(count: int) -> list[nx.Float]:
     """Float formats at random, most of whose numbers lie among float32's subnormals."""
     found: list[nx.Float] = []
     while len(found) < count:
-        specials = str(rng.choice(["ieee", "fn", "fnuz", "none"]))
+        specials = str(rng.choice(["ieee", "fn", "fnuz", "extended", "none"]))
         facts = {"exponent": int(rng.integers(1, 9)), "mantissa": int(rng.integers(0, 8)),
                  "bias": int(rng.integers(120, 151)), "signed": bool(rng.integers(2)),
                  "specials": specials, "subnormals": bool(rng.integers(4))}  # fmt: skip

@@ -120,6 +120,19 @@ CHANGES = [
     ("r | (taken & SIGN)", "r | (b & SIGN)"),
     ("where(exponent == 255, 0, exponent)", "exponent"),
     ("n = minimum(n, one + ((1 << m) - 1))", "n = minimum(n, one + (1 << m))"),
+    # microexponents in two tiers
+    ("> BELOW_FOUR, 1, 0)", "> BELOW_TWO, 1, 0)"),
+    ("where(upper == 1, BELOW_FOUR, BELOW_TWO)", "BELOW_TWO"),
+    ("minimum(maximum(code, 0), LAST), LAST + 1)", "minimum(maximum(code, 0), LAST + 1), LAST + 1)"),
+    ("minimum(maximum(code, 0), LAST), LAST + 1)", "minimum(maximum(code, 1), LAST), LAST + 1)"),
+    ("t = nearest_bfloat16(as_bits(", "t = (as_bits("),
+    ("inverse = nearest_bfloat16(as_bits(", "inverse = (as_bits("),
+    ("power_of_two((126 + m) - up)", "power_of_two(126 + m)"),
+    ("where(scale > LAST, 0, code)", "code"),
+    ("y = where(scale > LAST, 0, as_bits(as_float(a) * as_float(inverse)))",
+     "y = as_bits(as_float(a) * as_float(inverse))"),
+    ("where(scale > LAST, NAN, value", "where(scale > LAST + 1, NAN, value"),
+    ("one = ((151 - m) + up) << 23", "one = (151 - m) << 23"),
     # values without their codes
     ("where(a > INF, NAN, r) | (b & SIGN)", "r | (b & SIGN)"),
     ("r = r | where(a > INF, 0, b & SIGN)", "r = r | (b & SIGN)"),
@@ -151,7 +164,7 @@ ELEMENTS = [
     nx.float_format(7, 0, bias=149, signed=False, subnormals=False, has_zero=False, specials="fn"),
     nx.bnb_fp4, nx.nf4,
 ]  # fmt: skip
-BLOCKS = [nx.mxfp8_e4m3, nx.mxfp6_e3m2, nx.mxint8, nx.nvfp4, nx.if4, nx.mx6]
+BLOCKS = [nx.mxfp8_e4m3, nx.mxfp6_e3m2, nx.mxint8, nx.nvfp4, nx.if4, nx.mx6, nx.hifloat4]
 RNG = np.random.default_rng(5)
 SPECIALS = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e38, -1e38, 465.0, -465.0, 2.0**-149], np.float32)
 X = np.concatenate([RNG.choice(edges(), 900), SPECIALS])
@@ -217,6 +230,10 @@ def outputs_of_blocks(d):
     if isinstance(d, nx.ScaledBlock):  # under its own tensor's scale most of x is 0
         made = d.encode(EVEN, tensor_scale=1.0)
         yield made.codes.tobytes() + made.scale.tobytes() + made.decode().tobytes()
+    if isinstance(d, nx.TieredBlock):  # pairs of sub-blocks of several sizes
+        made = d.encode(EVEN * np.repeat(np.float32([1, 0.5, 0.4, 0.25]), 8))
+        yield made.codes.tobytes() + made.microexponents.tobytes()
+        yield d.encode(np.float32([[7.898, 3.0, 1.0]])).scale.tobytes()  # a tie of scales in bfloat16 alone
     for rule in d.scale_rules if isinstance(d, nx.MXBlock) else ("floor",):
         for rounding in ROUNDINGS if rule == "floor" else ("half_even",):
             seed = {"seed": 9} if rounding == "stochastic" else {}
@@ -234,7 +251,7 @@ def poisoned_by_hand(d: nx.Block) -> bytes:
     """Blocks that say NaN in their scale and numbers in their codes: NaN all the same."""
     codes = np.tile(np.arange(1, d.block + 1, dtype=np.uint8) % 8, (2, 1))
     nan = 255 if isinstance(d, nx.MicroexponentBlock) else d.scale.nan
-    micro = np.zeros((2, 1), np.uint8) if isinstance(d, nx.MicroexponentBlock) else None
+    micro = np.zeros((2, 1), d.micro_dtype) if isinstance(d, nx.MicroexponentBlock) else None
     values = nx.Blocks(d, -1, codes, np.array([[nan], [100]], np.uint8), micro, 1.0).decode()
     return np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
 

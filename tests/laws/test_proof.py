@@ -17,7 +17,8 @@ from numerics.conform.sweep import Sweep, sweep
 from numerics.formats.rounding import DETERMINISTIC, Rounding
 from tests.helpers.proofs import LONG, Proof, near_steps
 
-FLOATS = [d for d in nx.dtypes() if d.kind == "float"]
+P3109 = [nx.p3109(12, 5), nx.p3109(15, 8, signed=False), nx.p3109(9, 1, extended=False)]
+FLOATS = [d for d in nx.dtypes() if d.kind == "float"] + P3109
 CASES = [
     pytest.param(d, rounding, overflow, id=f"{d}-{rounding}-{overflow}")
     for d in FLOATS

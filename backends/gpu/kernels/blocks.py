@@ -22,6 +22,9 @@ from numerics.formats.scaling import (
     scaled_decode,
     scaled_encode,
     scaled_round,
+    tiered_decode,
+    tiered_encode,
+    tiered_round,
 )
 
 
@@ -222,3 +225,51 @@ def unmicro_kernel(
     shift = (shifts[:, None] >> tl.arange(0, WIDE)[None, :]) & 1
     y = micro_decode(exponent[:, None, None], shift[:, :, None], tl.reshape(code, [TILE, WIDE, SUB_WIDE]), m)
     tl.store(out + start + offsets, tl.reshape(y, [TILE, WIDE * SUB_WIDE]), mask=mask)
+
+
+def tiered_kernel(
+    tables, x, random, out, scale, micro, count, length, per_line, inner, seed, m: tl.constexpr,
+    f: tl.constexpr, rounding: tl.constexpr, WHAT: tl.constexpr, KIND: tl.constexpr, DRAW: tl.constexpr,
+    BFLOAT16: tl.constexpr, ORDER: tl.constexpr, SIZE: tl.constexpr, PAIRS: tl.constexpr, SUB: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """Microexponents in two tiers: WHAT is `encode` or `round`; all sizes are powers of two."""
+    start, offsets, mask = place_of_blocks(
+        count, length, per_line, inner, ORDER, SIZE, SIZE, SIZE, SIZE, TILE
+    )
+    b = tl.reshape(load_bits(x + start, offsets, mask, KIND), [TILE, PAIRS, 2, SUB])
+    r = random_each(random, seed, start, offsets, mask, DRAW)
+    if r is not None:
+        r = tl.reshape(r, [TILE, PAIRS, 2, SUB])
+    if WHAT == "round":
+        y = tl.reshape(tiered_round(b, m, with_tables(f, tables), rounding, r), [TILE, SIZE])
+        store_bits(out + start, offsets, y, mask, KIND, BFLOAT16)
+    else:
+        shared, upper, lower, code = tiered_encode(b, m, with_tables(f, tables), rounding, r)
+        pair = tl.arange(0, PAIRS)[None, :]
+        part = tl.arange(0, 2 * PAIRS)[None, :] + PAIRS
+        flags = tl.sum(tl.reshape(upper, [TILE, PAIRS]) << pair, 1)
+        flags = flags | tl.sum(tl.reshape(lower, [TILE, 2 * PAIRS]) << part, 1)
+        n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+        tl.store(scale + n, tl.reshape(shared, [TILE]).to(tl.uint8), mask=n < count)
+        tl.store(micro + n, flags.to(micro.dtype.element_ty), mask=n < count)
+        tl.store(out + start + offsets, tl.reshape(code, [TILE, SIZE]).to(out.dtype.element_ty), mask=mask)
+
+
+def untiered_kernel(
+    codes, scale, micro, out, count, length, per_line, inner, m: tl.constexpr, ORDER: tl.constexpr,
+    SIZE: tl.constexpr, PAIRS: tl.constexpr, SUB: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Their values."""
+    start, offsets, mask = place_of_blocks(
+        count, length, per_line, inner, ORDER, SIZE, SIZE, SIZE, SIZE, TILE
+    )
+    n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    code = tl.load(codes + start + offsets, mask=mask, other=0).to(tl.int32)
+    shared = tl.load(scale + n, mask=n < count, other=0).to(tl.int32)
+    flags = tl.load(micro + n, mask=n < count, other=0).to(tl.int32)
+    part = tl.arange(0, 2 * PAIRS)[None, :]
+    up = ((flags[:, None] >> (part // 2)) & 1) + ((flags[:, None] >> (part + PAIRS)) & 1)
+    rows = tl.reshape(code, [TILE, 2 * PAIRS, SUB])
+    y = tiered_decode(shared[:, None, None], up[:, :, None], rows, m)
+    tl.store(out + start + offsets, tl.reshape(y, [TILE, SIZE]), mask=mask)

@@ -43,7 +43,7 @@ def rescaled_mx(task: Task) -> bool:
 
 def of_micro(task: Task) -> bool:
     """Microexponent blocks, without draws."""
-    return quantizes(task) and isinstance(task.dtype, MicroexponentBlock) and not task.draws
+    return quantizes(task) and type(task.dtype) is MicroexponentBlock and not task.draws
 
 
 def of_scaled(task: Task) -> bool:
@@ -60,7 +60,7 @@ def rounds(task: Task) -> bool:
 def signed_floats(task: Task) -> bool:
     """Formats that have a negative zero."""
     d = task.dtype.element if isinstance(task.dtype, ElementBlock) else task.dtype
-    plain = isinstance(d, Float) and d.signed and d.specials != "fnuz"
+    plain = isinstance(d, Float) and d.signed and not d.nan_is_negative_zero
     return quantizes(task) and (plain or isinstance(d, MicroexponentBlock))
 
 

@@ -11,7 +11,7 @@ from numerics.backends.reference.breakpoints import first_maximum
 from numerics.conform.inputs.elements import FLOAT32_MAX, INF, NANS, SIGN, Bits, bits_of, marks, neighbours
 from numerics.conform.inputs.shapes import pairs
 from numerics.conform.task import Fields, Float32
-from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 
 PAIRED = 8  # elements of either sign that stand beside each other
 MOST_MARKS = 1600  # of an element: more are thinned out
@@ -57,6 +57,8 @@ def thresholds(dtype: Block) -> Bits:
         found.append(_first_maxima(dtype))
     if isinstance(dtype, MicroexponentBlock):
         found.append(bits_of(powers * (2 - 2.0**-dtype.mantissa)))
+    if isinstance(dtype, TieredBlock):  # scales of three digits to a seventh, and what is 2 and 4 of them
+        found.append(bits_of((powers[:, None] * (np.arange(8, 17) * 7 / 8)).ravel()))
     if isinstance(dtype, ScaledBlock):
         found.append(bits_of(marks(dtype.scale) * _largest(dtype)))
     return neighbours(np.concatenate(found))
@@ -257,18 +259,27 @@ def codes(dtype: Block) -> Fields:
     rows = np.resize(every, (-(-len(every) // dtype.block), dtype.block))
     scales = np.arange(1 << dtype.scale_bits)
     some = [scale for scale in DECODED_SCALES if scale < len(scales)]
-    shifts = np.array(MICROEXPONENTS) & ((1 << dtype.sub_blocks) - 1) if dtype.sub_blocks else np.arange(1)
+    shifts = _shifts(dtype)
     each = np.array([(r, s, m) for r in range(len(rows)) for s in some for m in shifts])
     each = np.concatenate([each, [(s % len(rows), s, m) for s in scales for m in shifts[:2]]])
     beside = _pairs_of_codes(every, dtype.block)
     each = np.concatenate([each, [(len(rows) + r, some[-1] // 2, 0) for r in range(len(beside))]])
     rows = np.concatenate([rows, beside])
     made, scale = rows[each[:, 0]].astype(dtype.code_dtype), each[:, 1].astype(np.uint8)
-    found = Fields(made, scale, each[:, 2].astype(np.uint8) if dtype.sub_blocks else None)
+    found = Fields(made, scale, each[:, 2].astype(dtype.micro_dtype) if dtype.sub_blocks else None)
     for part in found:
         if part is not None:
             part.flags.writeable = False
     return found
+
+
+def _shifts(dtype: Block) -> NDArray[np.int64]:
+    """Microexponents of blocks: none, all, each alone, and some."""
+    bits = dtype.micro_bits
+    if bits <= 8:
+        return np.array(MICROEXPONENTS) & ((1 << bits) - 1) if bits else np.arange(1)
+    every = (1 << bits) - 1
+    return np.array([0, every, *(1 << bit for bit in range(bits)), 0x5A3C96A5 & every, 0xA5C3695A & every])
 
 
 def _pairs_of_codes(codes: NDArray[np.int64], block: int) -> NDArray[np.int64]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.executor import BlockFields
+from numerics.backends.reference import lookup
 from numerics.conform.task import REFERENCE, Array, Fields, Task
-from numerics.formats.block import ElementBlock, MicroexponentBlock, ScaledBlock
+from numerics.formats.block import ElementBlock, MicroexponentBlock, ScaledBlock, TieredBlock, tiered_scale
 from numerics.formats.dtype import Element, Integer
+from numerics.formats.floats import bfloat16
 from numerics.formats.integers import int16
 
 TINY = float(np.finfo(np.float32).smallest_subnormal)
@@ -33,6 +36,9 @@ def steps(task: Task, scale: Array, microexponents: Array | None = None) -> NDAr
         return np.asarray(unit * np.float32(task.tensor_scale or 1.0), np.float64)
     assert isinstance(d, MicroexponentBlock)
     assert microexponents is not None
+    if isinstance(d, TieredBlock):
+        ones = np.ones((len(scale), d.block), d.code_dtype)
+        return lookup.decode_blocks(BlockFields(ones, scale, microexponents), d, None).astype(np.float64)
     shift = np.repeat(microexponents[:, None] >> np.arange(d.sub_blocks) & 1, d.sub_block, axis=1)
     exponent = scale[:, None].astype(np.int64)
     return np.where(exponent == 255, np.nan, np.ldexp(1.0, exponent - 127 - shift - (d.mantissa - 1)))
@@ -68,10 +74,22 @@ def fields_at(
         if isinstance(d, ScaledBlock) and d.integers is not None:
             codes = np.where(_flagged(d, scale), _counts(task, d, y), codes)
         nan_code = getattr(d.element, "nan", None) or 0
+    elif isinstance(d, TieredBlock):
+        codes, nan_code = _magnitudes(task, _in_counts(rows, step, scale)), 0
     else:
         normal = np.where(np.abs(rows) < np.float32(2.0**-126), np.float32(0), rows)
         codes, nan_code = _magnitudes(task, quotients(normal, step, True)), 0
     return Fields(np.where(poison, nan_code, codes).astype(d.code_dtype), scale, microexponents)
+
+
+def _in_counts(rows: NDArray[np.float32], step: NDArray[np.float64], scale: Array) -> NDArray[np.float32]:
+    """Elements of tiered blocks in their steps: by the reciprocal of the scale, rounded to bfloat16."""
+    with np.errstate(all="ignore"):
+        known = np.array([tiered_scale(code) for code in range(256)], np.float32)
+        codes = REFERENCE.encode(np.float32(1) / known, bfloat16, "half_even", "nonsaturate", None)
+        inverse = REFERENCE.decode(codes, bfloat16)[scale][:, None].astype(np.float32)
+        over = np.where(np.isfinite(rows), rows, 0) * inverse
+        return (over * (known[scale][:, None].astype(np.float64) / step)).astype(np.float32)
 
 
 def _element_codes(task: Task, d: ElementBlock, y: NDArray[np.float32]) -> Array:

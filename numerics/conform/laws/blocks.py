@@ -91,7 +91,7 @@ class SeenBlocks:
         micro = self.truth.microexponents
         if micro is None or self.task.draws:
             return np.zeros(len(self.x), np.bool_)
-        every = (1 << self.task.block.sub_blocks) - 1
+        every = (1 << self.task.block.micro_bits) - 1
         explained: Mask = ~self.wrong_elements
         for shifts in (0, every):
             fields = fields_at(self.task, self.x, self.truth.scale, np.full_like(micro, shifts))
@@ -150,7 +150,7 @@ class SeenBlocks:
     def _every_label(self) -> Array:
         """The law that each block would fall under."""
         x, wrong = self.x, self.wrong_elements
-        micro = isinstance(self.task.dtype, MicroexponentBlock)
+        micro = type(self.task.dtype) is MicroexponentBlock
         least = np.float32(2.0**-126) if micro else np.float32(0)
         labels = self._element_labels
         bumped = self.wrong_scale & (labels == "saturates").any(axis=1) & micro
@@ -207,7 +207,7 @@ def scale_rule(seen: SeenBlocks) -> Counterexample | None:
 
 
 def microexponents(seen: SeenBlocks) -> Counterexample | None:
-    """A microexponent is 1 exactly when every exponent of its sub-block lies below the shared one."""
+    """A microexponent is 1 exactly where its sub-block lies below the shared one (of tiers: above it)."""
     return seen.simplest(microexponents)
 
 

@@ -81,7 +81,7 @@ def _of_blocks(target: Target, size: int, rng: np.random.Generator) -> Question:
     task, d = target.task, target.task.block
     count = -(-size // d.block)
     if task.kind == "decode":
-        micro = rng.integers(0, 1 << d.sub_blocks, count).astype(np.uint8) if d.sub_blocks else None
+        micro = rng.integers(0, 1 << d.micro_bits, count).astype(d.micro_dtype) if d.sub_blocks else None
         codes = rng.integers(0, 1 << d.element_bits, (count, d.block)).astype(d.code_dtype)
         scale = rng.integers(0, 1 << d.scale_bits, count).astype(np.uint8)
         fields = Fields(codes, scale, micro)

@@ -141,7 +141,7 @@ class Operand:
     @property
     def micro(self) -> MicroexponentBlock | None:
         """The same, where blocks have microexponents."""
-        return self.block if isinstance(self.block, MicroexponentBlock) else None
+        return self.block if type(self.block) is MicroexponentBlock else None
 
     @property
     def bits(self) -> int:

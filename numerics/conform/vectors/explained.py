@@ -88,7 +88,7 @@ def _bits(asked: Operation, name: str) -> int:
     if not isinstance(asked, BlockOperation):
         return asked.dtype.bits
     d = asked.dtype
-    return {"code": d.element_bits, "scale": d.scale_bits, "microexponents": d.sub_blocks}[name]
+    return {"code": d.element_bits, "scale": d.scale_bits, "microexponents": d.micro_bits}[name]
 
 
 def _task(asked: Operation, strict_nan: bool) -> Task:
@@ -158,7 +158,8 @@ def _of_strings(task: Task, came: Fields, due: Fields) -> Counterexample | None:
 
 
 def _rows(task: Task, fields: Fields) -> Rows:
-    micro = fields["microexponents"][:, 0].astype(np.uint8) if task.block.sub_blocks else None
+    d = task.block
+    micro = fields["microexponents"][:, 0].astype(d.micro_dtype) if d.sub_blocks else None
     return Rows(fields["code"].astype(task.block.code_dtype), fields["scale"][:, 0].astype(np.uint8), micro)
 
 

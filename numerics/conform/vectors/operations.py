@@ -180,7 +180,7 @@ class BlockOperation(Operation):
         d = self.dtype
         fields = [Field("scale", d.scale_bits, 1, opens)]
         if d.sub_blocks:
-            fields.append(Field("microexponents", d.sub_blocks))
+            fields.append(Field("microexponents", d.micro_bits))
         return (*fields, Field("code", d.element_bits, d.block))
 
     @property
@@ -218,7 +218,7 @@ class BlockOperation(Operation):
         return BlockFields(
             asked["code"].astype(self.dtype.code_dtype),
             asked["scale"][:, 0].astype(np.uint8),
-            None if micro is None else micro[:, 0].astype(np.uint8),
+            None if micro is None else micro[:, 0].astype(self.dtype.micro_dtype),
         )
 
     def nan(self, answers: Fields) -> NDArray[np.bool_]:

@@ -251,7 +251,7 @@ class Learned(nn.Module):
         """Raises NumericsError for a state, with scales at that prefix, of a tensor of another shape."""
         if min(self.shape, default=0) < 0:  # a size that a graph leaves open
             return
-        due = self.spec.partition(self.shape).shared
+        due = _shared(self.spec, self.shape) if self.spec.blocked else self.spec.partition(self.shape).shared
         for name in self.learns.scales():
             if prefix + name in state:
                 check_shape(prefix + name, state[prefix + name], due, f"{self.name} of shape {self.shape}")
@@ -277,6 +277,9 @@ class Learned(nn.Module):
         if not self.learns.initialized:
             return Static(self.name, self.spec, _shared(self.spec, self.shape), None)
         found = Static(self.name, self.spec, tuple(self.learns.scale.shape), None)
+        if self.spec.blocked:
+            found.give(tensor_scale=self.learns.scale)
+            return found
         zero = getattr(self.learns, "zero_point", None)
         found.scale = torch.empty_like(self.learns.scale)
         found.give(self.learns.scale, zero)
@@ -311,14 +314,19 @@ def _shared(spec: QuantSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     return () if spec.blocked else spec.shared_shape(shape)
 
 
-LEARNED = {"tqt": "integers", "lsq": "integers, floats and codebooks with a scale"}
+LEARNED = {
+    "tqt": "integers",
+    "lsq": "integers, floats and codebooks with a scale, and blocks with one of the tensor",
+}
 """Of which formats a way of training learns the scales."""
 
 
 def learnable(spec: QuantSpec, qat: str | None) -> bool:
     """Does that way of training learn the scale of what is quantized so?"""
-    if qat not in LEARNED or spec.blocked or not spec.scaled:
+    if qat not in LEARNED or not spec.scaled:
         return False
+    if spec.blocked:
+        return qat == "lsq" and spec.block.has_tensor_scale
     return qat == "lsq" or spec.dtype.kind == "integer"
 
 
@@ -329,6 +337,8 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
         if not spec.symmetric:
             raise NumericsError("symmetric=False: zero points are not learned; give symmetric=True")
         _check_options(spec, qat)
+        if spec.blocked:
+            return LSQ(spec)
         if qat == "lsq":
             return LSQ(spec.dtype, scheme=spec.scheme)
         usual = "_3SD" if row.kind == "parameter" else "_LL_J"
@@ -339,6 +349,8 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
 
 def _check_options(spec: QuantSpec, qat: str) -> None:
     """Raises NumericsError for options of how a scale is found, and of rounding, that learning has not."""
+    if spec.blocked:
+        return
     own = {"dtype", "scheme"} | ({"scale_type"} if (qat, spec.scale_type) == ("tqt", "pof2") else set())
     others = [f"{name}={fact!r}" for name, fact in spec.options.items() if name not in own]
     if others and spec != QuantSpec(spec.dtype, scheme=spec.scheme):

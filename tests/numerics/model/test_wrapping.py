@@ -727,7 +727,7 @@ def test_a_branch_that_no_batch_reached_has_a_scale():
     [
         ({"qat": "qat"}, "tqt"),
         ({"qat": "tqt", "weights": "mxfp4"}, "learns scales of integers"),
-        ({"qat": "tqt", "weights": nx.QuantSpec("int8", scheme="per_channel(0)")}, "one threshold"),
+        ({"qat": "tqt", "weights": nx.QuantSpec("int8", scheme="per_group(4)")}, "a threshold for a tensor"),
         ({"qat": "lsq", "weights": nx.QuantSpec("int8", symmetric=False)}, "symmetric"),
         ({"threshold_init": "_3SD"}, "belongs to qat='tqt'"),
         ({"qat": "tqt", "threshold_init": "_4SD"}, "_3SD"),
