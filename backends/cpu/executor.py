@@ -320,7 +320,7 @@ class CpuExecutor(ArrayExecutor):
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
         """One pass over all arrays."""
-        kinds = tuple(tuple(array.dtype.name for array in some) for some in (inputs, outputs))
+        kinds = tuple(tuple(name_of(array.dtype) for array in some) for some in (inputs, outputs))
         width = widths(inputs[0].shape[-1])
         operation = self._once(
             ("rows", how.name, how.records, kinds, width, len(numbers)),

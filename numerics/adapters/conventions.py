@@ -8,7 +8,7 @@ the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -88,6 +88,8 @@ class Convention(NamedTuple):
     zeros: of what becomes zero: "ours", as docs/formats.md §2 has it; "kept", the sign of its quotient;
         "positive", +0.
     rounding: one of numerics.formats.rounding's.
+    nan: what a quotient that is NaN becomes: "ours", as docs/formats.md §2 has it; "kept", NaN; "least", the
+        least number of the format.
     """
 
     multiplies: bool = False
@@ -95,6 +97,7 @@ class Convention(NamedTuple):
     plain: bool = False
     zeros: str = "ours"
     rounding: str = "half_even"
+    nan: str = "ours"
 
     @property
     def name(self) -> str:
@@ -114,7 +117,16 @@ def _quotient(shared: Any, how: Convention, b: Any, first: Any) -> Any:
         y = shared.as_bits(shared.as_float(b & shared.MAGNITUDE) * shared.as_float(first)) | (b & shared.SIGN)
     else:
         y = shared.quotient(b, first)
-    return _positive(shared, y) if how.plain else y
+    if how.plain:
+        y = _positive(shared, y)
+    if how.nan == "least":
+        y = shared.where((y & shared.MAGNITUDE) > shared.INF, shared.SIGN | shared.INF, y)
+    return y
+
+
+def _keeping(shared: Any, how: Convention, y: Any, r: Any) -> Any:
+    """What a quotient became, and NaN where it is NaN that is kept."""
+    return shared.where((y & shared.MAGNITUDE) > shared.INF, shared.NAN, r) if how.nan == "kept" else r
 
 
 def _back(shared: Any, how: Convention, r: Any, second: Any) -> Any:
@@ -135,7 +147,7 @@ def _on_grid(shared: Any, how: Convention, f: Grid, least: Least, y: Any) -> Any
         r = (r & shared.MAGNITUDE) | (y & shared.SIGN)
     elif how.zeros == "positive":
         r = _positive(shared, r)
-    return r
+    return _keeping(shared, how, y, r)
 
 
 def _value(how: Convention, shared: Any, f: Grid, least: Least, first: Any, second: Any, b: Any) -> Any:
@@ -156,7 +168,7 @@ def _moved_value(
     y = _quotient(shared, how, b, first)
     n = _count(shared, how, f, q, y, zero)
     r = shared.float_of(n) | shared.where(n > 0, y & shared.SIGN, 0)
-    return _back(shared, how, r, second)
+    return _back(shared, how, _keeping(shared, how, y, r), second)
 
 
 def _moved_code(how: Convention, shared: Any, f: Grid, q: Range, first: Any, zero: Any, b: Any) -> Any:
@@ -178,22 +190,24 @@ def _difference_value(shared: Any, scale: Any, zero: Any, n: Any) -> Any:
 
 
 def _within(shared: Any, y: Any, ends: Ends) -> Any:
-    """-1 where a quotient rounds into the range, half to even, else 0; by the order of magnitudes."""
+    """-1 where a quotient is NaN, or rounds half to even into the range; else 0."""
     a = y & shared.MAGNITUDE
-    return shared.where(a < shared.where(y < 0, ends.below, ends.above), -1, 0)
+    inside = shared.where(a < shared.where(y < 0, ends.below, ends.above), -1, 0)
+    return shared.where(a > shared.INF, -1, inside)
 
 
-def _slope(shared: Any, f: Grid, inside: Any, y: Any) -> Any:
-    """round(y) - y inside of the range, its end outside; as float32 bits."""
+def _slope(shared: Any, f: Grid, inside: Any, y: Any, most: int) -> Any:
+    """round(y) - y inside of the range, its end outside, as float32 bits; NaN beyond the most magnitude."""
     r = shared.round_bits(y, f, "half_even", None, None)
-    return shared.where(inside < 0, shared.as_bits(shared.as_float(r) - shared.as_float(y)), r)
+    slope = shared.where(inside < 0, shared.as_bits(shared.as_float(r) - shared.as_float(y)), r)
+    return shared.where((y & shared.MAGNITUDE) > most, shared.NAN, slope)
 
 
 def _tqt_slopes(shared: Any, f: Grid, ends: Ends, scale: Any, b: Any, g: Any) -> tuple[Any, Any]:
     """The gradient of x, and what is summed for that of a threshold, in which negative ties go up."""
     y = shared.quotient(b, scale)
     inside = _within(shared, y, ends)
-    slope = _slope(shared, f, inside, y)
+    slope = _slope(shared, f, inside, y, shared.INF)
     upward = shared.where(y < 0, shared.where(slope == MINUS_HALF, inside & shared.FLOAT_ONE, 0), 0)
     slope = shared.as_bits(shared.as_float(slope) + shared.as_float(upward))
     part = shared.as_float(g) * shared.as_float(scale) * shared.as_float(LN2 + (g & 0))
@@ -203,10 +217,14 @@ def _tqt_slopes(shared: Any, f: Grid, ends: Ends, scale: Any, b: Any, g: Any) ->
 def _lsq_slopes(
     shared: Any, f: Grid, ends: Ends, scale: Any, zero: Any, factor: Any, b: Any, g: Any
 ) -> tuple[Any, Any]:
-    """The gradient of x, and what is summed for that of a scale."""
+    """The gradient of x, and what is summed for that of a scale: of an infinite step Inf - Inf."""
     y = shared.as_bits(shared.as_float(shared.quotient(b, scale)) + shared.as_float(zero))
     inside = _within(shared, y, ends)
-    part = shared.as_float(_slope(shared, f, inside, y)) * shared.as_float(g) * shared.as_float(factor)
+    part = (
+        shared.as_float(_slope(shared, f, inside, y, shared.INF - 1))
+        * shared.as_float(g)
+        * shared.as_float(factor)
+    )
     kept = shared.as_float(inside & shared.FLOAT_ONE) * shared.as_float(g)
     return shared.as_bits(kept), shared.as_bits(part)
 
@@ -295,15 +313,26 @@ def in_rows(x: Tensor, *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | 
     return x.view(-1, length), tuple(beside)
 
 
-def run(
-    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], kinds: Sequence[type[np.generic]]
-) -> list[Tensor]:
-    """how's function over rows: a tensor of each of those types."""
-    shape = tuple(inputs[0].shape)
-    made = [allocate(shape, kind) for kind in kinds]
-    given, beside = ([one.detach().numpy() for one in some] for some in (inputs, numbers))
+def room(like: Tensor, kind: type[np.generic] = np.float32) -> Tensor:
+    """Memory for as many numbers."""
+    return torch.from_numpy(allocate(tuple(like.shape), kind))
+
+
+def _run(
+    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], outputs: Sequence[Tensor]
+) -> None:
+    """how's function over rows, into these."""
+    given, beside, made = ([one.detach().numpy() for one in some] for some in (inputs, numbers, outputs))
     _executor(inputs[0]).by_rows(how, given, beside, made)
-    return [torch.from_numpy(one) for one in made]
+
+
+def run(
+    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], kind: type[np.generic]
+) -> Tensor:
+    """how's function over rows: a tensor of that type."""
+    made = room(inputs[0], kind)
+    _run(how, inputs, numbers, (made,))
+    return made
 
 
 def _least(least: Hit) -> Least:
@@ -323,7 +352,7 @@ def values(
 
     least: a magnitude of a quotient that is rounded as another is.
     """
-    return run(_values(element, how, least), (x,), numbers, (np.float32,))[0]
+    return run(_values(element, how, least), (x,), numbers, np.float32)
 
 
 @lru_cache(maxsize=256)
@@ -338,12 +367,12 @@ def moved_values(
     """The same of integers with a zero point a row, a whole number within their range."""
     if not bool(zero.any()):
         return values(x, numbers, element, how)
-    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), (np.float32,))[0]
+    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), np.float32)
 
 
 def moved_codes(x: Tensor, first: Tensor, zero: Tensor, element: Integer, how: Convention) -> Tensor:
     """Their codes as uint8."""
-    return run(_moved(_moved_code, element, how), (x,), (first, zero), (np.uint8,))[0]
+    return run(_moved(_moved_code, element, how), (x,), (first, zero), np.uint8)
 
 
 CODES = RowFunction("code_value", _code_value, ()), RowFunction("difference_value", _difference_value, ())
@@ -354,7 +383,7 @@ def values_of_integers(codes: Tensor, scale: Tensor, zero: Tensor, *, exactly: b
 
     exactly: the difference is one of integers, instead of one of what float32 makes of both.
     """
-    return run(CODES[exactly], (codes,), (scale, zero), (np.float32,))[0]
+    return run(CODES[exactly], (codes,), (scale, zero), np.float32)
 
 
 def _in_blocks(how: RowFunction, x: Tensor, outputs: Sequence[tuple[int, type[np.generic]]]) -> list[Tensor]:
@@ -463,14 +492,28 @@ def _rounds_out(end: float) -> int:
     return float32_bits(abs(end) + 0.5) + (end % 2 == 0)
 
 
-def tqt_slopes(x: Tensor, gradient: Tensor, scale: Tensor, element: Integer) -> list[Tensor]:
+def tqt_slopes(x: Tensor, gradient: Tensor, scale: Tensor, element: Integer, out: Sequence[Tensor]) -> None:
     """Of rows of x and of a gradient: the gradient of x, and what is summed for that of a threshold.
 
-    scale: the one of each row.  x over it is finite.
+    scale: the one of each row.  out: where both go.
     """
-    return run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), (np.float32,) * 2)
+    _run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), out)
 
 
-def lsq_slopes(x: Tensor, gradient: Tensor, numbers: Sequence[Tensor], element: Integer) -> list[Tensor]:
-    """The same for a scale, by LSQ; numbers: of each row its scale, zero point and gradient factor."""
-    return run(_slopes(_lsq_slopes, element), (x, gradient), numbers, (np.float32,) * 2)
+def lsq_slopes(
+    x: Tensor, gradient: Tensor, numbers: Sequence[Tensor], element: Integer, of_x: Tensor, parts: Tensor,
+    ends: Sequence[int],
+) -> Iterator[int]:  # fmt: skip
+    """The same for a scale, by LSQ: some rows at a time, what is summed in the same memory each time.
+
+    numbers: of each row its scale, zero point and gradient factor.  ends: where the rows of a turn end, the
+    last one where all do; each is given back once they are done.
+    """
+    how, executor, first = _slopes(_lsq_slopes, element), _executor(x), 0
+    every = [one.detach().numpy() for one in (x, gradient, *numbers, of_x)]
+    room = parts.numpy()
+    for end in ends:
+        one, g, scale, zero, factor, out = (array[first:end] for array in every)
+        executor.by_rows(how, (one, g), (scale, zero, factor), (out, room[: end - first]))
+        yield end
+        first = end

@@ -99,32 +99,52 @@ def test_integers_of_32_bits_are_moved_as_integers_or_as_floats(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_no_number_stays_or_is_the_least(backend):
+    x = torch.tensor([[torch.nan, -torch.nan, torch.inf, -torch.inf, 1.0]])
+    one, zero = torch.ones(1), torch.tensor([3], dtype=torch.int32)
+    for nan, due in (("ours", [0.0, 0.0]), ("kept", [torch.nan, torch.nan]), ("least", [-128.0, -128.0])):
+        how = Convention(multiplies=True, nan=nan)
+        with nx.use(backend):
+            found = conventions.moved_values(x, (one, one), 0 * zero, nx.int8, how)
+            moved = conventions.moved_values(x, (one, one), zero, nx.int8, how)
+        assert_equal(found, torch.tensor([[*due, 127.0, -128.0, 1.0]]))
+        assert_equal(moved, torch.tensor([[*due, 127.0, -128.0, 1.0]]) + torch.tensor(
+            [[-3.0 if nan == "least" else 0.0] * 2 + [-3.0, -3.0, 0.0]]))  # fmt: skip
+
+
+def assert_equal(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("element", [nx.int8, integer_format(4, narrow=True), nx.uint8], ids=str)
 def test_the_gradients_of_a_scale_are_their_steps(element, backend):
-    x = rows()[1:]  # without what leaves float32 over its scale
-    x[x.abs() > 1e6] = 3.0
+    x = rows()[1:]
     gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
     ties = torch.arange(-20, 20) / 2 + torch.tensor([element.min, element.max, 0, 5, -3])[:, None]
     x[:, :40] = ties
+    x[:, 40:44] = torch.tensor([torch.inf, -torch.inf, torch.nan, 3e38])
     scale, zero = torch.tensor([1.0, 1.0, 0.5, 1.0, 3.0]), torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
 
     def slopes(steps, up):
         least = steps >= element.min - 0.5 if element.min % 2 == 0 else steps > element.min - 0.5
-        inside = least & (steps < element.max + 0.5)
+        inside = (least & (steps < element.max + 0.5)) | steps.isnan()
         added = element.round(steps) - steps
         added = torch.where((added == -0.5) & (steps < 0), 0.5, added) if up else added
         return inside, torch.where(inside, added, element.round(steps))
 
     with nx.use(backend):
-        tqt = conventions.tqt_slopes(x, gradient, scale, element)
+        tqt, lsq = ([conventions.room(x), conventions.room(x)] for _ in range(2))
+        conventions.tqt_slopes(x, gradient, scale, element, tqt)
         factor = torch.full_like(scale, 0.01)
-        lsq = conventions.lsq_slopes(x, gradient, (scale, zero, factor), element)
+        assert [*conventions.lsq_slopes(x, gradient, (scale, zero, factor), element, *lsq, [len(x)])] == [5]
     inside, slope = slopes(x / scale[:, None], up=True)
     assert same(tqt[0], torch.where(inside, gradient, 0.0))
-    assert torch.equal(tqt[1], gradient * scale[:, None] * math.log(2.0) * slope)
+    assert_equal(tqt[1], gradient * scale[:, None] * math.log(2.0) * slope)
     inside, slope = slopes(x / scale[:, None] + zero[:, None], up=False)
     assert same(lsq[0], inside.float() * gradient)
-    assert torch.equal(lsq[1], slope * gradient * 0.01)
+    slope = torch.where((x / scale[:, None]).isinf(), torch.nan, slope)  # Inf - Inf
+    assert_equal(lsq[1], slope * gradient * 0.01)
 
 
 SIZES = (1, 2, 8, 16, 32, 48, 128, 130)
