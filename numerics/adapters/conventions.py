@@ -22,7 +22,7 @@ from numerics.backends.host.memory import allocate
 from numerics.backends.host.tensors import as_array
 from numerics.backends.host.unfused import Composed
 from numerics.formats import dispatch
-from numerics.formats.block import MXBlock
+from numerics.formats.block import Block, MXBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.grid import Grid, Range, Scale, element_grid, float32_bits, grid, range_of, scale_of
 
@@ -390,7 +390,8 @@ def _in_blocks(how: RowFunction, x: Tensor, outputs: Sequence[tuple[int, type[np
     """how's function over rows that are blocks: of each output what a block has of it, and its type; then of
     each block whether it is odd.
     """
-    made = [allocate((len(x), size) if size else len(x), kind) for size, kind in (*outputs, (0, np.uint8))]
+    every: list[tuple[int, type[np.generic]]] = [*outputs, (0, np.uint8)]
+    made = [allocate((len(x), size) if size else len(x), kind) for size, kind in every]
     _executor(x).by_blocks(how, as_array(x.detach()), made)
     return [torch.from_numpy(one) for one in made]
 
@@ -398,6 +399,11 @@ def _in_blocks(how: RowFunction, x: Tensor, outputs: Sequence[tuple[int, type[np
 def _odd(said: Tensor) -> Tensor:
     """The numbers of the odd blocks."""
     return said.nonzero().squeeze(1) if bool(said.any()) else torch.empty(0, dtype=torch.long)
+
+
+def _of_mx(d: Block) -> MXBlock:
+    assert isinstance(d, MXBlock)
+    return d
 
 
 @lru_cache(maxsize=256)
@@ -409,14 +415,14 @@ def _mx_values(
 
 
 def mx_values(
-    x: Tensor, d: MXBlock, rule: str, how: Convention, within: tuple[float, float], *, logarithm: bool
+    x: Tensor, d: Block, rule: str, how: Convention, within: tuple[float, float], *, logarithm: bool
 ) -> tuple[Tensor, Tensor]:
     """The values of rows of float32 as blocks by a rule of ours, and the numbers of the odd ones.
 
     within: between which largest numbers of a block the host is known to keep the rule.  logarithm: it finds
     scales by one, of float32.
     """
-    found = _in_blocks(_mx_values(d, rule, how, within, logarithm), x, [(x.shape[1], np.float32)])
+    found = _in_blocks(_mx_values(_of_mx(d), rule, how, within, logarithm), x, [(x.shape[1], np.float32)])
     return found[0], _odd(found[1])
 
 
@@ -428,14 +434,14 @@ def _mx_codes(d: MXBlock, rule: str, least: float | None) -> RowFunction:
 
 
 def mx_codes(
-    x: Tensor, d: MXBlock, rule: str, *, packed: bool, least: float | None = None
+    x: Tensor, d: Block, rule: str, *, packed: bool, least: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The codes of rows as blocks, a byte each or packed, their scale bytes, and the numbers of the odd ones.
 
     least: of the host's quotient of a largest number and the element's; None where it takes no logarithm.
     """
     size = d.block * d.element_bits // 8 if packed else d.block
-    codes, scale, said = _in_blocks(_mx_codes(d, rule, least), x, [(size, np.uint8), (0, np.uint8)])
+    codes, scale, said = _in_blocks(_mx_codes(_of_mx(d), rule, least), x, [(size, np.uint8), (0, np.uint8)])
     return codes, scale, _odd(said)
 
 

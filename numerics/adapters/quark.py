@@ -104,8 +104,9 @@ def _in_blocks(
     """Rows as blocks of a type of Quark's, and those where it leaves its rule; None for a type not taken."""
     if kind in MICRO:
         return MICRO[kind].round(rows), odd_rows(rows)
+    d: Block = bfp16
     if kind == "bfp16":
-        d, rule, logarithm = bfp16, "bump", True
+        rule, logarithm = "bump", True
     elif kind == "mx" and element in (*FLOATS, "int8") and rule in RULES:
         d, logarithm = _block(element, rows.shape[1]), rule != "even"
     else:
