@@ -148,6 +148,24 @@ class ArrayExecutor(Composed):
                 for out, values in zip(outputs, made if isinstance(made, tuple) else (made,), strict=True):
                     out[part] = values if out.itemsize == 1 else values.view(out.dtype)
 
+    def by_blocks(self, how: RowFunction, x: Array, outputs: Sequence[Array]) -> None:
+        """Some blocks at a time."""
+        block = x.shape[1]
+        with ieee_arithmetic():
+            for part in _chunks(len(x), max(CHUNK // block, 1)):
+                made = how.function(bound, *how.records, words(x[part])[0])
+                for out, values in zip(outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                    out[part] = self._of_blocks(values, out[part], block)
+
+    def _of_blocks(self, values: Array, out: Array, block: int) -> Array:
+        """What a function of blocks makes, as `out` stores it (Executor.by_blocks)."""
+        if out.ndim == 1:
+            return values[:, 0]
+        if out.itemsize > 1:
+            return values.view(out.dtype)
+        codes = values.astype(np.uint8)
+        return self.pack(codes.reshape(-1), 8 * out.shape[1] // block).reshape(out.shape)
+
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """Finite values only: where and initial do what a loop would."""
         finite = np.isfinite(x)

@@ -37,7 +37,7 @@ Key = tuple[str, str]
 
 PACKAGES = (
     "numerics.formats", "numerics.backends", "numerics.backends.array", "numerics.backends.host",
-    "numerics.backends.cpu", "numerics.backends.cpu.product",
+    "numerics.backends.cpu", "numerics.backends.cpu.product", "numerics.adapters",
 )  # fmt: skip
 """Whose modules shape machine code."""
 

@@ -26,10 +26,12 @@ from numerics.backends.cpu.operations import (
     encode_operation,
     field_streams,
     fits,
+    function_of_blocks,
     packed_streams,
     packs,
     round_operation,
     row_operation,
+    stream_of_blocks,
     unaffine_operation,
     unblock_operation,
     widths,
@@ -43,7 +45,7 @@ from numerics.backends.cpu.streams import (
     packed,
 )
 from numerics.backends.host import sums
-from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, RowFunction
+from numerics.backends.host.executor import WIDEST, Affine, Array, BlockFields, Codes, RowFunction
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
@@ -318,7 +320,7 @@ class CpuExecutor(ArrayExecutor):
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
         """One pass over all arrays."""
-        kinds = tuple(tuple(array.dtype.name for array in some) for some in (inputs, outputs))
+        kinds = tuple(tuple(name_of(array.dtype) for array in some) for some in (inputs, outputs))
         width = widths(inputs[0].shape[-1])
         operation = self._once(
             ("rows", how.name, how.records, kinds, width, len(numbers)),
@@ -326,6 +328,22 @@ class CpuExecutor(ArrayExecutor):
         )
         beside = [np.ascontiguousarray(n) for n in numbers]
         self.launcher.run_rows(operation, inputs[0].shape, (*inputs, *outputs), beside)
+
+    def by_blocks(self, how: RowFunction, x: Array, outputs: Sequence[Array]) -> None:
+        """One pass over all blocks; of packed codes a tile is whole bytes."""
+        block = x.shape[1]
+        halves = any(out.ndim > 1 and out.shape[1] < block for out in outputs)
+        if block > WIDEST or (halves and block % 8):
+            super().by_blocks(how, x, outputs)
+            return
+        stored = tuple((out.dtype, out.shape[1:]) for out in outputs)
+        operation = self._once(
+            ("blocks", how.name, how.records, x.dtype, block, stored),
+            lambda: function_of_blocks(
+                how, name_of(x.dtype), block, tuple(stream_of_blocks(out, block) for out in outputs)
+            ),
+        )
+        self.launcher.run(operation, x.size, (x, *outputs))
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """The least and the largest finite value of each row or column; 0 where there is none."""

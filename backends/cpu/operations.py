@@ -19,13 +19,12 @@ from numerics.backends.cpu.streams import (
     per_block,
     per_group,
 )
-from numerics.backends.host.executor import Array, RowFunction
+from numerics.backends.host.executor import WIDEST, Array, RowFunction
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import Element
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.rounding import BlockOptions, Rounding
 
-WIDEST = 128  # elements of a block that becomes one vector
 _STORED = {"float32": WORDS, "int32": WORDS, "uint8": CODES["uint8"]}
 
 
@@ -231,6 +230,23 @@ def row_operation(
     return Operation(name, function, Parameters(*how.records), inputs, outputs, *width, numbers)
 
 
+def function_of_blocks(how: RowFunction, kind: str, block: int, outputs: tuple[Stream, ...]) -> Operation:
+    """A function of whole blocks of floats of that type."""
+    width, names = _width_of_blocks(block), "_".join(stream.name or "block" for stream in outputs)
+    function = partial(how.function, arithmetic(block))
+    name = f"blocks_{how.name}_{block}_{kind}_{names}"
+    return Operation(
+        name, function, Parameters(*how.records), (FLOATS[kind],), outputs, width, width, unit=block
+    )
+
+
+def stream_of_blocks(out: Array, block: int) -> Stream:
+    """How a function of blocks stores one of its words (Executor.by_blocks)."""
+    if out.ndim == 1:
+        return per_block(block)
+    return WORDS if out.itemsize > 1 else packed(8 * out.shape[1] // block)
+
+
 def unaffine_operation(kind: AffineKind) -> Operation:
     """Codes, or bytes, of rows or columns with a scale each to float32."""
     verb, d, _, _, zero_kind, columns, width = kind
@@ -291,8 +307,12 @@ def _width(d: Block) -> int:
     own (microexponents, or a block that is shorter than a vector) and their fields fill whole bytes.
     """
     least = {MXBlock: WIDTH, ScaledBlock: 1, MicroexponentBlock: 2 * WIDTH}[type(d)]
-    power = d.block & (d.block - 1) == 0
-    return max(least, d.block) if power and _full_bytes(d) else d.block
+    return _width_of_blocks(d.block, least) if _full_bytes(d) else d.block
+
+
+def _width_of_blocks(block: int, least: int = WIDTH) -> int:
+    """Of a power of two so many elements at least; of another block its own."""
+    return max(least, block) if block & (block - 1) == 0 else block
 
 
 def _full_bytes(d: Block) -> bool:

@@ -39,12 +39,16 @@ class Affine(NamedTuple):
     zero: Any
 
 
+WIDEST = 128  # elements of a block that kernels hold whole; longer ones are NumPy's
+
+
 class RowFunction(NamedTuple):
     """A function in the dialect of the shared arithmetic (docs/dialect.md) of elements and of their row.
 
     name: says, with the kinds of its records and of its arrays, which function it is.  function: of the
     shared arithmetic as a target binds it, the records, the numbers of the row and the elements, all as
-    32-bit words; it returns one word, or a tuple of them.
+    32-bit words; it returns one word, or a tuple of them.  Of blocks it has the elements alone, and what it
+    needs of a block it reduces itself.
     """
 
     name: str
@@ -122,6 +126,13 @@ class Executor(Protocol):
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
         """how's function over arrays [rows, n] of float32, int32 or uint8, with numbers [rows] of 32 bits."""
+
+    def by_blocks(self, how: RowFunction, x: Array, outputs: Sequence[Array]) -> None:
+        """how's function over blocks, the rows of x [n, block] in float32, bfloat16 or float16.
+
+        outputs: [n, block] of float32; codes as uint8, [n, block] or packed so that a row is whole bytes;
+        [n] of uint8, a number a block.
+        """
 
     def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Codes of x, as one string of bits, into out."""

@@ -31,6 +31,10 @@ class Composed(Executor):
         """Raises NumericsError: what has no shared arithmetic of its own has no function of rows."""
         raise NumericsError(f"backend {self.name!r} has no kernel over rows for {how.name}")
 
+    def by_blocks(self, how: RowFunction, x: Array, outputs: Sequence[Array]) -> None:
+        """Raises NumericsError, as by_rows does."""
+        raise NumericsError(f"backend {self.name!r} has no kernel over blocks for {how.name}")
+
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)

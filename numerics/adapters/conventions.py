@@ -1,12 +1,14 @@
-"""What hosts do otherwise than docs/formats.md §6 to a number at its row's scale: arguments of one kernel.
+"""What hosts do otherwise than docs/formats.md §4 and §6: arguments of one kernel.
 
-Each function here is in the dialect of the shared arithmetic, whose functions it calls; an executor runs it
-over rows in one pass (`Executor.by_rows`).
+To a number at its row's scale, or to a block.  Each is in the dialect of the shared arithmetic, whose
+functions it calls; an executor runs it over rows or blocks in one pass (`Executor.by_rows`, `by_blocks`).  Of
+blocks it also says which are odd: those that a host may compute otherwise than by its rule; they are left to
+the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -15,16 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numerics.backends.host.executor import Executor, RowFunction
+from numerics.backends.host.executor import WIDEST, Executor, RowFunction
 from numerics.backends.host.memory import allocate
+from numerics.backends.host.tensors import as_array
 from numerics.backends.host.unfused import Composed
 from numerics.formats import dispatch
+from numerics.formats.block import Block, MXBlock
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.grid import Grid, Range, float32_bits, grid, range_of
+from numerics.formats.grid import Grid, Range, Scale, element_grid, float32_bits, grid, range_of, scale_of
 
 NO_LEAST = -1  # no magnitude
 MINUS_HALF = -0x41000000  # -0.5 in float32
 LN2 = 0x3F317218  # ln 2 in float32
+MANTISSA = 0x7FFFFF  # of float32
+NEAR = 0x80  # steps of float32 from a power of two: more than float32 logarithms are off by, which are 44
+BIAS = 127  # of float32's exponents
+NAN_SCALE = 255  # of E8M0 (OCP MX 1.0 §5.4.1)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,34 @@ class Ends:
     above: Any
 
 
+@dataclass(frozen=True)
+class Within:
+    """Float32 bits of the least and the most of which a host is known to keep its rule."""
+
+    least: Any
+    most: Any
+
+
+@dataclass(frozen=True)
+class Over:
+    """Float32 bits of a number, and of the least quotient by it of which a host is known to keep its rule."""
+
+    divisor: Any
+    least: Any
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A block's power of two, as microxcaling finds it: the exponent of its largest number, less `emax`.
+
+    least, most: of its exponent field, which is clamped from below; above it the block is NaN.
+    """
+
+    emax: Any
+    least: Any
+    most: Any
+
+
 class Convention(NamedTuple):
     """How a host comes from a number to the values of a format and back.
 
@@ -52,6 +88,8 @@ class Convention(NamedTuple):
     zeros: of what becomes zero: "ours", as docs/formats.md §2 has it; "kept", the sign of its quotient;
         "positive", +0.
     rounding: one of numerics.formats.rounding's.
+    nan: what a quotient that is NaN becomes: "ours", as docs/formats.md §2 has it; "kept", NaN; "least", the
+        least number of the format.
     """
 
     multiplies: bool = False
@@ -59,11 +97,16 @@ class Convention(NamedTuple):
     plain: bool = False
     zeros: str = "ours"
     rounding: str = "half_even"
+    nan: str = "ours"
 
     @property
     def name(self) -> str:
         """Says all of it."""
         return "_".join(str(one).lower() for one in self)
+
+
+Hit = tuple[float, float] | None
+"""A magnitude that a host rounds as another, and which; None where there is none."""
 
 
 # ---- in the dialect ----------------------------------------------------------------------------------
@@ -74,7 +117,16 @@ def _quotient(shared: Any, how: Convention, b: Any, first: Any) -> Any:
         y = shared.as_bits(shared.as_float(b & shared.MAGNITUDE) * shared.as_float(first)) | (b & shared.SIGN)
     else:
         y = shared.quotient(b, first)
-    return shared.where((y & shared.MAGNITUDE) == 0, 0, y) if how.plain else y
+    if how.plain:
+        y = _positive(shared, y)
+    if how.nan == "least":
+        y = shared.where((y & shared.MAGNITUDE) > shared.INF, shared.SIGN | shared.INF, y)
+    return y
+
+
+def _keeping(shared: Any, how: Convention, y: Any, r: Any) -> Any:
+    """What a quotient became, and NaN where it is NaN that is kept."""
+    return shared.where((y & shared.MAGNITUDE) > shared.INF, shared.NAN, r) if how.nan == "kept" else r
 
 
 def _back(shared: Any, how: Convention, r: Any, second: Any) -> Any:
@@ -82,16 +134,25 @@ def _back(shared: Any, how: Convention, r: Any, second: Any) -> Any:
     return shared.as_bits(shared.divide(value, number) if how.divides_back else value * number)
 
 
-def _value(how: Convention, shared: Any, f: Grid, least: Least, first: Any, second: Any, b: Any) -> Any:
-    """round(x / first) * second."""
-    y = _quotient(shared, how, b, first)
+def _positive(shared: Any, r: Any) -> Any:
+    """The same, and +0 for -0."""
+    return shared.where((r & shared.MAGNITUDE) == 0, 0, r)
+
+
+def _on_grid(shared: Any, how: Convention, f: Grid, least: Least, y: Any) -> Any:
+    """A quotient on the grid."""
     y = shared.where((y & shared.MAGNITUDE) == least.magnitude, least.becomes | (y & shared.SIGN), y)
     r = shared.round_bits(y, f, how.rounding, None, None)
     if how.zeros == "kept":
         r = (r & shared.MAGNITUDE) | (y & shared.SIGN)
     elif how.zeros == "positive":
-        r = shared.where((r & shared.MAGNITUDE) == 0, 0, r)
-    return _back(shared, how, r, second)
+        r = _positive(shared, r)
+    return _keeping(shared, how, y, r)
+
+
+def _value(how: Convention, shared: Any, f: Grid, least: Least, first: Any, second: Any, b: Any) -> Any:
+    """round(x / first) * second."""
+    return _back(shared, how, _on_grid(shared, how, f, least, _quotient(shared, how, b, first)), second)
 
 
 def _count(shared: Any, how: Convention, f: Grid, q: Range, y: Any, zero: Any) -> Any:
@@ -107,7 +168,7 @@ def _moved_value(
     y = _quotient(shared, how, b, first)
     n = _count(shared, how, f, q, y, zero)
     r = shared.float_of(n) | shared.where(n > 0, y & shared.SIGN, 0)
-    return _back(shared, how, r, second)
+    return _back(shared, how, _keeping(shared, how, y, r), second)
 
 
 def _moved_code(how: Convention, shared: Any, f: Grid, q: Range, first: Any, zero: Any, b: Any) -> Any:
@@ -129,22 +190,24 @@ def _difference_value(shared: Any, scale: Any, zero: Any, n: Any) -> Any:
 
 
 def _within(shared: Any, y: Any, ends: Ends) -> Any:
-    """-1 where a quotient rounds into the range, half to even, else 0; by the order of magnitudes."""
+    """-1 where a quotient is NaN, or rounds half to even into the range; else 0."""
     a = y & shared.MAGNITUDE
-    return shared.where(a < shared.where(y < 0, ends.below, ends.above), -1, 0)
+    inside = shared.where(a < shared.where(y < 0, ends.below, ends.above), -1, 0)
+    return shared.where(a > shared.INF, -1, inside)
 
 
-def _slope(shared: Any, f: Grid, inside: Any, y: Any) -> Any:
-    """round(y) - y inside of the range, its end outside; as float32 bits."""
+def _slope(shared: Any, f: Grid, inside: Any, y: Any, most: int) -> Any:
+    """round(y) - y inside of the range, its end outside, as float32 bits; NaN beyond the most magnitude."""
     r = shared.round_bits(y, f, "half_even", None, None)
-    return shared.where(inside < 0, shared.as_bits(shared.as_float(r) - shared.as_float(y)), r)
+    slope = shared.where(inside < 0, shared.as_bits(shared.as_float(r) - shared.as_float(y)), r)
+    return shared.where((y & shared.MAGNITUDE) > most, shared.NAN, slope)
 
 
 def _tqt_slopes(shared: Any, f: Grid, ends: Ends, scale: Any, b: Any, g: Any) -> tuple[Any, Any]:
     """The gradient of x, and what is summed for that of a threshold, in which negative ties go up."""
     y = shared.quotient(b, scale)
     inside = _within(shared, y, ends)
-    slope = _slope(shared, f, inside, y)
+    slope = _slope(shared, f, inside, y, shared.INF)
     upward = shared.where(y < 0, shared.where(slope == MINUS_HALF, inside & shared.FLOAT_ONE, 0), 0)
     slope = shared.as_bits(shared.as_float(slope) + shared.as_float(upward))
     part = shared.as_float(g) * shared.as_float(scale) * shared.as_float(LN2 + (g & 0))
@@ -154,12 +217,74 @@ def _tqt_slopes(shared: Any, f: Grid, ends: Ends, scale: Any, b: Any, g: Any) ->
 def _lsq_slopes(
     shared: Any, f: Grid, ends: Ends, scale: Any, zero: Any, factor: Any, b: Any, g: Any
 ) -> tuple[Any, Any]:
-    """The gradient of x, and what is summed for that of a scale."""
+    """The gradient of x, and what is summed for that of a scale: of an infinite step Inf - Inf."""
     y = shared.as_bits(shared.as_float(shared.quotient(b, scale)) + shared.as_float(zero))
     inside = _within(shared, y, ends)
-    part = shared.as_float(_slope(shared, f, inside, y)) * shared.as_float(g) * shared.as_float(factor)
+    part = (
+        shared.as_float(_slope(shared, f, inside, y, shared.INF - 1))
+        * shared.as_float(g)
+        * shared.as_float(factor)
+    )
     kept = shared.as_float(inside & shared.FLOAT_ONE) * shared.as_float(g)
     return shared.as_bits(kept), shared.as_bits(part)
+
+
+def _around(shared: Any, number: Any) -> Any:
+    """1 where a number is a power of two, or so near that a float32 logarithm may be one too high or low."""
+    return shared.where(((number + NEAR) & MANTISSA) < 2 * NEAR, 1, 0)
+
+
+def _mx_value(
+    how: Convention, logarithm: bool, shared: Any, f: Grid, s: Scale, within: Within, b: Any
+) -> Any:
+    """A block rounded by a rule of ours, and is it odd: beyond the numbers of which the host keeps the rule,
+    or, where it finds scales by a logarithm, 0 or around a power of two.
+    """
+    top, r = shared.max_of_block(b & shared.MAGNITUDE), shared.mx_round(b, f, s, how.rounding, None)
+    if logarithm:
+        odd = shared.where(top < within.least, 1, _around(shared, top))
+    else:
+        odd = shared.where(top < within.least, shared.where(top == 0, 0, 1), 0)
+    odd = shared.where(top > within.most, 1, odd)
+    return (_positive(shared, r) if how.zeros == "positive" else r), odd
+
+
+def _mx_code(logarithm: bool, shared: Any, f: Grid, s: Scale, over: Over, b: Any) -> Any:
+    """The codes of a block by a rule of ours, its scale byte, and is it odd: at an end of the scales, or,
+    where the host takes a logarithm of the largest number over another, that quotient below the least, or
+    around a power of two.
+    """
+    top = shared.max_of_block(b & shared.MAGNITUDE)
+    scale, code = shared.mx_encode(b, f, s, "half_even", None)
+    odd = shared.where(scale == 0, 1, shared.where(scale == NAN_SCALE, 1, 0))
+    if logarithm:
+        q = shared.as_bits(shared.divide(shared.as_float(top), shared.as_float(over.divisor + (top & 0))))
+        odd = odd | shared.where(q < over.least, 1, _around(shared, q))
+    return code, scale, shared.where(top == 0, 0, odd)
+
+
+def _power_value(how: Convention, shared: Any, f: Grid, s: Steps, least: Least, b: Any) -> Any:
+    """A block over its power of two, on the grid, times it; and is it odd: of float32's subnormals, Inf or
+    NaN, a largest number next to a power of two, or a power that there is not.
+    """
+    a = b & shared.MAGNITUDE
+    top = shared.max_of_block(a)
+    field = shared.maximum(top >> 23, 1) - s.emax
+    odd = shared.where(top < shared.ONE, shared.where(top == 0, 0, 1), _around(shared, top))
+    odd = shared.where((top & MANTISSA) == 0, shared.where(top < shared.ONE, odd, 0), odd)
+    odd = odd | shared.where(top < shared.INF, 0, 1) | shared.where(field > s.most, 1, 0)
+    field = shared.maximum(field, s.least)
+    odd = shared.where(field < 0, 1, odd)
+    y = shared.as_bits(shared.as_float(a) * shared.power_of_two(2 * BIAS - field)) | (b & shared.SIGN)
+    r = _on_grid(shared, how, f, least, _positive(shared, y) if how.plain else y)
+    return shared.as_bits(shared.as_float(r) * shared.power_of_two(field)), odd
+
+
+def _limited_value(how: Convention, shared: Any, f: Grid, least: Least, within: Within, b: Any) -> Any:
+    """Numbers on the grid, and is one of the block odd: beyond the most."""
+    top = shared.max_of_block(b & shared.MAGNITUDE)
+    y = _positive(shared, b) if how.plain else b
+    return _on_grid(shared, how, f, least, y), shared.where(top > within.most, 1, 0)
 
 
 # ---- over tensors ------------------------------------------------------------------------------------
@@ -188,33 +313,46 @@ def in_rows(x: Tensor, *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | 
     return x.view(-1, length), tuple(beside)
 
 
-def run(
-    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], kinds: Sequence[type[np.generic]]
-) -> list[Tensor]:
-    """how's function over rows: a tensor of each of those types."""
-    shape = tuple(inputs[0].shape)
-    made = [allocate(shape, kind) for kind in kinds]
-    given, beside = ([one.detach().numpy() for one in some] for some in (inputs, numbers))
+def room(like: Tensor, kind: type[np.generic] = np.float32) -> Tensor:
+    """Memory for as many numbers."""
+    return torch.from_numpy(allocate(tuple(like.shape), kind))
+
+
+def _run(
+    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], outputs: Sequence[Tensor]
+) -> None:
+    """how's function over rows, into these."""
+    given, beside, made = ([one.detach().numpy() for one in some] for some in (inputs, numbers, outputs))
     _executor(inputs[0]).by_rows(how, given, beside, made)
-    return [torch.from_numpy(one) for one in made]
+
+
+def run(
+    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], kind: type[np.generic]
+) -> Tensor:
+    """how's function over rows: a tensor of that type."""
+    made = room(inputs[0], kind)
+    _run(how, inputs, numbers, (made,))
+    return made
+
+
+def _least(least: Hit) -> Least:
+    return Least(*map(float32_bits, least)) if least else Least()
 
 
 @lru_cache(maxsize=256)
-def _values(element: Element, how: Convention, least: tuple[float, float] | None) -> RowFunction:
-    f = grid(element, how.rounding, "saturate")
-    record = Least(*map(float32_bits, least)) if least else Least()
-    return RowFunction(f"value_{how.name}", partial(_value, how), (f, record))
+def _values(element: Element, how: Convention, least: Hit) -> RowFunction:
+    records = grid(element, how.rounding, "saturate"), _least(least)
+    return RowFunction(f"value_{how.name}", partial(_value, how), records)
 
 
 def values(
-    x: Tensor, numbers: Sequence[Tensor], element: Element, how: Convention,
-    least: tuple[float, float] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor, numbers: Sequence[Tensor], element: Element, how: Convention, least: Hit = None
+) -> Tensor:
     """The value of every number of rows of finite float32, at the two numbers of its row.
 
     least: a magnitude of a quotient that is rounded as another is.
     """
-    return run(_values(element, how, least), (x,), numbers, (np.float32,))[0]
+    return run(_values(element, how, least), (x,), numbers, np.float32)
 
 
 @lru_cache(maxsize=256)
@@ -229,12 +367,12 @@ def moved_values(
     """The same of integers with a zero point a row, a whole number within their range."""
     if not bool(zero.any()):
         return values(x, numbers, element, how)
-    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), (np.float32,))[0]
+    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), np.float32)
 
 
 def moved_codes(x: Tensor, first: Tensor, zero: Tensor, element: Integer, how: Convention) -> Tensor:
     """Their codes as uint8."""
-    return run(_moved(_moved_code, element, how), (x,), (first, zero), (np.uint8,))[0]
+    return run(_moved(_moved_code, element, how), (x,), (first, zero), np.uint8)
 
 
 CODES = RowFunction("code_value", _code_value, ()), RowFunction("difference_value", _difference_value, ())
@@ -245,7 +383,104 @@ def values_of_integers(codes: Tensor, scale: Tensor, zero: Tensor, *, exactly: b
 
     exactly: the difference is one of integers, instead of one of what float32 makes of both.
     """
-    return run(CODES[exactly], (codes,), (scale, zero), (np.float32,))[0]
+    return run(CODES[exactly], (codes,), (scale, zero), np.float32)
+
+
+def _in_blocks(how: RowFunction, x: Tensor, outputs: Sequence[tuple[int, type[np.generic]]]) -> list[Tensor]:
+    """how's function over rows that are blocks: of each output what a block has of it, and its type; then of
+    each block whether it is odd.
+    """
+    every: list[tuple[int, type[np.generic]]] = [*outputs, (0, np.uint8)]
+    made = [allocate((len(x), size) if size else len(x), kind) for size, kind in every]
+    _executor(x).by_blocks(how, as_array(x.detach()), made)
+    return [torch.from_numpy(one) for one in made]
+
+
+def _odd(said: Tensor) -> Tensor:
+    """The numbers of the odd blocks."""
+    return said.nonzero().squeeze(1) if bool(said.any()) else torch.empty(0, dtype=torch.long)
+
+
+def _of_mx(d: Block) -> MXBlock:
+    assert isinstance(d, MXBlock)
+    return d
+
+
+@lru_cache(maxsize=256)
+def _mx_values(
+    d: MXBlock, rule: str, how: Convention, within: tuple[float, float], logarithm: bool
+) -> RowFunction:
+    records = element_grid(d, rule, how.rounding), scale_of(d, rule), Within(*map(float32_bits, within))
+    return RowFunction(f"mx_value_{how.name}_{logarithm}", partial(_mx_value, how, logarithm), records)
+
+
+def mx_values(
+    x: Tensor, d: Block, rule: str, how: Convention, within: tuple[float, float], *, logarithm: bool
+) -> tuple[Tensor, Tensor]:
+    """The values of rows of float32 as blocks by a rule of ours, and the numbers of the odd ones.
+
+    within: between which largest numbers of a block the host is known to keep the rule.  logarithm: it finds
+    scales by one, of float32.
+    """
+    found = _in_blocks(_mx_values(_of_mx(d), rule, how, within, logarithm), x, [(x.shape[1], np.float32)])
+    return found[0], _odd(found[1])
+
+
+@lru_cache(maxsize=256)
+def _mx_codes(d: MXBlock, rule: str, least: float | None) -> RowFunction:
+    over = Over(float32_bits(d.element.max), float32_bits(least or 1.0))
+    records = element_grid(d, rule), scale_of(d, rule), over
+    return RowFunction(f"mx_code_{least is not None}", partial(_mx_code, least is not None), records)
+
+
+def mx_codes(
+    x: Tensor, d: Block, rule: str, *, packed: bool, least: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The codes of rows as blocks, a byte each or packed, their scale bytes, and the numbers of the odd ones.
+
+    least: of the host's quotient of a largest number and the element's; None where it takes no logarithm.
+    """
+    size = d.block * d.element_bits // 8 if packed else d.block
+    codes, scale, said = _in_blocks(_mx_codes(_of_mx(d), rule, least), x, [(size, np.uint8), (0, np.uint8)])
+    return codes, scale, _odd(said)
+
+
+def holds(block: int) -> bool:
+    """Are there kernels that hold blocks of so many numbers whole?"""
+    return block <= WIDEST
+
+
+@lru_cache(maxsize=256)
+def _power_values(element: Element, how: Convention, least: Hit, emax: int, bits: int) -> RowFunction:
+    furthest = (1 << (bits - 1)) - 1
+    steps = Steps(emax, max(BIAS - furthest, -1), min(BIAS + furthest, 2 * BIAS))
+    records = grid(element, how.rounding, "saturate"), steps, _least(least)
+    return RowFunction(f"power_value_{how.name}", partial(_power_value, how), records)
+
+
+def power_values(
+    x: Tensor, element: Element, how: Convention, least: Hit, emax: int, bits: int
+) -> tuple[Tensor, Tensor]:
+    """The values of rows of float32 as blocks that share a power of two, and the numbers of the odd ones.
+
+    least: as `values` has it.  emax: how far the power lies below the block's largest number.  bits: of it.
+    """
+    found = _in_blocks(_power_values(element, how, least, emax, bits), x, [(x.shape[1], np.float32)])
+    return found[0], _odd(found[1])
+
+
+@lru_cache(maxsize=256)
+def _limited_values(element: Element, how: Convention, least: Hit, limit: float) -> RowFunction:
+    records = grid(element, how.rounding, "saturate"), _least(least), Within(0, float32_bits(limit) - 1)
+    return RowFunction(f"limited_value_{how.name}", partial(_limited_value, how), records)
+
+
+def limited_values(
+    x: Tensor, element: Element, how: Convention, least: Hit, limit: float
+) -> tuple[Tensor, bool]:
+    """The value of every number of rows of float32, and are all of them below a limit, none of them NaN?"""
+    made, said = _in_blocks(_limited_values(element, how, least, limit), x, [(x.shape[1], np.float32)])
+    return made, not bool(said.any())
 
 
 @lru_cache(maxsize=256)
@@ -263,14 +498,28 @@ def _rounds_out(end: float) -> int:
     return float32_bits(abs(end) + 0.5) + (end % 2 == 0)
 
 
-def tqt_slopes(x: Tensor, gradient: Tensor, scale: Tensor, element: Integer) -> list[Tensor]:
+def tqt_slopes(x: Tensor, gradient: Tensor, scale: Tensor, element: Integer, out: Sequence[Tensor]) -> None:
     """Of rows of x and of a gradient: the gradient of x, and what is summed for that of a threshold.
 
-    scale: the one of each row.  x over it is finite.
+    scale: the one of each row.  out: where both go.
     """
-    return run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), (np.float32,) * 2)
+    _run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), out)
 
 
-def lsq_slopes(x: Tensor, gradient: Tensor, numbers: Sequence[Tensor], element: Integer) -> list[Tensor]:
-    """The same for a scale, by LSQ; numbers: of each row its scale, zero point and gradient factor."""
-    return run(_slopes(_lsq_slopes, element), (x, gradient), numbers, (np.float32,) * 2)
+def lsq_slopes(
+    x: Tensor, gradient: Tensor, numbers: Sequence[Tensor], element: Integer, of_x: Tensor, parts: Tensor,
+    ends: Sequence[int],
+) -> Iterator[int]:  # fmt: skip
+    """The same for a scale, by LSQ: some rows at a time, what is summed in the same memory each time.
+
+    numbers: of each row its scale, zero point and gradient factor.  ends: where the rows of a turn end, the
+    last one where all do; each is given back once they are done.
+    """
+    how, executor, first = _slopes(_lsq_slopes, element), _executor(x), 0
+    every = [one.detach().numpy() for one in (x, gradient, *numbers, of_x)]
+    room = parts.numpy()
+    for end in ends:
+        one, g, scale, zero, factor, out = (array[first:end] for array in every)
+        executor.by_rows(how, (one, g), (scale, zero, factor), (out, room[: end - first]))
+        yield end
+        first = end

@@ -40,6 +40,7 @@ ROUNDINGS = {0: "half_away", 1: "toward_zero", 2: "half_even"}
 OF_HOST = {0: "nearest", 1: "floor", 2: "even"}
 LARGE = 2.0**126  # from there on microxcaling's float32 logarithm may round up to 128
 PIECE = 1 << 17  # elements
+RUN = 32  # numbers of which it is said at once whether they are within limits
 TINY = 2.0**-126  # float32's smallest normal
 NEARLY = 0x7FFF00  # of a mantissa: just below a power of two, where that logarithm may be one too high
 
@@ -105,14 +106,20 @@ def _on_grid(y: Tensor, d: Float, rmode: int, correct: bool, spare: Tensor | Non
     return made
 
 
-def _in_one_pass(x: Tensor, steps: Tensor, d: Float, rmode: int, correct: bool) -> Tensor | None:
-    """Rows over their steps, on the grid, times their steps; None where the host's logarithm has a say."""
+@lru_cache(maxsize=256)
+def _convention(d: Float, rmode: int, correct: bool) -> tuple[Convention, conventions.Hit] | None:
+    """How numbers come onto the grid in one pass; None where the host's logarithm has a say."""
     if not correct and (rmode == 1 or d.max > LARGE):
         return None
-    how = Convention(plain=not correct, rounding=ROUNDINGS[rmode])
     hit = _least(d)
     least = None if correct or math.isnan(hit) else (hit, d.smallest_subnormal)
-    return conventions.values(x, (steps, steps), d, how, least)
+    return Convention(plain=not correct, rounding=ROUNDINGS[rmode]), least
+
+
+def _in_one_pass(x: Tensor, steps: Tensor, d: Float, rmode: int, correct: bool) -> Tensor | None:
+    """Rows over their steps, on the grid, times their steps; None where the host's logarithm has a say."""
+    found = _convention(d, rmode, correct)
+    return conventions.values(x, (steps, steps), d, *found) if found else None
 
 
 def _tensor(x: Any) -> Tensor:
@@ -164,10 +171,8 @@ class Functions:
         self._calls.count(self._calls.ours, "quantize_elemwise")
         kept = x if allow_denorm or not exponent else x * (x.abs() >= d.smallest_normal)
         saturates = saturate_normals or not exponent
-        low, high = x.aminmax()
         limit = _limit(d, rmode, saturates)
-        within = bool(-low < limit) and bool(high < limit)  # no NaN, either
-        made = self._numbers(kept, d, rmode)
+        made, within = self._numbers(kept, d, rmode, limit)
         if not within and not self._correct:
             odd = (~(x.abs() < limit)).nonzero(as_tuple=True)
             made[odd] = _of_host(x[odd], d, rmode, saturates)
@@ -175,14 +180,16 @@ class Functions:
             made = _tensor(d.round(x, rounding=ROUNDINGS[rmode], overflow="nonsaturate"))
         return made
 
-    def _numbers(self, x: Tensor, d: Float, rmode: int) -> Tensor:
-        """The values of the format that microxcaling gives numbers of its range."""
-        if x.is_contiguous():
-            rows = x.view(-1, x.shape[-1] if x.dim() else 1)
-            made = _in_one_pass(rows, torch.ones(len(rows)), d, rmode, self._correct)
-            if made is not None:
-                return made.view(x.shape)
-        return _on_grid(x.clone(), d, rmode, self._correct)
+    def _numbers(self, x: Tensor, d: Float, rmode: int, limit: float) -> tuple[Tensor, bool]:
+        """The values that microxcaling gives numbers of the format's range, and are all below a limit?"""
+        how = _convention(d, rmode, self._correct) if x.is_contiguous() else None
+        if how is None:
+            low, high = x.aminmax()
+            within = bool(-low < limit) and bool(high < limit)  # no NaN, either
+            return _on_grid(x.clone(), d, rmode, self._correct), within
+        run = RUN if x.numel() % RUN == 0 else 1
+        made, within = conventions.limited_values(x.view(-1, run), d, *how, limit)
+        return made.view(x.shape), within
 
     def quantize_mx_func_cpp(
         self, x: Tensor, scale_bits: int, exponent: int, bits: int, largest: float, max_values: Tensor,
@@ -210,6 +217,17 @@ class Functions:
         shared[shared > limit] = math.nan
         shared[shared < -limit] = -limit
         return self._at_steps(x, 2**shared, d, rmode)
+
+    def rows(self, x: Tensor, d: Float, how: tuple[int, bool, int]) -> Tensor:
+        """`blocks` of rows that are whole blocks; few, whose scale is microxcaling's own, in more passes."""
+        found = _convention(d, how[2], self._correct) if conventions.holds(x.shape[1]) else None
+        if found is None:
+            return self.blocks(x, largest_of_rows(x).unsqueeze(1), d, how)
+        made, odd = conventions.power_values(x, d, *found, math.frexp(d.max)[1] - 1, how[0])
+        if len(odd):
+            few = x[odd]
+            made[odd] = self.blocks(few, largest_of_rows(few).unsqueeze(1), d, how)
+        return made
 
     def _at_steps(self, x: Tensor, steps: Tensor, d: Float, rmode: int) -> Tensor:
         """Values over their steps, rounded, times their steps: a piece at a time, which a cache holds."""
@@ -272,7 +290,7 @@ def _whole(functions: Functions) -> Function:
         if d is None:
             return NotImplemented
         how = scale_bits, flush_fp32_subnorms, roundings[round]
-        return functions.blocks(rows, largest_of_rows(rows).unsqueeze(1), d, how).view(A.shape)
+        return functions.rows(rows, d, how).view(A.shape)
 
     return _quantize_mx
 

@@ -83,12 +83,10 @@ def _unscaled(host: Any, correct: bool) -> Any:
         rows = rows_of_blocks(x, axis, block_size)
         if rows is None or (quant_dtype in MICRO and MICRO[quant_dtype].block != block_size):
             return NotImplemented
-        found = _in_blocks(rows, quant_dtype, mx_element_dtype, scale_calculation_mode)
+        found = _in_blocks(rows, quant_dtype, mx_element_dtype, scale_calculation_mode, correct)
         if found is None:
             return NotImplemented
-        made, odd, signed = found
-        if not (correct or signed):
-            made += 0.0  # of -0 Quark makes 0, and of what becomes 0
+        made, odd = found
 
         def theirs(at: Tensor) -> Tensor:
             rest = quant_dtype, mx_element_dtype, -1, block_size, scale_calculation_mode
@@ -100,19 +98,22 @@ def _unscaled(host: Any, correct: bool) -> Any:
     return ours
 
 
-def _in_blocks(rows: Tensor, kind: str, element: str, rule: str) -> tuple[Tensor, Tensor, bool] | None:
-    """Rows as blocks of a type of Quark's, those where it leaves its rule, and does it keep signs of zeros?
-
-    None for a type that is not taken.
-    """
+def _in_blocks(
+    rows: Tensor, kind: str, element: str, rule: str, correct: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Rows as blocks of a type of Quark's, and those where it leaves its rule; None for a type not taken."""
     if kind in MICRO:
-        return MICRO[kind].round(rows), odd_rows(rows), True
+        return MICRO[kind].round(rows), odd_rows(rows)
+    d: Block = bfp16
     if kind == "bfp16":
-        return bfp16.round(rows, scale_rule="bump"), _odd_blocks(largest(rows), "floor"), False
-    if kind != "mx" or element not in (*FLOATS, "int8") or rule not in RULES:
+        rule, logarithm = "bump", True
+    elif kind == "mx" and element in (*FLOATS, "int8") and rule in RULES:
+        d, logarithm = _block(element, rows.shape[1]), rule != "even"
+    else:
         return None
-    made = _block(element, rows.shape[1]).round(rows, scale_rule=rule)
-    return made, _odd_blocks(largest(rows), rule), element.startswith("fp8")
+    signed = correct or (kind == "mx" and element.startswith("fp8"))
+    how = Convention(zeros="ours" if signed else "positive")  # of -0 Quark makes 0, and of what becomes 0
+    return conventions.mx_values(rows, d, rule, how, (LEAST, MOST), logarithm=logarithm)
 
 
 def _odd_blocks(top: Tensor, rule: str) -> Tensor:

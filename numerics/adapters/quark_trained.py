@@ -28,7 +28,7 @@ from numerics.tensor.spec import QuantSpec
 KERNEL = "quark.torch.kernel"
 HALF_EVEN = 8  # Quark's number for it
 LN2 = math.log(2.0)
-MOST = 2.0**127  # of a step: beyond, float32 ends
+PIECE = 1 << 19  # numbers whose parts of a sum are kept at a time
 Passes = tuple[Callable[..., Any], Callable[..., Any]]
 """Forward, which gives what it made, the tensors and the rest that Quark keeps; and backward, of those."""
 
@@ -97,8 +97,7 @@ def tqt(correct: bool) -> Passes:
         element = integer_of(-float(domain), float(domain) - 1)
         if element is None or not within(zero_point, element):
             return NotImplemented, *kept
-        made = _by_tensor(x, scale, zero_point, element, float(zero_point) if correct else element.min)
-        return made, *kept
+        return _by_tensor(x, scale, zero_point, element, correct), *kept
 
     def backward(gradient: Tensor, kept: Sequence[Tensor], _: Any) -> Any:
         x, scale, most, least, log_threshold = kept
@@ -110,13 +109,12 @@ def tqt(correct: bool) -> Passes:
             given = log_threshold.detach().reshape(()), QuantSpec(element, scheme=per_tensor()).text
             of_x, total = tqt_gradients(gradient.contiguous(), x.detach(), *given)
             return of_x, total.reshape(log_threshold.shape)
-        rows = None if has_specials(x) else conventions.in_rows(x.detach(), scale)
-        if rows is not None:
-            found = conventions.tqt_slopes(
-                rows[0], gradient.contiguous().view_as(rows[0]), rows[1][0], element
-            )
-            of_x, parts = (one.view(x.shape) for one in found)
-            return of_x, parts.sum().expand_as(log_threshold)
+        found = conventions.in_rows(x.detach(), scale)
+        if found is not None:
+            rows, (steps,) = found
+            of_x, parts = conventions.room(rows), conventions.room(rows)
+            conventions.tqt_slopes(rows, gradient.contiguous().view_as(rows), steps, element, (of_x, parts))
+            return of_x.view(x.shape), parts.view(x.shape).sum().expand_as(log_threshold)
         steps = x / scale
         if steps.dtype != torch.float32:
             return NotImplemented
@@ -143,14 +141,15 @@ def _sizes(x: Any, scale: Any, *zero: Any) -> bool:
     return 2.0**-120 <= float(scale) <= 2.0**120
 
 
-def _by_tensor(x: Tensor, scale: Tensor, zero: Tensor, element: Integer, of_nan: float) -> Tensor:
-    """(clamp(round(x * (1 / scale)) + zero) - zero) * scale, where NaN is a code that is given."""
+def _by_tensor(x: Tensor, scale: Tensor, zero: Tensor, element: Integer, correct: bool) -> Tensor:
+    """(clamp(round(x * (1 / scale)) + zero) - zero) * scale, where NaN is the least code, or 0."""
     reciprocal = (1.0 / scale.detach()).reshape(())
-    found = None if has_specials(x) else conventions.in_rows(x.detach(), reciprocal, scale.detach(), zero)
+    found = conventions.in_rows(x.detach(), reciprocal, scale.detach(), zero)
     if found is not None:
-        return _in_one_pass(found, element, Convention(multiplies=True), x.shape)
-    steps = x.detach().float() * reciprocal
-    made = _but_nan(steps, zero.reshape(()), element, per_tensor(), of_nan - float(zero))
+        how = Convention(multiplies=True, nan="ours" if correct else "least")
+        return _in_one_pass(found, element, how, x.shape)
+    steps, of_nan = x.detach().float() * reciprocal, 0.0 if correct else element.min - float(zero)
+    made = _but_nan(steps, zero.reshape(()), element, per_tensor(), of_nan)
     return made.mul_(scale.detach().reshape(())).to(x.dtype)
 
 
@@ -195,14 +194,12 @@ def lsq(correct: bool) -> Passes:
         shape = _along(x, ch_axis)
         step = scale.detach().float().clamp(min=torch.finfo(torch.float32).tiny).view(shape)
         wide = x.detach().float()
-        found = None
-        if not has_specials(x):
-            first = step if correct else 1.0 / step
-            found = conventions.in_rows(*_by_channel(x.detach(), ch_axis, first, step, zero_point))
+        first = step if correct else 1.0 / step
+        found = conventions.in_rows(*_by_channel(x.detach(), ch_axis, first, step, zero_point))
         if found is not None:
-            made = _in_one_pass(found, element, Convention(multiplies=not correct), x.shape)
-            return made, *kept
-        steps = wide / step if correct else wide * (1.0 / step)
+            how = Convention(multiplies=not correct, nan="kept")
+            return _in_one_pass(found, element, how, x.shape), *kept
+        steps = wide / step if correct else wide * first
         scheme = per_tensor() if ch_axis is None else per_channel(ch_axis)
         zero = zero_point.reshape(() if ch_axis is None else -1)
         made = _but_nan(steps, zero, element, scheme, torch.nan)
@@ -214,15 +211,10 @@ def lsq(correct: bool) -> Passes:
         if element is None or not takes(gradient):
             return NotImplemented
         shape = _along(x, ch_axis)
-        rows = _slopes_in_rows(x, scale, zero, ch_axis, factor)
-        if rows is not None:
-            of_x, parts = (
-                one.view(x.shape)
-                for one in conventions.lsq_slopes(
-                    rows[0], gradient.contiguous().view_as(rows[0]), rows[1], element
-                )
-            )
-            return of_x, _summed(parts, ch_axis)
+        numbers = scale.detach(), zero.float(), x.new_full((1,), factor)
+        found = conventions.in_rows(*_by_channel(x.detach(), ch_axis, *numbers))
+        if found is not None:
+            return _lsq_in_rows(*found, gradient.contiguous(), element, ch_axis)
         steps = x / scale.view(shape) + zero.view(shape)
         if steps.dtype != torch.float32 or has_specials(steps):
             return NotImplemented
@@ -247,16 +239,23 @@ def _by_channel(x: Tensor, ch_axis: int | None, *numbers: Tensor) -> tuple[Tenso
     return x.view(len(x), -1), *(one.reshape(-1, 1) for one in numbers)
 
 
-def _slopes_in_rows(
-    x: Tensor, scale: Tensor, zero: Tensor, ch_axis: int | None, factor: float
-) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """x as rows with scale, zero point and factor; None where a step may be Inf or NaN, or rows do not do."""
-    low, high = x.detach().aminmax()
-    steps = max(float(high), -float(low)) / float(scale.min())  # NaN of NaN
-    if not steps < MOST:
-        return None
-    numbers = scale.detach(), zero.float(), x.new_full((1,), factor)
-    return conventions.in_rows(*_by_channel(x.detach(), ch_axis, *numbers))
+def _lsq_in_rows(
+    rows: Tensor, numbers: Sequence[Tensor], gradient: Tensor, element: Integer, ch_axis: int | None
+) -> tuple[Tensor, Tensor]:
+    """Both gradients.  Where rows are channels some at a time, so that what is summed stays in a cache: torch
+    sums every row by itself, but a single one in another order.
+    """
+    shape, g = gradient.shape, gradient.view_as(rows)
+    count = max(2, PIECE // rows.shape[1]) if ch_axis == 0 else len(rows)
+    ends = [*range(count, len(rows) - 1, count), len(rows)]
+    of_x, parts = conventions.room(rows), conventions.room(rows[: max(ends[0], count + 1)])
+    sums, first = [], 0
+    for end in conventions.lsq_slopes(rows, g, numbers, element, of_x, parts, ends):
+        summed = parts[: end - first].view(-1, *shape[1:]) if ch_axis == 0 else parts.view(shape)
+        sums.append(_summed(summed, ch_axis))
+        first = end
+    of_scale = sums[0] if len(sums) == 1 else torch.cat(sums, -1)
+    return of_x.view(shape), of_scale
 
 
 def _lsq_element(tensors: Sequence[Any], others: tuple[Any, ...]) -> Integer | None:

@@ -49,12 +49,6 @@ def largest(rows: Tensor) -> Tensor:
     return torch.maximum(high, -low)
 
 
-def largest_finite(rows: Tensor) -> Tensor:
-    """The largest finite magnitude of each row; 0 where there is none."""
-    low, high = _finite_extremes(rows)
-    return torch.maximum(high, -low)
-
-
 def has_specials(x: Tensor) -> bool:
     """May there be Inf or NaN?  One pass; sums that overflow say yes, too."""
     if x.dtype.itemsize == 2 and math.isfinite(float(x.sum())):  # the quicker sum of 16 bits overflows sooner

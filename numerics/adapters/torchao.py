@@ -22,7 +22,6 @@ from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
     has_specials,
-    largest_finite,
     ordinary,
     row_length,
     rows_of,
@@ -54,9 +53,7 @@ DECODERS = {
     "f6_e3m2_unpacked_to_f32": fp6_e3m2,
 }
 WIDE = (torch.float32, torch.bfloat16)  # what to_mx takes
-NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
 CHUNK = 1 << 16  # blocks that the host computes at once
-NEAR, MANTISSA = 0x80, 0x7FFFFF  # steps of float32: more than its logarithm is off by, which are 44
 LEAST = 2.0**-120  # a quotient below it is next to float32's subnormals
 
 
@@ -205,42 +202,15 @@ def _stored(codes: Tensor, kind: Any, shape: Sequence[int]) -> Tensor:
 
 def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tuple[Tensor, Tensor]:
     """The same as torchao has it, bit for bit: the blocks where it departs from the rule are its own."""
-    byte, codes = _encoded(x, kind, size, mode)
-    byte, rows, blocks = byte.reshape(-1), x.view(-1, size), codes.view(x.numel() // size, -1)
-    odd = [_at_ends(byte, rows)]
-    if mode.name == "RCEIL":
-        odd.append(_spoiled(rows, ELEMENTS[kind]))
-    for at in torch.cat(odd).split(CHUNK):
-        if not len(at):  # torch splits nothing into one piece
-            continue
+    packed = kind == torch.float4_e2m1fn_x2  # others are a byte each
+    least = LEAST if mode.name == "RCEIL" else None
+    rows, block = x.view(-1, size), mx(ELEMENTS[kind], size)
+    blocks, byte, odd = conventions.mx_codes(rows, block, mode.name.lower(), packed=packed, least=least)
+    for at in odd.split(CHUNK) if len(odd) else ():  # torch splits nothing into one piece
         scale, data = host(rows[at], kind, size, mode)
         byte[at], blocks[at] = scale.view(torch.uint8).squeeze(-1), data.view(torch.uint8)
     scale = byte.view(torch.float8_e8m0fnu).view(*x.shape[:-1], x.shape[-1] // size)
-    return scale, _stored(codes, kind, x.shape)
-
-
-def _at_ends(byte: Tensor, rows: Tensor) -> Tensor:
-    """The numbers of the blocks that are torchao's own by their scale byte, the least or that of NaN."""
-    low, high = (int(end) for end in byte.aminmax())
-    if low > 0 and high < NAN_SCALE:
-        return torch.empty(0, dtype=torch.long)
-    odd = byte == NAN_SCALE  # an Inf counts as 2**128, a NaN leaves the numbers beside it
-    least = (byte == 0).nonzero().squeeze(1)  # says 2**-127, while elements are over 2**-126
-    odd[least] |= rows[least].any(-1)
-    return odd.nonzero().squeeze(1)
-
-
-def _spoiled(rows: Tensor, element: Element) -> Tensor:
-    """The numbers of the blocks that torchao's rounded logarithm may scale otherwise: those whose largest
-    number is next to a power of two.  What is not finite is passed over, it is at an end of the scales.
-    """
-    top = largest_finite(rows).float()
-    quotient = top / element.max
-    near = ((quotient.view(torch.int32) + NEAR) & MANTISSA) < 2 * NEAR
-    if float(quotient.amin()) < LEAST:
-        near |= quotient < LEAST
-        near &= top != 0
-    return near.nonzero().squeeze(1)
+    return scale, _stored(blocks, kind, x.shape)
 
 
 # ---- elements ------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ pytest.importorskip("torch")
 import torch
 
 from numerics.adapters import microxcaling
+from numerics.adapters.base import Calls
 from tests.helpers import adapter_slice
-from tests.helpers.adapter_slice import digest, exact_exponents
+from tests.helpers.adapter_slice import digest, exact_exponents, refuses
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "adapters.json").read_text(encoding="utf-8"))
 
@@ -25,6 +26,14 @@ def test_every_recorded_answer_is_compared():
 def test_our_kernels_give_what_the_host_gave(name, monkeypatch):
     monkeypatch.setattr(microxcaling, "_shared_exponents", exact_exponents)
     assert digest(adapter_slice.ours()[name]()) == RECORDED[name]
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("nearest", 0), ("even", 2)])
+def test_blocks_of_microxcalings_take_one_pass_along_the_last_axis(name, rounding, monkeypatch):
+    monkeypatch.setattr(microxcaling.Functions, "blocks", refuses)
+    rows, d = adapter_slice.X.view(-1, 32), microxcaling._format(8, 0, 127 / 64)
+    made = microxcaling.Functions(False, Calls()).rows(rows, d, (8, False, rounding))
+    assert digest(made.view_as(adapter_slice.X)) == RECORDED[f"microxcaling mx int8 {name}"]
 
 
 def test_what_microxcalings_logarithm_takes_for_2_to_the_128_is_asked_of_microxcaling(monkeypatch):

@@ -99,32 +99,156 @@ def test_integers_of_32_bits_are_moved_as_integers_or_as_floats(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_no_number_stays_or_is_the_least(backend):
+    x = torch.tensor([[torch.nan, -torch.nan, torch.inf, -torch.inf, 1.0]])
+    one, zero = torch.ones(1), torch.tensor([3], dtype=torch.int32)
+    for nan, due in (("ours", [0.0, 0.0]), ("kept", [torch.nan, torch.nan]), ("least", [-128.0, -128.0])):
+        how = Convention(multiplies=True, nan=nan)
+        with nx.use(backend):
+            found = conventions.moved_values(x, (one, one), 0 * zero, nx.int8, how)
+            moved = conventions.moved_values(x, (one, one), zero, nx.int8, how)
+        assert_equal(found, torch.tensor([[*due, 127.0, -128.0, 1.0]]))
+        assert_equal(moved, torch.tensor([[*due, 127.0, -128.0, 1.0]]) + torch.tensor(
+            [[-3.0 if nan == "least" else 0.0] * 2 + [-3.0, -3.0, 0.0]]))  # fmt: skip
+
+
+def assert_equal(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("element", [nx.int8, integer_format(4, narrow=True), nx.uint8], ids=str)
 def test_the_gradients_of_a_scale_are_their_steps(element, backend):
-    x = rows()[1:]  # without what leaves float32 over its scale
-    x[x.abs() > 1e6] = 3.0
+    x = rows()[1:]
     gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
     ties = torch.arange(-20, 20) / 2 + torch.tensor([element.min, element.max, 0, 5, -3])[:, None]
     x[:, :40] = ties
+    x[:, 40:44] = torch.tensor([torch.inf, -torch.inf, torch.nan, 3e38])
     scale, zero = torch.tensor([1.0, 1.0, 0.5, 1.0, 3.0]), torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
 
     def slopes(steps, up):
         least = steps >= element.min - 0.5 if element.min % 2 == 0 else steps > element.min - 0.5
-        inside = least & (steps < element.max + 0.5)
+        inside = (least & (steps < element.max + 0.5)) | steps.isnan()
         added = element.round(steps) - steps
         added = torch.where((added == -0.5) & (steps < 0), 0.5, added) if up else added
         return inside, torch.where(inside, added, element.round(steps))
 
     with nx.use(backend):
-        tqt = conventions.tqt_slopes(x, gradient, scale, element)
+        tqt, lsq = ([conventions.room(x), conventions.room(x)] for _ in range(2))
+        conventions.tqt_slopes(x, gradient, scale, element, tqt)
         factor = torch.full_like(scale, 0.01)
-        lsq = conventions.lsq_slopes(x, gradient, (scale, zero, factor), element)
+        assert [*conventions.lsq_slopes(x, gradient, (scale, zero, factor), element, *lsq, [len(x)])] == [5]
     inside, slope = slopes(x / scale[:, None], up=True)
     assert same(tqt[0], torch.where(inside, gradient, 0.0))
-    assert torch.equal(tqt[1], gradient * scale[:, None] * math.log(2.0) * slope)
+    assert_equal(tqt[1], gradient * scale[:, None] * math.log(2.0) * slope)
     inside, slope = slopes(x / scale[:, None] + zero[:, None], up=False)
     assert same(lsq[0], inside.float() * gradient)
-    assert torch.equal(lsq[1], slope * gradient * 0.01)
+    slope = torch.where((x / scale[:, None]).isinf(), torch.nan, slope)  # Inf - Inf
+    assert_equal(lsq[1], slope * gradient * 0.01)
+
+
+SIZES = (1, 2, 8, 16, 32, 48, 128, 130)
+"""Of blocks: shorter than a tile, as long, of no power of two, and longer than a kernel holds whole."""
+
+
+def blocks(size, count=9):
+    """Blocks of numbers of all sizes, of zeros, and with subnormals, Inf and NaN."""
+    x = torch.randn(count, size, generator=torch.Generator().manual_seed(5))
+    x *= torch.exp2(torch.arange(count) * 21.0 - 90)[:, None]
+    x[0], x[1], x[2, 0], x[3, -1] = 0.0, 1e-41, torch.inf, torch.nan
+    x[4] = -x[4].abs()  # whose sign small ones keep
+    return x
+
+
+def top_of(x):
+    return x.abs().amax(-1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["int8", "fp4", "fp8_e4m3"])
+@pytest.mark.parametrize(("rule", "logarithm"), [("even", False), ("floor", True), ("bump", True)])
+def test_a_block_is_rounded_by_its_rule_and_says_whether_it_is_odd(backend, size, name, rule, logarithm):
+    d, x = nx.block_format(element=name, block=size), blocks(size)
+    x[5, 0] = 4.0 * (2 - 2.0**-23)
+    x[5, 1:] = 1.0
+    for zeros in ("ours", "positive"):
+        with nx.use(backend):
+            made, odd = conventions.mx_values(
+                x, d, rule, Convention(zeros=zeros), (2.0**-90, 2.0**40), logarithm=logarithm
+            )
+        due = d.round(x, scale_rule=rule)
+        assert torch.equal(made.isnan(), due.isnan())
+        some = ~due.isnan()
+        assert same(made[some], (due + 0.0 if zeros == "positive" else due)[some])
+        top = top_of(x)
+        wrong = ~((top >= 2.0**-90) & (top <= 2.0**40)) & (top != 0)
+        if logarithm:
+            wrong |= top == 0
+            wrong[5] = True
+        assert odd.tolist() == wrong.nonzero().squeeze(1).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "packed"), [("fp4", True), ("fp4", False), ("fp6_e2m3", False)])
+@pytest.mark.parametrize("size", [2, 8, 16, 32, 48, 130])
+def test_codes_of_blocks_stand_as_they_are_asked_for(backend, kind, name, packed, size):
+    d, x = nx.mx(name, size), blocks(size).to(kind)
+    for rule, least in (("floor", None), ("rceil", 2.0**-60)):
+        with nx.use(backend):
+            codes, scale, odd = conventions.mx_codes(x, d, rule, packed=packed, least=least)
+        due = d.encode(x.float(), scale_rule=rule)
+        wanted = due.codes
+        if packed:
+            wanted = torch.from_numpy(nx.fp4.pack(due.codes.numpy())).view(len(x), -1)
+        assert codes.tolist() == wanted.tolist()
+        assert scale.tolist() == due.scale.reshape(-1).tolist()
+        top = top_of(x.float())
+        wrong = ((scale == 0) | (scale == 255)) & (top != 0)
+        if least:
+            q = top / d.element.max
+            wrong |= (top != 0) & (q < least)
+            wrong |= ((q.view(torch.int32) + 128) & 0x7FFFFF) < 256
+        assert odd.tolist() == (wrong & (top != 0)).nonzero().squeeze(1).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_blocks_over_their_power_of_two_are_numbers_on_a_grid(backend, size, rounding):
+    x = blocks(size)
+    x[5], x[6], x[7] = 2.0 - 2.0**-23, 2.0, 2.0 + 2.0**-22
+    x[8, 0] = 2.0**127
+    x[8, 1:] = 3e-39
+    how, hit = Convention(plain=True, rounding=rounding), (0.25, 0.5)
+    for bits, odd_ones in ((8, [1, 2, 3, 5, 7]), (4, [1, 2, 3, 5, 7, 8])):
+        with nx.use(backend):
+            made, odd = conventions.power_values(x, nx.fp4, how, hit, 2, bits)
+        furthest = 2.0 ** (bits - 1) - 1
+        power = torch.frexp(top_of(x)).exponent.float() - 1
+        power = torch.where(top_of(x) > 0, power, -126.0) - 2
+        far = power > furthest
+        step = torch.exp2(power.clamp(min=-furthest))[:, None]
+        y = x / step + 0.0
+        due = nx.fp4.round(torch.where(y.abs() == 0.25, y.sign() * 0.5, y), rounding=rounding) * step
+        known = sorted({*odd_ones, *far.nonzero().squeeze(1).tolist()} - {0})
+        assert odd.tolist() == known
+        regular = [row for row in range(len(x)) if row not in known]
+        assert same(made[regular], due[regular])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_say_whether_all_are_below_a_limit(backend):
+    x = blocks(32)[[0, 1, 4, 5]]
+    for number, fits in ((6.99, True), (-7.0, False), (torch.inf, False), (torch.nan, False)):
+        x[3, 31] = number
+        x.clamp_(-6.99, 6.99) if fits else None
+        with nx.use(backend):
+            made, within = conventions.limited_values(x, nx.fp4, Convention(plain=True), (0.25, 0.5), 7.0)
+        assert within is fits
+        finite = x[:3] + 0.0
+        assert same(made[:3], nx.fp4.round(torch.where(finite == 0.25, 0.5, finite)))
 
 
 def test_rows_are_those_of_the_last_axis_or_none():

@@ -107,14 +107,26 @@ def test_inf_nan_and_a_second_derivative_are_quarks():
 
     host = SimpleNamespace(backward=backward)
     zero = torch.zeros(1)
-    for x in ([1.0, math.nan], [1.0, math.inf]):
-        *_, calls = made("lsq", False, x, [0.5], zero, 0.25, -8, 7, None, 8, host=host)
+    for x in ([[1.0, math.nan]], [[1.0, math.inf]]):  # by columns, which are no rows
+        scale = [0.5, 0.5]
+        *_, calls = made("lsq", False, x, scale, torch.zeros(2), 0.25, -8, 7, 1, 8, host=host)
         assert dict(calls.passed_on) == {"lsq backward": 1}
-    assert asked == [((-8, 7, None, 0.25), [(2,), (1,), (1,)])] * 2
+    assert asked == [((-8, 7, 1, 0.25), [(1, 2), (2,), (2,)])] * 2
     function = quark_trained.trained("lsq", host, quark_trained.lsq(False), calls)
     x, scale = torch.ones(2, requires_grad=True), torch.full((1,), 0.5, requires_grad=True)
     torch.autograd.grad(function.apply(x, scale, zero, 0.25, -8, 7, None, 8).sum(), x, create_graph=True)
     assert calls.passed_on["lsq backward"] == 2
+
+
+@pytest.mark.parametrize(("x", "of_x"), [(math.nan, 1.0), (math.inf, 0.0), (-math.inf, 0.0), (3e38, 0.0)])
+def test_inf_and_nan_reach_the_gradients_as_in_quarks_formula(x, of_x):
+    """Where the step is NaN it counts as inside of the range; where it is infinite, Inf - Inf is summed."""
+    zero = torch.zeros(1)
+    found, gradient, of_scale, calls = made("lsq", False, [1.0, x], [0.5], zero, 0.25, -8, 7, None, 8)
+    assert not calls.passed_on
+    assert gradient == [1.0, of_x]
+    assert math.isnan(of_scale[0])
+    assert math.isnan(found[1]) if math.isnan(x) else abs(found[1]) >= 3.5
 
 
 def test_what_is_not_taken_is_quarks():
@@ -130,3 +142,27 @@ def test_what_is_not_taken_is_quarks():
         function = quark_trained.trained("lsq", host, quark_trained.lsq(False), calls)
         assert torch.equal(function.apply(x, *given), x * 3)
         assert dict(calls.passed_on) == {"lsq": 1}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "shape", [(3, 70000), (129, 2048), (257, 1025), (130000, 5), (1, 300000), (9, 3, 100, 111)]
+)
+def test_lsq_sums_some_channels_at_a_time_with_the_bits_of_torchs_sum_of_all(shape, threads):
+    generator = torch.Generator().manual_seed(6)
+    x, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
+    scale, zero = torch.rand(shape[0], generator=generator) + 0.1, torch.zeros(shape[0], dtype=torch.int32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        _, backward = quark_trained.lsq(False)
+        of_x, of_scale = backward(gradient, (x, scale, zero), (-8, 7, 0, 0.5))
+        beside = [-1] + [1] * (len(shape) - 1)
+        steps = x / scale.view(beside)
+        inside = (steps >= -8.5) & (steps < 7.5)
+        slope = torch.where(inside, steps.round() - steps, steps.round().clamp(-8, 7))
+        due = (slope * gradient * 0.5).sum([*range(1, len(shape))]).unsqueeze(0)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(of_scale.view(torch.int32), due.view(torch.int32))
+    assert torch.equal(of_x, inside.float() * gradient)
