@@ -317,7 +317,7 @@ class Writer:
         entries: Mapping[str, Entry],
         metadata: Mapping[str, str],
     ) -> None:
-        self._file = Replacement(target)
+        self._file, self._writing = Replacement(target), Lock()
         self.entries = placed(entries)
         self._header = header_bytes(self.entries, metadata)
         if len(self._header) - 8 > LONGEST_HEADER:
@@ -349,7 +349,8 @@ class Writer:
         return stop
 
     def _write(self, position: int, data: bytes | memoryview) -> None:
-        self._file.write(position, data)
+        with self._writing:  # one thread at a time
+            self._file.write(position, data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -17,7 +17,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import Clipped, Prepared, wide_type
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
-from numerics.files.chunks import Piece, random_bits, runs, size
+from numerics.files.chunks import Piece, random_bits, runs
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type
 from numerics.files.stretches import Joined, Stretch
@@ -143,12 +143,12 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scal
     source = _Source(
         reader, name, plan, stream.most // plan.padding, stream.part // plan.padding, scales.observer
     )
-    writing, sums = _Writing(stream.writer, plan), Joined(ERRORS[stream.errors] == 1)
+    every = ERRORS[stream.errors]
+    writing, sums = _Writing(stream.writer, plan), Joined(every == 1)
     tensor_scale = scales.tensor_scale
     spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
     clipped = Clipped(plan.spec.element) if plan.spec.clips else None
-    for made in source.each(_Encoding(source, spanning, seed, ERRORS[stream.errors])):
-        writing.put(made.q)
+    for made in source.each(_Encoding(source, writing, spanning, seed, every)):
         if clipped is not None:
             clipped.count, clipped.size = clipped.count + made.clipped, clipped.size + made.size
         if made.errors is not None:
@@ -161,17 +161,21 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scal
 
 
 class _Place(NamedTuple):
-    """A part of a tensor: which, where among the stored elements it begins, and what of each axis it has."""
+    """A part of a tensor: which, what of each axis it has, and how much of the tensor is stored before it.
+
+    first: elements before it; codes: bytes of their codes; scales: how many of their own they have.
+    """
 
     number: int
-    first: int
     piece: Piece
+    first: int
+    codes: int
+    scales: int
 
 
 class _Made(NamedTuple):
-    """A part, quantized: its elements, those that an unsigned format loses, and how far they moved."""
+    """A part, quantized and written: its elements, what an unsigned format loses, how far they moved."""
 
-    q: ArrayQTensor
     size: int
     clipped: int
     errors: Stretch | None
@@ -179,9 +183,10 @@ class _Made(NamedTuple):
 
 @dataclass(frozen=True)
 class _Encoding:
-    """What makes codes of a part, on any thread.  every: of how many parts one is measured; 0: none is."""
+    """What writes a part's codes, on any thread.  every: of how many parts one is measured; 0: none is."""
 
     source: _Source
+    writing: _Writing
     spanning: Shared
     seed: int | None
     every: int
@@ -195,9 +200,10 @@ class _Encoding:
         seed = self.seed
         draw = Draw(bits=None if seed is None else random_bits(seed, source.plan.shape, place.piece))
         q = _quantize(source, data, place.piece, self.spanning, draw)
+        self.writing.put(q, place.codes, place.scales)
         measured = self.every and place.number % self.every == 0
         errors = self._errors(place, data, q) if measured else None
-        return _Made(q, data.size, clipped.count if clipped else 0, errors)
+        return _Made(data.size, clipped.count if clipped else 0, errors)
 
     def _errors(self, place: _Place, data: Array, q: ArrayQTensor) -> Stretch:
         """In the order in which elements are stored, in which all parts follow each other."""
@@ -232,14 +238,17 @@ class _Source:
     def _together(self) -> Iterator[list[_Place]]:
         """Parts of at most so many elements that are at work at once."""
         some: list[_Place] = []
-        first = held = 0
+        spec, own = self.plan.spec, not _spans(self.plan)
+        first = codes = scales = held = 0
         for number, piece in enumerate(self.plan.cut.pieces(self.part)):
-            count = size(piece)
+            shape = tuple(part.stop - part.start for part in piece)
+            count = math.prod(shape)
             if some and held + count > self.most:
                 yield some
                 some, held = [], 0
-            some.append(_Place(number, first, piece))
-            first, held = first + count, held + count
+            some.append(_Place(number, piece, first, codes, scales))
+            first, held, codes = first + count, held + count, codes + spec.packed_bytes(shape)
+            scales += math.prod(spec.shared_shape(shape)) if own else 0
         if some:
             yield some
 
@@ -378,38 +387,40 @@ def amax_of(reader: Reader, name: str, plan: Plan, most: int) -> Array:
     return _amax(_Source(reader, name, plan, most // plan.padding, min(most, CACHED) // plan.padding))
 
 
+@dataclass(frozen=True)
 class _Writing:
-    """The parts of one tensor, each growing from its own place in the file."""
+    """What writes the parts of one tensor, in any order."""
 
-    def __init__(self, writer: Writer, plan: Plan) -> None:
-        self.writer, self.plan = writer, plan
-        self._ends = dict.fromkeys(plan.parts, 0)
+    writer: Writer
+    plan: Plan
 
-    def put(self, q: ArrayQTensor) -> None:
-        """A piece's codes, and its scales where they are its own."""
-        self._put("codes", q.packed)
+    def put(self, q: ArrayQTensor, codes: int = 0, scales: int = 0) -> None:
+        """A piece's codes, and its scales where they are its own: after so many bytes, and so many scales."""
+        self._put("codes", codes, q.packed)
         if not _spans(self.plan):
-            self._put_shared(Shared(q.shared, q.zero_point))
+            self._put_shared(Shared(q.shared, q.zero_point), scales)
 
     def put_spanning(self, shared: Shared) -> None:
         """What the pieces share."""
-        self._put_shared(shared)
+        self._put_shared(shared, 0)
         if shared.tensor_scale is not None:
-            self._put("tensor_scale", np.uint32(bits_of(shared.tensor_scale)))
+            self._put("tensor_scale", 0, np.uint32(bits_of(shared.tensor_scale)))
 
-    def _put_shared(self, shared: Shared) -> None:
+    def _put_shared(self, shared: Shared, before: int) -> None:
         scale, zero = shared.scale, shared.zero
         if scale is not None:
-            self._put("scale", scale if self.plan.spec.blocked else self._scale_words(scale))
+            words = scale if self.plan.spec.blocked else self._scale_words(scale)
+            self._put("scale", before * words.itemsize, words)
         if zero is not None:
-            self._put("zero_point", zero.astype(np.float32) if zero.dtype.kind == "f" else zero)
+            words = zero.astype(np.float32) if zero.dtype.kind == "f" else zero
+            self._put("zero_point", before * words.itemsize, words)
 
     def _scale_words(self, scale: Array) -> Array:
         kind = self.plan.scale_type
         return cast(Array, SCALE_CODECS[kind].encode(scale) if kind in SCALE_CODECS else scale.astype(kind))
 
-    def _put(self, part: str, data: Any) -> None:
-        self._ends[part] = self.writer.put(self.plan.names[part], self._ends[part], np.asarray(data))
+    def _put(self, part: str, start: int, data: Any) -> None:
+        self.writer.put(self.plan.names[part], start, np.asarray(data))
 
 
 def store(writer: Writer, plan: Plan, q: ArrayQTensor) -> None:
