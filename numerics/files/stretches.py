@@ -40,13 +40,17 @@ class Joined:
 
     def add(self, stretch: Stretch) -> None:
         """Takes in the next one."""
-        self._open.append(stretch.before)
+        self._keep(stretch.before)
         if stretch.figures.size or stretch.after[0].size or not self._following:
             self._close()
         self._sums.take(stretch.figures)
-        self._open.append(stretch.after)
+        self._keep(stretch.after)
         if not self._following:
             self._close()
+
+    def _keep(self, pair: Pair) -> None:
+        if pair[0].size:
+            self._open.append(pair)
 
     def _close(self) -> None:
         """The chunk that has begun ends here."""
