@@ -33,6 +33,7 @@ def test_every_file_is_run():
         "qat",
         "models",
         "emulation",
+        "checkpoint",
     }  # these are commands of their own
 
 
@@ -120,3 +121,22 @@ def test_the_bench_of_products_runs(tmp_path):
     rows = json.loads(written.read_text(encoding="utf-8"))["rows"]
     assert {row["batch"] for row in rows} == {1, 16}
     assert all(row["microseconds"] > 0 and row["of read"] > 0 for row in rows)
+
+
+def test_the_bench_of_checkpoints_runs(tmp_path):
+    options = [
+        "--megabytes",
+        "1",
+        "--rounds",
+        "1",
+        "--folder",
+        str(tmp_path),
+        "--json",
+        str(tmp_path / "a.json"),
+    ]
+    command = [sys.executable, "-m", "bench.bench_checkpoint", *options]
+    found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT)
+    assert [line.split(" | ")[0] for line in found.stdout.splitlines()] == [
+        "format mxfp4", "format int4 per_group(128)", "format mx6", "format nvfp4",
+    ]  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json"}

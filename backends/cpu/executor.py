@@ -7,6 +7,7 @@ does: the same source, the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
-from numerics.backends.cpu import hadamard, kernels, threads
+from numerics.backends.cpu import hadamard, helpers, kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
@@ -375,6 +376,15 @@ class CpuExecutor(ArrayExecutor):
         ]
         threads.work(kernel, calls, (x, factors, out))
         return out
+
+    def each(self, work: Callable[[int], object], count: int) -> None:
+        """work(0) .. work(count - 1), shared out to threads, each in the caller's context."""
+        helping = min(count, threads.count()) - 1
+        if helping < 1:
+            super().each(work, count)
+            return
+        calls = [(copy_context(), place) for place in range(count)]
+        helpers.share(lambda context, place: context.run(work, place), calls, None, helping)
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, chunks shared out to threads."""

@@ -23,9 +23,10 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-Call = tuple[int, ...]
+Call = tuple[Any, ...]
 
 STACK = 8 << 20  # bytes: what a compiler may want of a thread's stack
+WAITING = 256  # jobs that helpers have not looked at: so far behind they are of no help
 
 
 def _native(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -114,8 +115,9 @@ class Helpers:
         """Tells as many as the job has gates, or as there are."""
         if self.count < len(job.gates):
             self._start(len(job.gates))
-        for gate in job.gates[: self.count]:
-            self._jobs.put((job, gate))
+        if self._jobs.qsize() < WAITING:
+            for gate in job.gates[: self.count]:
+                self._jobs.put((job, gate))
 
     def _start(self, wanted: int) -> None:
         with self._lock:
@@ -166,7 +168,7 @@ def share(function: Callable[..., object], calls: Sequence[Call], keep: object, 
             job.calls.clear()  # nobody begins another
     finally:
         close()
-    job.keep = None  # a helper may look at the job much later
+        del job.function, job.keep  # a helper may look at the job much later
     if job.raised:
         raise job.raised[0]
 

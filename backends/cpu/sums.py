@@ -15,6 +15,7 @@ from numerics.backends.host.sums import CHUNK, FIGURES, LANES
 
 WORDS = 5  # arguments: x, y, figures, chunks, elements
 TYPES = {"float32": F32, "float64": F64}
+Add = Callable[[ir.IRBuilder, "list[ir.Value]", ir.Value, ir.Value], None]
 _WIDE = vector(F64, LANES)
 _ZERO, _ONE = (ir.Constant(_WIDE, [number] * LANES) for number in (0.0, 1.0))
 
@@ -54,12 +55,15 @@ def error_sums(builder: ir.IRBuilder, words: list[ir.Value], kinds: tuple[str, s
     figures, chunks, size = words[2:]
     lanes = [cgutils.alloca_once(builder, _WIDE) for _ in range(FIGURES)]
     with cgutils.for_range(builder, chunks, intp=I64) as chunk:
-        for lane in lanes:
-            builder.store(_ZERO, lane)
         first = builder.mul(chunk.index, _i64(CHUNK))
         left = builder.sub(size, first)
         count = builder.select(builder.icmp_signed("<", left, _i64(CHUNK)), left, _i64(CHUNK))
-        _add_chunk(builder, lanes, (x, y), first, count)
+        _add_chunk(builder, lanes, (x, y), (first, count), _add_finite)
+        signal = _halved(builder, builder.load(lanes[0]), builder.fadd)
+        with builder.if_then(
+            builder.fcmp_unordered("!=", builder.fsub(signal, signal), ir.Constant(F64, 0.0))
+        ):
+            _add_chunk(builder, lanes, (x, y), (first, count), _add)
         place = builder.add(figures, builder.mul(chunk.index, _i64(8 * FIGURES)))
         for k, lane in enumerate(lanes):
             join = partial(_larger, builder) if k == FIGURES - 1 else builder.fadd
@@ -72,30 +76,38 @@ def _add_chunk(
     builder: ir.IRBuilder,
     lanes: list[ir.Value],
     pair: tuple[Source, Source],
-    first: ir.Value,
-    count: ir.Value,
+    where: tuple[ir.Value, ir.Value],
+    add: Add,
 ) -> None:
+    """A chunk from the beginning.  where: its first element, and how many it has."""
+    first, count = where
+    for lane in lanes:
+        builder.store(_ZERO, lane)
     tiles, rest = builder.udiv(count, _i64(LANES)), builder.urem(count, _i64(LANES))
     with cgutils.for_range(builder, tiles, intp=I64) as tile:
         index = builder.add(first, builder.mul(tile.index, _i64(LANES)))
-        _add(builder, lanes, *(source.load(builder, source.at(builder, index)) for source in pair))
+        add(builder, lanes, *(source.load(builder, source.at(builder, index)) for source in pair))
     with builder.if_then(builder.icmp_unsigned("!=", rest, _i64(0))):
         index = builder.add(first, builder.mul(tiles, _i64(LANES)))
-        _add(builder, lanes, *(source.short(builder, source.at(builder, index), rest) for source in pair))
+        add(builder, lanes, *(source.short(builder, source.at(builder, index), rest) for source in pair))
 
 
 def _add(builder: ir.IRBuilder, lanes: list[ir.Value], x: ir.Value, y: ir.Value) -> None:
     """Takes LANES elements in; those of x that are not finite are counted, and zeros that became zeros."""
     finite = builder.fcmp_ordered("==", builder.fsub(x, x), _ZERO)
     other = builder.select(finite, _ZERO, _ONE)
-    x, y = (builder.select(finite, value, _ZERO) for value in (x, y))
+    builder.store(builder.fadd(builder.load(lanes[2]), other), lanes[2])
+    _add_finite(builder, lanes, *(builder.select(finite, value, _ZERO) for value in (x, y)))
+
+
+def _add_finite(builder: ir.IRBuilder, lanes: list[ir.Value], x: ir.Value, y: ir.Value) -> None:
+    """The same where all of x is finite; what is not shows in the signal, which is no number then."""
     kind = ir.FunctionType(_WIDE, [_WIDE])
     fabs = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{LANES}f64")
     error = builder.call(fabs, [builder.fsub(x, y)])
-    signal, noise, others, largest = (builder.load(lane) for lane in lanes)
+    signal, noise, _, largest = (builder.load(lane) for lane in lanes)
     builder.store(builder.fadd(signal, builder.fmul(x, x)), lanes[0])
     builder.store(builder.fadd(noise, builder.fmul(error, error)), lanes[1])
-    builder.store(builder.fadd(others, other), lanes[2])
     builder.store(_larger(builder, error, largest), lanes[3])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
+T = TypeVar("T")
 _WIDE = {np.dtype(name): name for name in ("float32", "float64")}
 SMALLEST = 2.0**-149  # positive number of float32
 
@@ -67,6 +68,12 @@ class HostBackend(HostAffine, Quantizing):
         return self.executor.error_sums(
             *(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1) for array in wide)
         )
+
+    def each(self, work: Callable[[int], T], count: int) -> list[T]:
+        """[work(0), ..., work(count - 1)], side by side where the executor has threads."""
+        found: dict[int, T] = {}
+        self.executor.each(lambda place: found.__setitem__(place, work(place)), count)
+        return [found[place] for place in range(count)]
 
     def linear(
         self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix, bias: NDArray[np.float32] | None

@@ -114,6 +114,9 @@ class Executor(Protocol):
         """What backends/host/sums.py finds of one-dimensional arrays of float32 or float64."""
         ...
 
+    def each(self, work: Callable[[int], object], count: int) -> None:
+        """work(0) .. work(count - 1), in any order, side by side where the executor has threads."""
+
     def rotate(self, x: Array, rotation: Rotation) -> Array:
         """The rows of x [n, size], float32 or float64, rotated as hadamard.py says."""
         ...

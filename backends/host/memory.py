@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,59 @@ def allocate(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDA
     return _at(PAGE // 2, PAGE, shape, kind)  # other arrays of this size begin near a page's start
 
 
+# ---- memory that is taken again ------------------------------------------------------------------
+
+
+class _Lease:
+    """Memory that some arrays have; the last of them gives it back."""
+
+    def __init__(self, room: NDArray[np.uint8], size: int, free: list[NDArray[np.uint8]]) -> None:
+        self._room, self._free = room, free
+        self.__array_interface__ = {**room.__array_interface__, "shape": (size,)}
+
+    def __del__(self) -> None:
+        self._free.append(self._room)
+
+
+_FREE: ContextVar[list[NDArray[np.uint8]] | None] = ContextVar("memory to take again", default=None)
+
+
+@contextmanager
+def taken_again() -> Iterator[None]:
+    """Inside, large arrays lie where others lay that nobody has any more, on any thread of this context.
+
+    The system's own memory comes in pages that are zeroed when they are touched first, which takes longer
+    than to fill them.
+    """
+    before = _FREE.set([])
+    try:
+        yield
+    finally:
+        _FREE.reset(before)
+
+
+def room_of(size: int) -> NDArray[np.uint8]:
+    """That many bytes."""
+    free = _FREE.get() if size >= LARGE else None
+    if free is None:
+        return np.empty(size, np.uint8)
+    room = _fitting(free, size)
+    return np.asarray(_Lease(np.empty(size, np.uint8) if room is None else room, size, free))
+
+
+def _fitting(free: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8] | None:
+    """What is free and as large, or up to twice; what is not goes back to the system."""
+    with suppress(IndexError):  # other threads take, too
+        while True:
+            room = free.pop()
+            if size <= room.size <= 2 * size:
+                return room
+    return None
+
+
+# ---- where arrays begin --------------------------------------------------------------------------
+
+
 def on_a_line(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """The same on a cache line, however small: for what a kernel reads again and again.
 
@@ -61,6 +117,6 @@ def on_a_line(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> ND
 def _at(place: int, size: int, shape: int | tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
     """An array that begins at that place in a line or page of so many bytes."""
     count = (shape if isinstance(shape, int) else math.prod(shape)) * kind.itemsize
-    room = np.empty(count + size, np.uint8)
+    room = room_of(count + size)
     first = (place - room.ctypes.data) % size
     return room[first : first + count].view(kind).reshape(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,11 @@ class Composed(Executor):
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
+
+    def each(self, work: Callable[[int], object], count: int) -> None:
+        """One after another."""
+        for place in range(count):
+            work(place)
 
     def rotate(self, x: Array, rotation: Rotation) -> Array:
         """Rows rotated, by NumPy."""

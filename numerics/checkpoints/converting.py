@@ -322,10 +322,12 @@ class _Conversion:
         return self.found
 
     def _blocks(self, name: str) -> dict[str, tuple[str, tuple[int, ...], Array]]:
-        if isinstance(self.opened, OpenedGGUF) and self.opened.file.decoded(name):
-            place = self.opened.file.entries[name]
-            return {name: (place.kind, place.shape, self.opened.file.raw(name))}
+        file = self.opened.file if isinstance(self.opened, OpenedGGUF) else None
+        if file is not None and file.decoded(name):
+            return file.blocks(name)
         x = self._for_ggml(self.opened.tensor(name))
+        if file is not None and name in file.why_decoded:  # as it was: no value is looked at
+            return file.blocks(name)
         if name in self.opened.left:
             raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
         kept = self.found.quantized if isinstance(x, QTensor) else self.found.plain

@@ -81,6 +81,7 @@ class GGUFFile:
     def __init__(self, path: PathLike) -> None:
         self.path = path_of(path)
         self.entries: dict[str, Place] = {}
+        self.why_decoded: dict[str, str] = {}  # of tensors that were read: why they came as values
         self.alignment = ALIGNMENT
         try:
             with open(self.path, "rb") as file:
@@ -219,33 +220,53 @@ class GGUFFile:
     def tensor(self, name: str) -> Any:
         """A tensor: a QTensor of MXFP4, NVFP4, Q8_0 and Q4_0, an array of floats and integers.
 
-        Types that no QTensor holds are decoded to float32 by the gguf package; raises NumericsError without.
+        What no QTensor holds (`why_decoded`) is decoded to float32 by the gguf package; raises NumericsError
+        without.
         """
         place = self.entries[name]
         raw = self.raw(name)
         if place.kind in BITS:
             return _plain(self.path, raw, place)
-        if place.kind in KINDS:
-            _, values, size = TYPES[NUMBERS[place.kind]]
-            blocks = raw.reshape(*place.shape[:-1], place.shape[-1] // values * size)
-            try:
-                beside = {"tensor_scale": self._scale(name)} if place.kind == "NVFP4" else {}
-                return from_gguf(blocks, place.kind, **beside)
-            except NumericsError as wrong:
-                raise NumericsError(f"{self.path}: tensor {name!r}: {wrong}") from None
-        return _decoded(self.path, name, raw, place)
+        if place.kind not in KINDS:
+            self.why_decoded[name] = f"{place.kind} has scales that no scheme here has"
+            return _decoded(self.path, name, raw, place)
+        _, values, size = TYPES[NUMBERS[place.kind]]
+        blocks = raw.reshape(*place.shape[:-1], place.shape[-1] // values * size)
+        beside = self._scale(name)
+        try:
+            if beside is None:
+                return from_gguf(blocks, place.kind)
+            if beside.size == 1:
+                return from_gguf(blocks, place.kind, float(beside.reshape(())))
+            self.why_decoded[name] = (
+                f"it has {beside.size} tensor scales, one a matrix, and NVFP4 here has one"
+            )
+        except NumericsError as wrong:
+            self.why_decoded[name] = str(wrong)
+        found = _decoded(self.path, name, raw, place)
+        with np.errstate(all="ignore"):
+            return found if beside is None else found * beside.reshape(-1, *[1] * (found.ndim - 1))
+
+    def blocks(self, name: str) -> dict[str, tuple[str, tuple[int, ...], Array]]:
+        """A tensor as the file has it, its type, shape and bytes, and what lies beside it as its scale."""
+        names = [name, *([scale_name(name)] if self.has_scale(name) else [])]
+        return {part: (self.entries[part].kind, self.entries[part].shape, self.raw(part)) for part in names}
 
     def decoded(self, name: str) -> bool:
         """Is it of a type that only its values are read of?"""
         kind = self.entries[name].kind
         return kind not in BITS and kind not in KINDS
 
-    def _scale(self, name: str) -> float:
-        """Of NVFP4: the number in the tensor beside it, as llama.cpp names it; 1 without one."""
-        beside = self.entries.get(scale_name(name))
-        if beside is None or beside.kind != "F32" or math.prod(beside.shape) != 1:
-            return 1.0
-        return float(self.raw(scale_name(name)).view("<f4")[0])
+    def _scale(self, name: str) -> Array | None:
+        """Of NVFP4: the numbers in the tensor beside it, as llama.cpp names it, where there is one."""
+        return self.raw(scale_name(name)).view("<f4") if self.has_scale(name) else None
+
+    def has_scale(self, name: str) -> bool:
+        """Is there a tensor beside it with its tensor scale, or those of its matrices (experts)?"""
+        place, beside = self.entries[name], self.entries.get(scale_name(name))
+        if place.kind != "NVFP4" or beside is None or beside.kind != "F32":
+            return False
+        return math.prod(beside.shape) in (1, place.shape[0] if len(place.shape) > 2 else 1)
 
 
 def scale_name(name: str) -> str:

@@ -258,7 +258,7 @@ class OpenedGGUF:
     def names(self) -> list[str]:
         """Of its tensors, but those that hold the tensor scale of another."""
         entries = self.file.entries
-        beside = {scale_name(name) for name, place in entries.items() if place.kind == "NVFP4"}
+        beside = {scale_name(name) for name in entries if self.file.has_scale(name)}
         return [name for name in entries if name not in beside]
 
     @property
@@ -268,10 +268,10 @@ class OpenedGGUF:
 
     def tensor(self, name: str) -> Any:
         """As Opened says; of types that no QTensor holds the values."""
-        if self.file.decoded(name):
-            kind = self.file.entries[name].kind
-            self.left[name] = f"{kind} has scales that no scheme here has; its values came as float32"
-        return self.file.tensor(name)
+        found = self.file.tensor(name)
+        if name in self.file.why_decoded:
+            self.left[name] = f"{self.file.why_decoded[name]}; its values came as float32"
+        return found
 
 
 class OpenedPickle:

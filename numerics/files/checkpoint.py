@@ -14,6 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from numerics.backends.host.memory import taken_again
 from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
@@ -179,7 +180,8 @@ def write_quantized(
     plans = work.plans
     metadata = {**reader.metadata, **({KEY: text_of(plans, work.seed)} if plans else {})}
     report, done = FileReport(), _Progress(progress, reader.entries)
-    with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
+    made = Writer(target, _entries(reader.entries, plans), metadata)
+    with terminable(), taken_again(), made as writer:
         stream = Stream(reader, writer, most(work.max_memory), done.add, work.errors)
         for name, entry in reader.entries.items():
             if name in plans:

@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.memory import room_of
 from numerics.backends.partition import fits_array
 from numerics.backends.paths import kind_of, path_of
 from numerics.files.json_members import Members
@@ -103,6 +105,7 @@ class Reader:
         self.path, self.mapped = path_of(path), mapped
         self.metadata: dict[str, str] = {}
         self.entries: dict[str, Entry] = {}
+        self._reading = Lock()  # of the place in the file
         with self._refusals():
             # without O_NONBLOCK a pipe that nobody writes would be waited for
             self._file = open(self.path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115
@@ -194,19 +197,25 @@ class Reader:
     def read(self, name: str, start: int, stop: int) -> Array:
         """Bytes of a tensor (uint8), read now: a file that was cut meanwhile raises NumericsError."""
         begin = self._begin + self.entries[name].start
-        return np.frombuffer(self._read(begin + start, begin + stop), np.uint8)
+        found = room_of(stop - start)
+        self._fill(found.data, begin + start)
+        return found
 
     def _read(self, start: int, stop: int) -> bytearray:
-        found, done = bytearray(stop - start), 0
-        rest = memoryview(found)
-        with self._refusals():
+        found = bytearray(stop - start)
+        self._fill(memoryview(found), start)
+        return found
+
+    def _fill(self, rest: memoryview, start: int) -> None:
+        """Fills memory with what lies in the file from `start` on; one thread at a time."""
+        done = 0
+        with self._reading, self._refusals():
             self._file.seek(start)
-            while done < len(found):
+            while done < len(rest):
                 count = self._file.readinto(rest[done:])
                 if not count:
                     self._cut()
                 done += count
-        return found
 
     def check_unchanged(self, status: os.stat_result | None = None) -> None:
         """Raises NumericsError where the file was written since it was opened, or since `status`."""
@@ -308,7 +317,7 @@ class Writer:
         entries: Mapping[str, Entry],
         metadata: Mapping[str, str],
     ) -> None:
-        self._file = Replacement(target)
+        self._file, self._writing = Replacement(target), Lock()
         self.entries = placed(entries)
         self._header = header_bytes(self.entries, metadata)
         if len(self._header) - 8 > LONGEST_HEADER:
@@ -340,7 +349,8 @@ class Writer:
         return stop
 
     def _write(self, position: int, data: bytes | memoryview) -> None:
-        self._file.write(position, data)
+        with self._writing:  # one thread at a time
+            self._file.write(position, data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

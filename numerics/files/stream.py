@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numerics.backends.partition import Partition
 from numerics.files.chunks import Piece, random_bits, runs
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type
+from numerics.files.stretches import Joined, Stretch
 from numerics.formats import dispatch
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
@@ -27,9 +29,10 @@ from numerics.formats.protocol import Given, Parts
 from numerics.formats.rounding import Draw
 from numerics.observe import observer
 from numerics.tensor.parts import SCALE_CODECS, check_numbers
-from numerics.tensor.qtensor import ArrayQTensor, ErrorSums
+from numerics.tensor.qtensor import ArrayQTensor, ErrorSums, host_of
 from numerics.tensor.spec import QuantSpec
 
+T = TypeVar("T")
 Array = NDArray[Any]
 Done = Callable[[str, int], None]  # tensor, bytes of the source done since the last call
 
@@ -94,16 +97,18 @@ def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -
 # ---- floats to codes ----------------------------------------------------------------------------
 
 
+CACHED = 1 << 19  # elements of a part: whatever is done to it is done while a cache holds it
 ERRORS = {"all": 1, "sampled": 16, "none": 0}
 """Of how many pieces one is measured, by the word that asks for it; 0: of none."""
-SAMPLED = 1 << 18  # elements of a piece, where pieces are measured by sample
+SAMPLED = 1 << 18  # elements of a part, where parts are measured by sample
 
 
 @dataclass(frozen=True)
 class Stream:
     """From one file into another.
 
-    most: elements of a piece, about; done: told of what was read; errors: which pieces are measured (ERRORS).
+    most: elements at work at once, about; done: told of what was read; errors: which parts are measured
+    (ERRORS).
     """
 
     reader: Reader
@@ -112,9 +117,10 @@ class Stream:
     done: Done
     errors: str = "all"
 
-    def pieces_of(self, plan: Plan) -> int:
-        """Elements of a piece of a tensor."""
-        return (min(self.most, SAMPLED) if self.errors == "sampled" else self.most) // plan.padding
+    @property
+    def part(self) -> int:
+        """Elements of a part of a tensor, about."""
+        return min(self.most, SAMPLED if self.errors == "sampled" else CACHED)
 
 
 @dataclass(frozen=True)
@@ -134,26 +140,79 @@ NO_SCALES = Scales()
 def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scales = NO_SCALES) -> ErrorSums:
     """Quantizes a tensor piece by piece; returns how far the values moved, of those that were measured."""
     reader, done = stream.reader, stream.done
-    sums, source = ErrorSums(), _Source(reader, name, plan, stream.pieces_of(plan), scales.observer)
-    writing = _Writing(stream.writer, plan)
+    source = _Source(
+        reader, name, plan, stream.most // plan.padding, stream.part // plan.padding, scales.observer
+    )
+    every = ERRORS[stream.errors]
+    writing, sums = _Writing(stream.writer, plan), Joined(every == 1)
     tensor_scale = scales.tensor_scale
     spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
     clipped = Clipped(plan.spec.element) if plan.spec.clips else None
-    every = ERRORS[stream.errors]
-    for place, piece in enumerate(source.pieces()):
-        data = source.piece(piece)
+    for made in source.each(_Encoding(source, writing, spanning, seed, every)):
         if clipped is not None:
-            clipped.add(data)
-        draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
-        q = _quantize(source, data, piece, spanning, draw)
-        writing.put(q)
-        if every and place % every == 0:
-            sums.add(data, q.decoded())
-        done(name, data.size * reader.entries[name].itemsize)
+            clipped.count, clipped.size = clipped.count + made.clipped, clipped.size + made.size
+        if made.errors is not None:
+            sums.add(made.errors)
+        done(name, made.size * reader.entries[name].itemsize)
     writing.put_spanning(spanning)
     if clipped is not None:
         clipped.say(f"tensor {name!r}: ")
-    return sums
+    return sums.end()
+
+
+class _Place(NamedTuple):
+    """A part of a tensor: which, what of each axis it has, and how much of the tensor is stored before it.
+
+    first: elements before it; codes: bytes of their codes; scales: how many of their own they have.
+    """
+
+    number: int
+    piece: Piece
+    first: int
+    codes: int
+    scales: int
+
+
+class _Made(NamedTuple):
+    """A part, quantized and written: its elements, what an unsigned format loses, how far they moved."""
+
+    size: int
+    clipped: int
+    errors: Stretch | None
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What writes a part's codes, on any thread.  every: of how many parts one is measured; 0: none is."""
+
+    source: _Source
+    writing: _Writing
+    spanning: Shared
+    seed: int | None
+    every: int
+
+    def __call__(self, place: _Place) -> _Made:
+        source, spec = self.source, self.source.plan.spec
+        data = source.piece(place.piece)
+        clipped = Clipped(spec.element) if spec.clips else None
+        if clipped is not None:
+            clipped.add(data)
+        seed = self.seed
+        draw = Draw(bits=None if seed is None else random_bits(seed, source.plan.shape, place.piece))
+        q = _quantize(source, data, place.piece, self.spanning, draw)
+        self.writing.put(q, place.codes, place.scales)
+        measured = self.every and place.number % self.every == 0
+        errors = self._errors(place, data, q) if measured else None
+        return _Made(data.size, clipped.count if clipped else 0, errors)
+
+    def _errors(self, place: _Place, data: Array, q: ArrayQTensor) -> Stretch:
+        """In the order in which elements are stored, in which all parts follow each other."""
+        x, y = (array.transpose(self.source.plan.cut.order).reshape(-1) for array in (data, q.decoded()))
+        return Stretch.of(x, y, place.first if self.every == 1 else 0)
+
+
+def _at(work: Callable[[_Place], T], places: list[_Place], number: int) -> T:
+    return work(places[number])
 
 
 @dataclass(frozen=True)
@@ -163,11 +222,35 @@ class _Source:
     reader: Reader
     name: str
     plan: Plan
-    most: int
+    most: int  # elements at work at once
+    part: int
     observer: str | None = None
 
-    def pieces(self) -> Any:
+    def pieces(self) -> Iterator[Piece]:
         return self.plan.cut.pieces(self.most)
+
+    def each(self, work: Callable[[_Place], T]) -> Iterator[T]:
+        """What comes of each part, in order; side by side as many as there is memory for."""
+        host = host_of(np.empty(0, wide_type(self.plan.original)))
+        for some in self._together():
+            yield from host.each(partial(_at, work, some), len(some))
+
+    def _together(self) -> Iterator[list[_Place]]:
+        """Parts of at most so many elements that are at work at once."""
+        some: list[_Place] = []
+        spec, own = self.plan.spec, not _spans(self.plan)
+        first = codes = scales = held = 0
+        for number, piece in enumerate(self.plan.cut.pieces(self.part)):
+            shape = tuple(part.stop - part.start for part in piece)
+            count = math.prod(shape)
+            if some and held + count > self.most:
+                yield some
+                some, held = [], 0
+            some.append(_Place(number, piece, first, codes, scales))
+            first, held, codes = first + count, held + count, codes + spec.packed_bytes(shape)
+            scales += math.prod(spec.shared_shape(shape)) if own else 0
+        if some:
+            yield some
 
     def piece(self, piece: Piece) -> Array:
         """float32, or float64 where the tensor is."""
@@ -251,6 +334,26 @@ def _within(pieces: Iterable[Piece], axis: int | None, channels: slice) -> Itera
             yield (*piece[:axis], slice(start, stop), *piece[axis + 1 :])
 
 
+@dataclass(frozen=True)
+class _Extremes:
+    """What finds the least and largest values of a part, on any thread, and where among the scales they go.
+
+    whole: those of the part as a whole.
+    """
+
+    source: _Source
+    whole: bool = False
+
+    def __call__(self, place: _Place) -> tuple[Piece, tuple[Array, Array]]:
+        plan, data = self.source.plan, self.source.piece(place.piece)
+        partition = (
+            Partition(data.shape) if self.whole else plan.spec.scheme_of_elements.partition(data.shape)
+        )
+        with ieee_arithmetic():
+            found = dispatch.owner(data).extremes(data, partition)
+        return () if self.whole else _shared_index(plan, place.piece), found
+
+
 def _found(source: _Source) -> Shared:
     plan, scheme = source.plan, source.plan.spec.scheme_of_elements
     if not plan.spec.scaled:  # nothing is looked for
@@ -259,9 +362,7 @@ def _found(source: _Source) -> Shared:
     high, backend = np.zeros_like(low), dispatch.owner(low)
     options = plan.spec.affine_options(plan.original)
     with ieee_arithmetic():
-        for piece in source.pieces():
-            data, index = source.piece(piece), _shared_index(plan, piece)
-            least, largest = backend.extremes(data, scheme.partition(data.shape))
+        for index, (least, largest) in source.each(_Extremes(source)):
             low[index], high[index] = np.minimum(low[index], least), np.maximum(high[index], largest)
         affine = backend.find_affine(low, high, plan.spec.element, options)
     return Shared(affine.scale, affine.zero)
@@ -275,52 +376,51 @@ def _tensor_scale(source: _Source, spec: QuantSpec) -> Shared:
 
 def _amax(source: _Source) -> Array:
     amax = np.zeros(1, wide_type(source.plan.original))
-    backend = dispatch.owner(amax)
     with ieee_arithmetic():
-        for piece in source.pieces():
-            data = source.piece(piece)
-            low, high = backend.extremes(data, Partition(data.shape))
+        for _, (low, high) in source.each(_Extremes(source, whole=True)):
             amax = np.maximum(amax, np.maximum(-low, high))
     return amax
 
 
 def amax_of(reader: Reader, name: str, plan: Plan, most: int) -> Array:
     """Returns the largest finite magnitude of a tensor, [1], read piece by piece."""
-    return _amax(_Source(reader, name, plan, most // plan.padding))
+    return _amax(_Source(reader, name, plan, most // plan.padding, min(most, CACHED) // plan.padding))
 
 
+@dataclass(frozen=True)
 class _Writing:
-    """The parts of one tensor, each growing from its own place in the file."""
+    """What writes the parts of one tensor, in any order."""
 
-    def __init__(self, writer: Writer, plan: Plan) -> None:
-        self.writer, self.plan = writer, plan
-        self._ends = dict.fromkeys(plan.parts, 0)
+    writer: Writer
+    plan: Plan
 
-    def put(self, q: ArrayQTensor) -> None:
-        """A piece's codes, and its scales where they are its own."""
-        self._put("codes", q.packed)
+    def put(self, q: ArrayQTensor, codes: int = 0, scales: int = 0) -> None:
+        """A piece's codes, and its scales where they are its own: after so many bytes, and so many scales."""
+        self._put("codes", codes, q.packed)
         if not _spans(self.plan):
-            self._put_shared(Shared(q.shared, q.zero_point))
+            self._put_shared(Shared(q.shared, q.zero_point), scales)
 
     def put_spanning(self, shared: Shared) -> None:
         """What the pieces share."""
-        self._put_shared(shared)
+        self._put_shared(shared, 0)
         if shared.tensor_scale is not None:
-            self._put("tensor_scale", np.uint32(bits_of(shared.tensor_scale)))
+            self._put("tensor_scale", 0, np.uint32(bits_of(shared.tensor_scale)))
 
-    def _put_shared(self, shared: Shared) -> None:
+    def _put_shared(self, shared: Shared, before: int) -> None:
         scale, zero = shared.scale, shared.zero
         if scale is not None:
-            self._put("scale", scale if self.plan.spec.blocked else self._scale_words(scale))
+            words = scale if self.plan.spec.blocked else self._scale_words(scale)
+            self._put("scale", before * words.itemsize, words)
         if zero is not None:
-            self._put("zero_point", zero.astype(np.float32) if zero.dtype.kind == "f" else zero)
+            words = zero.astype(np.float32) if zero.dtype.kind == "f" else zero
+            self._put("zero_point", before * words.itemsize, words)
 
     def _scale_words(self, scale: Array) -> Array:
         kind = self.plan.scale_type
         return cast(Array, SCALE_CODECS[kind].encode(scale) if kind in SCALE_CODECS else scale.astype(kind))
 
-    def _put(self, part: str, data: Any) -> None:
-        self._ends[part] = self.writer.put(self.plan.names[part], self._ends[part], np.asarray(data))
+    def _put(self, part: str, start: int, data: Any) -> None:
+        self.writer.put(self.plan.names[part], start, np.asarray(data))
 
 
 def store(writer: Writer, plan: Plan, q: ArrayQTensor) -> None:

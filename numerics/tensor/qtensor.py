@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any, cast
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -468,6 +469,25 @@ class Error:
     non_finite: int = 0
 
 
+class Figures(NamedTuple):
+    """What ErrorSums takes of a part: its chunks' sums (backends/host/sums.py), elements, those lost.
+
+    chunks: of each figure, those of all chunks.
+    """
+
+    chunks: list[list[float]]
+    size: int
+    lost: int
+
+    @classmethod
+    def of(cls, x: Array, y: Array) -> Figures:
+        """Returns those of x as it was and y as it became."""
+        chunks = host_of(x).error_sums(x, y)
+        whole = bool(np.isfinite(chunks[:, 1]).all())
+        lost = 0 if whole else int(np.count_nonzero(np.isfinite(x) & ~np.isfinite(y)))
+        return cls(chunks.T.tolist(), x.size, lost)
+
+
 @dataclass
 class ErrorSums:
     """Power of a signal and of its error, summed as parts of it come; addable.
@@ -485,17 +505,19 @@ class ErrorSums:
 
     def add(self, x: Array, y: Array) -> None:
         """Takes in a part: x as it was and y as it became; of x, what is not finite is only counted."""
-        self.count += x.size
-        before = self.noise
-        for signal, noise, others, largest in _host(x).error_sums(x, y).tolist():
-            self.signal += signal
-            self.noise += noise
-            self.non_finite += int(others)
-            self.max_error = max(self.max_error, largest)
+        self.take(Figures.of(x, y))
+
+    def take(self, part: Figures) -> None:
+        """The same of a part whose chunks are summed already."""
+        self.count += part.size
+        self.lost += part.lost
+        signals, noises, others, errors = part.chunks
+        self.signal = reduce(add, signals, self.signal)
+        self.noise = reduce(add, noises, self.noise)
+        self.non_finite += int(sum(others))
+        self.max_error = max(self.max_error, *errors, 0.0)
         if math.isnan(self.noise):
             self.max_error = math.nan
-        if not math.isfinite(self.noise - before):
-            self.lost += int(np.count_nonzero(np.isfinite(x) & ~np.isfinite(y)))
 
     def merge(self, other: ErrorSums) -> None:
         """Takes in the sums of another signal."""
@@ -524,8 +546,8 @@ class ErrorSums:
         return 10 * math.log10(ratio)
 
 
-def _host(x: Array) -> HostBackend:
-    """The backend that sums over x: the chosen one where it is the host's, else the fastest that is there."""
+def host_of(x: Array) -> HostBackend:
+    """Returns the backend that sums over x: the chosen one where it is the host's, else the fastest here."""
     finders: tuple[Callable[[], object], ...] = (lambda: dispatch.owner(x), lambda: dispatch.get("cpu"))
     for find in finders:
         with suppress(NumericsError):

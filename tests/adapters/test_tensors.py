@@ -341,3 +341,36 @@ def test_pickles_of_torchaos_tensors_ended_in_an_error_of_torchs(in_files, tmp_p
     x = next(iter(torchao_tensors(numbers())))
     torch.save({"l.weight": x}, tmp_path / "a.pt")
     assert same_tensor(load(tmp_path / "a.pt", library="torch")["l.weight"], from_host(x))
+
+
+def test_every_byte_under_every_scale_byte_of_modelopts_files_is_what_modelopt_reads(tmp_path):
+    """NVFP4, whose two scales are multiplied first, and FP8 with one; ModelOpt has no -0 in NVFP4."""
+    pytest.importorskip("modelopt")
+    from modelopt.torch.quantization.qtensor.fp8_tensor import FP8QTensor
+    from modelopt.torch.quantization.qtensor.nvfp4_tensor import NVFP4QTensor
+    from safetensors.torch import save_file
+
+    from numerics.checkpoints.loading import load
+
+    each = torch.arange(256, dtype=torch.uint8)
+    codes, scale = each.reshape(32, 8).repeat(256, 1), each.repeat_interleave(32).reshape(-1, 1)
+    for second in (0.0037, 3e-38, 1.0):
+        beside = {"scale": scale.view(torch.float8_e4m3fn), "double_scale": torch.tensor(second)}
+        fp8 = each.reshape(16, 16).view(torch.float8_e4m3fn)
+        tensors = {"a.weight": codes, "a.weight_scale": beside["scale"], "b.weight": fp8}
+        scales = {"a.weight_scale_2": beside["double_scale"], "b.weight_scale": torch.tensor(second)}
+        save_file(tensors | scales, tmp_path / "a.safetensors")
+        came = load(tmp_path / "a.safetensors", library="torch")
+        due = {
+            "a": NVFP4QTensor(torch.Size((8192, 16)), torch.float32, codes).dequantize(
+                dtype=torch.float32, block_sizes={-1: 16}, **beside
+            ),
+            "b": FP8QTensor(fp8.shape, torch.float32, fp8).dequantize(
+                dtype=torch.float32, scale=torch.tensor(second)
+            ),
+        }
+        for name, values in due.items():
+            found = came[f"{name}.weight"].dequantize(torch.float32)
+            lost = values.isnan()
+            assert bool((found.isnan() == lost).all())
+            assert same_bits(found.where(~lost, 0) + 0.0, values.where(~lost, 0) + 0.0)

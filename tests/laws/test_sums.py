@@ -171,3 +171,10 @@ def test_finite_values_that_became_nan_or_inf_are_counted(executor):
     other.add(x, np.array([np.nan, 1.0, 2.0, 3.5], np.float32))
     found.merge(other)
     assert found.lost == 4
+
+
+def test_squares_beyond_float64_do_not_make_their_values_infinite():
+    x = np.array([1e200, -3.0, np.nan, 2.0] * 9)
+    y = x * 0.5
+    assert EXECUTOR.error_sums(x, y).tobytes() == sums.error_sums(x, y).tobytes()
+    assert EXECUTOR.error_sums(x, y)[0, 2:].tolist() == [9, 0.5e200]

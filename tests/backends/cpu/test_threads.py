@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.backends.cpu import helpers, threads
+from numerics.backends.cpu import BACKEND, helpers, threads
+from numerics.formats import dispatch
+from numerics.formats.errors import NumericsError
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.marks import either_sign
 
@@ -204,3 +208,55 @@ def test_a_call_took_the_tensors_scale_of_another_thread():
     with ThreadPoolExecutor(len(scales)) as pool:
         assert all(pool.map(again, range(len(scales))))
     assert len({values.tobytes() for values in due}) == len(scales)
+
+
+def test_work_is_shared_in_order_in_the_context_of_the_caller_and_its_errors_come_out(monkeypatch):
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", "3")
+    with nx.use("array"):
+        chosen = dispatch.owner(np.ones(1, np.float32))
+        found = BACKEND.each(lambda place: (place, dispatch.owner(np.ones(1, np.float32))), 50)
+    assert chosen is not BACKEND
+    assert found == [(place, chosen) for place in range(50)]
+
+    def refused(place):
+        if place == 7:
+            raise NumericsError("place 7")
+
+    with pytest.raises(NumericsError, match="place 7"):
+        BACKEND.each(refused, 50)
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Helpers of which the only one is busy: it looks at no job until the test has ended."""
+    monkeypatch.setattr(helpers, "_pool", helpers.Helpers())
+    busy, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait():
+        if threading.current_thread() is not owner:
+            busy.set()
+            go.wait(60)
+
+    def own():
+        helpers.share(lambda: (wait(), busy.wait(60)), [(), ()], None, 1)
+        ended.set()
+
+    owner = threading.Thread(target=own, daemon=True)
+    owner.start()
+    assert busy.wait(60)
+    yield helpers._pool
+    go.set()
+    assert ended.wait(60)
+
+
+def test_jobs_that_are_done_keep_nothing_while_they_wait_for_a_helper_that_is_late(late):
+    class Large:
+        pass
+
+    large = Large()
+    seen = weakref.ref(large)
+    for _ in range(10 * helpers.WAITING):
+        helpers.share(lambda large=large: None, [()], large, 1)
+    del large
+    assert seen() is None
+    assert late._jobs.qsize() <= helpers.WAITING

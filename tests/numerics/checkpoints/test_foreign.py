@@ -382,3 +382,191 @@ def test_one_weight_whose_scales_do_not_fit_failed_all_others(tmp_path, name):
         found = load(path)
     assert not isinstance(found["l.weight"], nx.QTensor)
     assert floats(found["b"]).tolist() == [1, 1, 1]
+
+
+# ---- every code under every scale ---------------------------------------------------------------------
+
+BYTES = np.arange(256, dtype=np.uint8)
+
+
+def same(came, due, nan=None):
+    """Are values the same bits, and NaN where both are and where nan says so?"""
+    came, due = np.ascontiguousarray(came), np.ascontiguousarray(due)
+    odd = np.zeros(came.shape, bool) if nan is None else np.broadcast_to(nan, came.shape)
+    assert np.isnan(floats(came)[odd]).all()
+    either = odd | (np.isnan(floats(came)) & np.isnan(floats(due)))
+    word = f"u{came.itemsize}"
+    assert_same_bits(np.where(either, 0, came.view(word)), np.where(either, 0, due.view(word)))
+
+
+def of_torch(x):
+    """A tensor of torch's as an array, of two bytes a number."""
+    kind = {torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16}[x.dtype]
+    return x.contiguous().view(torch.int16).numpy().view(kind)
+
+
+def undone(form, state, **facts):
+    """The weight as compressed-tensors itself decompresses it."""
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    scheme = quantization.QuantizationScheme(
+        targets=["Linear"], weights=quantization.QuantizationArgs(**facts)
+    )
+    tensors = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in state.items()}
+    return of_torch(compressors.BaseCompressor.load_from_registry(form).decompress(tensors, scheme)["weight"])
+
+
+def finite_scales(kind, above=False):
+    """All finite numbers of a type of two bytes, or those above zero."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(kind)
+    return every[np.isfinite(floats(every)) & ((floats(every) > 0) | (not above))]
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_every_code_zero_point_and_scale_of_words_is_what_compressed_tensors_reads(
+    tmp_path, kind, bits, symmetric
+):
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    low, count = -(1 << (bits - 1)), 1 << bits
+    scale, group = finite_scales(kind, above=not symmetric), max(count, 32)
+    scale = np.resize(scale, (-(-scale.size // 32) * 32, 1))
+    each = np.arange(low, low + count, dtype=np.int8)
+    codes = np.tile(np.resize(each, group), (scale.size, 1))
+    state = {"weight_packed": helpers.pack_to_int32(torch.from_numpy(codes), bits).numpy(),
+             "weight_shape": np.int64(codes.shape)}  # fmt: skip
+    if not symmetric:
+        zero = torch.from_numpy(np.resize(each, scale.shape))
+        state["weight_zero_point"] = helpers.pack_to_int32(zero, bits, packed_dim=0).contiguous().numpy()
+    wide = torch.from_numpy(scale.view(np.int16)).view(getattr(torch, np.dtype(kind).name))
+    due = undone("pack-quantized", {**state, "weight_scale": wide}, num_bits=bits, type="int",
+                 symmetric=symmetric, strategy="group", group_size=group)  # fmt: skip
+    parts = {f"l.{name}": x for name, x in state.items()} | {"l.weight_scale": scale}
+    path = written(tmp_path / "a.safetensors", parts, {"num_bits": bits, "group_size": group})
+    same(load(path)["l.weight"].dequantize(), due)
+
+
+BLOCKS_OF_BYTES = {  # of a row; what the library calls the format, and of how many columns a scale is
+    "mxfp4": (16, "mxfp4-pack-quantized", 32, "weight_packed"),
+    "nvfp4": (8, "nvfp4-pack-quantized", 16, "weight_packed"),
+    "mxfp8_e4m3": (32, "mxfp8-quantized", 32, "weight"),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS_OF_BYTES)
+def test_every_byte_under_every_scale_byte_is_what_compressed_tensors_reads(tmp_path, name):
+    """E8M0's 255 is NaN by the standard; the library reads 2 to the power of 128."""
+    size, form, columns, part = BLOCKS_OF_BYTES[name]
+    rows = 256 // size
+    codes = np.tile(BYTES.reshape(rows, size), (256, 1))
+    scale = np.repeat(BYTES, rows).reshape(-1, 1)
+    fp8 = torch.float8_e4m3fn
+    kinds = {part: fp8 if name == "mxfp8_e4m3" else torch.uint8,
+             "weight_scale": fp8 if name == "nvfp4" else torch.uint8}  # fmt: skip
+    state = {part: torch.from_numpy(codes).view(kinds[part]),
+             "weight_scale": torch.from_numpy(scale).view(kinds["weight_scale"])}  # fmt: skip
+    tensors = {f"l.{part}": ("F8_E4M3", codes.shape, codes) if part == "weight" else codes,
+               "l.weight_scale": ("F8_E4M3", scale.shape, scale) if name == "nvfp4" else scale}  # fmt: skip
+    if name == "nvfp4":
+        tensors["l.weight_global_scale"] = state["weight_global_scale"] = np.float32([0.25])
+    due = undone(form, state, num_bits=8 if name == "mxfp8_e4m3" else 4, type="float", symmetric=True,
+                 strategy="tensor_group" if name == "nvfp4" else "group", group_size=columns)  # fmt: skip
+    q = load(written(tmp_path / "a.safetensors", tensors))["l.weight"]
+    assert (q.packed.tobytes(), q.scale.tobytes()) == (codes.tobytes(), scale.tobytes())
+    same(q.dequantize(), due, nan=None if name == "nvfp4" else scale == 255)
+
+
+def test_every_byte_under_every_scale_byte_of_gpt_oss_is_what_transformers_reads(tmp_path):
+    """E8M0's 255 is NaN by the standard; transformers reads 2 to the power of 128."""
+    mxfp4 = pytest.importorskip("transformers.integrations.mxfp4")
+    blocks = np.broadcast_to(BYTES.reshape(16, 16), (1, 256, 16, 16)).copy()
+    scales = np.broadcast_to(BYTES[:, None], (1, 256, 16)).copy()
+    path = written(tmp_path / "a.safetensors", {"mlp.up_proj_blocks": blocks, "mlp.up_proj_scales": scales})
+    due = mxfp4._convert_moe_packed_tensors(torch.from_numpy(blocks), torch.from_numpy(scales))
+    same(
+        load(path)["mlp.up_proj"].dequantize(), of_torch(due).transpose(0, 2, 1), nan=(BYTES == 255)[:, None]
+    )
+
+
+@pytest.mark.parametrize("name", ["l.weight_scale_inv", "l.weight_scale"])
+def test_every_byte_of_fp8_under_scales_of_every_exponent_in_tiles(tmp_path, name):
+    """Against torch's float32; scales are float32 numbers of every exponent, and of random fractions."""
+    exponents = np.arange(1, 255, dtype=np.uint32) << 23
+    scale = (exponents | RNG.integers(0, 1 << 23, 254).astype(np.uint32)).view(np.float32).reshape(1, 254)
+    codes = np.tile(np.resize(BYTES, (128, 128)), (1, 254))
+    tensors = {"l.weight": ("F8_E4M3", codes.shape, codes), name: scale}
+    q = load(written(tmp_path / "a.safetensors", tensors, {"weight_block_size": [128, 128]}))["l.weight"]
+    wide = torch.from_numpy(codes).view(torch.float8_e4m3fn).float()
+    due = (wide * torch.from_numpy(scale).repeat_interleave(128, dim=1)).numpy()
+    assert (q.codes.tobytes(), q.scale.tobytes()) == (codes.tobytes(), scale.tobytes())
+    same(q.dequantize("float32"), due)
+
+
+@pytest.mark.parametrize("name", ["l.weight_scale", "l.weight_scale_2"])
+def test_every_byte_under_every_scale_byte_of_nvfp4_of_modelopt(tmp_path, name):
+    """Value, block scale and tensor scale are multiplied; by float64, in which nothing is rounded."""
+    codes = np.tile(BYTES.reshape(32, 8), (256, 1))
+    scale, second = np.repeat(BYTES, 32).reshape(-1, 1), np.float32(2.0**-9 * 1.5)
+    tensors = {"l.weight": codes, "l.weight_scale": ("F8_E4M3", scale.shape, scale),
+               "l.weight_scale_2": second.reshape(() if name == "l.weight_scale" else (1,))}  # fmt: skip
+    q = load(written(tmp_path / "a.safetensors", tensors))["l.weight"]
+    small = np.float64([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    wide = np.stack([small[codes & 15], small[codes >> 4]], axis=-1).reshape(-1, 16)
+    due = wide * scale.view(ml_dtypes.float8_e4m3fn).astype(np.float64) * np.float64(second)
+    assert (due[np.isfinite(due)].astype(np.float32) == due[np.isfinite(due)]).all()
+    same(q.dequantize("float32"), due.astype(np.float32))
+    assert np.isnan(due).any(axis=1).sum() == 2 * 32
+
+
+@pytest.mark.parametrize("kind", ["F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2"])
+def test_every_code_under_every_scale_byte_of_safetensors_own_types(tmp_path, kind):
+    """Against ml_dtypes and powers of two in float64."""
+    spelled = {"F4": "float4_e2m1fn", "F6_E2M3": "float6_e2m3fn", "F6_E3M2": "float6_e3m2fn",
+               "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}[kind]  # fmt: skip
+    bits = int(kind[1])
+    codes = np.tile(np.resize(np.arange(1 << bits, dtype=np.uint8), max(1 << bits, 32)), (256, 1))
+    scale = np.repeat(BYTES[:, None], codes.shape[1] // 32, axis=1)
+    packed = np.packbits((codes.reshape(-1, 1) >> np.arange(bits)) & 1, bitorder="little")
+    tensors = {"l.weight": (kind, codes.shape, packed), "l.weight_scale": ("F8_E8M0", scale.shape, scale)}
+    q = load(written(tmp_path / "a.safetensors", tensors))["l.weight"]
+    powers = np.repeat(np.exp2(scale.astype(np.float64) - 127), 32, axis=1)
+    with np.errstate(over="ignore"):
+        due = (codes.view(getattr(ml_dtypes, spelled)).astype(np.float64) * powers).astype(np.float32)
+    due[255] = np.nan
+    assert (q.packed.tobytes(), q.scale.tobytes()) == (packed.tobytes(), scale.tobytes())
+    same(q.dequantize("float32"), due)
+
+
+@pytest.mark.parametrize("form", ["awq", "gptq 4", "gptq 8", "gptq_v2 4", "gptq_v2 8"])
+def test_every_code_under_every_zero_point_and_scale_of_awq_and_gptq(tmp_path, form):
+    """(code - zero) * scale in float64, in which nothing is rounded; words are made here, bit by bit."""
+    version, _, bits = form.partition(" ")
+    bits = int(bits or 4)
+    count, per = 1 << bits, 32 // bits
+    scale = finite_scales(np.float16, above=True)
+    scale = np.resize(scale, (2, -(-scale.size // 64) * 32))
+    inputs, outputs = 2 * max(count, 32), scale.shape[1]
+    codes = np.broadcast_to(np.resize(np.arange(count), inputs)[:, None], (inputs, outputs))
+    least = version == "gptq"
+    zero = np.resize(np.arange(least, count), scale.shape)
+    order = [0, 2, 4, 6, 1, 3, 5, 7] if version == "awq" else list(range(per))
+    stored = zero - least
+
+    def across(x):
+        """Words along the last axis; order: which element each place of a word holds, lowest bits first."""
+        parts = x.reshape(len(x), -1, per)[..., order].astype(np.uint64)
+        shifts = np.arange(per, dtype=np.uint64) * np.uint64(bits)
+        return (parts << shifts).sum(axis=-1).astype(np.uint32).view(np.int32)
+
+    words = across(codes) if version == "awq" else across(np.ascontiguousarray(codes.T)).T
+    tensors = {"l.qweight": np.ascontiguousarray(words), "l.qzeros": across(stored), "l.scales": scale}
+    config = {"bits": bits, "group_size": inputs // 2}
+    if version != "awq":
+        config["checkpoint_format"] = version
+    q = load(written(tmp_path / "a.safetensors", tensors, config))["l.weight"]
+    moved = codes - np.repeat(zero, inputs // 2, axis=0)
+    due = (moved * np.repeat(scale.astype(np.float64), inputs // 2, axis=0)).T
+    came = q.dequantize("float32")
+    assert_same_bits(came + np.float32(0), np.ascontiguousarray(due).astype(np.float32) + np.float32(0))
+    assert_same_bits(q.scale, np.ascontiguousarray(scale.T).astype(q.scale.dtype))

@@ -19,19 +19,8 @@ from tests.helpers.bits import assert_same_bits
 
 RNG = np.random.default_rng(3)
 DECODED = [
-    "Q4_1",
-    "Q5_0",
-    "Q5_1",
-    "Q4_K",
-    "Q6_K",
-    "Q2_K",
-    "Q3_K",
-    "Q5_K",
-    "IQ4_NL",
-    "IQ4_XS",
-    "TQ1_0",
-    "TQ2_0",
-]
+    "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q6_K", "Q2_K", "Q3_K", "Q5_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -86,6 +75,94 @@ def test_a_file_is_read_as_the_package_reads_it(file):
         assert isinstance(came, nx.QTensor) == (tensor.name not in DECODED)
         ours = came.dequantize() if isinstance(came, nx.QTensor) else came
         assert_same_bits(ours + np.float32(0), due + np.float32(0))  # ggml reads MXFP4's -0 as 0
+
+
+def file_of(path, kind, blocks, **others):
+    """A file that the package wrote: one tensor `w.weight`, [rows, bytes], and float32 beside it."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_tensor("w.weight", blocks, raw_dtype=gguf.GGMLQuantizationType[kind])
+    for name, x in others.items():
+        writer.add_tensor(f"w.{name}", np.float32(x))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+HALVES = {  # where in a block ggml has scales in float16
+    "Q4_0": [0], "Q8_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q2_K": [80, 82], "Q3_K": [108],
+    "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0], "TQ1_0": [52], "TQ2_0": [64],
+}  # fmt: skip
+
+
+def every_scale(kind):
+    """Random bytes under all 65,536 scales; of MXFP4 and NVFP4 every byte under every scale byte."""
+    _, _, size = TYPES[NUMBERS[kind]]
+    if kind in ("MXFP4", "NVFP4"):
+        scale = 1 if kind == "MXFP4" else 4
+        scales = np.repeat(np.arange(256, dtype=np.uint8), 256 // (size - scale))
+        codes = np.tile(np.arange(256, dtype=np.uint8).reshape(-1, size - scale), (256, 1))
+        return np.concatenate((np.repeat(scales[:, None], scale, axis=1), codes), axis=1)
+    blocks = RNG.integers(0, 256, (1 << 16 if kind in HALVES else 1 << 12, size)).astype(np.uint8)
+    for at in HALVES.get(kind, []):
+        blocks[:, at : at + 2] = np.arange(1 << 16, dtype="<u2").view(np.uint8).reshape(-1, 2)
+    return blocks
+
+
+@pytest.mark.filterwarnings("ignore:.*came as no QTensor")
+@pytest.mark.parametrize("kind", sorted(name for name, values, _ in TYPES.values() if values > 1))
+def test_every_scale_of_every_type_is_what_the_package_reads(kind, tmp_path):
+    blocks = every_scale(kind)
+    if kind == "MXFP4":  # those of no QTensor are another test's
+        blocks = blocks[blocks[:, 0] != 255]
+    if kind == "NVFP4":
+        blocks = blocks[blocks[:, 0] < 127]
+    came = load(file_of(tmp_path / "a.gguf", kind, blocks))["w.weight"]
+    with np.errstate(all="ignore"):
+        due = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[kind])
+    assert isinstance(came, nx.QTensor) == (kind in ("Q4_0", "Q8_0", "MXFP4", "NVFP4"))
+    came = (came.dequantize() if isinstance(came, nx.QTensor) else came) + np.float32(0)
+    lost = np.isnan(due)
+    assert_same_bits(np.where(lost, 0, came), np.where(lost, 0, due + np.float32(0)))
+    assert np.isnan(came[lost]).all()
+
+
+UNFIT = {
+    "a scale of NaN": ("MXFP4", 255, None, "64 values would change: blocks of NaN"),
+    "a scale below zero": ("NVFP4", 200, None, "scales are NaN or below zero"),
+    "NaN for a tensor scale": ("NVFP4", 56, [np.nan], "tensor_scale=nan is not a positive"),
+    "a tensor scale of zero": ("NVFP4", 56, [0.0], "tensor_scale=0 is not a positive"),
+    "one a matrix": ("NVFP4", 56, [2.0, 3.0], "it has 2 tensor scales, one a matrix"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_one_tensor_of_scales_that_no_qtensor_has_failed_the_whole_file(name, tmp_path):
+    """Its values come as the package decodes them, and a GGUF file takes its bytes as they are."""
+    kind, byte, scale, why = UNFIT[name]
+    blocks = every_scale(kind)[:16].copy()
+    blocks[3:5, 0] = byte
+    if scale is not None and len(scale) > 1:
+        blocks = blocks.reshape(2, 8, -1)
+    path = file_of(tmp_path / "a.gguf", kind, blocks, **({} if scale is None else {"scale": scale}), bias=[1])
+    with pytest.warns(nx.NumericsWarning, match=why):
+        found = load(path)
+    with np.errstate(all="ignore"):
+        due = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[kind])
+        due = due * np.float32(1 if scale is None else scale).reshape(-1, *[1] * (blocks.ndim - 1))
+    assert found.keys() == {"w.weight", "w.bias"}
+    lost = np.isnan(due)
+    assert_same_bits(np.where(lost, 0, found["w.weight"]), np.where(lost, 0, due))
+    convert(str(path), str(tmp_path / "b.gguf"), "gguf")
+    before, after = (GGUFFile(file) for file in (path, tmp_path / "b.gguf"))
+    assert before.entries.keys() == after.entries.keys()
+    assert all(before.raw(part).tobytes() == after.raw(part).tobytes() for part in before.entries)
+
+
+def test_a_scale_that_is_none_of_a_tensor_was_lost(tmp_path):
+    found = load(file_of(tmp_path / "a.gguf", "NVFP4", every_scale("NVFP4")[:8], scale=[1.0, 2.0, 3.0]))
+    assert found.keys() == {"w.weight", "w.scale"}
 
 
 def test_the_way_that_an_error_names_leads_to_the_values(file, tmp_path):

@@ -220,3 +220,22 @@ def test_small_floats_that_stay_codes_could_not_come_as_tensors(tmp_path):
     for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "BF16"):
         assert came[name].view(torch.uint8).numpy().tobytes() == every.tobytes(), name
     assert came["F4"].tolist()[:4] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT4",
+                                  "UINT4", "INT2", "UINT2", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ",
+                                  "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0", "FLOAT4E2M1", "FLOAT6E2M3",
+                                  "FLOAT6E3M2"])  # fmt: skip
+def test_every_byte_of_every_type_of_onnx_is_what_onnx_reads(tmp_path, kind):
+    onnx = pytest.importorskip("onnx")
+    number = getattr(onnx.TensorProto, kind, None)
+    if number is None:
+        pytest.skip(f"this onnx has no {kind}")
+    wide = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)).itemsize
+    raw = np.arange(256, dtype=np.uint8).repeat(wide) & (1 if kind == "BOOL" else 255)
+    packed = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}.get(kind, 1)
+    tensor = onnx.TensorProto(name="w", data_type=number, dims=[2, 128 * packed], raw_data=raw.tobytes())
+    path = tmp_path / "a.onnx"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor])), path)
+    came, due = load(path)["w"], onnx.numpy_helper.to_array(tensor)
+    assert (came.dtype, came.shape, came.tobytes()) == (due.dtype, due.shape, due.tobytes())

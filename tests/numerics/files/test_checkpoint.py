@@ -255,6 +255,23 @@ def test_memory_is_bounded(tmp_path, monkeypatch, name, options):
     assert len(largest) > 100
 
 
+@pytest.mark.parametrize("name", ["mx6", "nvfp4"])
+@pytest.mark.parametrize("part", [1 << 11, 1 << 13, 1 << 15])
+def test_parts_that_are_worked_on_side_by_side_take_no_more_memory(tmp_path, monkeypatch, name, part):
+    """A part may be less than a chunk of the sums, and helpers may be late: what is at work is bounded."""
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", "3")
+    monkeypatch.setattr(stream, "CACHED", part)
+    model, out = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
+    save_file({"w": np.ones((4, 1024, 1024), np.float32)}, model)  # 16 MiB
+    budget = 2 << 20
+    quantize_file(model, out, name, max_memory=budget)
+    tracemalloc.start()
+    quantize_file(model, out, name, max_memory=budget)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < budget + (1 << 19)
+
+
 # ---- what cannot be, and what is left behind ----------------------------------------------------
 
 
