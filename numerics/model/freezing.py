@@ -18,11 +18,12 @@ from numerics.model.looking.places import replace as replace_tensors
 from numerics.model.looking.restoring import undone
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
+from numerics.model.wrapped.following import named_now
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers, waits
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
-from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_of
+from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_in, state_of
 from numerics.model.wrapped.structure import check_structure, know_tensors
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
@@ -105,8 +106,8 @@ def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
         return {name: (model.get_parameter(name), by_name[first[name]])
                 for name, _ in model.named_parameters(remove_duplicate=False) if name in first}  # fmt: skip
     found = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for leaf in getattr(module, "numerics_leaves", ()):
+    for prefix, module in named_now(model):
+        for leaf in getattr(type(module), "numerics_leaves", ()):
             name = f"{prefix}.{leaf}" if prefix else leaf
             found[name] = (module._parameters[leaf], module._modules[f"quantize_{leaf}"])
     return found  # type: ignore[return-value]
@@ -114,8 +115,8 @@ def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
 
 def _say_in_state(model: nn.Module, _: Any, prefix: str, local: dict[str, Any]) -> None:
     """A hook of state_dict(): a frozen model says there what it was made of, for `nx.save`."""
-    state = notes_of(model).get(STATE)
-    if isinstance(state, State) and state.frozen and not prefix:
+    state = None if prefix else state_in(model)
+    if state is not None and state.frozen:
         said = {"plan": state.plan.as_dict(), "qat": state.qat, "frozen": state.frozen}
         local[MODEL] = json.dumps(said, separators=(",", ":"))
 
@@ -198,11 +199,23 @@ def unwrap(model: nn.Module) -> nn.Module:
             "this model is frozen: its float parameters are gone; the model that was wrapped has them"
         )
     if isinstance(model, QuantizedGraph) or state.plan.fold:
+        _check_rebuilt(state)
         return _original(model, original_of(model), state.plan)
     with undone(model):
         del notes_of(model)[STATE]
         unshare(model)
         return eager.unwrap(model)
+
+
+def _check_rebuilt(state: State) -> None:
+    """Raises NumericsError where a model has other modules than it was wrapped with: they would be lost."""
+    here, there = ({name for row in plan.rows for name in row.names} for plan in (state.plan, state.planned))
+    if here != there:
+        raise NumericsError(
+            f"{folded(sorted(here - there) or sorted(there - here))}: this model has other modules than when "
+            "it was wrapped, and its normalizations were folded: what was wrapped would come back, without "
+            "the change; nx.wrap without fold= makes a model that is unwrapped with it"
+        )
 
 
 def _original(model: nn.Module, original: nn.Module, plan: Plan) -> nn.Module:

@@ -243,7 +243,7 @@ def _unfit(module: Recorded, came: Mapping[str, Tensor], prefix: str) -> str | N
 def _unlike(came: Tensor, place: Place) -> str | None:
     """Why a tensor cannot be in a place."""
     held = place.tensor
-    if isinstance(came, TensorQTensor) and place.leaf in getattr(place.module, "numerics_leaves", ()):
+    if isinstance(came, TensorQTensor) and place.leaf in getattr(type(place.module), "numerics_leaves", ()):
         return "it would be quantized again when it is read; load it before nx.wrap, or after nx.freeze"
     if is_lazy(held):
         return (

@@ -28,11 +28,12 @@ from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_a
 from numerics.model.measuring import add, floats_in, rank, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
+from numerics.model.wrapped.following import as_planned, named_now
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapped.running import named_failure, run
-from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
+from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -230,9 +231,10 @@ def report(
             raise NumericsError("batches= is due: the plan was made without an example")
         batches = [state.plan.example]
     twin = _twin(model)
-    rows = _by_layer(state.plan, reference)
-    after = {conv: norm for norm, conv in state.plan.fold.items()}
-    judged = _Judged({name: _Sums() for name in rows}, after, Alone(twin, reference, state.plan, rows))
+    plan, modules = _named_as(reference, twin, state)
+    rows = _by_layer(plan, reference)
+    after = {conv: norm for norm, conv in plan.fold.items()}
+    judged = _Judged({name: _Sums() for name in rows}, after, Alone(modules, reference, plan, rows), modules)
     count = 0
     with restored(reference), restored(twin):
         for batch in batches_of(batches):
@@ -243,6 +245,18 @@ def report(
     whole = judged.whole
     _check_compared(whole)
     return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
+
+
+def _named_as(reference: nn.Module, twin: nn.Module, state: State) -> tuple[Plan, Mapping[str, nn.Module]]:
+    """The plan and the modules of a model by the names of its reference.
+
+    They are those of now where that has all of them, as one with the same adapters; else those of before
+    anything came in.
+    """
+    now, theirs = dict(named_now(twin)), {name for name, _ in reference.named_modules(remove_duplicate=False)}
+    if state.plan is state.planned or now.keys() <= theirs:
+        return state.plan, now
+    return as_planned(state.planned, twin)
 
 
 def _check_order(model: nn.Module, reference: nn.Module) -> None:
@@ -334,11 +348,13 @@ class _Judged:
 
     layers: by the names of modules.  calls: how often each ran in the reference.  after: of a convolution the
     normalization that it took in: what that returned is due.  alone: parameters of layers, one by one.
+    modules: of the model, by their names in the reference.
     """
 
     layers: dict[str, _Sums]
     after: dict[str, str]
     alone: Alone
+    modules: Mapping[str, nn.Module]
     whole: ErrorSums = field(default_factory=ErrorSums)
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -350,14 +366,18 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
     with (
         named_failure(reference),
         as_in_use(reference),
-        _recorded(reference, dict.fromkeys([*sums, *after.values(), *judged.alone.around])) as due,
+        _recorded(
+            dict(reference.named_modules(remove_duplicate=False)),
+            dict.fromkeys([*sums, *after.values(), *judged.alone.around]),
+        ) as due,
     ):
         expected = reference(*args, **kwargs)
     judged.alone.settle(due)
     with named_failure(model), as_in_use(model):
-        with _recorded(model, dict.fromkeys([*sums, *judged.alone.around])) as came, _counted(model, sums):
+        modules = judged.modules
+        here = dict.fromkeys(name for name in (*sums, *judged.alone.around) if name in modules)
+        with _recorded(modules, here) as came, _counted(modules, sums):
             actual = model(*args, **kwargs)
-        modules = dict(model.named_modules(remove_duplicate=False))
         judged.calls.update({name: len(calls) for name, calls in due.items()})
         for name in sums:
             clipped, values = judged.alone.cut(name, came)
@@ -392,11 +412,10 @@ Calls = dict[str, list[Call]]
 
 
 @contextmanager
-def _recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
+def _recorded(modules: Mapping[str, nn.Module], names: Iterable[str]) -> Iterator[Calls]:
     """What goes into and comes out of the modules of those names, call by call."""
     found: Calls = {}
     handles = []
-    modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
         if name not in modules:
             raise NumericsError(f"the reference has no module {name!r}: it is another model")
@@ -413,12 +432,14 @@ def _recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
 
 
 @contextmanager
-def _counted(model: nn.Module, sums: Mapping[str, _Sums]) -> Iterator[None]:
+def _counted(modules: Mapping[str, nn.Module], sums: Mapping[str, _Sums]) -> Iterator[None]:
     """Counts what the quantizers of each layer cut off."""
     handles = []
-    for name, module in model.named_modules():
-        if name not in sums:
+    seen: set[nn.Module] = set()
+    for name, module in modules.items():
+        if name not in sums or module in seen:
             continue
+        seen.add(module)
         for child in (*module._modules.values(), *module.__dict__.get(INSIDE, ())):
             if isinstance(child, (Quantizer, Learned)):
 

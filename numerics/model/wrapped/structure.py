@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from numerics.formats.errors import NumericsError, items_of, said, warn
 from numerics.model.deciding.reach import pattern_of
 from numerics.model.looking.places import is_shard, modules_around
+from numerics.model.wrapped.following import NAMED, note_names
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.pytorch.wrapper import Wrapper
@@ -34,7 +35,8 @@ _IT = ("it in as it is, as an adapter", "all in as they are, as adapters")
 
 
 def know(model: nn.Module) -> None:
-    """Notes that the modules of a model are those that its plan is of."""
+    """Notes that the modules of a model are those that its plan is of, and by which names."""
+    note_names(model)
     for module in model.modules():
         _know(module)
 
@@ -54,6 +56,7 @@ def forget_modules(model: nn.Module) -> None:
     """Takes these notes away."""
     for module in model.modules():
         module.__dict__.pop(KNOWN, None)
+        module.__dict__.pop(NAMED, None)
 
 
 def check_structure(model: nn.Module, anew: bool = False) -> None:
