@@ -168,7 +168,16 @@ class Wrapper(Tensor):
                 if "cast NotImplemented" in str(wrong):  # a mode of torch's that was never told of it
                     raise _not_traced(func) from None
                 raise
+        if isinstance(found, Wrapper):
+            return cls.given(args, found)
         return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
+
+    @classmethod
+    def given(cls, args: Any, found: Wrapper) -> Any:
+        """What comes back of a function that made one: for modules that convert their parameters, perhaps
+        something that stands for it.
+        """
+        return found
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]

@@ -15,7 +15,7 @@ from numerics.model.wrapped.following import named_in_state, parameters_now
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, waits
 from numerics.model.wrapped.renaming import renamed
 from numerics.model.wrapped.state import State, check_trainable, note_in, state_in
-from numerics.model.wrapped.structure import check_structure
+from numerics.model.wrapped.structure import check_structure, converted
 from numerics.pytorch.kept_ops import check_copied
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import (
@@ -78,6 +78,11 @@ class Fitting:
         """Its state; raises NumericsError where modules came into it that its plan does not know."""
         check_structure(self, anew=True)  # type: ignore[arg-type]
         return super().state_dict(*args, **kwargs)  # type: ignore[misc]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, and knows what is packed in it afterwards."""
+        with converted(self):  # type: ignore[arg-type]
+            return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def train(self, mode: bool = True) -> Any:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""

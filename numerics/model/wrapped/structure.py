@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -50,6 +51,17 @@ def know_tensors(model: nn.Module) -> None:
 
 def _know(module: nn.Module) -> None:
     module.__dict__[KNOWN] = {leaf: isinstance(x, Wrapper) for leaf, x in module._parameters.items()}
+
+
+@contextmanager
+def converted(model: nn.Module) -> Iterator[None]:
+    """What is packed may become its values inside, as a type that has others makes it: it is known still."""
+    every = list(model.modules()) if isinstance(model, GraphModule) else [model]
+    packed = [(one, leaf) for one in every for leaf, x in one._parameters.items() if isinstance(x, Wrapper)]
+    yield
+    for one, leaf in packed:
+        if leaf in (known := one.__dict__.get(KNOWN, {})):
+            known[leaf] = isinstance(one._parameters[leaf], Wrapper)
 
 
 def forget_modules(model: nn.Module) -> None:
