@@ -16,6 +16,7 @@ from numerics.formats.errors import NumericsError
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, replace, stored
 from numerics.model.looking.restoring import rewritten, undone
+from numerics.model.wrapped.eager import show_packed
 from numerics.model.wrapped.fitting import (
     check_same_plan,
     check_tensors,
@@ -85,6 +86,7 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
             came = _for_wrapped(model, came, text)
         _put(into, path, came, foreign)
         know_tensors(into)
+        show_packed(into)
     return cast(Model, into)
 
 

@@ -22,7 +22,7 @@ from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described
 from numerics.model.deciding.rules import rules_of, spec_of
-from numerics.model.looking.places import check_model, modules_around
+from numerics.model.looking.places import check_model, modules_around, packed, parameters
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
 from numerics.model.measuring import add, floats_in, rank, within
@@ -42,6 +42,7 @@ from numerics.view.table import EMPTY, Column, Table, name_column, text_column
 
 SOME = 4
 """Layers that a report names among those with NaN or Inf."""
+_WEIGHTS, _COMPUTED = "weights", "computed"
 _CLIPPED = "clipped: of the values that are quantized, those cut off by their scales, and NaN and Inf"
 
 
@@ -51,8 +52,9 @@ class Layer:
 
     name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output
     for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
-    clipped: the share of values that its quantizers cut off: those more than half a step beyond the largest
-    or smallest that their scales reach, and those that are NaN or Inf.  nbytes: of its parameters as
+    clipped: the share of values that its quantizers cut off, of its weights or of what goes in and comes out,
+    whichever is larger: those more than half a step beyond the largest or smallest that their scales reach,
+    and those that are NaN or Inf.  nbytes: of its parameters as
     stored, of float_nbytes; what is tied counts at the first of its layers.  inside: empty, or what stands in
     the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
     "never ran" where none ran, "no values" where what came out was empty, as of an expert without tokens.
@@ -180,8 +182,13 @@ class _Sums:
 
     local: ErrorSums = field(default_factory=ErrorSums)
     cumulative: ErrorSums = field(default_factory=ErrorSums)
-    clipped: int = 0
-    values: int = 0
+    clipped: Counter[str] = field(default_factory=Counter)
+    values: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def share(self) -> float:
+        """The share that is cut off of its weights, or of what it computes, whichever is larger."""
+        return max((self.clipped[kind] / count for kind, count in self.values.items() if count), default=0.0)
 
 
 def report(
@@ -189,16 +196,17 @@ def report(
 ) -> Report:
     """Returns how far each layer of a wrapped model is from its reference, worst first.
 
-    model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.
+    model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.  Or one
+        that is not wrapped, whose weights are packed, as `load_into` makes it of a file.
     reference: the float model; None (the default) for the one that was wrapped.
     batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
         tensor. None (the default) for the example of the plan.
 
     Its columns are those of `Layer`: local and cumulative are SQNR in dB, of a layer's output for what the
     reference gives it, and for what it gets here; "exact" where no bit differs.  bytes are those of its
-    parameters as stored, with their share of the floats'; clipped is the share of values, of weights and of
-    what goes in, that quantizers cut off, as they are more than half a step beyond the largest or smallest
-    that their scales reach, or NaN or Inf; "-" is none.
+    parameters as stored, with their share of the floats'; clipped is the share of values, of weights or of
+    what goes in and comes out, the larger one, that quantizers cut off, as they are more than half a step
+    beyond the largest or smallest that their scales reach, or NaN or Inf; "-" is none.
 
     A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
     and the head that is tied to it, are layers each, and named together.  Where a layer has several quantized
@@ -219,7 +227,7 @@ def report(
     """
     if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
         _check_order(model, reference)
-    state = state_of(model)
+    state = _state(model)
     check_structure(model, anew=True)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
@@ -245,6 +253,26 @@ def report(
     whole = judged.whole
     _check_compared(whole)
     return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
+
+
+def _state(model: nn.Module) -> State:
+    """What a model was made of; of one that is not wrapped, whose weights came packed, what those say."""
+    if not isinstance(model, nn.Module) or is_wrapped(model) or not packed(model):
+        return state_of(model)
+    names: dict[int, list[str]] = {}
+    places = parameters(model)
+    for name, place in places.items():
+        names.setdefault(id(place.tensor), []).append(name)
+    rows = [_row_of_packed(places[some[0]].tensor, some) for some in names.values()]
+    return State(Plan(rows), None, None).as_frozen("packed")
+
+
+def _row_of_packed(x: Tensor, names: Sequence[str]) -> Row:
+    """What a plan would have said of a parameter."""
+    spec, bits = x.spec if isinstance(x, QTensor) else None, 8 * x.element_size()
+    return Row(
+        "parameter", names[0], tuple(x.shape), spec, "as it came", also=tuple(names[1:]), value_bits=bits
+    )
 
 
 def _named_as(reference: nn.Module, twin: nn.Module, state: State) -> tuple[Plan, Mapping[str, nn.Module]]:
@@ -307,9 +335,8 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
     said = ", ".join(formats) + (f" x {', '.join(inputs)}" if inputs else "")
     after = sum(row.nbytes for row in own)
-    clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
-        name, said, local, cumulative, clipped, after,
+        name, said, local, cumulative, sums.share, after,
         sum(row.unplanned_nbytes for row in own), inside, tuple(also), sums.cumulative.non_finite,
         judged.alone.parameters(name),
     )  # fmt: skip
@@ -381,7 +408,8 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
         judged.calls.update({name: len(calls) for name, calls in due.items()})
         for name in sums:
             clipped, values = judged.alone.cut(name, came)
-            sums[name].clipped, sums[name].values = sums[name].clipped + clipped, sums[name].values + values
+            sums[name].clipped[_WEIGHTS] += clipped
+            sums[name].values[_WEIGHTS] += values
             calls = due.get(name, ())
             outs = due.get(after.get(name, name), ())
             for call, (_, _, out, _), (_, _, own, _) in zip(calls, outs, came.get(name, ()), strict=False):
@@ -442,10 +470,11 @@ def _counted(modules: Mapping[str, nn.Module], sums: Mapping[str, _Sums]) -> Ite
         seen.add(module)
         for child in (*module._modules.values(), *module.__dict__.get(INSIDE, ())):
             if isinstance(child, (Quantizer, Learned)):
+                kind = _COMPUTED if ":" in str(child.name) else _WEIGHTS  # as sites have it, and no parameter
 
-                def count(one: Any, args: Any, _: Any, into: _Sums = sums[name]) -> None:
-                    into.values += args[0].numel()
-                    into.clipped += int((~within(one, args[0])).sum())
+                def count(one: Any, args: Any, _: Any, into: _Sums = sums[name], kind: str = kind) -> None:
+                    into.values[kind] += args[0].numel()
+                    into.clipped[kind] += int((~within(one, args[0])).sum())
 
                 handles.append(child.register_forward_hook(count))
     try:

@@ -12,7 +12,9 @@ from torch.fx import GraphModule
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.text import json_in
 from numerics.model.deciding.plan import Plan
+from numerics.model.looking.places import packed
 from numerics.model.wrapped.following import followed
+from numerics.view.text import folded
 
 STATE = "numerics_state"
 """Under that name a wrapped model keeps what it was made of."""
@@ -27,7 +29,7 @@ class State:
     was it said what tracing does not see?
     """
 
-    def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
+    def __init__(self, plan: Plan, original: nn.Module | None, qat: str | None) -> None:
         self.planned = self.plan = plan
         self.original, self.qat = original, qat
         self.frozen: str | None = None
@@ -90,6 +92,11 @@ def _way_to_wrapped(model: Any) -> str:
     inner = [name for name, child in children if is_wrapped(child)]
     if len(inner) == 1:
         return f"the model in it is, model.get_submodule({inner[0]!r})"
+    if isinstance(model, nn.Module) and (names := [*packed(model)]):
+        return (
+            f"{folded(names[:4])} came packed, as of a file; it runs, nx.report and nx.compare judge it as "
+            "it is, and nx.wrap takes the float model"
+        )
     return "nx.wrap(model, ...) makes one that is"
 
 
