@@ -1253,3 +1253,33 @@ def test_an_observer_of_what_is_not_learned_stands_beside_qat():
     rules = {"1": {"activations": "float8_e4m3fn"}}
     one = nx.wrap(m, "int8", activations="int8", qat="tqt", observer="mse", rules=rules, example=x)
     assert nx.calibrate(one, [x])[1].quantize_linear_0.scale is not None
+
+
+def test_quantize_takes_options_of_a_spec_and_says_where_others_are():
+    def floats():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(64, 64))
+
+    due = nx.quantize_(floats(), nx.QuantSpec("int4", scheme=nx.per_group(32)))
+    for dtype, options in (("int4", {"scheme": nx.per_group(32)}), ("int4 per_group(32)", {})):
+        assert torch.equal(nx.quantize_(floats(), dtype, **options)[0].weight.packed, due[0].weight.packed)
+    for name, came, told in [
+        ("activations", "int8", "nx.wrap"), ("exclude", ["0"], "rules="), ("group_size", 32, "scheme="),
+        ("shceme", None, "did you mean 'scheme'"),
+    ]:  # fmt: skip
+        with pytest.raises(nx.NumericsError, match=told):
+            nx.quantize_(floats(), "int4", **{name: came})
+    with pytest.raises(
+        nx.NumericsError, match=r"^a Plan is no format: nx\.freeze\(nx\.wrap\(model, plan\)\)"
+    ):
+        nx.quantize_(floats(), nx.plan(floats(), "int4"))
+    with pytest.raises(nx.NumericsError, match="QuantSpec already"):
+        nx.quantize_(floats(), nx.QuantSpec("int4"), scheme="per_token")
+
+
+def test_rules_say_none_in_a_word_and_what_is_inside_of_a_module():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Sequential(torch.nn.Linear(64, 8)))
+    rows = [nx.plan(model, "mxfp4", rules={"0": word}).rows for word in (None, "none", "keep", "float")]
+    assert all([row.spec for row in some] == [row.spec for row in rows[0]] for some in rows)
+    with pytest.raises(nx.NumericsError, match=r"\(did you mean '1\.\*'\?\)"):
+        nx.plan(model, "mxfp4", rules={"1": "int8"})
