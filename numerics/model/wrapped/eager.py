@@ -193,7 +193,7 @@ def quantized_class(
     for leaf in guards:
         read = properties[leaf].fget if leaf in leaves else _plainly(leaf)
         properties[leaf] = property(_guarding(leaf, read))
-    members = {
+    members: dict[str, Any] = {
         "__module__": base.__module__,
         "__doc__": base.__doc__,
         "numerics_leaves": leaves,

@@ -335,9 +335,9 @@ def check_scales(model: nn.Module, state: Mapping[str, Any], prefix: str, notes:
     check_records(state, every)
     for at, module in every:
         module.check_state(state, at, assign)
-    for name, module in named_in_state(model):
-        if isinstance(module, Learned):
-            module.check_shapes(state, f"{prefix}{name}.learns.")
+    for name, one in named_in_state(model):
+        if isinstance(one, Learned):
+            one.check_shapes(state, f"{prefix}{name}.learns.")
 
 
 def kind_of_scale(name: str) -> str | None:

@@ -62,7 +62,7 @@ def as_planned(plan: Plan, model: nn.Module) -> tuple[Plan, dict[str, nn.Module]
     for _, module in named_now(model):
         for name in _noted(module).names:
             modules.setdefault(name, module)
-    here = {name: [(name,)] for name in modules}
+    here: Now = {name: [(name,)] for name in modules}
     return replace(plan, rows=[one for row in plan.rows for one in _moved(row, here)]), modules
 
 
@@ -101,7 +101,7 @@ def _now(model: nn.Module) -> Now:
 
 def _pairs(planned: Iterable[str], now: list[str]) -> dict[str, tuple[str, ...]]:
     """Which names of a module stand for which that it had: itself, or the next; further ones for any."""
-    found = {name: (name,) for name in planned if name in now}
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name in planned if name in now}
     others = iter([name for name in now if name not in found])
     for name in planned:
         if name not in found and (other := next(others, None)) is not None:

@@ -126,6 +126,15 @@ class Static(Recorded, Quantizer):
         beside = self.scale, self.zero_point, None, None, False, self.tensor_scale
         return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text, *beside))
 
+    def extra_repr(self) -> str:
+        """What it quantizes to, by which scale, and what finds or found that."""
+        known, by = self.tensor_scale if self.scale is None else self.scale, self.observed_by
+        if not self.ready:
+            return f"{super().extra_repr()}, waits for nx.calibrate{f' ({by})' if by else ''}"
+        plain = known is not None and known.numel() == 1 and has_values(known)
+        scale = f"{float(known):.4g}" if plain and known is not None else "known"
+        return f"{super().extra_repr()}, scale={scale}{f' by {by}' if by else ''}"
+
     def watch(self) -> None:
         """From now on an observer sees what comes."""
         self.watching = observer(str(self.observed_by), self.spec)

@@ -77,3 +77,16 @@ def test_a_report_says_the_larger_share_of_weights_and_inputs():
     _said(lambda: nx.calibrate(model, [X]))
     found = {one.name: one.clipped for one in nx.report(model, None, [X]).layers}
     assert found["0"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_quantizer_says_whether_it_has_a_scale():
+    model = nx.wrap(_floats(), "int8", activations="int8", observer="min_max", example=X)
+    assert str(model[0].quantize_linear_0) == "Static(int8, waits for nx.calibrate (min_max))"
+    nx.calibrate(model, [X])
+    assert str(model[0].quantize_linear_0) == "Static(int8, scale=0.007874 by min_max)"
+    learned = nx.freeze(nx.wrap(_floats(), "int8", activations="int8", qat="tqt", example=X))
+    assert str(learned[0].quantize_linear_0).startswith("Static(int8, ")
+    assert "waits" not in str(learned)
+    per_channel = nx.QuantSpec("int8", scheme=nx.per_channel(-1))
+    model = nx.wrap(_floats(), "int8", activations=per_channel, observer="min_max", example=X)
+    assert "scale=known by min_max" in str(nx.calibrate(model, [X])[0].quantize_linear_0)
