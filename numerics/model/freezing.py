@@ -270,13 +270,12 @@ def _check_options(dtype: Any, options: Mapping[str, Any]) -> None:
 
 
 def quantize_(
-    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None,
-    **options: Any,
-) -> nn.Module:  # fmt: skip
+    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, **options: Any
+) -> nn.Module:
     """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
 
-    model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
-    options: those of a QuantSpec beside a format: scheme=, symmetric=, scale_type= ...
+    model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example: as for `plan`.
+    options: biases=, as for `plan`; and those of a QuantSpec beside a format: scheme=, symmetric= ...
     Returns the model.  Raises NumericsError as those do; the model is then what it was before.
 
     >>> import torch, numerics as nx
@@ -286,6 +285,7 @@ def quantize_(
     ('TensorQTensor', QuantSpec('mxfp4'))
     """
     _check_options(dtype, options)
+    biases = options.pop("biases", None)
     spec = QuantSpec(dtype, **options) if options else dtype
     made = plan_of(model, spec, rules=rules, example=example, biases=biases)
     check_parameters(model, made)
