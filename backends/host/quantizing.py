@@ -7,7 +7,9 @@ given or found, and in which types it is kept, is said here, once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -208,6 +210,19 @@ def _block_options(spec: Spec, given: Given, draw: Draw) -> BlockOptions:
     return spec.block.check_options(asked)
 
 
+_TELLER: ContextVar[Callable[[str], None] | None] = ContextVar("numerics_teller", default=None)
+
+
+@contextmanager
+def told_by(tell: Callable[[str], None]) -> Iterator[None]:
+    """Hands what an unsigned format loses, in words, to who knows whose values they are."""
+    before = _TELLER.set(tell)
+    try:
+        yield
+    finally:
+        _TELLER.reset(before)
+
+
 @dataclass
 class Clipped:
     """How many values an unsigned format loses, counted over the pieces of a tensor."""
@@ -229,7 +244,8 @@ class Clipped:
             keeps = (
                 "symmetric=False shifts its range" if d.kind == "integer" else "a signed format keeps them"
             )
-            warn(
+            tell = _TELLER.get() or warn
+            tell(
                 f"{where}{self.count} of {self.size} values are negative and become {d.min:g}: "
                 f"{d} is unsigned; {keeps}"
             )

@@ -16,16 +16,16 @@ from numerics.formats.errors import NumericsError
 from numerics.model.deciding import plan as model_plan
 from numerics.model.deciding.routers import ROUTER, routers
 from numerics.model.deciding.rows import Row, told_scales
-from numerics.model.deciding.rules import Asked, Rule, rules_of
+from numerics.model.deciding.rules import KEPT, Asked, Rule, rules_of
 from numerics.observe import OBSERVERS, observer, observer_text
 from numerics.tensor.scheme import per_channel
 from numerics.tensor.spec import QuantSpec
+from numerics.tensor.words import words_in
 
-KEPT = ("none", "keep", "float")
 """How a rule on the command line says that tensors stay as they are."""
 PLANNED, ALL = "the plan", "the format of all"
 """Who says it where a plan that was saved does, and where no rule speaks of a tensor."""
-_RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z]\w*(:.+)?|\{.*\})", re.DOTALL)
+_RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z]\w*([:\s].+)?|\{.*\})", re.DOTALL)
 
 FUSED = (
     ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"), ("query", "key", "value"),
@@ -105,7 +105,7 @@ def decide(source: Source, request: Request) -> Decision:
     for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
-    asked.check([one for name in chosen.names for one in chosen.names_of(name)])
+    asked.check([one for name in chosen.names for one in chosen.names_of(name)], chosen.why)
     if not found.plans:
         raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
     _check_observer(request, found)
@@ -240,9 +240,10 @@ def _layer(name: str) -> str:
 def rules_of_texts(texts: Sequence[str]) -> tuple[str | None, list[tuple[str, QuantSpec | None]]]:
     """Returns the format of all, where one text names no pattern, and the rules of the others.
 
-    A rule is PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, PATTERN={a QuantSpec's text} or PATTERN=none; patterns
-    match whole names of tensors or of layers by *, ? and [abc], or begin with re: and are regular
-    expressions.  Raises NumericsError for two formats of all, and for what is no format.
+    A rule is PATTERN=FORMAT, PATTERN=FORMAT:SCHEME (or what else `QuantSpec` takes as a format),
+    PATTERN={a QuantSpec's text} or PATTERN=none; patterns match whole names of tensors or of layers by *, ?
+    and [abc], or begin with re: and are regular expressions.  Raises NumericsError for two formats of all,
+    and for what is no format.
 
     >>> rules_of_texts(["int4", "lm_head=none", "re:.*experts.*=mxfp4", "*.o_proj=int8:per_channel(0)"])[1][2]
     ('*.o_proj', QuantSpec('int8', scheme='per_channel(0)'))
@@ -250,7 +251,7 @@ def rules_of_texts(texts: Sequence[str]) -> tuple[str | None, list[tuple[str, Qu
     usual: list[str] = []
     rules = []
     for text in texts:
-        match = _RULE.fullmatch(text)
+        match = None if words_in(text) else _RULE.fullmatch(text)
         if match is None:
             usual.append(text)
         else:
@@ -268,8 +269,7 @@ def _spec_of_text(text: str) -> QuantSpec | None:
         return None
     if text.startswith("{"):
         return QuantSpec.parse(text)
-    dtype, _, scheme = text.partition(":")
-    return QuantSpec(dtype, scheme=scheme) if scheme else QuantSpec(dtype)
+    return QuantSpec(text)
 
 
 def _some(why: Mapping[str, str]) -> str:

@@ -127,6 +127,7 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
         )
     spec, free = None, True
     if usual is not None:
+        usual, options = _with_words(usual, options)
         found = spec_arguments(**options, dtype=format_of(usual))
         scheme = found.get("scheme")
         free = "axis" not in found and (scheme is None or says_no_axis(scheme))
@@ -140,6 +141,22 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
         )
     request = Request(spec, rules, None, job["include"], job["exclude"], free, job["observer"])
     return request if job["plan_file"] is None else planned(request, Plan.load(job["plan_file"]), source)
+
+
+def _with_words(usual: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The format and the options, with those that the format's own text says."""
+    from numerics.tensor.words import words_in
+
+    words = words_in(usual)
+    if words is None:
+        return usual, options
+    found = dict(options)
+    for name, value in words.items():
+        option, value = ("asymmetric", not value) if name == "symmetric" else (name, value)
+        if name != "dtype" and (option not in options or options[option]):
+            raise NumericsError(f"--dtype {usual!r} says {name}, which --{option.replace('_', '-')} says too")
+        found[option] = value
+    return str(found.pop("dtype")), found
 
 
 def memory(text: str) -> int:

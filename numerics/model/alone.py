@@ -62,13 +62,15 @@ class _One:
 class Alone:
     """The quantized parameters of each layer that has several, or layers inside, or that another reads.
 
-    model: a wrapped one, of eager modules.  reference: the float one.  layers: the planned rows by the names
-    of modules.  around: the modules that read what others have, whose inputs are due.
+    model: the modules of a wrapped one, eager, by their names in the reference.  reference: the float one.
+    layers: the planned rows by the names of modules.  around: the modules that read what others have,
+    whose inputs are due.
     """
 
     def __init__(
-        self, model: nn.Module, reference: nn.Module, plan: Plan, layers: Mapping[str, Sequence[Row]]
-    ) -> None:
+        self, model: Mapping[str, nn.Module], reference: nn.Module, plan: Plan,
+        layers: Mapping[str, Sequence[Row]],
+    ) -> None:  # fmt: skip
         self.model = model
         self.floats = _folded(reference, plan)
         self.modules = dict(self.floats.named_modules(remove_duplicate=False))
@@ -191,7 +193,7 @@ class Alone:
     def _place(self, one: _One) -> tuple[nn.Module, str]:
         """The module of the wrapped model that has it, and its name there."""
         owner, _, leaf = one.name.rpartition(".")
-        return self.model.get_submodule(owner), leaf
+        return self.model[owner], leaf
 
 
 def _scales(q: Any) -> tuple[Tensor | None, ...]:

@@ -166,7 +166,7 @@ def _layers(model: nn.Module) -> dict[str, Stored]:
 def _check_weights_only(model: nn.Module) -> None:
     """Raises NumericsError for a wrapped model that is not frozen, or that quantizes what it computes."""
     learning = folded(f"{owner}.{leaf}" if owner else leaf for owner, module in model.named_modules()
-                      for leaf in getattr(module, "numerics_leaves", ()))  # fmt: skip
+                      for leaf in getattr(type(module), "numerics_leaves", ()))  # fmt: skip
     if learning:
         raise NumericsError(
             f"{learning}: quantized when they are read; nx.freeze(model) makes QTensors of them"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.files.save_load import MODEL
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
 from numerics.model.looking.places import check_finite, stored
@@ -18,14 +18,16 @@ from numerics.model.looking.places import replace as replace_tensors
 from numerics.model.looking.restoring import undone
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
+from numerics.model.wrapped.following import named_now
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers, waits
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
-from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_of
+from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_in, state_of
 from numerics.model.wrapped.structure import check_structure, know_tensors
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
+from numerics.tensor.spec import OPTIONS, QuantSpec
 from numerics.view.text import folded
 
 KEEP = ("packed", "values")
@@ -105,8 +107,8 @@ def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
         return {name: (model.get_parameter(name), by_name[first[name]])
                 for name, _ in model.named_parameters(remove_duplicate=False) if name in first}  # fmt: skip
     found = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for leaf in getattr(module, "numerics_leaves", ()):
+    for prefix, module in named_now(model):
+        for leaf in getattr(type(module), "numerics_leaves", ()):
             name = f"{prefix}.{leaf}" if prefix else leaf
             found[name] = (module._parameters[leaf], module._modules[f"quantize_{leaf}"])
     return found  # type: ignore[return-value]
@@ -114,10 +116,10 @@ def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
 
 def _say_in_state(model: nn.Module, _: Any, prefix: str, local: dict[str, Any]) -> None:
     """A hook of state_dict(): a frozen model says there what it was made of, for `nx.save`."""
-    state = notes_of(model).get(STATE)
-    if isinstance(state, State) and state.frozen and not prefix:
-        said = {"plan": state.plan.as_dict(), "qat": state.qat, "frozen": state.frozen}
-        local[MODEL] = json.dumps(said, separators=(",", ":"))
+    state = None if prefix else state_in(model)
+    if state is not None and state.frozen:
+        text = {"plan": state.plan.as_dict(), "qat": state.qat, "frozen": state.frozen}
+        local[MODEL] = json.dumps(text, separators=(",", ":"))
 
 
 def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], example: Any) -> nn.Module:
@@ -126,7 +128,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     Everything else of the state is still the float model's, and its scales are unknown.  Raises
     NumericsError for a text that says something else, and for a plan of another model.
     """
-    plan, qat, frozen = _said(text)
+    plan, qat, frozen = _said_in(text)
     plan.check_model(model)
     plan.example = example
     if plan.mode == "fx_graph_mode" and example is None:
@@ -150,7 +152,7 @@ def computes(text: str) -> bool:
 
 def plan_said(text: str) -> Plan:
     """The plan that a file says its model was frozen by."""
-    return _said(text)[0]
+    return _said_in(text)[0]
 
 
 def quantizes_computed(plan: Plan) -> bool:
@@ -158,7 +160,7 @@ def quantizes_computed(plan: Plan) -> bool:
     return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
 
 
-def _said(text: str) -> tuple[Plan, str | None, str]:
+def _said_in(text: str) -> tuple[Plan, str | None, str]:
     came, plan = note_in(text)
     qat, frozen = came.get("qat"), came.get("frozen")
     if qat is not None:
@@ -198,11 +200,23 @@ def unwrap(model: nn.Module) -> nn.Module:
             "this model is frozen: its float parameters are gone; the model that was wrapped has them"
         )
     if isinstance(model, QuantizedGraph) or state.plan.fold:
+        _check_rebuilt(state)
         return _original(model, original_of(model), state.plan)
     with undone(model):
         del notes_of(model)[STATE]
         unshare(model)
         return eager.unwrap(model)
+
+
+def _check_rebuilt(state: State) -> None:
+    """Raises NumericsError where a model has other modules than it was wrapped with: they would be lost."""
+    here, there = ({name for row in plan.rows for name in row.names} for plan in (state.plan, state.planned))
+    if here != there:
+        raise NumericsError(
+            f"{folded(sorted(here - there) or sorted(there - here))}: this model has other modules than when "
+            "it was wrapped, and its normalizations were folded: what was wrapped would come back, without "
+            "the change; nx.wrap without fold= makes a model that is unwrapped with it"
+        )
 
 
 def _original(model: nn.Module, original: nn.Module, plan: Plan) -> nn.Module:
@@ -231,12 +245,37 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("activations", "outputs", "mode", "observer", "caches", "fold", "qat"),
+        "quantize_ packs weights alone; nx.freeze(nx.wrap(model, {dtype!r}, {name}=...)) does both, with "
+        "nx.calibrate between them where an observer is due",
+    ),
+    **dict.fromkeys(
+        ("exclude", "skip", "modules_to_not_convert"), "rules={{'lm_head': None}} leaves it in floats"
+    ),
+    "group_size": "scheme=nx.per_group(32) says it",
+}
+"""What some expect of quantize_, and where it is."""
+
+
+def _check_options(dtype: Any, options: Mapping[str, Any]) -> None:
+    """Raises NumericsError for a Plan, and for what is no option of a QuantSpec, with the way."""
+    if isinstance(dtype, Plan):
+        raise NumericsError("a Plan is no format: nx.freeze(nx.wrap(model, plan)) packs by it")
+    for name in options:
+        if way := _ELSEWHERE.get(name):
+            raise NumericsError(f"{name}={said(options[name])}: {way.format(dtype=str(dtype), name=name)}")
+        one_of("argument of quantize_", name, (*OPTIONS, "rules", "example", "biases"))
+
+
 def quantize_(
-    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None
+    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, **options: Any
 ) -> nn.Module:
     """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
 
-    model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
+    model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example: as for `plan`.
+    options: biases=, as for `plan`; and those of a QuantSpec beside a format: scheme=, symmetric= ...
     Returns the model.  Raises NumericsError as those do; the model is then what it was before.
 
     >>> import torch, numerics as nx
@@ -245,7 +284,10 @@ def quantize_(
     >>> type(model[0].weight).__name__, model[0].weight.spec
     ('TensorQTensor', QuantSpec('mxfp4'))
     """
-    made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
+    _check_options(dtype, options)
+    biases = options.pop("biases", None)
+    spec = QuantSpec(dtype, **options) if options else dtype
+    made = plan_of(model, spec, rules=rules, example=example, biases=biases)
     check_parameters(model, made)
     with undone(model):
         frozen = freeze(wrapped_by(model, made, inplace=True))

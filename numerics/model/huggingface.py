@@ -23,10 +23,10 @@ from numerics.model.deciding.routers import routers, told_routers
 from numerics.model.deciding.rows import stored_bytes
 from numerics.model.deciding.rules import Asked, rules_of, spec_of
 from numerics.model.extras import missing
-from numerics.model.loading import footprint
-from numerics.model.looking.places import Place, parameters, replace
+from numerics.model.looking.places import Place, memory_footprint, parameters, replace
 from numerics.model.looking.trace import Use
 from numerics.model.looking.without_example import looked_at
+from numerics.model.wrapped.eager import show_packed
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, rebuilt
 from numerics.quantization import quantize
 from numerics.tensor.parts import PARTS
@@ -346,6 +346,7 @@ class NumericsHfQuantizer(HfQuantizer):
             if not any(isinstance(op, ours) for op in getattr(entry, "operations", ()))
         ]  # fmt: skip
         model.get_memory_footprint = types.MethodType(memory_footprint, model)
+        show_packed(model)
         new = [name for name, place in parameters(model).items()
                if self.specs.get(name) and not isinstance(place.tensor, TensorQTensor)]  # fmt: skip
         if new:
@@ -423,16 +424,6 @@ class NumericsHfQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:
         """Quantized parameters do not learn."""
         return False
-
-
-def memory_footprint(model: nn.Module, return_buffers: bool = True) -> int:
-    """Returns the bytes of a model's parameters, packed ones as they are, and of its buffers too by default.
-
-    transformers' own counts the bytes of the values that a QTensor stands for.
-    """
-    if return_buffers:
-        return footprint(model).nbytes
-    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _metadata(files: Sequence[str] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numerics.formats.errors import NumericsError
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, replace, stored
 from numerics.model.looking.restoring import rewritten, undone
+from numerics.model.wrapped.eager import show_packed
 from numerics.model.wrapped.fitting import (
     check_same_plan,
     check_tensors,
@@ -88,6 +89,7 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
             came = _for_wrapped(model, came, text)
         _put(into, path, came, foreign, text is not None)
         know_tensors(into)
+        show_packed(into)
     return cast(Model, into)
 
 
@@ -262,7 +264,7 @@ def _unfit(module: Recorded, came: Mapping[str, Tensor], prefix: str) -> str | N
 def _unlike(came: Tensor, place: Place) -> str | None:
     """Why a tensor cannot be in a place."""
     held = place.tensor
-    if isinstance(came, TensorQTensor) and place.leaf in getattr(place.module, "numerics_leaves", ()):
+    if isinstance(came, TensorQTensor) and place.leaf in getattr(type(place.module), "numerics_leaves", ()):
         return "it would be quantized again when it is read; load it before nx.wrap, or after nx.freeze"
     if is_lazy(held):
         return (

@@ -22,17 +22,18 @@ from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described
 from numerics.model.deciding.rules import rules_of, spec_of
-from numerics.model.looking.places import check_model, modules_around
+from numerics.model.looking.places import check_model, modules_around, packed, parameters
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
 from numerics.model.measuring import add, floats_in, rank, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
+from numerics.model.wrapped.following import as_planned, named_now
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapped.running import named_failure, run
-from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
+from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -40,6 +41,7 @@ from numerics.view.table import EMPTY, Column, Table, name_column
 
 SOME = 4
 """Layers that a report names among those with NaN or Inf."""
+_WEIGHTS, _COMPUTED = "weights", "computed"
 _CLIPPED = "clipped: of the values that are quantized, those cut off by their scales, and NaN and Inf"
 
 
@@ -49,8 +51,9 @@ class Layer:
 
     name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output
     for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
-    clipped: the share of values that its quantizers cut off: those more than half a step beyond the largest
-    or smallest that their scales reach, and those that are NaN or Inf.  nbytes: of its parameters as
+    clipped: the share of values that its quantizers cut off, of its weights or of what goes in and comes out,
+    whichever is larger: those more than half a step beyond the largest or smallest that their scales reach,
+    and those that are NaN or Inf.  nbytes: of its parameters as
     stored, of float_nbytes; what is tied counts at the first of its layers.  inside: empty, or what stands in
     the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
     "never ran" where none ran, "no values" where what came out was empty, as of an expert without tokens.
@@ -180,8 +183,13 @@ class _Sums:
 
     local: ErrorSums = field(default_factory=ErrorSums)
     cumulative: ErrorSums = field(default_factory=ErrorSums)
-    clipped: int = 0
-    values: int = 0
+    clipped: Counter[str] = field(default_factory=Counter)
+    values: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def share(self) -> float:
+        """The share that is cut off of its weights, or of what it computes, whichever is larger."""
+        return max((self.clipped[kind] / count for kind, count in self.values.items() if count), default=0.0)
 
 
 def report(
@@ -189,16 +197,17 @@ def report(
 ) -> Report:
     """Returns how far each layer of a wrapped model is from its reference, worst first.
 
-    model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.
+    model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.  Or one
+        that is not wrapped, whose weights are packed, as `load_into` makes it of a file.
     reference: the float model; None (the default) for the one that was wrapped.
     batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
         tensor. None (the default) for the example of the plan.
 
     Its columns are those of `Layer`: local and cumulative are SQNR in dB, of a layer's output for what the
     reference gives it, and for what it gets here; "exact" where no bit differs.  bytes are those of its
-    parameters as stored, with their share of the floats'; clipped is the share of values, of weights and of
-    what goes in, that quantizers cut off, as they are more than half a step beyond the largest or smallest
-    that their scales reach, or NaN or Inf; "-" is none.
+    parameters as stored, with their share of the floats'; clipped is the share of values, of weights or of
+    what goes in and comes out, the larger one, that quantizers cut off, as they are more than half a step
+    beyond the largest or smallest that their scales reach, or NaN or Inf; "-" is none.
 
     A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
     and the head that is tied to it, are layers each, and named together.  Where a layer has several quantized
@@ -220,7 +229,7 @@ def report(
     """
     if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
         _check_order(model, reference)
-    state = state_of(model)
+    state = _state(model)
     check_structure(model, anew=True)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
@@ -232,9 +241,10 @@ def report(
             raise NumericsError("batches= is due: the plan was made without an example")
         batches = [state.plan.example]
     twin = _twin(model)
-    rows = _by_layer(state.plan, reference)
-    after = {conv: norm for norm, conv in state.plan.fold.items()}
-    judged = _Judged({name: _Sums() for name in rows}, after, Alone(twin, reference, state.plan, rows))
+    plan, modules = _named_as(reference, twin, state)
+    rows = _by_layer(plan, reference)
+    after = {conv: norm for norm, conv in plan.fold.items()}
+    judged = _Judged({name: _Sums() for name in rows}, after, Alone(modules, reference, plan, rows), modules)
     count = 0
     with restored(reference), restored(twin):
         for batch in batches_of(batches):
@@ -245,6 +255,38 @@ def report(
     whole = judged.whole
     _check_compared(whole)
     return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
+
+
+def _state(model: nn.Module) -> State:
+    """What a model was made of; of one that is not wrapped, whose weights came packed, what those say."""
+    if not isinstance(model, nn.Module) or is_wrapped(model) or not packed(model):
+        return state_of(model)
+    names: dict[int, list[str]] = {}
+    places = parameters(model)
+    for name, place in places.items():
+        names.setdefault(id(place.tensor), []).append(name)
+    rows = [_row_of_packed(places[some[0]].tensor, some) for some in names.values()]
+    return State(Plan(rows), None, None).as_frozen("packed")
+
+
+def _row_of_packed(x: Tensor, names: Sequence[str]) -> Row:
+    """What a plan would have said of a parameter."""
+    spec, bits = x.spec if isinstance(x, QTensor) else None, 8 * x.element_size()
+    return Row(
+        "parameter", names[0], tuple(x.shape), spec, "as it came", also=tuple(names[1:]), value_bits=bits
+    )
+
+
+def _named_as(reference: nn.Module, twin: nn.Module, state: State) -> tuple[Plan, Mapping[str, nn.Module]]:
+    """The plan and the modules of a model by the names of its reference.
+
+    They are those of now where that has all of them, as one with the same adapters; else those of before
+    anything came in.
+    """
+    now, theirs = dict(named_now(twin)), {name for name, _ in reference.named_modules(remove_duplicate=False)}
+    if state.plan is state.planned or now.keys() <= theirs:
+        return state.plan, now
+    return as_planned(state.planned, twin)
 
 
 def _check_order(model: nn.Module, reference: nn.Module) -> None:
@@ -295,9 +337,8 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
     said = ", ".join(formats) + (f" x {', '.join(inputs)}" if inputs else "")
     after = sum(row.nbytes for row in own)
-    clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
-        name, said, local, cumulative, clipped, after,
+        name, said, local, cumulative, sums.share, after,
         sum(row.unplanned_nbytes for row in own), inside, tuple(also), sums.cumulative.non_finite,
         judged.alone.parameters(name),
     )  # fmt: skip
@@ -336,11 +377,13 @@ class _Judged:
 
     layers: by the names of modules.  calls: how often each ran in the reference.  after: of a convolution the
     normalization that it took in: what that returned is due.  alone: parameters of layers, one by one.
+    modules: of the model, by their names in the reference.
     """
 
     layers: dict[str, _Sums]
     after: dict[str, str]
     alone: Alone
+    modules: Mapping[str, nn.Module]
     whole: ErrorSums = field(default_factory=ErrorSums)
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -352,18 +395,23 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
     with (
         named_failure(reference),
         as_in_use(reference),
-        _recorded(reference, dict.fromkeys([*sums, *after.values(), *judged.alone.around])) as due,
+        _recorded(
+            dict(reference.named_modules(remove_duplicate=False)),
+            dict.fromkeys([*sums, *after.values(), *judged.alone.around]),
+        ) as due,
     ):
         expected = reference(*args, **kwargs)
     judged.alone.settle(due)
     with named_failure(model), as_in_use(model):
-        with _recorded(model, dict.fromkeys([*sums, *judged.alone.around])) as came, _counted(model, sums):
+        modules = judged.modules
+        here = dict.fromkeys(name for name in (*sums, *judged.alone.around) if name in modules)
+        with _recorded(modules, here) as came, _counted(modules, sums):
             actual = model(*args, **kwargs)
-        modules = dict(model.named_modules(remove_duplicate=False))
         judged.calls.update({name: len(calls) for name, calls in due.items()})
         for name in sums:
             clipped, values = judged.alone.cut(name, came)
-            sums[name].clipped, sums[name].values = sums[name].clipped + clipped, sums[name].values + values
+            sums[name].clipped[_WEIGHTS] += clipped
+            sums[name].values[_WEIGHTS] += values
             calls = due.get(name, ())
             outs = due.get(after.get(name, name), ())
             for call, (_, _, out, _), (_, _, own, _) in zip(calls, outs, came.get(name, ()), strict=False):
@@ -394,11 +442,10 @@ Calls = dict[str, list[Call]]
 
 
 @contextmanager
-def _recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
+def _recorded(modules: Mapping[str, nn.Module], names: Iterable[str]) -> Iterator[Calls]:
     """What goes into and comes out of the modules of those names, call by call."""
     found: Calls = {}
     handles = []
-    modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
         if name not in modules:
             raise NumericsError(f"the reference has no module {name!r}: it is another model")
@@ -415,18 +462,21 @@ def _recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
 
 
 @contextmanager
-def _counted(model: nn.Module, sums: Mapping[str, _Sums]) -> Iterator[None]:
+def _counted(modules: Mapping[str, nn.Module], sums: Mapping[str, _Sums]) -> Iterator[None]:
     """Counts what the quantizers of each layer cut off."""
     handles = []
-    for name, module in model.named_modules():
-        if name not in sums:
+    seen: set[nn.Module] = set()
+    for name, module in modules.items():
+        if name not in sums or module in seen:
             continue
+        seen.add(module)
         for child in (*module._modules.values(), *module.__dict__.get(INSIDE, ())):
             if isinstance(child, (Quantizer, Learned)):
+                kind = _COMPUTED if ":" in str(child.name) else _WEIGHTS  # as sites have it, and no parameter
 
-                def count(one: Any, args: Any, _: Any, into: _Sums = sums[name]) -> None:
-                    into.values += args[0].numel()
-                    into.clipped += int((~within(one, args[0])).sum())
+                def count(one: Any, args: Any, _: Any, into: _Sums = sums[name], kind: str = kind) -> None:
+                    into.values[kind] += args[0].numel()
+                    into.clipped[kind] += int((~within(one, args[0])).sum())
 
                 handles.append(child.register_forward_hook(count))
     try:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from torch.utils import _pytree as pytree
 from numerics.backends.host.tensors import has_values, same_bits
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
+from numerics.pytorch.callers import callers
 from numerics.pytorch.products import PRODUCTS
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, end_graph, follows, is_stand_in
 from numerics.pytorch.wrapper import AXES, Flat, Permuted, Repeated, Wrapper, expanded, permuted, unsqueezed
@@ -345,7 +344,7 @@ def _loading() -> list[str] | None:
 
     It copies whatever comes, and collects what that raises: an error a tensor.
     """
-    for frame in _callers():
+    for frame in callers():
         if frame.f_code is _LOADING:
             return [str(error) for error in frame.f_locals.get("error_msgs", ())]
     return None
@@ -353,22 +352,12 @@ def _loading() -> list[str] | None:
 
 def _of_checkpoint() -> str | None:
     """The name of the tensor that torch.distributed.checkpoint reads; None where it does not read."""
-    for frame in _callers():
+    for frame in callers():
         where = str(frame.f_globals.get("__name__", ""))
         if frame.f_code.co_name == "read_data" and where.startswith("torch.distributed.checkpoint."):
             request = frame.f_locals.get("req")
             return str(getattr(getattr(request, "dest_index", None), "fqn", "a tensor"))
     return None
-
-
-def _callers() -> Iterator[FrameType]:
-    """Who called the function that asks, the nearest first: torch's own functions lie between, a few."""
-    frame: FrameType | None = sys._getframe(2)  # past the asking function, which runs this generator
-    for _ in range(9):
-        if frame is None:
-            return
-        yield frame
-        frame = frame.f_back
 
 
 def _once(named: str, why: str, errors: list[str]) -> NumericsError:

@@ -25,6 +25,7 @@ from torch.utils import swap_tensors
 from numerics.backends.host.tensors import as_array, check_storage, is_marked, settled
 from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said, warn
+from numerics.pytorch.moving import BECAME, Moved, moved, take
 from numerics.pytorch.operators import (
     PLAIN,
     are_recorded,
@@ -263,8 +264,17 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     @classmethod
     def takes_data(cls, x: Any, came: Any) -> bool:
-        """A parameter that a module converts becomes its values: what is tied to it stays so."""
+        """A parameter that a module converts becomes its values, or what was made of it: what is tied to it
+        stays so.
+        """
+        if isinstance(came, Moved):
+            return True
         return isinstance(x, TensorQTensor) and _are_values(x, came) and _may_be_swapped(x)
+
+    @classmethod
+    def given(cls, args: Any, found: Wrapper) -> Any:
+        """The same; a Moved where a module converts a parameter that is held elsewhere."""
+        return moved(args[0], found) if args and type(args[0]) is TensorQTensor else found
 
     @property
     def data(self) -> Any:
@@ -277,6 +287,13 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     @data.setter
     def data(self, came: Any) -> None:
+        if isinstance(came, Moved):
+            made = came.numerics_of
+            if made is not self and take(self, made):
+                beside = self._beside
+                self.__dict__.clear()
+                self.__dict__.update(beside, spec=made.spec, **{name: getattr(made, name) for name in PARTS})
+            return
         if _are_values(self, came):
             plain = torch.nn.Parameter(came.detach(), self.requires_grad)
             plain.__dict__.update(self._beside)
@@ -303,7 +320,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def _beside(self) -> dict[str, Any]:
         """What its owner has attached to it."""
-        own = (*PARTS, "spec", "_arrays", "_whole", "_rest", MEMORY)
+        own = (*PARTS, "spec", "_arrays", "_whole", "_rest", BECAME, MEMORY)
         return {name: held for name, held in self.__dict__.items() if name not in own}
 
     def share_memory_(self) -> TensorQTensor:

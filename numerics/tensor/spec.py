@@ -20,6 +20,7 @@ from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding, c
 from numerics.formats.text import facts_in, read, spelled
 from numerics.tensor.scheme import Scheme, partition_of, per_tensor
 from numerics.tensor.scheme import spelled as spelled_scheme
+from numerics.tensor.words import words_in
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 OWN_TYPE = {"float64": "scale_type='float' is the type of the tensor itself, float64 too;"}
@@ -65,7 +66,8 @@ class QuantSpec:
 
     `quantize`, `fake_quantize` and the observers take it in place of a format, and then no option beside it.
 
-    dtype: the format, such as nx.int4, or its name.
+    dtype: the format, such as nx.int4, or its name; or a text that says options beside it, as tables do:
+        "int4 per_group(32)", "int4:per_group(32)", "uint8 per_token() symmetric=False".
     scheme: which elements share a scale: per_tensor() (the default), per_channel(axis), per_group(size,
         axis=-1), per_token(), per_block((rows, columns)), or such a text; of block formats only
         per_block((rows, block)): rows of blocks share a scale, as TransformerEngine's 16x16 of NVFP4.
@@ -364,7 +366,12 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis = asked
     if isinstance(dtype, QuantSpec):
         raise NumericsError(f"{dtype!r} is a QuantSpec already; give spec.replace(...) for other options")
-    found = find_dtype(dtype)
+    try:
+        found = find_dtype(dtype)
+    except NumericsError:
+        if (words := words_in(dtype)) is None:
+            raise
+        return checked(*_with_words(words, asked))
     blocked = isinstance(found, Block)
     if scale_type is not None:
         scale_type = one_of("scale type", scale_type, SCALE_TYPES, OWN_TYPE)
@@ -391,6 +398,18 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     facts = (found, scheme, symmetric, scale_type, zero_point_type, check_rounding(rounding), scale_rule,
              axis if blocked else None)  # fmt: skip
     return (*facts, scheme and repr(scheme), text_of_facts(facts))
+
+
+def _with_words(words: dict[str, Any], asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What is asked for, with what the format's text says beside its name; each once."""
+    given = dict(zip(OPTIONS, asked[1:], strict=True))
+    twice = [name for name in words if name != "dtype" and given[name] != DEFAULTS[name]]
+    if twice:
+        raise NumericsError(
+            f"{twice[0]}={said(given[twice[0]])} beside {said(asked[0])}, which says it: give one of them"
+        )
+    given |= words
+    return given.pop("dtype"), spelled_scheme(given.pop("scheme")), *(given[name] for name in OPTIONS[1:])
 
 
 def tile_scheme(d: Block, came: Any, axis: int) -> Scheme:

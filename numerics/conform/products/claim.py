@@ -316,9 +316,4 @@ def spelled(text: str) -> Any:
         return QuantSpec.parse(text)
     with suppress(NumericsError):  # names of formats may have blanks, too
         return find_dtype(text)
-    name, scheme, *others = (*text.split(" "), "")
-    if [word for word in others if word not in ("asymmetric", "")]:
-        raise NumericsError(f"{said(text)} is no operand; a format, a scheme, and `asymmetric` are due")
-    if not scheme:
-        return find_dtype(name)
-    return QuantSpec(name, scheme=scheme, symmetric="asymmetric" not in others)
+    return QuantSpec(text)

@@ -68,8 +68,9 @@ def tell(look: Look, made: Plan) -> None:
     parameters = [row for row in made.rows if row.kind == "parameter" and len(row.shape) > 1]
     undecided = [row for row in parameters if row.reason.startswith("undecided")]
     if undecided and look.asked["weights"] is not None:
+        stay = "parameters stay as they are" if undecided[1:] else "parameter stays as it is"
         warn(
-            f"{len(undecided)} parameters stay as they are, since no use of them was seen: "
+            f"{len(undecided)} {stay}, since no use of them was seen: "
             f"{', '.join(row.name for row in undecided[:8])}{' ...' if undecided[8:] else ''}; "
             "give example= that uses them, or a rule"
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from numerics.formats.errors import NumericsError, hint, items_of, one_of, said
+from numerics.formats.errors import NumericsError, hint, items_of, one_of, said, text_in
 from numerics.observe import observer_text
 from numerics.tensor.spec import QuantSpec
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 WHAT = ("weights", "activations", "outputs", "biases", "caches")
+KEPT = ("none", "keep", "float")
+"""By these words, instead of a format, what a rule takes stays as it is; None says the same."""
 KEYS = (*WHAT, "observer", "group")
 UNSET = object()
 Where = str | type | Callable[[str, Any], bool]
@@ -25,7 +27,7 @@ Where = str | type | Callable[[str, Any], bool]
 
 def spec_of(what: str, came: Any) -> QuantSpec | None:
     """A format, its name, or a QuantSpec as a QuantSpec; None as None.  Raises NumericsError for others."""
-    if came is None:
+    if came is None or text_in(came) in KEPT:
         return None
     try:
         found = came if isinstance(came, QuantSpec) else QuantSpec(came)
@@ -135,7 +137,7 @@ def _rule(where: Any, what: Any) -> Rule:
     if not isinstance(what, Mapping):
         name = f"rule {where!r}"
         kept: dict[str, QuantSpec | None] = {"weights": spec_of(name, what)}
-        if what is None:
+        if kept["weights"] is None:
             kept["activations"] = None
         return Rule(where, kept)
     for key in what:
@@ -227,12 +229,17 @@ class Asked:
         if wrong:
             raise NumericsError("rules without effect: " + "; ".join(wrong) + "; leave them out")
 
-    def check(self, names: Sequence[str]) -> None:
-        """Raises NumericsError for rules that took nothing, with what stood in their way."""
+    def check(self, names: Sequence[str], left: Mapping[str, str] | None = None) -> None:
+        """Raises NumericsError for rules that took nothing, with what stood in their way.
+
+        names: of what can be quantized.  left: why the others stay as they are, by name.
+        """
         wrong = [rule for rule in self.rules if not rule.taken.total() or rule.in_shadow]
         if not wrong:
             return
-        raise NumericsError("rules without effect: " + "; ".join(_why(rule, names) for rule in wrong))
+        raise NumericsError(
+            "rules without effect: " + "; ".join(_why(rule, names, left or {}) for rule in wrong)
+        )
 
 
 def _idle(rule: Rule) -> str:
@@ -242,7 +249,7 @@ def _idle(rule: Rule) -> str:
     return f"{rule.said!r} keeps {name}, which stays as it is without the rule ({reason})"
 
 
-def _why(rule: Rule, names: Sequence[str]) -> str:
+def _why(rule: Rule, names: Sequence[str], left: Mapping[str, str]) -> str:
     if rule.shadowed:
         what = (rule.in_shadow or [*rule.shadowed])[0]
         name, first = rule.shadowed[what]
@@ -254,7 +261,19 @@ def _why(rule: Rule, names: Sequence[str]) -> str:
         return f"{rule.said!r} matches nothing that can be quantized"
     matching = [name for name in names if rule.matches([name], [])]
     if matching:
-        return f"{rule.said!r} matches {matching[0]}, which has no {' or '.join(rule.specs)} to quantize"
-    below = [name for name in names if name.startswith(rule.where + ".")]
-    meant = f" did you mean '{rule.where}.*'?" if below else hint(rule.where, list(names))
-    return f"{rule.said!r} matches no name{meant and f' ({meant.strip()})'}"
+        meant, due = _bracketed(_inside(rule.where, names)), " or ".join(rule.specs)
+        return f"{rule.said!r} matches {matching[0]}, which has no {due} to quantize{meant}"
+    for name, reason in left.items():
+        if rule.matches([name], [(name.rpartition(".")[0], None)]):
+            return f"{rule.said!r} matches {name}, which stays as it is without the rule ({reason})"
+    meant = _inside(rule.where, names) or hint(rule.where, list(names))
+    return f"{rule.said!r} matches no name{_bracketed(meant)}"
+
+
+def _bracketed(meant: str) -> str:
+    return f" ({meant.strip()})" if meant else ""
+
+
+def _inside(where: str, names: Sequence[str]) -> str:
+    """The pattern that was perhaps meant, of what is inside of a module."""
+    return f" did you mean '{where}.*'?" if any(name.startswith(where + ".") for name in names) else ""

@@ -47,6 +47,20 @@ def stored(model: nn.Module) -> dict[str, Place]:
     return {name: place for name, place in found.items() if name in state}
 
 
+def packed(model: nn.Module) -> dict[str, Place]:
+    """Returns the parameters that are packed, by each of their names."""
+    return {name: place for name, place in parameters(model).items() if isinstance(place.tensor, QTensor)}
+
+
+def memory_footprint(model: nn.Module, return_buffers: bool = True) -> int:
+    """Returns the bytes of a model's parameters, packed ones as they are, and of its buffers too by default.
+
+    transformers' own counts the bytes of the values that a QTensor stands for.
+    """
+    every = (*model.parameters(), *(model.buffers() if return_buffers else ()))
+    return sum(x.nbytes for x in every)
+
+
 def modules_around(name: str) -> list[str]:
     """Returns the names of the modules around one, the innermost first: the last is the model's, no text.
 

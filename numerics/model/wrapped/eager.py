@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
@@ -26,7 +27,7 @@ from numerics.formats.errors import NumericsError
 from numerics.model.caches.placing import CACHES, placed, with_cache
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.reach import unreached
-from numerics.model.looking.places import is_shard, shard_read
+from numerics.model.looking.places import is_shard, memory_footprint, packed, shard_read
 from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.looking.trace import ONE_PRODUCT, OUT, Site
 from numerics.model.wrapped.children import check_children, shown
@@ -192,13 +193,15 @@ def quantized_class(
     for leaf in guards:
         read = properties[leaf].fget if leaf in leaves else _plainly(leaf)
         properties[leaf] = property(_guarding(leaf, read))
-    members = {
+    members: dict[str, Any] = {
         "__module__": base.__module__,
         "__doc__": base.__doc__,
         "numerics_leaves": leaves,
         "numerics_base": base,
     }
     members |= methods_of(base, _running) | shown(base)
+    if hasattr(base, "get_memory_footprint"):  # of transformers, which counts the values of packed weights
+        members["get_memory_footprint"] = memory_footprint
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
     return made
@@ -524,12 +527,19 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def freeze(model: nn.Module, packed: dict[int, Tensor]) -> None:
+def show_packed(model: nn.Module) -> None:
+    """Makes modules of a model that is not wrapped say, when they are printed, what is packed in them."""
+    for module in {place.module for place in packed(model).values()}:
+        if not (isinstance(module, (Parting, GraphModule)) or "forward" in module.__dict__):
+            become(module, ())
+
+
+def freeze(model: nn.Module, by_identity: dict[int, Tensor]) -> None:
     """Puts what is packed, by the identity of the parameter, in the parameters' places."""
     for module in model.modules():
         if isinstance(module, Quantized) and module.numerics_leaves:
             for leaf in module.numerics_leaves:
                 parameter = module._parameters[leaf]  # type: ignore[attr-defined]
-                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
+                module._parameters[leaf] = by_identity[id(parameter)]  # type: ignore[assignment]
                 del module._modules[f"quantize_{leaf}"]  # type: ignore[attr-defined]
             become(module, ())  # type: ignore[arg-type]

@@ -11,10 +11,11 @@ from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
+from numerics.model.wrapped.following import named_in_state, parameters_now
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, waits
 from numerics.model.wrapped.renaming import renamed
-from numerics.model.wrapped.state import STATE, State, check_trainable, note_in, notes_of
-from numerics.model.wrapped.structure import check_structure
+from numerics.model.wrapped.state import State, check_trainable, note_in, state_in
+from numerics.model.wrapped.structure import check_structure, converted
 from numerics.pytorch.kept_ops import check_copied
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import (
@@ -53,7 +54,7 @@ class Fitting:
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         model: Any = self
-        made = notes_of(model).get(STATE)
+        made = state_in(model)
         names = [prefix + name for name in self.numerics_read_quantized(made)]
         if made is not None:
             renamed(model, made.plan, bool(made.frozen), state, prefix)
@@ -68,7 +69,7 @@ class Fitting:
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
         model: Any = self
-        made = notes_of(model).get(STATE)
+        made = state_in(model)
         if made is not None and strict:
             check_quantizers(model, made, state_dict, assign)
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
@@ -77,6 +78,11 @@ class Fitting:
         """Its state; raises NumericsError where modules came into it that its plan does not know."""
         check_structure(self, anew=True)  # type: ignore[arg-type]
         return super().state_dict(*args, **kwargs)  # type: ignore[misc]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, and knows what is packed in it afterwards."""
+        with converted(self):  # type: ignore[arg-type]
+            return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def train(self, mode: bool = True) -> Any:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
@@ -116,10 +122,10 @@ def check_frozen(
     theirs = note_in(notes[MODEL])[1] if MODEL in notes else None
     if theirs is not None:
         check_same_plan(plan, theirs)
+    own = parameters_now(model)
     for name, row in plan.parameters.items():
-        held: Any = model.get_parameter(name)
-        came = state.get(prefix + name)
-        if came is None:
+        held, came = own.get(name), state.get(prefix + name)
+        if came is None or held is None:
             continue
         spec = came.spec if isinstance(came, QTensor) else None
         packed = isinstance(held, QTensor)
@@ -169,7 +175,7 @@ def _before_freezing(model: nn.Module, plan: Plan, state: Mapping[str, Any], fro
     """Where a state belongs that a frozen model does not take.  frozen: it is a frozen model's itself."""
     if frozen:
         return _OF_FROZEN
-    of_weights = [f".{name}.scale" for name, one in model.named_modules(remove_duplicate=False)
+    of_weights = [f".{name}.scale" for name, one in named_in_state(model)
                   if isinstance(one, Static) and one.name in plan.parameters]  # fmt: skip
     kinds = kinds_of_scales(name for name in state if not f".{name}".endswith(tuple(of_weights)))
     if not kinds:
@@ -210,7 +216,7 @@ def check_quantizers(model: nn.Module, made: State, came: Any, assign: bool) -> 
     check_tensors(model, made.plan, bool(made.frozen), state, notes)
     every = recorded(model, "")
     check_recorded(state, every)
-    own = {f"{name}.{tail}" for name, module in model.named_modules(remove_duplicate=False)
+    own = {f"{name}.{tail}" for name, module in named_in_state(model)
            if isinstance(module, (Quantizer, Learned)) for tail in module.state_dict()}  # fmt: skip
     here = own | {*model.state_dict()}
     missing, more = ({name for name in names if not name.endswith(RECORD)}
@@ -306,16 +312,16 @@ def way_of_prefix(prefix: str, source: str) -> str:
 
 def _of_packed(model: nn.Module) -> Iterable[str]:
     """How names of quantizers of packed parameters begin, which say nothing any more."""
-    made = notes_of(model).get(STATE)
+    made = state_in(model)
     if made is not None and made.frozen:
-        for name, module in model.named_modules(remove_duplicate=False):
+        for name, module in named_in_state(model):
             if isinstance(module, (Quantizer, Learned)) and module.name in made.plan.parameters:
                 yield f"{name}."
 
 
 def recorded(model: nn.Module, prefix: str) -> list[tuple[str, Recorded]]:
     """What of a model has scales, with the beginnings of its names in a state; shared ones by each name."""
-    every = model.named_modules(remove_duplicate=False)
+    every = named_in_state(model)
     return [(f"{prefix}{name}." if name else prefix, module) for name, module in every
             if isinstance(module, Recorded)]  # fmt: skip
 
@@ -329,9 +335,9 @@ def check_scales(model: nn.Module, state: Mapping[str, Any], prefix: str, notes:
     check_records(state, every)
     for at, module in every:
         module.check_state(state, at, assign)
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, Learned):
-            module.check_shapes(state, f"{prefix}{name}.learns.")
+    for name, one in named_in_state(model):
+        if isinstance(one, Learned):
+            one.check_shapes(state, f"{prefix}{name}.learns.")
 
 
 def kind_of_scale(name: str) -> str | None:

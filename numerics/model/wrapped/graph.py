@@ -334,9 +334,12 @@ class _Writer:
         return sorted(map(str, due - self.made))
 
     def _call(self, at: GraphModule, came: Node, key: Any, name: str) -> Node:
-        """A call of a quantizer: as an operator where it has no state, so that equal ones are found."""
+        """A call of a quantizer: as an operator where it has no state, so that equal ones are found.
+
+        One that loses negative values says so, and is called itself where a graph may have modules.
+        """
         quantizer = self.quantizers[key]
-        if type(quantizer) is Quantizer:
+        if type(quantizer) is Quantizer and not (quantizer.spec.clips and at is self.root):
             put = at.graph.call_function(torch.ops.numerics.fake_quantize.default, (came, quantizer.text))
             if at is self.root:
                 self._held(quantizer, name)

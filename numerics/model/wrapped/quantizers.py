@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from numerics.backends.host.quantizing import Clipped, told_by
 from numerics.backends.host.tensors import has_values
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, said, warn
 from numerics.model.deciding.rows import Row
 from numerics.model.looking.trace import outside
 from numerics.model.wrapped.watching import key_of, watched
@@ -48,18 +49,32 @@ class Quantizer(nn.Module):
     def __init__(self, name: str, spec: QuantSpec) -> None:
         super().__init__()
         self.name, self.spec, self.text = name, spec, spec.text
+        self.told = not spec.clips  # was it said that it loses what is negative?
 
     def scales(self) -> dict[str, Tensor]:
         """What it keeps of scales and zero points, by name: nothing, where each tensor brings its own."""
         return {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x quantized and dequantized; the gradient passes straight through."""
+        """Returns x quantized and dequantized; the gradient passes straight through.
+
+        What an unsigned format loses is said once, by name.
+        """
+        if self.spec.clips and not torch.compiler.is_compiling():
+            with told_by(self._tell):
+                return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text))
         return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text))
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""
-        return quantize(x, self.spec)
+        with told_by(self._tell):
+            return quantize(x, self.spec)
+
+    def _tell(self, lost: str) -> None:
+        """Says once what is lost."""
+        if not self.told:
+            self.told = True
+            warn(f"{self.name}: {lost}")
 
     def extra_repr(self) -> str:
         """What it quantizes to."""
@@ -82,6 +97,7 @@ class Static(Recorded, Quantizer):
         super().__init__(name, spec)
         self.observed_by, self.used = observed_by, spec
         self.watching: Observer | None = None
+        self.lost: Clipped | None = None
         self.key = 0
         self.ready = False
         blocked = spec.blocked
@@ -110,10 +126,20 @@ class Static(Recorded, Quantizer):
         beside = self.scale, self.zero_point, None, None, False, self.tensor_scale
         return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text, *beside))
 
+    def extra_repr(self) -> str:
+        """What it quantizes to, by which scale, and what finds or found that."""
+        known, by = self.tensor_scale if self.scale is None else self.scale, self.observed_by
+        if not self.ready:
+            return f"{super().extra_repr()}, waits for nx.calibrate{f' ({by})' if by else ''}"
+        plain = known is not None and known.numel() == 1 and has_values(known)
+        scale = f"{float(known):.4g}" if plain and known is not None else "known"
+        return f"{super().extra_repr()}, scale={scale}{f' by {by}' if by else ''}"
+
     def watch(self) -> None:
         """From now on an observer sees what comes."""
         self.watching = observer(str(self.observed_by), self.spec)
-        self.key = key_of(self.watching, self.name)
+        self.lost = Clipped(self.spec.element) if self.spec.clips else None
+        self.key = key_of(self.watching, self.name, self.lost)
 
     def found(self) -> None:
         """Takes the scale that the observer found."""
@@ -124,6 +150,9 @@ class Static(Recorded, Quantizer):
             self.give(tensor_scale=watching.tensor_scale)
         else:
             self.give(watching.scale, watching.zero_point)
+        if self.lost is not None:
+            self.lost.say(f"{self.name}: ")
+            self.lost = None
 
     def give(self, scale: Any = None, zero_point: Any = None, tensor_scale: Any = None) -> None:
         """Takes scales."""
@@ -267,6 +296,10 @@ class Learned(nn.Module):
             )
         with torch.no_grad():
             self.learns(x.detach())
+        if self.spec.clips:
+            lost = Clipped(self.spec.element)
+            lost.add(x.detach())
+            lost.say(f"{self.name}: ")
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""

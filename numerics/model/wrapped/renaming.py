@@ -13,6 +13,7 @@ from torch import nn
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
 from numerics.model.looking.trace import OUT, Site
+from numerics.model.wrapped.following import named_in_state
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 
 QUANTIZERS = "quantizers"
@@ -45,16 +46,17 @@ def renamed(model: nn.Module, plan: Plan, frozen: bool, state: dict[str, Any], p
     model: wrapped by that plan; state, prefix: as load_state_dict hands them to modules.  frozen: the
     parameters of the model are packed, so that their quantizers say nothing.
     """
-    own: dict[str, list[tuple[str, nn.Module]]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
+    own: dict[str, list[tuple[str, nn.Module]]] = {}  # by what the plan called them when they were made
+    for name, module in named_in_state(model):
         if isinstance(module, (Quantizer, Learned)):
             own.setdefault(module.name, []).append((f"{prefix}{name}.", module))
-    here = {one for places in own.values() for one, _ in places}
+    here = {one: places for places in own.values() for one, _ in places}
     quantizers = {row.name: row.quantizer for row in plan.rows}
     for name, others in _others(plan).items():
-        others = [one for one in (prefix + other + "." for other in others) if one not in here]
-        came = _taken(state, others)
-        for place, module in own.get(quantizers[name], ()):
+        others = [prefix + other + "." for other in others]
+        mine = next((here[one] for one in others if one in here), ())
+        came = _taken(state, [one for one in others if one not in here])
+        for place, module in own.get(quantizers[name], mine):
             if any(key.startswith(place) for key in state):
                 continue
             kept = module.state_dict() if frozen and name in plan.parameters else {}

@@ -12,6 +12,9 @@ from torch.fx import GraphModule
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.text import json_in
 from numerics.model.deciding.plan import Plan
+from numerics.model.looking.places import packed
+from numerics.model.wrapped.following import followed
+from numerics.view.text import folded
 
 STATE = "numerics_state"
 """Under that name a wrapped model keeps what it was made of."""
@@ -20,13 +23,15 @@ STATE = "numerics_state"
 class State:
     """What a wrapped model was made of.
 
-    plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
-    it learns.  frozen: what it keeps since it was frozen.  seen: what its modules had when they were looked
-    at, a `structure.Seen`; None before that.  told: was it said what tracing does not see?
+    planned: the plan that it was wrapped by.  plan: that by the names of now (following.py).  original: the
+    model that was wrapped; None in what came from a pickle.  qat: what it learns.  frozen: what it keeps
+    since it was frozen.  seen: what its modules had when they were looked at, a `structure.Seen`; None before
+    that.  told: was it said what tracing does not see?
     """
 
-    def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
-        self.plan, self.original, self.qat = plan, original, qat
+    def __init__(self, plan: Plan, original: nn.Module | None, qat: str | None) -> None:
+        self.planned = self.plan = plan
+        self.original, self.qat = original, qat
         self.frozen: str | None = None
         self.seen: Any = None
         self.told = False
@@ -37,13 +42,13 @@ class State:
 
     def as_frozen(self, keep: str | None) -> State:
         """The same of a model that keeps that since it was frozen."""
-        found = State(self.plan, self.original, self.qat)
+        found = State(self.planned, self.original, self.qat)
         found.frozen = keep
         return found
 
     def __reduce__(self) -> Any:
         """In a pickle there is no original: what is loaded cannot be unwrapped to it."""
-        return _state, (self.plan.as_dict(), self.qat, self.frozen)
+        return _state, (self.planned.as_dict(), self.qat, self.frozen)
 
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
@@ -64,10 +69,19 @@ def notes_of(model: nn.Module) -> dict[str, Any]:
     return model.meta if isinstance(model, GraphModule) else model.__dict__
 
 
-def state_of(model: Any) -> State:
-    """What a wrapped model was made of; raises NumericsError for another."""
-    found = notes_of(model).get(STATE) if isinstance(model, nn.Module) else None
+def state_in(model: nn.Module) -> State | None:
+    """What a wrapped model was made of, its plan by the names that modules have now; None of another."""
+    found = notes_of(model).get(STATE)
     if not isinstance(found, State):
+        return None
+    found.plan = followed(found.planned, model)
+    return found
+
+
+def state_of(model: Any) -> State:
+    """The same; raises NumericsError for a model that is not wrapped."""
+    found = state_in(model) if isinstance(model, nn.Module) else None
+    if found is None:
         raise NumericsError(f"this {type(model).__name__} is not wrapped: {_way_to_wrapped(model)}")
     return found
 
@@ -78,6 +92,11 @@ def _way_to_wrapped(model: Any) -> str:
     inner = [name for name, child in children if is_wrapped(child)]
     if len(inner) == 1:
         return f"the model in it is, model.get_submodule({inner[0]!r})"
+    if isinstance(model, nn.Module) and (names := [*packed(model)]):
+        return (
+            f"{folded(names[:4])} came packed, as of a file; it runs, nx.report and nx.compare judge it as "
+            "it is, and nx.wrap takes the float model"
+        )
     return "nx.wrap(model, ...) makes one that is"
 
 
@@ -114,7 +133,7 @@ def check_unwrapped(model: nn.Module) -> None:
 
 def check_deleted(model: nn.Module, wrong: Exception) -> None:
     """Raises NumericsError where a forward failed as a planned parameter of the model was deleted."""
-    made = notes_of(model).get(STATE)
+    made = state_in(model)
     if made is None or not (isinstance(wrong, (AttributeError, TypeError)) or "NoneType" in str(wrong)):
         return
     for name in made.plan.parameters:
@@ -129,12 +148,14 @@ def check_deleted(model: nn.Module, wrong: Exception) -> None:
 
 def check_trainable(model: nn.Module, mode: bool) -> None:
     """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
-    state = notes_of(model).get(STATE)
-    if not mode or state is None or not state.frozen or any(x.requires_grad for x in model.parameters()):
+    if not mode or not is_wrapped(model) or any(x.requires_grad for x in model.parameters()):
         return
-    first = next(iter(state.plan.parameters))
+    state = state_in(model)
+    if state is None or not state.frozen:
+        return
+    first, *more = state.plan.parameters
+    others = f" and {len(more)} more parameter{'s' * (len(more) > 1)} are" if more else " is"
     raise NumericsError(
-        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model "
-        f"can be trained: nx.wrap(float_model, ..., qat={state.qat or 'ste'!r}) makes one that can, before "
-        "it is frozen"
+        f"{first}{others} frozen, and nothing of this model can be trained: "
+        f"nx.wrap(float_model, ..., qat={state.qat or 'ste'!r}) makes one that can, before it is frozen"
     )

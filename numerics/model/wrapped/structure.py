@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import chain
 from operator import methodcaller
@@ -15,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from numerics.formats.errors import NumericsError, items_of, said, warn
 from numerics.model.deciding.reach import pattern_of
 from numerics.model.looking.places import is_shard, modules_around
+from numerics.model.wrapped.following import NAMED, note_names
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.pytorch.wrapper import Wrapper
@@ -36,7 +38,8 @@ _IT = ("it in as it is, as an adapter", "all in as they are, as adapters")
 
 
 def know(model: nn.Module) -> None:
-    """Notes that the modules of a model are those that its plan is of."""
+    """Notes that the modules of a model are those that its plan is of, and by which names."""
+    note_names(model)
     for module in model.modules():
         _know(module)
 
@@ -53,10 +56,22 @@ def _know(module: nn.Module) -> None:
                               if _is_matrix(x)}  # fmt: skip
 
 
+@contextmanager
+def converted(model: nn.Module) -> Iterator[None]:
+    """What is packed may become its values inside, as a type that has others makes it: it is known still."""
+    every = list(model.modules()) if isinstance(model, GraphModule) else [model]
+    packed = [(one, leaf) for one in every for leaf, x in one._parameters.items() if isinstance(x, Wrapper)]
+    yield
+    for one, leaf in packed:
+        if leaf in (known := one.__dict__.get(KNOWN, {})):
+            known[leaf] = isinstance(one._parameters[leaf], Wrapper)
+
+
 def forget_modules(model: nn.Module) -> None:
     """Takes these notes away."""
     for module in model.modules():
         module.__dict__.pop(KNOWN, None)
+        module.__dict__.pop(NAMED, None)
 
 
 class Seen:

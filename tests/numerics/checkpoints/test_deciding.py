@@ -40,6 +40,10 @@ def test_the_first_rule_that_matches_holds(source):
     [
         (Request(NVFP4, {"nothing*": "int4"}), "'nothing\\*' matches no name"),
         (Request(NVFP4, {"*layernorm*": "int4"}), "rules without effect: .*layernorm"),
+        (
+            Request(NVFP4, {"*layernorm*": None}),
+            r"matches .*layernorm.*without the rule \(fewer than two dim",
+        ),
         (Request(NVFP4, include=["x"]), "include='x' matches no tensor"),
         (Request(NVFP4, exclude=["*"]), "nothing of .* would be quantized"),
         (Request(None, {"lm_head": None}), "nothing of .* would be quantized"),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import re
 
 import pytest
@@ -615,3 +616,37 @@ def test_what_has_no_shape_yet_was_torchs_error():
     assert "no shape yet" in str(found)
     model(torch.ones(2, 8))
     assert "no shape yet" not in str(footprint(model))
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_packed_weights_of_a_file_are_printed_and_judged(mode, tmp_path):
+    """A model that a file packed said nothing of it, and a report of it was refused with a dead end."""
+
+    def floats():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+
+    x = torch.linspace(-1, 1, 128).reshape(2, 64)
+    frozen = nx.freeze(nx.wrap(floats(), "mxfp4", example=x, mode=mode))
+    file = tmp_path / "a.safetensors"
+    nx.save(frozen.state_dict(), file)
+    loaded = nx.load_into(floats(), file)
+    assert str(loaded).count("weight=mxfp4") == 2
+    assert nx.report(loaded, floats(), [x]).layers == nx.report(frozen, floats(), [x]).layers
+    again = pickle.loads(pickle.dumps(copy.deepcopy(loaded)))
+    assert str(again) == str(loaded)
+    assert torch.equal(again(x), loaded(x))
+    assert nx.load_into(loaded, file) is loaded
+    with pytest.raises(nx.NumericsError, match=r"0\.weight, 2\.weight came packed.*nx\.report.*float model"):
+        nx.freeze(loaded)
+
+
+def test_bytes_of_a_transformers_model_count_packed_weights_as_they_are():
+    class Model(torch.nn.Sequential):
+        def get_memory_footprint(self, return_buffers=True):
+            return sum(x.nelement() * x.element_size() for x in self.parameters())
+
+    model = Model(torch.nn.Linear(64, 64))
+    assert model.get_memory_footprint() == 4 * 65 * 64
+    frozen = nx.freeze(nx.wrap(model, "mxfp4"))
+    assert frozen.get_memory_footprint() == nx.footprint(frozen).nbytes == 64 * 64 * 17 // 32 + 4 * 64

@@ -1276,3 +1276,33 @@ def test_activations_had_a_place_in_plan_and_only_a_name_in_wrap(mode):
         for call in (nx.plan, nx.wrap)
     ]
     assert places == [["model", "weights", "activations"], ["model", "plan", "activations"]]
+
+
+def test_quantize_takes_options_of_a_spec_and_says_where_others_are():
+    def floats():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(64, 64))
+
+    due = nx.quantize_(floats(), nx.QuantSpec("int4", scheme=nx.per_group(32)))
+    for dtype, options in (("int4", {"scheme": nx.per_group(32)}), ("int4 per_group(32)", {})):
+        assert torch.equal(nx.quantize_(floats(), dtype, **options)[0].weight.packed, due[0].weight.packed)
+    for name, came, told in [
+        ("activations", "int8", "nx.wrap"), ("exclude", ["0"], "rules="), ("group_size", 32, "scheme="),
+        ("shceme", None, "did you mean 'scheme'"),
+    ]:  # fmt: skip
+        with pytest.raises(nx.NumericsError, match=told):
+            nx.quantize_(floats(), "int4", **{name: came})
+    with pytest.raises(
+        nx.NumericsError, match=r"^a Plan is no format: nx\.freeze\(nx\.wrap\(model, plan\)\)"
+    ):
+        nx.quantize_(floats(), nx.plan(floats(), "int4"))
+    with pytest.raises(nx.NumericsError, match="QuantSpec already"):
+        nx.quantize_(floats(), nx.QuantSpec("int4"), scheme="per_token")
+
+
+def test_rules_say_none_in_a_word_and_what_is_inside_of_a_module():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Sequential(torch.nn.Linear(64, 8)))
+    rows = [nx.plan(model, "mxfp4", rules={"0": word}).rows for word in (None, "none", "keep", "float")]
+    assert all([row.spec for row in some] == [row.spec for row in rows[0]] for some in rows)
+    with pytest.raises(nx.NumericsError, match=r"\(did you mean '1\.\*'\?\)"):
+        nx.plan(model, "mxfp4", rules={"1": "int8"})

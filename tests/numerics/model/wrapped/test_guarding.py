@@ -77,7 +77,7 @@ def wrapped(kind=Ways, **options):
     return nx.wrap(made(kind), **({"weights": "int4", "activations": "int8", "example": X} | options))
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*parameters stay as they are")
+pytestmark = pytest.mark.filterwarnings("ignore:.*since no use of them was seen")
 
 
 @pytest.mark.parametrize("kind", [Ways, Around])
