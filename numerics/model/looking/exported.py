@@ -118,14 +118,22 @@ def _dynamic(tree: Any) -> Any:
 
 def products(root: GraphModule, model: nn.Module) -> Iterator[Made]:
     """Every product of the graph, in order, those of nested regions in their place."""
-    counts: Counter[Any] = Counter()
-    yield from _products(root, root, {}, counts, _first_names(model))
+    yield from _products(_Walk(root, Counter(), _first_names(model)), root, {})
+
+
+class _Walk(NamedTuple):
+    """A way through a graph: its root, the products counted so far, and the modules by their names."""
+
+    root: GraphModule
+    counts: Counter[Any]
+    modules: Mapping[str, tuple[str, nn.Module]]
 
 
 def _products(
-    root: GraphModule, at: GraphModule, inputs: dict[Node, Origin | None], counts: Counter[Any],
-    modules: Mapping[str, tuple[str, nn.Module]], unseen: bool = False,
-) -> Iterator[Made]:  # fmt: skip
+    walk: _Walk, at: GraphModule, inputs: dict[Node, Origin | None], unseen: bool = False
+) -> Iterator[Made]:
+    """The products of a graph, with those of its regions.  unseen: is it in a region of control flow?"""
+    root, counts, modules = walk
     origins = _origins(root, at, inputs)
     graph = Graph(at, origins)
     for node in list(at.graph.nodes):
@@ -137,7 +145,7 @@ def _products(
                 holders = [x for x in child.graph.nodes if x.op == "placeholder"]
                 inside = dict(zip(holders, known, strict=False))
                 alone = unseen or not _is_transparent(node)
-                yield from _products(root, child, inside, counts, modules, alone)
+                yield from _products(walk, child, inside, alone)
             continue
         name = name_of(node.target)
         if name not in PRODUCTS:

@@ -223,6 +223,12 @@ RESHAPED = frozenset(
 )
 """They show the same values in the same order."""
 
+CUTS = frozenset(
+    {"__getitem__", "narrow", "select", "slice", "split", "chunk", "unbind", "tensor_split", "hsplit",
+     "vsplit", "split_with_sizes", "index_select", "dsplit"}
+)  # fmt: skip
+"""They take a part of a tensor."""
+
 MOVED = frozenset(
     {
         "t", "transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "T", "mT", "H", "mH",

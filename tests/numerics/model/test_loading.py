@@ -15,6 +15,7 @@ from numerics.checkpoints import job
 from numerics.checkpoints.deciding import Request
 from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.files.safetensors import Reader
+from numerics.formats.errors import NumericsWarning
 from numerics.model.loading import footprint, load_into
 from numerics.pytorch.qtensor import TensorQTensor
 from tests.helpers import models
@@ -603,3 +604,18 @@ def test_a_folder_that_is_none_of_this_model_changes_nothing(tmp_path):
     with pytest.raises(nx.NumericsError, match=r"no \.safetensors file"):
         nx.load_into(model, tmp_path / "none")
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_a_packed_weight_that_a_list_holds_too_is_said(tmp_path):
+    class Lists(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(16, 16, bias=False)
+            self.all = [self.a.weight]
+
+        def forward(self, x):
+            return nn.functional.linear(self.a(x), self.all[0])
+
+    nx.save({"a.weight": nx.quantize(torch.randn(16, 16), "int4")}, tmp_path / "a.safetensors")
+    with pytest.warns(NumericsWarning, match=r"^a\.weight: a list"):
+        nx.load_into(Lists(), tmp_path / "a.safetensors")

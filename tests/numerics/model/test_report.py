@@ -632,3 +632,19 @@ def test_a_layer_that_made_no_values_is_not_exact(mode):
     assert {one.name: one.inside for one in found.layers} == {"busy": "", "idle": "no values"}
     assert math.isnan(found.layers[-1].local)
     assert "no values" in str(found)
+
+
+def test_a_layer_inside_vmap_is_refused_by_name():
+    class Mapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(16, 16)
+
+        def forward(self, x):
+            return torch.vmap(self.layer)(x)
+
+    model, x = Mapped().eval(), torch.randn(3, 16)
+    wrapped = nx.wrap(model, "int4", example=x)
+    with pytest.raises(nx.NumericsError, match=r"layer is called inside torch\.vmap.*nx\.compare"):
+        nx.report(wrapped, model, [x])
+    assert nx.compare(wrapped, model, [x]) is not None

@@ -1253,3 +1253,28 @@ def test_an_observer_of_what_is_not_learned_stands_beside_qat():
     rules = {"1": {"activations": "float8_e4m3fn"}}
     one = nx.wrap(m, "int8", activations="int8", qat="tqt", observer="mse", rules=rules, example=x)
     assert nx.calibrate(one, [x])[1].quantize_linear_0.scale is not None
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("spec", ["nvfp4", "mxfp4", "mx6", "int4 per_group(16)"])
+def test_a_weight_that_is_cut_within_a_block_is_not_packed(spec, mode):
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(32, 32) / 4)
+
+        def forward(self, x):
+            return x @ self.w[:, :24].T
+
+    name, _, scheme = spec.partition(" ")
+    spec = nx.QuantSpec(name, scheme=scheme) if scheme else name
+    model, x = Cut().eval(), torch.randn(3, 24)
+    wrapped = nx.wrap(model, spec, example=x, mode=mode)
+    due = wrapped(x)
+    with pytest.raises(nx.NumericsError, match=r"^w: a forward takes parts of it.*keep='values'"):
+        nx.freeze(wrapped)
+    assert torch.equal(wrapped(x), due)
+    assert torch.equal(nx.freeze(wrapped, keep="values")(x), due)
+    with pytest.raises(nx.NumericsError, match=r"^w: a forward takes parts"):
+        nx.quantize_(model, spec, example=x)
+    assert type(model.w) is nn.Parameter
