@@ -15,13 +15,14 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
 from numerics.model.looking.places import check_finite, stored
 from numerics.model.looking.places import replace as replace_tensors
-from numerics.model.looking.restoring import undone
+from numerics.model.looking.products import CUTS
+from numerics.model.looking.restoring import restored, undone
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
 from numerics.model.wrapped.following import named_now
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers, waits
-from numerics.model.wrapped.running import named
+from numerics.model.wrapped.running import named, run
 from numerics.model.wrapped.sharing import unshare
 from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_in, state_of
 from numerics.model.wrapped.structure import check_structure, know_tensors
@@ -43,7 +44,8 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     Learned scales become fixed.  What is tied stays tied.  The float parameters are gone from this model (the
     one that was wrapped has them), and nothing in it is trained by its weights any more.
     Raises NumericsError for a model that is not wrapped or is frozen, where a scale was never found, and
-    for scales, thresholds and parameters with NaN or Inf, by their names.  Whatever is raised, by an
+    for scales, thresholds and parameters with NaN or Inf, by their names, and for packed parameters of which
+    the plan's example takes parts that cut blocks or groups.  Whatever is raised, by an
     interrupt too, the model is what it was before.
 
     >>> import torch, numerics as nx
@@ -68,7 +70,29 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     by_identity = _packed(model, state.plan, keep)
     with undone(model):
         _become_frozen(model, by_identity, keep)
+        if keep == "packed":
+            _check_cuts(model, state.plan)
     return model
+
+
+def _check_cuts(model: nn.Module, plan: Plan) -> None:
+    """Raises NumericsError where the example's forward takes parts of packed parameters that they have not.
+
+    Blocks and groups are not cut: elements that share a scale stay together.
+    """
+    planned = [row for row in plan.rows if row.kind == "parameter" and row.spec is not None]
+    cut = [row.name for row in planned if any(use.rpartition(":")[2] in CUTS for use in row.uses)]
+    if not cut or plan.example is None:
+        return
+    try:
+        with restored(model):
+            run(model, plan.example)
+    except NumericsError as wrong:
+        raise NumericsError(
+            f"{folded(cut)}: a forward takes parts of it, which it cannot of packed ones: {wrong}; "
+            f"nx.freeze(model, keep='values') keeps the quantized values dense, rules={{{cut[0]!r}: None}} "
+            "leaves it in floats"
+        ) from None
 
 
 def _become_frozen(model: nn.Module, by_identity: dict[int, Tensor], keep: str) -> None:

@@ -15,10 +15,11 @@ from numerics.backends.paths import path_of
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import MODEL, loaded_of, model_text
 from numerics.files.shards import Source
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, warn
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, replace, stored
 from numerics.model.looking.restoring import rewritten, undone
+from numerics.model.wrapped.aside import held_in
 from numerics.model.wrapped.eager import show_packed
 from numerics.model.wrapped.fitting import (
     check_same_plan,
@@ -87,10 +88,30 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
+        held = _held(into, came)
         _put(into, path, came, foreign, text is not None)
         know_tensors(into)
         show_packed(into)
+    if held:
+        warn(
+            f"{folded(held)}: a list, a function or another object of this model holds the parameter beside "
+            "its module, and goes on to hold the floats that were there: a forward that takes it from there "
+            "does not see what was loaded; read it as an attribute of its module"
+        )
     return cast(Model, into)
+
+
+def _held(model: nn.Module, came: Mapping[str, Tensor]) -> list[str]:
+    """The names of parameters that packed ones replace, and that something beside their modules holds.
+
+    A model that was frozen by its plan looks for these itself.
+    """
+    if is_wrapped(model):
+        return []
+    places = stored(model)
+    replaced = {name: places[name].tensor for name, x in came.items()
+                if isinstance(x, TensorQTensor) and name in places}  # fmt: skip
+    return [*held_in(model, replaced)]
 
 
 def _came_of(path: PathLike) -> tuple[dict[str, Tensor], str | None, str | None]:

@@ -24,7 +24,16 @@ from numerics.model.deciding.rows import Row, described
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model, modules_around, packed, parameters
 from numerics.model.looking.restoring import restored
-from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
+from numerics.model.looking.trace import (
+    Casts,
+    arguments,
+    as_in_use,
+    autocast_as,
+    autocast_here,
+    batches_of,
+    outside,
+    tensors_of,
+)
 from numerics.model.measuring import add, floats_in, rank, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
@@ -451,6 +460,12 @@ def _recorded(modules: Mapping[str, nn.Module], names: Iterable[str]) -> Iterato
             raise NumericsError(f"the reference has no module {name!r}: it is another model")
 
         def keep(_: Any, args: Any, kwargs: Any, out: Any, name: str = name) -> None:
+            if any(outside(x) is not None for x in tensors_of((args, kwargs))):
+                raise NumericsError(
+                    f"{name} is called inside torch.vmap, which shows it one entry at a time: nx.report runs "
+                    "each layer again by itself, and does not reach into that; nx.compare(model, reference, "
+                    "batches) compares what both return"
+                )
             found.setdefault(name, []).append(Call(args, kwargs, out, autocast_here()))
 
         handles.append(modules[name].register_forward_hook(keep, with_kwargs=True))

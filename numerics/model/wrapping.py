@@ -20,7 +20,8 @@ from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import arguments, named_tensors
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
-from numerics.model.wrapped.beginning import beginning, run_every_branch
+from numerics.model.wrapped.aside import HELD, Memory, ReadAside, beside_modules, held_in, planned_in
+from numerics.model.wrapped.beginning import beginning, passing, run_every_branch
 from numerics.model.wrapped.graph import TRAINED, QuantizedGraph
 from numerics.model.wrapped.quantizers import (
     LEARNED,
@@ -120,6 +121,7 @@ def wrapped_by(
     _check(model, made, qat, threshold_init)
     check_unwrapped(model)
     copied = model if inplace else shared_copy(model)
+    held = held_in(copied, planned_in(copied, made))
     if made.fold:
         fold(copied, made.fold)
     every: dict[Any, nn.Module] = {row.name: quantizer(row, qat, threshold_init) for row in made.rows
@@ -131,12 +133,31 @@ def wrapped_by(
     else:
         _check_classes(copied)
         wrapped = eager.wrap(copied, made, every)
+        if held:
+            wrapped.__dict__[HELD] = held
     notes_of(wrapped)[STATE] = State(made, model, qat)
     know(wrapped)
     if not inplace:
         share(wrapped, model)
+    _check_reads(wrapped, every, made)
     _begin_activations(wrapped, every, made, model)
     return wrapped
+
+
+def _check_reads(wrapped: nn.Module, every: dict[Any, nn.Module], plan: Plan) -> None:
+    """Raises NumericsError where a forward in eager mode has planned parameters otherwise than by name.
+
+    Without an example the first call raises it.
+    """
+    if isinstance(wrapped, QuantizedGraph) or plan.example is None:
+        return
+    try:
+        with passing(every.values()), restored(wrapped, quantizers(wrapped)):
+            run(wrapped, plan.example)
+    except ReadAside:
+        raise
+    except NumericsError:  # what else the example meets, a call of the model says
+        return
 
 
 def _check_classes(model: nn.Module) -> None:
@@ -213,6 +234,8 @@ def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | 
 def shared_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares parameters and buffers; raises NumericsError where there is none."""
     tensors = [*model.parameters(), *model.buffers()]
+    memory = Memory(("", x) for x in tensors)
+    tensors += [x for x in beside_modules(model) if memory.names(x)]  # what shows them goes on to do so
     try:
         with warnings.catch_warnings():  # torch copies a kind of tree of its own graphs that it has given up
             warnings.simplefilter("ignore", FutureWarning)

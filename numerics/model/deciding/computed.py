@@ -6,20 +6,38 @@ from numerics.formats.errors import NumericsError
 from numerics.model.deciding.look import Look, along, note_effect
 from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import UNSET, Rule
-from numerics.model.looking.trace import ONE_PRODUCT, OUT, Seen, Site
+from numerics.model.looking.products import RECURRENT
+from numerics.model.looking.trace import OUT, Seen, Site, is_one_product
 from numerics.observe import observer as observer_of
 from numerics.tensor.spec import QuantSpec
+
+STATE_INSIDE = "a recurrence's state: it is multiplied inside the operation, which also adds it as it is"
 
 
 def computed(look: Look) -> list[Row]:
     """A row of each factor that is computed, and of each result that gets a format."""
     planned = {name for row in look.rows if row.spec for name in row.names}
-    return [
-        row
-        for site, seen in look.found.sites.items()
-        for row in [_site(look, site, seen, planned)]
-        if site.place != OUT or row.spec is not None
-    ]
+    found = []
+    for site, seen in look.found.sites.items():
+        row = _site(look, site, seen, planned)
+        if site.place != OUT or row.spec is not None:
+            found.append(row)
+        if site.operation in RECURRENT and site.place == 0:
+            found.append(_state(look, row, seen))
+    return found
+
+
+def _state(look: Look, row: Row, seen: Seen) -> Row:
+    """The row of a recurrence's state, beside that of what comes in: it is multiplied inside, in floats."""
+    assert row.site is not None
+    site = row.site._replace(place=1)
+    module = look.modules.get(site.module)
+    size = getattr(module, "proj_size", 0) or getattr(module, "hidden_size", -1)
+    reason = STATE_INSIDE if row.spec is not None else row.reason
+    rule = look.rules.rule("activations", [str(site)], [(site.module, module)])
+    if rule is not None:
+        note_effect(rule, None, str(site), lambda: (None, STATE_INSIDE))
+    return Row("activation", str(site), (*seen.shape[:-1], size), None, reason, row.uses, site=site)
 
 
 def _site(look: Look, site: Site, seen: Seen, planned: set[str]) -> Row:
@@ -39,7 +57,7 @@ def _site(look: Look, site: Site, seen: Seen, planned: set[str]) -> Row:
     if spec is not None:
         spec = along(spec, seen.axis, seen.shape)
         observer = _observing(look, spec, observer, names[0], rule)
-    graph = site in look.found.hidden and not isinstance(owner[1], ONE_PRODUCT)
+    graph = site in look.found.hidden and not is_one_product(owner[1])
     if graph:
         reason += "; only a graph reaches it"
     return Row(

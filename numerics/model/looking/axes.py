@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -45,9 +45,10 @@ def inside(places: Sequence[Place]) -> list[int | None]:
 
 def agreed(one: Place, other: Place) -> Place:
     """What two ways to the same axis both say of it."""
-    if one == other:
-        return one
-    return settled(one) if settled(one) == settled(other) else None
+    known = settled(one)
+    if one == other or known is None or known != settled(other):
+        return one if one == other else None
+    return (Piece(known, 1),)  # neighbours lie along it; a reshaping does not find more
 
 
 def axes_of(view: Any, of: Any, axes: tuple[Place, ...], operation: str) -> tuple[Place, ...]:
@@ -63,7 +64,10 @@ def axes_of(view: Any, of: Any, axes: tuple[Place, ...], operation: str) -> tupl
     if operation in MOVED or torch._C._is_alias_of(view, of):  # type: ignore[attr-defined]
         return _by_strides(shape, view.stride(), before, of.stride(), axes)
     if len(shape) == len(before):  # rows that were picked, tensors that were joined or repeated
-        return axes
+        return tuple(
+            tuple(_pieces(was, place)) if n > was > 1 else place
+            for n, was, place in zip(shape, before, axes, strict=True)
+        )
     if len(shape) > len(before):  # it was broadcast
         return (None,) * (len(shape) - len(before)) + axes
     kept = [one for one in combinations(range(len(before)), len(shape)) if _sizes(before, one) == shape]
@@ -83,11 +87,23 @@ def _by_strides(
 
 
 def _reshaped(shape: tuple[int, ...], before: tuple[int, ...], axes: tuple[Place, ...]) -> tuple[Place, ...]:
-    """The axes after a reshaping: each takes, from the innermost on, as many values as its size says."""
+    """The axes after a reshaping: each takes, from the innermost on, as many values as its size says.
+
+    Sizes that both begin or end with are of axes that stay as they are.
+    """
     if 0 in shape or math.prod(shape) != math.prod(before):
         return (None,) * len(shape)
-    left = [piece for n, place in zip(before, axes, strict=True) for piece in _pieces(n, place)]
-    return tuple(reversed([_joined(_taken(n, left)) for n in reversed(shape)]))
+    first = _alike(shape, before)
+    last = _alike(shape[first:][::-1], before[first:][::-1])
+    inner, outer = slice(first, len(shape) - last), slice(first, len(before) - last)
+    left = [piece for n, place in zip(before[outer], axes[outer], strict=True) for piece in _pieces(n, place)]
+    made = reversed([_joined(_taken(n, left)) for n in reversed(shape[inner])])
+    return (*axes[:first], *made, *axes[len(axes) - last :])
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many sizes both begin with."""
+    return len(list(takewhile(lambda sizes: sizes[0] == sizes[1], zip(one, other, strict=False))))
 
 
 def _pieces(n: int, place: Place) -> list[Piece]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from numerics.backends.host.tensors import has_values
 from numerics.formats.errors import NumericsError
 from numerics.model.looking.products import LIKE, PRODUCTS, ROWS_OF, VIEWS, classified, name_of
 from numerics.model.looking.refusing import quiet, refusal
@@ -33,6 +34,7 @@ from numerics.model.looking.trace import (
     stacked_at,
     tensors_of,
 )
+from numerics.tensor.qtensor import QTensor
 
 REGIONS = ("cond", "while_loop", "scan", "map", "set_grad_enabled", "autocast")
 _ONE_MODULE = (*ONE_PRODUCT, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
@@ -48,12 +50,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class Made:
-    """A product in a graph."""
+    """A product in a graph.  unseen: is it in a region of control flow, which is called as one operator?"""
 
     graph: Graph
     node: Node
     site: Site
     factors: list[tuple[int, Any, tuple[int, ...]]]
+    unseen: bool = False
 
 
 def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule:
@@ -70,13 +73,34 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
                 "ignore", "The tensor attribute"
             )  # they are given back, lists of weights too
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-            return program.module()
+            found = program.module()
     except NumericsError:
         raise
     except Exception as wrong:
         if dynamic:
             return export(model, example)
         raise refusal(model, wrong) from None
+    _fetch_by_name(found, model)
+    return found
+
+
+def _fetch_by_name(root: GraphModule, model: nn.Module) -> None:
+    """Has a graph fetch parameters under their names, where it has them from a list or a function.
+
+    Of what a forward has otherwise than as an attribute torch makes constants, of the same memory.
+    """
+    names = {_memory(x): name for name, x in model.named_parameters() if has_values(x) and x.numel()}
+    own = {name for name, _ in named_tensors(model)}
+    for node in root.graph.nodes:
+        x = attribute(root, node.target) if node.op == "get_attr" and node.target not in own else None
+        if isinstance(x, torch.Tensor) and x.numel() and has_values(x) and _memory(x) in names:
+            node.target = names[_memory(x)]
+
+
+def _memory(x: torch.Tensor) -> tuple[Any, ...]:
+    """Where a tensor's values are, and how they lie."""
+    where = id(x) if isinstance(x, QTensor) or x.layout != torch.strided else x.data_ptr()
+    return where, x.dtype, x.device, tuple(x.shape), x.stride() if x.layout == torch.strided else ()
 
 
 def _dynamic(tree: Any) -> Any:
@@ -94,14 +118,22 @@ def _dynamic(tree: Any) -> Any:
 
 def products(root: GraphModule, model: nn.Module) -> Iterator[Made]:
     """Every product of the graph, in order, those of nested regions in their place."""
-    counts: Counter[Any] = Counter()
-    yield from _products(root, root, {}, counts, _first_names(model))
+    yield from _products(_Walk(root, Counter(), _first_names(model)), root, {})
+
+
+class _Walk(NamedTuple):
+    """A way through a graph: its root, the products counted so far, and the modules by their names."""
+
+    root: GraphModule
+    counts: Counter[Any]
+    modules: Mapping[str, tuple[str, nn.Module]]
 
 
 def _products(
-    root: GraphModule, at: GraphModule, inputs: dict[Node, Origin | None], counts: Counter[Any],
-    modules: Mapping[str, tuple[str, nn.Module]],
-) -> Iterator[Made]:  # fmt: skip
+    walk: _Walk, at: GraphModule, inputs: dict[Node, Origin | None], unseen: bool = False
+) -> Iterator[Made]:
+    """The products of a graph, with those of its regions.  unseen: is it in a region of control flow?"""
+    root, counts, modules = walk
     origins = _origins(root, at, inputs)
     graph = Graph(at, origins)
     for node in list(at.graph.nodes):
@@ -111,7 +143,9 @@ def _products(
             for child, operands in regions(at, node):
                 known = [_origin_inside(x, origins) for x in operands]
                 holders = [x for x in child.graph.nodes if x.op == "placeholder"]
-                yield from _products(root, child, dict(zip(holders, known, strict=False)), counts, modules)
+                inside = dict(zip(holders, known, strict=False))
+                alone = unseen or not _is_transparent(node)
+                yield from _products(walk, child, inside, alone)
             continue
         name = name_of(node.target)
         if name not in PRODUCTS:
@@ -123,7 +157,12 @@ def _products(
         module = owner or module
         index = 0 if owner else counts[(key, module, name)]  # each call of a module counts from 0
         counts[(key, module, name)] += 1
-        yield Made(graph, node, Site(module, name, index, 0), factors)
+        yield Made(graph, node, Site(module, name, index, 0), factors, unseen)
+
+
+def _is_transparent(node: Node) -> bool:
+    """Is it of a region that Python runs as it is, so that all in it is seen?"""
+    return any(kind in str(node.target) for kind in ("set_grad_enabled", "autocast"))
 
 
 def _first_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
@@ -292,6 +331,8 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
         before = set(found.sites)
         found.product(made.site, made.factors, origin, made.node)
         found.hidden |= set(found.sites) - before
+        if made.unseen:  # also where a product of that number is outside
+            found.hidden |= {site for site in found.sites if site._replace(place=0) == made.site}
         _biases(made, origin, found)
     known = _origins(root, root, {})
     for node in root.graph.nodes:

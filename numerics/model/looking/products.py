@@ -149,6 +149,9 @@ function.
 BARE = frozenset({"matmul", "mm", "bmm", "mv", "einsum", "tensordot", "inner"})
 """Products that are no layers: of parameters alone they make parts of weights."""
 
+RECURRENT = frozenset(name for name, one in PRODUCTS.items() if one in (_RNN, _CELL))
+"""They multiply what comes in, and a state that they also add as it is, which nothing reaches alone."""
+
 OPAQUE = frozenset(
     {"multi_head_attention_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
 )
@@ -219,6 +222,12 @@ RESHAPED = frozenset(
     {"reshape", "view", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as", "reshape_as", "ravel"}
 )
 """They show the same values in the same order."""
+
+CUTS = frozenset(
+    {"__getitem__", "narrow", "select", "slice", "split", "chunk", "unbind", "tensor_split", "hsplit",
+     "vsplit", "split_with_sizes", "index_select", "dsplit"}
+)  # fmt: skip
+"""They take a part of a tensor."""
 
 MOVED = frozenset(
     {

@@ -38,6 +38,16 @@ from numerics.model.looking.restoring import restored
 ONE_PRODUCT = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 """Modules whose forward is one product, of what comes in first."""
 
+
+def is_one_product(module: nn.Module | None) -> bool:
+    """Is its forward one product of what comes in?  That of a class of somebody else's may do more.
+
+    A convolution that pads with what comes in multiplies what was padded.
+    """
+    own = isinstance(module, ONE_PRODUCT) and type(module).forward.__module__.startswith("torch.nn.modules.")
+    return own and getattr(module, "padding_mode", "zeros") == "zeros"
+
+
 OUT = -1
 """The place of what an operation returns."""
 

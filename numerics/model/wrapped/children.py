@@ -51,6 +51,13 @@ def _get(self: Any, index: Any) -> Any:
     return base(OrderedDict(some)) if issubclass(base, nn.Sequential) else base([x for _, x in some])
 
 
+def _get_parameters(self: Any, index: Any) -> Any:
+    """An entry of a list of parameters, read as it is by its name, or a list of some."""
+    if isinstance(index, slice):
+        return [self[place] for place in range(len(self))[index]]
+    return nn.ParameterList.__getitem__(self, index)
+
+
 _LENGTH = {"__len__": lambda self: len(own(self))}
 _LIST = {**_LENGTH, "__iter__": lambda self: iter(own(self).values()), "__getitem__": _get}
 _DICT = {
@@ -59,7 +66,7 @@ _DICT = {
 }  # fmt: skip
 _OF: dict[type[nn.Module], dict[str, Any]] = {
     nn.Module: {"named_children": _named_children}, nn.Sequential: _LIST, nn.ModuleList: _LIST,
-    nn.ModuleDict: _DICT,
+    nn.ModuleDict: _DICT, nn.ParameterList: {"__getitem__": _get_parameters},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from types import FunctionType
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn.utils import stateless
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
@@ -29,7 +30,8 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.reach import unreached
 from numerics.model.looking.places import is_shard, memory_footprint, packed, shard_read
 from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
-from numerics.model.looking.trace import ONE_PRODUCT, OUT, Site
+from numerics.model.looking.trace import OUT, Site, is_one_product
+from numerics.model.wrapped.aside import HELD, Aside, check_read
 from numerics.model.wrapped.children import check_children, shown
 from numerics.model.wrapped.fitting import Fitting
 from numerics.model.wrapped.guarding import GUARDED, Reader, guard, to_guard
@@ -52,6 +54,7 @@ class _Stack(threading.local):
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
         self.called: list[Any] = []
+        self.region = False  # is an operator called that takes functions, such as torch.cond?
         self.outside = False  # of any forward, in a method that is watched
         self.read: list[tuple[dict[Any, Any], set[Any]]] = []  # by each of the forwards; see _once
 
@@ -96,6 +99,8 @@ class Quantized(Fitting, Parting):
                 check_structure(self)  # type: ignore[arg-type]
             _running.read.append(({}, set()))
             try:
+                if STATE in self.__dict__ and self.__dict__[STATE].looks:
+                    return _looked(self, super().forward, args, kwargs)  # type: ignore[misc]
                 return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
             except Exception as wrong:
                 if STATE in self.__dict__:
@@ -150,8 +155,33 @@ def _computed(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
     return out if module.numerics_exit is None else getattr(module, module.numerics_exit)(out)
 
 
+def _looked(model: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+    """A forward of a whole model; raises NumericsError where it has planned parameters as they are."""
+    state, held = model.__dict__[STATE], model.__dict__.get(HELD, {})
+    own = [] if state.frozen else [*_read_quantized(model)]
+    if held or own:
+        with Aside(own, held, _READS) as aside:
+            out = _computed(model, forward, args, kwargs)
+        check_read(model, aside.used)
+    else:
+        out = _computed(model, forward, args, kwargs)
+    state.looks = bool(held)
+    return out
+
+
+def _read_quantized(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters that are quantized when they are read, by their names."""
+    for prefix, module in model.named_modules():
+        for leaf in module.numerics_leaves if isinstance(module, Quantized) else ():
+            x = module._parameters.get(leaf)  # type: ignore[attr-defined]
+            if x is not None:
+                yield f"{prefix}.{leaf}" if prefix else leaf, x
+
+
 def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
     """A forward whose functions are looked at, where the plan has something of them."""
+    if torch.compiler.is_compiling() and _running.region and not module.numerics_sites.by_order:
+        return forward(*args, **kwargs)  # in a branch, which changes nothing outside of it
     _running.modules.append(module)
     try:
         if not module.numerics_sites.by_order and not isinstance(module, _FUSING):
@@ -217,8 +247,8 @@ def _with_signature(base: type[nn.Module]) -> Any:
     return made
 
 
-_REGISTERS = nn.Module.register_parameter.__code__
-"""What puts a parameter into a module asks before whether there is one, and not what it is."""
+_ASK_FOR_PARAMETERS = (nn.Module.register_parameter.__code__, nn.Module.get_parameter.__code__)
+"""What puts a parameter into a module asks whether there is one; what gets one by name has it as it is."""
 
 
 def _reading(leaf: str) -> Any:
@@ -231,7 +261,9 @@ def _reading(leaf: str) -> Any:
             if leaf not in module._parameters:
                 raise AttributeError(f"{type(module).__name__!r} object has no attribute {leaf!r}")
             return x
-        if not torch.compiler.is_compiling() and sys._getframe(1).f_code is _REGISTERS:
+        if not torch.compiler.is_compiling() and sys._getframe(1).f_code in _ASK_FOR_PARAMETERS:
+            return x
+        if not isinstance(x, nn.Parameter) and _is_given_inside(quantizer.name):
             return x
         if is_shard(x):
             if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
@@ -243,6 +275,30 @@ def _reading(leaf: str) -> Any:
         return out
 
     return read
+
+
+_READS = _reading("").__code__
+_GIVES = (torch.func.functional_call.__code__, stateless._functional_call.__code__)
+
+
+def _is_given_inside(name: str) -> bool:
+    """Does a forward that runs here call a module with a tensor in the place of its parameter?
+
+    What it made of quantized parameters is none: it is not quantized again.  What the model is called with
+    from outside is.  Raises NumericsError, with that name, where torch.compile hides who has put it there.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        raise NumericsError(
+            f"{name}: torch.func.functional_call gives a tensor in its place, and a compiled call does not "
+            "show whether that is quantized by now: call the model as it is, or compile its graph "
+            "(mode='fx_graph_mode')"
+        )
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_code not in _GIVES:
+        frame = frame.f_back
+    while frame is not None and frame.f_code is not Quantized.forward.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _plainly(leaf: str) -> Any:
@@ -257,8 +313,12 @@ def _guarding(leaf: str, read: Any) -> Any:
     """
 
     def found(module: nn.Module) -> Any:
+        if not torch.compiler.is_compiling() and sys._getframe(1).f_code in _ASK_FOR_PARAMETERS:
+            return module._parameters.get(leaf)
         x = read(module)
         if torch.compiler.is_compiling() or not _running.read or x is None or is_shard(x):
+            return x
+        if not isinstance(module._parameters.get(leaf), nn.Parameter) and _is_given_inside(leaf):
             return x
         known = module.__dict__[GUARDED][leaf]
         frame = sys._getframe(1)
@@ -354,7 +414,10 @@ class _Sites(TorchFunctionMode):
             planned = self.matching.planned(name, args, kwargs)
             if planned is not None and planned.places:
                 return self._product(planned, func, args, kwargs)
-        out = func(*args, **kwargs)
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            out = _called_as_region(func, args, kwargs)
+        else:
+            out = func(*args, **kwargs)
         if planned is None and self.follows:
             follow(func, args, kwargs, out)
         return out
@@ -380,6 +443,15 @@ class _Sites(TorchFunctionMode):
                 "its forward, which runs again for its gradient when nothing quantizes; checkpoint a module "
                 "instead"
             )
+
+
+def _called_as_region(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an operator makes that takes functions, which torch compiles."""
+    was, _running.region = _running.region, True
+    try:
+        return func(*args, **kwargs)
+    finally:
+        _running.region = was
 
 
 def _checkpointing() -> Any:
@@ -480,7 +552,7 @@ def _place_sites(
         module = modules[name]
         for site, attribute in sites.items():
             _add(module, attribute, quantizers[site])
-        if _is_one_product(module) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
+        if is_one_product(module) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
             for site, attribute in sites.items():
                 module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
             changed[module] = None
@@ -492,11 +564,6 @@ def _place_sites(
             module.__dict__.setdefault("numerics_sites", Sites())
             changed[module] = None
     return list(changed)
-
-
-def _is_one_product(module: nn.Module) -> bool:
-    """Is its forward one product of what comes in?  That of a class of somebody else's may do more."""
-    return isinstance(module, ONE_PRODUCT) and type(module).forward.__module__.startswith("torch.nn.modules.")
 
 
 def _place_guards(modules: dict[str, nn.Module], plan: Plan) -> list[nn.Module]:
@@ -521,7 +588,16 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES, GUARDED):
+        for name in (
+            "numerics_sites",
+            "numerics_entry",
+            "numerics_exit",
+            MULTIPLIED,
+            TOLD,
+            CACHES,
+            GUARDED,
+            HELD,
+        ):
             module.__dict__.pop(name, None)
         module.__class__ = module.numerics_base  # type: ignore[assignment]
     return model

@@ -26,7 +26,8 @@ class State:
     planned: the plan that it was wrapped by.  plan: that by the names of now (following.py).  original: the
     model that was wrapped; None in what came from a pickle.  qat: what it learns.  frozen: what it keeps
     since it was frozen.  seen: what its modules had when they were looked at, a `structure.Seen`; None before
-    that.  told: was it said what tracing does not see?
+    that.  told: was it said what tracing does not see?  looks: does the next call look for parameters that
+    are read aside of their modules, as the first one does?
     """
 
     def __init__(self, plan: Plan, original: nn.Module | None, qat: str | None) -> None:
@@ -34,7 +35,7 @@ class State:
         self.original, self.qat = original, qat
         self.frozen: str | None = None
         self.seen: Any = None
-        self.told = False
+        self.told, self.looks = False, True
 
     def __deepcopy__(self, memo: Any) -> State:
         """A copy of a wrapped model was made of the same model."""

@@ -16,6 +16,7 @@ from numerics.checkpoints import job
 from numerics.checkpoints.deciding import Request
 from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.files.safetensors import Reader
+from numerics.formats.errors import NumericsWarning
 from numerics.model.loading import footprint, load_into
 from numerics.pytorch.qtensor import TensorQTensor
 from tests.helpers import models
@@ -650,3 +651,18 @@ def test_bytes_of_a_transformers_model_count_packed_weights_as_they_are():
     assert model.get_memory_footprint() == 4 * 65 * 64
     frozen = nx.freeze(nx.wrap(model, "mxfp4"))
     assert frozen.get_memory_footprint() == nx.footprint(frozen).nbytes == 64 * 64 * 17 // 32 + 4 * 64
+
+
+def test_a_packed_weight_that_a_list_holds_too_is_said(tmp_path):
+    class Lists(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(16, 16, bias=False)
+            self.all = [self.a.weight]
+
+        def forward(self, x):
+            return nn.functional.linear(self.a(x), self.all[0])
+
+    nx.save({"a.weight": nx.quantize(torch.randn(16, 16), "int4")}, tmp_path / "a.safetensors")
+    with pytest.warns(NumericsWarning, match=r"^a\.weight: a list"):
+        nx.load_into(Lists(), tmp_path / "a.safetensors")

@@ -890,3 +890,22 @@ def test_the_command_line_and_python_print_a_plan_alike(monkeypatch):
     drawn = [line for line in plan.lines(Screen(90)) if not line.startswith("─")]
     said = str(plan).replace("table(full=True)", "--json").splitlines()
     assert drawn == said
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell, nn.RNN, nn.GRU, nn.LSTM])
+def test_the_state_of_a_recurrence_has_a_row_that_says_that_it_stays(kind, mode):
+    model = nn.Sequential(kind(8, 12))
+    x = torch.randn(3, 8)
+    made = nx.plan(model, "int4", "int4", example=x, mode=mode)
+    came, state = (row for row in made.rows if row.site is not None)
+    assert (came.site.place, state.site.place, state.shape[0], state.shape[-1]) == (0, 1, 3, 12)
+    assert came.spec is not None
+    assert state.spec is None
+    assert state.reason.startswith("a recurrence's state")
+    assert "1 of 2 computed tensors" in made.summary
+    with pytest.raises(nx.NumericsError, match=r"without effect.*a recurrence's state"):
+        nx.plan(model, "int4", "int4", example=x, rules={"0:*[1]": {"activations": "int8"}})
+    rows = [{**row, "spec": "int4"} if row["name"] == state.name else row for row in made.as_dict()["rows"]]
+    with pytest.raises(nx.NumericsError, match=r"int4|another model"):
+        type(made).from_dict({**made.as_dict(), "rows": rows}).check_model(model)

@@ -672,3 +672,19 @@ def test_a_parameter_beside_quantized_layers_had_no_line(names, at, mode, frozen
         assert one.local == pytest.approx(due)
         assert f"  {place}" in str(found)
     assert not any(one.parameters for one in found.layers if one.name != at)
+
+
+def test_a_layer_inside_vmap_is_refused_by_name():
+    class Mapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(16, 16)
+
+        def forward(self, x):
+            return torch.vmap(self.layer)(x)
+
+    model, x = Mapped().eval(), torch.randn(3, 16)
+    wrapped = nx.wrap(model, "int4", example=x)
+    with pytest.raises(nx.NumericsError, match=r"layer is called inside torch\.vmap.*nx\.compare"):
+        nx.report(wrapped, model, [x])
+    assert nx.compare(wrapped, model, [x]) is not None

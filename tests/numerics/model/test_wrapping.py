@@ -750,7 +750,7 @@ def test_a_model_that_is_no_graph_says_why():
             return self.a(x) if x.sum() > 0 else x
 
     x = torch.ones(2, 32)
-    with pytest.raises(nx.NumericsError, match=r"GuardOnDataDependent.*eager_mode"):
+    with pytest.raises(nx.NumericsError, match=r"test_wrapping\.py:\d+: return self\.a\(x\) if .*eager_mode"):
         nx.wrap(Data(), "int8", example=x, mode="fx_graph_mode")
     assert nx.wrap(Data(), "int8", example=x)(x).shape == (2, 8)
 
@@ -1306,3 +1306,27 @@ def test_rules_say_none_in_a_word_and_what_is_inside_of_a_module():
     assert all([row.spec for row in some] == [row.spec for row in rows[0]] for some in rows)
     with pytest.raises(nx.NumericsError, match=r"\(did you mean '1\.\*'\?\)"):
         nx.plan(model, "mxfp4", rules={"1": "int8"})
+
+
+@pytest.mark.parametrize("spec", ["nvfp4", "mxfp4", "mx6", "int4 per_group(16)"])
+def test_a_weight_that_is_cut_within_a_block_is_not_packed(spec, mode):
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(32, 32) / 4)
+
+        def forward(self, x):
+            return x @ self.w[:, :24].T
+
+    name, _, scheme = spec.partition(" ")
+    spec = nx.QuantSpec(name, scheme=scheme) if scheme else name
+    model, x = Cut().eval(), torch.randn(3, 24)
+    wrapped = nx.wrap(model, spec, example=x, mode=mode)
+    due = wrapped(x)
+    with pytest.raises(nx.NumericsError, match=r"^w: a forward takes parts of it.*keep='values'"):
+        nx.freeze(wrapped)
+    assert torch.equal(wrapped(x), due)
+    assert torch.equal(nx.freeze(wrapped, keep="values")(x), due)
+    with pytest.raises(nx.NumericsError, match=r"^w: a forward takes parts"):
+        nx.quantize_(model, spec, example=x)
+    assert type(model.w) is nn.Parameter

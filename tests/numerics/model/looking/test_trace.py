@@ -7,7 +7,7 @@ from torch import nn
 import numerics as nx
 from tests.helpers.models import row_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*stay as they are")  # each way leaves some parameters
+pytestmark = pytest.mark.filterwarnings("ignore:.*stays? as")  # each way leaves some parameters
 MODES = ["eager_mode", "fx_graph_mode"]
 ROW = torch.tensor([0])
 FIRST = torch.zeros(1, 64, dtype=torch.long)
@@ -72,6 +72,8 @@ FOLLOWED = {
     "columns": lambda m, w, x: torch.stack(w.unbind(1), 1),
     "vmap": lambda m, w, x: torch.vmap(lambda row: row * 2)(w),
     "cat with a part of another": lambda m, w, x: torch.cat((m.e[0], w), 1),
+    "joined of parts": lambda m, w, x: torch.cat([w[:10], w[10:]]).view(64, 64),
+    "repeated": lambda m, w, x: w.repeat(2, 1).view(2, 64, 64)[1],
     "another weight in place": lambda m, w, x: m.v.clone().add_(w),
 }
 TURNED = {
@@ -79,11 +81,12 @@ TURNED = {
     "vmap over columns": lambda m, w, x: torch.vmap(lambda column: column * 2, in_dims=1)(w),
 }
 UNKNOWN = {
+    "in a line": lambda m, w, x: torch.cat(list(w)).view(64, 64),
+    "in a line of two lengths": lambda m, w, x: torch.cat([w[0], w[1:].reshape(-1)]).view(64, 64),
     "both ways": lambda m, w, x: w + w.t(),
     "inverse": lambda m, w, x: torch.linalg.inv(w),
     "turned": lambda m, w, x: torch.rot90(w),
     "row by row": lambda m, w, x: rows_written(w),
-    "in a line": lambda m, w, x: torch.cat(list(w)).view(64, 64),
     "einsum of one": lambda m, w, x: torch.einsum("ij->ji", w),
 }
 

@@ -244,3 +244,112 @@ def test_a_model_may_have_the_names_that_wrapped_classes_had(qat):
     assert nx.unwrap(wrapped)._leaves == [1, 2]
     assert type(wrapped) is OwnNames
     assert torch.equal(wrapped(x), model(x))
+
+
+class _Calls(nn.Module):
+    """Calls a layer with a weight that it makes of parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.l, self.s = nn.Linear(16, 16), nn.Parameter(torch.randn(16, 16) / 4)
+
+    def forward(self, x):
+        return torch.func.functional_call(self.l, {"weight": self.l.weight * 1.5 + self.s}, (x,))
+
+
+def _int4(x):
+    return nx.fake_quantize(x.detach(), "int4")
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_what_a_forward_makes_of_quantized_weights_is_not_quantized_again(mode):
+    model, x = _Calls().eval(), torch.randn(3, 16)
+    due = torch.nn.functional.linear(x, _int4(model.l.weight) * 1.5 + _int4(model.s), model.l.bias)
+    wrapped = nx.wrap(model, "int4", example=x, mode=mode)
+    assert torch.equal(wrapped(x), due)
+    assert torch.equal(nx.freeze(copy.deepcopy(wrapped), keep="values")(x), due)
+    with nx.decoded_products():
+        assert torch.equal(nx.freeze(wrapped)(x), due)
+
+
+def test_what_functional_call_gives_a_whole_model_is_quantized():
+    model, x = _Calls().eval(), torch.randn(3, 16)
+    wrapped = nx.wrap(model, "int4", example=x)
+    given = {name: p.detach() * 2 for name, p in wrapped.named_parameters()}
+    due = torch.nn.functional.linear(x, _int4(given["l.weight"]) * 1.5 + _int4(given["s"]), given["l.bias"])
+    assert torch.equal(torch.func.functional_call(wrapped, given, (x,)), due)
+
+
+@pytest.mark.filterwarnings("ignore::numerics.formats.errors.NumericsWarning")
+@pytest.mark.parametrize("activations", [None, "int8"])
+def test_a_layer_is_called_with_a_weight_that_another_makes(activations):
+    class Makes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l, self.h = nn.Linear(16, 16), nn.Linear(4, 256)
+
+        def forward(self, x, c):
+            return torch.func.functional_call(self.l, {"weight": self.h(c).view(16, 16)}, (x,))
+
+    model, args = Makes().eval(), (torch.randn(3, 16), torch.randn(4))
+    modes = ("eager_mode", "fx_graph_mode")
+    a, b = (nx.wrap(model, "int4", activations=activations, example=args, mode=mode)(*args) for mode in modes)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, model(*args))
+
+
+def test_torch_compile_refuses_a_tensor_in_the_place_of_a_parameter():
+    x = torch.randn(3, 16)
+    wrapped = nx.wrap(_Calls().eval(), "int4", example=x)
+    with torch.no_grad(), pytest.raises(nx.NumericsError, match=r"l\.weight: torch\.func\.functional_call"):
+        torch.compile(wrapped, backend="eager")(x)
+    torch._dynamo.reset()
+
+
+def _by_a_branch(forward):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.b = nn.Parameter(torch.randn(16, 16) / 4), nn.Linear(16, 16)
+
+        def forward(self, x):
+            return forward(self, x)
+
+    return Branches().eval()
+
+
+@pytest.mark.filterwarnings("ignore::numerics.formats.errors.NumericsWarning")
+def test_a_product_in_a_branch_is_refused_where_its_weight_is_used_outside_too():
+    def forward(m, x):
+        return torch.cond(x.sum() > 0, lambda t: t * 2, lambda t: t @ m.w, (x,)) @ m.w
+
+    with pytest.raises(nx.NumericsError, match=r"only mode='fx_graph_mode' reaches model:matmul\[0\]"):
+        nx.wrap(_by_a_branch(forward), "int8", activations="mxfp8_e4m3", example=torch.randn(3, 16))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_layer_in_a_branch_beside_a_product_outside_has_the_numbers_of_the_graph(sign):
+    def forward(m, x):
+        return torch.cond(x.sum() > 0, lambda t: t * 2, lambda t: m.b(t), (x,)) @ m.w
+
+    model, x = _by_a_branch(forward), torch.randn(3, 16)
+    modes = ("eager_mode", "fx_graph_mode")
+    plans = [nx.plan(model, "int8", "mxfp8_e4m3", example=x, mode=mode) for mode in modes]
+    a, b = (nx.wrap(model, plan)(sign * x.abs()) for plan in plans)
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "circular", "replicate"])
+@pytest.mark.parametrize(("kind", "axes"), [(nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3)])
+@pytest.mark.parametrize("way", ["percentile(90)", "kl", "mse", "lsq"])
+def test_a_convolution_quantizes_what_was_padded_in_both_modes(padding, kind, axes, way):
+    torch.manual_seed(0)
+    model = nn.Sequential(kind(4, 4, 3, padding=1, padding_mode=padding)).eval()
+    batches = [torch.randn(2, 4, *[6] * axes) for _ in range(2)]
+    made = []
+    for mode in ("eager_mode", "fx_graph_mode"):
+        observer, qat = (None, way) if way == "lsq" else (way, None)
+        plan = nx.plan(model, "int4", "int4", example=batches[0], mode=mode, observer=observer)
+        wrapped = nx.wrap(model, plan, qat=qat)
+        made.append((wrapped if qat else nx.calibrate(wrapped, batches))(batches[1]))
+    assert torch.equal(*made)

@@ -226,6 +226,7 @@ def test_a_step_of_lsq_is_a_scale_by_its_magnitude():
 @pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("frozen", [False, True], ids=["wrapped", "frozen"])
+@pytest.mark.filterwarnings("ignore:.* are negative and become 0")
 def test_scales_of_another_plan_were_taken_for_those_of_this(mode, options, frozen):
     """The names were the same, and int4's steps became uint8's."""
     one = wrapped(mode, activations="uint8", **options)
@@ -267,6 +268,7 @@ def test_the_first_layers_were_loaded_before_the_last_was_refused(mode):
 
 @pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("ignore:.* are negative and become 0")
 def test_a_file_of_a_wrapped_model_is_taken_whole_or_not_at_all(mode, options, tmp_path):
     """Its scales were taken for those of any format, and a calibrated model still waited for its own."""
     one, path = wrapped(mode, activations="uint8", **options), tmp_path / "a.safetensors"

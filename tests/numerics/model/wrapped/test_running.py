@@ -115,7 +115,7 @@ def test_a_compiled_part_is_looked_for_in_a_graph(inner):
 
 
 @pytest.mark.parametrize(("dtype", "qat", "why"), [
-    ("mxfp4", "lsq", "integers, floats and codebooks with a scale, and this plan has mxfp4 only"),
+    ("mxfp4", "lsq", "with a scale, and blocks with one of the tensor, and this plan has mxfp4 only"),
     ("bfloat16", "lsq", "this plan has bfloat16 only"),
     ("fp8_e4m3", "tqt", "learns scales of integers, and this plan has fp8_e4m3 only"),
     (nx.QuantSpec("int8", scale_type="pof2"), "lsq", r"0\.weight: qat='lsq': scale_type='pof2' has no"),
