@@ -23,7 +23,7 @@ from numerics.backends.ipu.devices import device as find_device
 from numerics.formats.errors import NumericsError, said, words_of
 from numerics.model.ipu.configs import CONFIGS, Config, check_device, config_of
 from numerics.model.ipu.loading import open_model
-from numerics.model.ipu.network import Array
+from numerics.model.ipu.network import Array, check_bytes
 from numerics.model.ipu.quantizing import Opened, Quantized, quantized
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def export_model(
     """
     chosen = _config_of(model) if config is None else config_of(config)
     check_device(chosen, find_device(device))
+    _check_size(model)
     frozen, example = frozen_copy(model)
     weights = {name: _scale_of(name, q) for name, q in unpacked(frozen).items() if q.scale is not None}
     made = exported(frozen, example, _pair)
@@ -72,6 +73,12 @@ def export_model(
     found = quantized(source, data, device)
     found.save(path)
     return found
+
+
+def _check_size(model: nn.Module) -> None:
+    """Raises NumericsError, before anything is exported, where the values are more than a model may have."""
+    sizes = {name: 4 * tensor.numel() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    check_bytes(sizes, (), "this torch model, as float32,")
 
 
 def _shape(value: Any) -> tuple[int, ...]:
