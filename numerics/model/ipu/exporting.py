@@ -60,7 +60,6 @@ def export_model(
     """
     chosen = _config_of(model) if config is None else config_of(config)
     check_device(chosen, find_device(device))
-    _check_size(model)
     frozen, example = frozen_copy(model)
     weights = {name: _scale_of(name, q) for name, q in unpacked(frozen).items() if q.scale is not None}
     made = exported(frozen, example, _pair)
@@ -102,6 +101,7 @@ def frozen_copy(model: Any) -> tuple[nn.Module, Any]:
     from numerics.model.wrapped.state import state_of
 
     state = state_of(model)
+    _check_size(model)
     if state.plan.example is None:
         raise NumericsError("the plan has no example, whose shapes the file has: nx.wrap(..., example=x)")
     copied = copy.deepcopy(model)

@@ -7,7 +7,7 @@ ONNX Runtime's own, of domain com.microsoft.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -106,7 +106,8 @@ def bytes_written(writer: Writer) -> dict[str, int]:
 
     Each node that takes a constant as integers has them for itself; who takes it in float shares it.
     """
-    network, found = writer.network, {}
+    network = writer.network
+    found: dict[str, int] = {}
     integer = {
         (id(node), place)
         for group in writer.chosen.groups
@@ -138,7 +139,7 @@ def _dequantized(network: Network, integers: str, scale: Array, axis: int) -> st
     zeros = np.zeros(scale.shape, network.constants[integers].dtype)
     parts = [network.add_constant(f"{integers}_{n}", a) for n, a in (("scale", scale), ("zero", zeros))]
     y = network.new_name(f"{integers}_dequantized")
-    along = {"axis": axis} if scale.ndim else {}
+    along: dict[str, Any] = {"axis": axis} if scale.ndim else {}
     node = helper.make_node(
         "DequantizeLinear", [integers, *parts], [y], network.new_name(f"{y}_node"), **along
     )
