@@ -27,6 +27,9 @@ RANDOM = (
 MOST_FOLDED = 1 << 24  # values of a constant that is computed; a larger one stays a node
 
 
+LARGE = 1 << 14  # bytes of a constant after which the size of all is looked at
+
+
 def is_random(node: NodeProto, constants: Mapping[str, Array]) -> bool:
     """Does it draw numbers, others at every run?  A Dropout does in training."""
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
@@ -55,6 +58,9 @@ def fold_constants(network: Network, report: Report) -> None:
             network.constants.update(made)
             network.nodes.remove(node)
             count += node.op_type != "Constant"
+            if any(array.nbytes >= LARGE for array in made.values()):
+                network.drop_unused()
+                network.check_size()
     if count:
         report.add("-", "-", "fold", f"{count} nodes became constants", "nothing that they take is an input")
 

@@ -99,8 +99,7 @@ class Network:
 
         Raises NumericsError where constants that were computed have made it larger than a model may be.
         """
-        sizes = {name: array.nbytes for name, array in self.constants.items()}
-        check_bytes(sizes, self.nodes, "this model, with its constants computed,")
+        self.check_size()
         made = ModelProto()
         made.CopyFrom(self.source)
         del made.graph.node[:], made.graph.initializer[:], made.graph.input[:], made.graph.value_info[:]
@@ -110,6 +109,11 @@ class Network:
         more = [name for name in outputs if name not in self.outputs]
         made.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in more)
         return made
+
+    def check_size(self) -> None:
+        """Raises NumericsError where the constants are more than a model may have."""
+        sizes = {name: array.nbytes for name, array in self.constants.items()}
+        check_bytes(sizes, self.nodes, "this model, with its constants computed,")
 
     # ---- who makes what, and who takes it --------------------------------------------------------
 

@@ -98,7 +98,7 @@ def test_constants_that_grow_when_they_are_computed_are_refused_before_work(monk
     nodes = [node("Cast", "w16", "w", to=1), node("MatMul", "x w", "y")]
     found = model(nodes, {"x": (1, 64)}, {"y": (1, 64)}, {"w16": numbers(64, 64).astype(np.float16)})
     monkeypatch.setattr(networks, "MOST_BYTES", 64 * 64 * 3)
-    with pytest.raises(NumericsError, match=r"with its constants computed, have 24,576 bytes.*'w' of MatMul"):
+    with pytest.raises(NumericsError, match=r"with its constants computed, have 16,384 bytes.*'w' of MatMul"):
         nx.ipu.quantize_model(found, {"x": numbers(4, 64)})
 
 
