@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from onnx import NodeProto, helper
 
+from numerics.model.ipu.functions import refusal
 from numerics.model.ipu.network import Array, Network, attribute, set_attribute
 from numerics.model.ipu.report import Report
 
@@ -60,7 +61,7 @@ def leaky_relus(network: Network, report: Report) -> None:
         if node.op_type != "LeakyRelu":
             continue
         before = attribute(node, "alpha", 0.01)
-        after = round(256 * before) / 256
+        after = round(256 * before) / 256 if refusal(node) is None else before
         if after != before:
             set_attribute(node, "alpha", after)
             report.about(
@@ -130,16 +131,20 @@ def _hard_sigmoid_nodes(network: Network, node: NodeProto, x: str, y: str) -> li
 
 
 def average_pools(network: Network, report: Report) -> None:
-    """The device's multiplier after every mean of a window."""
+    """The device's multiplier after every mean of a window that has one."""
     for node in network.walk():
-        window = _window(network, node)
+        window = _window(network, node) if refusal(node) is None else None
         if window is None or multiplier(window) == 1:
             continue
         factor, name, y = multiplier(window), node.name or node.output[0], node.output[0]
         mean = network.new_name(f"{y}_mean")
         constant = network.add_constant(f"{y}_multiplier", np.array(float(factor), np.float32))
         node.output[0] = mean
-        network.replace(node, node, helper.make_node("Mul", [mean, constant], [y], name=f"{name}_multiplied"))
+        network.replace(
+            node,
+            node,
+            helper.make_node("Mul", [mean, constant], [y], name=network.new_name(f"{name}_multiplied")),
+        )
         report.add(
             name,
             node.op_type,

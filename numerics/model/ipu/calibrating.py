@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from numerics.backends.paths import path_of
 from numerics.formats.errors import NumericsError, said
@@ -29,6 +30,10 @@ def feeds_from(data: Any, network: Network) -> list[Mapping[str, Array]]:
         raise NumericsError(
             "calibration is missing: integers need scales, which are found by running the model; give data=, "
             "an .npz file or a mapping of input name -> array, on the command line --data calibration.npz"
+        )
+    if not network.inputs:
+        raise NumericsError(
+            f"the model has no inputs, {named(network.nodes[0])} is its first node: it gives constants only"
         )
     if isinstance(data, (str, os.PathLike)):
         data = _archive(data)
@@ -106,6 +111,12 @@ def _checked(batch: Any, network: Network) -> Mapping[str, Array]:
         users = [named(node) for node in network.consumers(name)]
         if array.shape != shape:
             raise NumericsError(f"a batch of {name!r} has shape {array.shape}; the model takes {shape}")
+        due = helper.tensor_dtype_to_np_dtype(network.types[name])
+        if array.dtype != due:
+            raise NumericsError(
+                f"calibration of {name!r} is of {array.dtype}, which goes into "
+                f"{users[0] if users else 'no node'}; the model takes {due}"
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise NumericsError(
                 f"calibration of {name!r} has NaN or Inf, which goes into "

@@ -34,7 +34,7 @@ class Layer:
 
     def take(self, came: Array, due: Array, rounded: Rounded | None) -> None:
         """Counts one batch."""
-        differ = came != due
+        differ = (came != due) & ~((came != came) & (due != due))  # two NaNs are the same
         self.elements += came.size
         self.differing += int(differ.sum())
         if not differ.any():

@@ -23,7 +23,7 @@ from numerics.backends.ipu.devices import device as find_device
 from numerics.formats.errors import NumericsError, said, words_of
 from numerics.model.ipu.configs import CONFIGS, Config, check_device, config_of
 from numerics.model.ipu.loading import open_model
-from numerics.model.ipu.network import Array
+from numerics.model.ipu.network import Array, check_bytes
 from numerics.model.ipu.quantizing import Opened, Quantized, quantized
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ def export_model(
     return found
 
 
+def _check_size(model: nn.Module) -> None:
+    """Raises NumericsError, before anything is exported, where the values are more than a model may have."""
+    sizes = {name: 4 * tensor.numel() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    check_bytes(sizes, (), "this torch model, as float32,")
+
+
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
 
@@ -95,6 +101,7 @@ def frozen_copy(model: Any) -> tuple[nn.Module, Any]:
     from numerics.model.wrapped.state import state_of
 
     state = state_of(model)
+    _check_size(model)
     if state.plan.example is None:
         raise NumericsError("the plan has no example, whose shapes the file has: nx.wrap(..., example=x)")
     copied = copy.deepcopy(model)

@@ -95,8 +95,12 @@ def _is_wide(x: Fixed) -> Array:
 
 
 def _is_dyadic(ratio: Fraction) -> bool:
-    """Is the denominator a power of two, and the numerator small enough for an int32 multiplier?"""
-    return ratio.denominator & (ratio.denominator - 1) == 0 and ratio.numerator < 1 << 20
+    """Is it n / 2**k, and n, but for its powers of two, as small as the device's multipliers?
+
+    Those of means and hard sigmoids are below 2**15; what is larger comes from float scales.
+    """
+    n = ratio.numerator
+    return ratio.denominator & (ratio.denominator - 1) == 0 and n < 1 << 20 and n // (n & -n) < 1 << 15
 
 
 def _by_product(x: Fixed, scale: Fraction, mode: str, ends: tuple[int, int]) -> Rounded:

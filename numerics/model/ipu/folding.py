@@ -5,6 +5,8 @@ Each pass takes a Network and a Report, and says there what it did.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from onnx import NodeProto, helper
 
@@ -25,9 +27,22 @@ RANDOM = (
 MOST_FOLDED = 1 << 24  # values of a constant that is computed; a larger one stays a node
 
 
+LARGE = 1 << 14  # bytes of a constant after which the size of all is looked at
+
+
+def is_random(node: NodeProto, constants: Mapping[str, Array]) -> bool:
+    """Does it draw numbers, others at every run?  A Dropout does in training."""
+    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
+        trains = constants.get(node.input[2])
+        return trains is None or bool(trains.any())
+    return node.op_type in RANDOM
+
+
 def fold(network: Network, report: Report) -> None:
     """All passes, in their order."""
-    for step in (fold_constants, drop_nothing, fold_batch_norms, norms_to_convolutions, fold_biases):
+    for step in (
+        fold_constants, drop_nothing, plain_gemms, fold_batch_norms, norms_to_convolutions, fold_biases,
+    ):  # fmt: skip
         step(network, report)
         network.infer()
     network.drop_unused()
@@ -43,12 +58,15 @@ def fold_constants(network: Network, report: Report) -> None:
             network.constants.update(made)
             network.nodes.remove(node)
             count += node.op_type != "Constant"
+            if any(array.nbytes >= LARGE for array in made.values()):
+                network.drop_unused()
+                network.check_size()
     if count:
         report.add("-", "-", "fold", f"{count} nodes became constants", "nothing that they take is an input")
 
 
 def _constant_of(node: NodeProto, network: Network, one: Nodes) -> dict[str, Array] | None:
-    if node.op_type in RANDOM or any(name in network.outputs for name in node.output):
+    if is_random(node, network.constants) or any(name in network.outputs for name in node.output):
         return None
     if node.op_type == "Shape":
         shape = network.shapes.get(node.input[0])
@@ -65,7 +83,7 @@ def _constant_of(node: NodeProto, network: Network, one: Nodes) -> dict[str, Arr
 def drop_nothing(network: Network, report: Report) -> None:
     """Takes out nodes that change nothing: Identity, and Dropout in use."""
     for node in network.walk():
-        if node.op_type in NOTHING and node.output[0] not in network.outputs:
+        if _is_nothing(network, node) and node.output[0] not in network.outputs:
             network.nodes.remove(node)
             network.redirect(node.output[0], node.input[0])
             report.add(
@@ -73,17 +91,38 @@ def drop_nothing(network: Network, report: Report) -> None:
             )
 
 
+def _is_nothing(network: Network, node: NodeProto) -> bool:
+    """Does it give what it takes, and nothing else that is taken?"""
+    if node.op_type not in NOTHING:
+        return False
+    if any(network.consumers(name) or name in network.outputs for name in node.output[1:] if name):
+        return False  # a Dropout whose mask is taken
+    return not is_random(node, network.constants)
+
+
 # ---- batch normalization -----------------------------------------------------------------------------
 
 
 def _scale_and_shift(node: NodeProto, network: Network) -> tuple[Array, Array] | None:
-    """A normalization with fixed statistics as y = x * scale + shift, in float64."""
+    """A normalization with fixed statistics as y = x * scale + shift, in float64.
+
+    None for one that finds its statistics itself, of another type than float32, and where no numbers come.
+    """
     parts = [network.constant(node, place) for place in range(1, 5)]
-    if any(part is None for part in parts):
+    if any(part is None for part in parts) or not network.is_float(node.input[0]):
+        return None
+    if attribute(node, "training_mode", 0):
         return None
     gamma, beta, mean, variance = (np.asarray(part, np.float64) for part in parts)
-    scale = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
-    return scale, beta - mean * scale
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+        shift = beta - mean * scale
+    return (scale, shift) if _are_float32(scale, shift) else None
+
+
+def _are_float32(*arrays: Array) -> bool:
+    """Are they finite in float32?"""
+    return all(bool((np.abs(array) <= np.finfo(np.float32).max).all()) for array in arrays)
 
 
 def fold_batch_norms(network: Network, report: Report) -> None:
@@ -95,9 +134,10 @@ def fold_batch_norms(network: Network, report: Report) -> None:
         affine = _scale_and_shift(node, network)
         if layer is None or affine is None or layer.op_type not in LAYERS:
             continue
-        if network.only_consumer(layer.output[0]) is None or network.constant(layer, 1) is None:
+        if network.only_consumer(layer.output[0]) is None or not _is_plain(network, layer):
             continue
-        _take_in(network, layer, *affine)
+        if not _take_in(network, layer, *affine):
+            continue
         layer.output[0] = node.output[0]
         network.nodes.remove(node)
         report.about(
@@ -105,7 +145,16 @@ def fold_batch_norms(network: Network, report: Report) -> None:
         )
 
 
-def _take_in(network: Network, layer: NodeProto, scale: Array, shift: Array) -> None:
+def _is_plain(network: Network, layer: NodeProto) -> bool:
+    """Is it a product with constants, and no more than a vector added to it?"""
+    if network.constant(layer, 1) is None or any(attribute(layer, n, 1.0) != 1.0 for n in ("alpha", "beta")):
+        return False
+    bias = network.constant(layer, 2)
+    return bias.ndim == 1 if bias is not None else len([name for name in layer.input if name]) < 3
+
+
+def _take_in(network: Network, layer: NodeProto, scale: Array, shift: Array) -> bool:
+    """Gives a layer other constants; False, and nothing is changed, where float32 does not hold them."""
     weights = np.asarray(network.constant(layer, 1), np.float64)
     bias = network.constant(layer, 2)
     axis = _outputs_axis(layer)
@@ -116,8 +165,11 @@ def _take_in(network: Network, layer: NodeProto, scale: Array, shift: Array) -> 
     else:
         weights = weights * np.expand_dims(scale, tuple(a for a in range(weights.ndim) if a != axis))
     shifted = shift if bias is None else np.asarray(bias, np.float64) * scale + shift
+    if not _are_float32(weights, shifted):
+        return False
     _set_input(layer, 1, network.add_constant(f"{layer.input[1]}_folded", weights.astype(np.float32)))
     _set_input(layer, 2, network.add_constant(f"{layer.output[0]}_bias", shifted.astype(np.float32)))
+    return True
 
 
 def _outputs_axis(layer: NodeProto) -> int:
@@ -200,11 +252,38 @@ def _give_bias(network: Network, layer: NodeProto, added: Array) -> None:
         layer.op_type = "Gemm"
 
 
-def plain_gemm(network: Network, node: NodeProto) -> None:
-    """Takes alpha and beta of a Gemm into its constants, so that it is a product and a sum."""
-    for name, place in (("alpha", 1), ("beta", 2)):
-        factor, array = attribute(node, name, 1.0), network.constant(node, place)
-        if factor != 1.0 and array is not None:
-            scaled = (array.astype(np.float64) * factor).astype(np.float32)
-            _set_input(node, place, network.add_constant(f"{node.input[place]}_{name}", scaled))
-            set_attribute(node, name, 1.0)
+def plain_gemms(network: Network, report: Report) -> None:
+    """Takes alpha and beta of a Gemm into its constants, and makes what it adds a vector of its outputs.
+
+    So that it is a product and a sum.  What is added row by row stays as it is.
+    """
+    for node in network.walk():
+        weights = network.constant(node, 1) if node.op_type == "Gemm" else None
+        if weights is None or weights.dtype != np.float32:
+            continue
+        for name, place in (("alpha", 1), ("beta", 2)):
+            if _scale_constant(network, node, name, place):
+                report.about(node, "fold", f"{name} taken into its constant", "it is a product and a sum")
+        _make_vector(network, node, weights.shape[_outputs_axis(node)])
+
+
+def _scale_constant(network: Network, node: NodeProto, name: str, place: int) -> bool:
+    """Takes a factor into a constant; False where there is none, or float32 does not hold the product."""
+    factor, array = attribute(node, name, 1.0), network.constant(node, place)
+    if factor == 1.0 or array is None:
+        return False
+    scaled = array.astype(np.float64) * factor
+    if _are_float32(scaled):
+        _set_input(
+            node, place, network.add_constant(f"{node.input[place]}_{name}", scaled.astype(np.float32))
+        )
+        set_attribute(node, name, 1.0)
+        return True
+    return False
+
+
+def _make_vector(network: Network, node: NodeProto, outputs: int) -> None:
+    bias = network.constant(node, 2)
+    if bias is not None and bias.shape != (outputs,) and bias.size in (1, max(bias.shape[-1:], default=0)):
+        made = np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (outputs,)))
+        _set_input(node, 2, network.add_constant(f"{node.input[2]}_vector", made))

@@ -148,6 +148,43 @@ def _axes(node: NodeProto, taken: list[Any], rank: int) -> tuple[int, ...] | Non
 # ---- sizes ----------------------------------------------------------------------------------------
 
 
+def refusal(node: NodeProto) -> str | None:
+    """Why an operator has no rule as its attributes are; None where it has one."""
+    check = _REFUSALS.get(node.op_type)
+    return None if check is None else check(node)
+
+
+def _gemm_refusal(node: NodeProto) -> str | None:
+    if attribute(node, "transA", 0):
+        return "transA: the device multiplies rows"
+    return (
+        "its alpha or beta is not 1" if any(attribute(node, n, 1.0) != 1 for n in ("alpha", "beta")) else None
+    )
+
+
+def _transposed_refusal(node: NodeProto) -> str | None:
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape") is not None:
+        return "its pads are left to the runtime: auto_pad, output_shape"
+    return None
+
+
+def _hard_sigmoid_refusal(node: NodeProto) -> str | None:
+    if abs(attribute(node, "alpha", 0.2) - 1 / 6) > 1e-6:
+        return "the device's HardSigmoid has the slope 1/6"
+    return "the device's HardSigmoid has beta 0.5" if attribute(node, "beta", 0.5) != 0.5 else None
+
+
+def _average_refusal(node: NodeProto) -> str | None:
+    padded = any(attribute(node, "pads", [0])) or attribute(node, "auto_pad", "NOTSET").startswith("SAME")
+    if (padded and not attribute(node, "count_include_pad", 0)) or attribute(node, "ceil_mode", 0):
+        return "windows at the edge count fewer values: no one multiplier"
+    return None
+
+
+def _leaky_refusal(node: NodeProto) -> str | None:
+    return None if math.isfinite(attribute(node, "alpha", 0.01)) else "its slope is not finite"
+
+
 WAYS: Final = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 
 
@@ -161,12 +198,22 @@ def resize_refusal(node: NodeProto) -> str | None:
     return "it filters first" if attribute(node, "antialias", 0) else None
 
 
+_REFUSALS: Final[dict[str, Callable[[NodeProto], str | None]]] = {
+    "AveragePool": _average_refusal,
+    "ConvTranspose": _transposed_refusal,
+    "Gemm": _gemm_refusal,
+    "HardSigmoid": _hard_sigmoid_refusal,
+    "LeakyRelu": _leaky_refusal,
+    "Resize": resize_refusal,
+}
+
+
 def resized(node: NodeProto, taken: list[Any]) -> Fixed | None:
     """Resize by averages of two neighbours along each axis, or by the nearest one."""
     x, scales, sizes = taken[0], *(*taken[2:], None, None)[:2]
     rank = x.q.ndim
     axes = [axis % rank for axis in attribute(node, "axes", list(range(rank)))]
-    if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch" or resize_refusal(node):
+    if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         return None
     q, scale, reach = x.q.astype(np.float64), x.scale, np.abs(x.q).astype(np.float64)
     for k, axis in enumerate(axes):

@@ -30,6 +30,7 @@ from numerics.model.ipu.fixed import (
     requantized,
     windows_of,
 )
+from numerics.model.ipu.folding import is_random
 from numerics.model.ipu.network import attribute, named
 from numerics.model.ipu.running import Nodes
 
@@ -66,6 +67,11 @@ class Reference:
         opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
         self._alone = Nodes(opset)
         self._rounded_next = _rounded_next(model)
+        for node in model.graph.node:
+            if is_random(node, self.constants):
+                raise NumericsError(
+                    f"{named(node)} draws numbers, others at every run: nothing predicts them"
+                )
         self.nodes = _in_order(model, {*self.constants, *(value.name for value in model.graph.input)})
 
     def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
@@ -97,6 +103,8 @@ class Reference:
             rule = RULES.get(node.op_type) if any(isinstance(x, Fixed) for x in taken) else None
             if node.op_type in ONCE and node.output[0] not in self._rounded_next:
                 rule = None  # it stays in float in this file
+            if functions.refusal(node) is not None:
+                rule = None  # its attributes have none
             made = None if rule is None else rule(self, node, taken)
             if made is None:
                 self._in_float(node, known)
@@ -216,9 +224,16 @@ def geometry_of(node: NodeProto, x: Array, kernel: tuple[int, ...]) -> Geometry:
     return Geometry(strides, dilations, pads, attribute(node, "group", 1))
 
 
+def _are_integers(x: Value, w: Value, bias: Value) -> bool:
+    """Are they integers, the bias, if there is one, in a vector?  Else the layer stays in float."""
+    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+        return False
+    return bias is None or (isinstance(bias, Fixed) and bias.q.ndim == 1)
+
+
 def _conv(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     x, w, bias = (*taken, None)[:3]
-    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+    if not _are_integers(x, w, bias):
         return None
     acc = convolved(x.q, w.q, geometry_of(node, x.q, w.q.shape[2:]))
     return _with_bias(_sums(x, w, acc, 1), bias, 1)
@@ -226,7 +241,7 @@ def _conv(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
 
 def _gemm(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     x, w, bias = (*taken, None)[:3]
-    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+    if not _are_integers(x, w, bias):
         return None
     weights = w.q.T if attribute(node, "transB", 0) else w.q
     if node.op_type == "MatMul" and isinstance(w.scale, Fraction):
@@ -248,7 +263,7 @@ def _matmul(x: Fixed, w: Fixed) -> Fixed | None:
 def _conv_transpose(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     """As the convolution that it is: values apart by the strides, the kernels turned around."""
     x, w, bias = (*taken, None)[:3]
-    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+    if not _are_integers(x, w, bias):
         return None
     kernel = w.q.shape[2:]
     asked = geometry_of(node, x.q, kernel)
@@ -299,7 +314,7 @@ def _mul(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
         a, b = pair
         return Fixed(a.q * b.q, a.scale * b.scale)
     x, factor = taken if isinstance(taken[0], Fixed) else reversed(taken)
-    if np.ndim(factor) or not isinstance(x.scale, Fraction):
+    if np.ndim(factor) or not np.isfinite(factor) or not isinstance(x.scale, Fraction):
         return None
     return Fixed(x.q, x.scale * _multiplier(float(factor)))
 
@@ -318,23 +333,28 @@ def _relu(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed:
 
 def _clip(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     x, low, high = (*taken, None, None)[:3]
-    if not isinstance(x.scale, Fraction):
-        return None
     q = x.q
-    for bound, extreme in ((low, np.maximum), (high, np.minimum)):
-        if bound is None:
+    for bound, extreme, nothing in ((low, np.maximum, -np.inf), (high, np.minimum, np.inf)):
+        if bound is None or bound == nothing:
             continue
-        units = Fraction(float(bound)) / x.scale
-        if units.denominator != 1:  # between two integers: the numbers themselves, in float64
-            return Fixed(np.clip(x.values, low, high), Fraction(1))
-        q = extreme(q, min(max(units.numerator, -(2**62)), 2**62))
+        if not np.isfinite(bound):
+            return None
+        q = extreme(q, _in_units(float(bound), x.scale))
     return Fixed(q, x.scale, x.reach)
 
 
-def _leaky_relu(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+def _in_units(number: float, scale: Any) -> Any:
+    """A number in units of a scale: a whole one as an integer; between two, or of several, in float64."""
+    if not isinstance(scale, Fraction):
+        return number / scale
+    units = Fraction(number) / scale
+    return float(units) if units.denominator != 1 else min(max(units.numerator, -(2**62)), 2**62)
+
+
+def _leaky_relu(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed:
     x, slope = taken[0], Fraction(attribute(node, "alpha", 0.01))
-    if not isinstance(x.scale, Fraction) or slope.denominator > 256:
-        return None
+    if slope.denominator > 256 or not isinstance(x.scale, Fraction) or x.q.dtype.kind == "f":
+        return Fixed(np.where(x.q < 0, x.q * float(slope), x.q), x.scale, x.reach)
     q = np.where(x.q < 0, x.q * slope.numerator, x.q * slope.denominator)
     return Fixed(q, x.scale / slope.denominator, x.reach)
 
@@ -385,6 +405,8 @@ def _moved(reference: Reference, node: NodeProto, taken: list[Value]) -> Fixed |
     x = taken[0]
     if not isinstance(x, Fixed) or not isinstance(x.scale, Fraction) or x.q.dtype.kind == "f":
         return None
+    if node.op_type == "Pad" and any(np.any(v != 0) for v in taken[2:3] if v is not None):
+        return None  # what it pads with is no integer
     rest = zip(node.input[1:], taken[1:], strict=True)
     others = {name: _as_double(other) for name, other in rest if name}
     return x.moved(reference.alone(node, x.q, others))

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from numerics.backends.paths import kind_of, path_of
 from numerics.formats.errors import NumericsError, said
-from numerics.model.ipu.network import Network, named
+from numerics.model.ipu.network import MOST_BYTES, Network, check_bytes, named
 
 OLDEST, NEWEST, ADVISED = 13, 21, 17
 """Versions of the standard operators: per-channel QuantizeLinear came with 13; Ryzen AI 1.8 advises 17."""
-MOST_BYTES: Final = 2**31 - 1
-"""Of a model: protobuf writes no more, and ONNX Runtime takes a model in memory as protobuf."""
 NESTED = ("If", "Loop", "Scan", "SequenceMap")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear")
 STANDARD = ("", "ai.onnx")
@@ -89,20 +87,18 @@ def _parsed(content: bytes, name: str) -> ModelProto:
 def _check_size(model: ModelProto, folder: Path) -> None:
     """Raises NumericsError where all tensors are more than a model in memory may have."""
     sizes = {tensor.name: _bytes_of(tensor, folder) for tensor in model.graph.initializer}
-    if sum(sizes.values()) <= MOST_BYTES:
-        return
-    largest = max(sizes, key=sizes.__getitem__)
-    users = [named(node) for node in model.graph.node if largest in node.input]
-    raise NumericsError(
-        f"the tensors of this model have {sum(sizes.values()):,} bytes, the largest {largest!r} of "
-        f"{users[0] if users else 'no node'}; a model in memory has at most {MOST_BYTES:,}: split it "
-        "(onnx.utils.extract_model), or shrink its weights first"
-    )
+    held = {
+        node.output[0]: _bytes_of(attribute.t, folder)
+        for node in model.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.HasField("t")
+    }
+    check_bytes({**sizes, **held}, model.graph.node, "this model")
 
 
 def _bytes_of(tensor: TensorProto, folder: Path) -> int:
     if tensor.data_location != TensorProto.EXTERNAL:
-        return int(np.prod(tensor.dims, dtype=np.int64)) * 4  # about: no tensor of these is larger
+        return tensor.ByteSize()
     facts = {each.key: each.value for each in tensor.external_data}
     if "length" in facts:
         return int(facts["length"])
@@ -122,6 +118,7 @@ def _check_opset(model: ModelProto) -> None:
 
 
 def _check_nodes(model: ModelProto) -> None:
+    _check_names(model)
     for node in model.graph.node:
         if node.op_type in NESTED:
             raise NumericsError(
@@ -139,6 +136,21 @@ def _check_nodes(model: ModelProto) -> None:
         raise NumericsError(
             f"function {model.functions[0].name!r}: inline it first, onnx.inliner.inline_local_functions"
         )
+
+
+def _check_names(model: ModelProto) -> None:
+    """Raises NumericsError for two nodes of one name, which no runtime opens, and for sparse constants."""
+    seen: dict[str, NodeProto] = {}
+    for node in model.graph.node:
+        other = seen.setdefault(node.name, node)
+        if node.name and other is not node:
+            raise NumericsError(
+                f"{named(other)} and {named(node)} have one name: neither a report nor keep= can tell them "
+                "apart; give each node its own"
+            )
+    if model.graph.sparse_initializer:
+        name = model.graph.sparse_initializer[0].values.name
+        raise NumericsError(f"{name!r} is a sparse constant, which the device does not have; make it dense")
 
 
 def _fix_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

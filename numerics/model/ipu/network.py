@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from numerics.formats.errors import NumericsError
+
 Array = NDArray[Any]
+MOST_BYTES: Final = 2**31 - 1
+"""Of a model: protobuf writes no more, and ONNX Runtime takes a model in memory as protobuf."""
 
 
 def named(node: NodeProto) -> str:
@@ -20,6 +24,20 @@ def named(node: NodeProto) -> str:
     "Relu that makes 'y'"
     """
     return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} that makes {node.output[0]!r}"
+
+
+def check_bytes(sizes: Mapping[str, int], nodes: Iterable[NodeProto], what: str) -> None:
+    """Raises NumericsError where tensors, name -> bytes, are more than a model in memory may have."""
+    total = sum(sizes.values())
+    if total <= MOST_BYTES:
+        return
+    largest = max(sizes, key=sizes.__getitem__)
+    users = [named(node) for node in nodes if largest in node.input]
+    raise NumericsError(
+        f"the tensors of {what} have {total:,} bytes, the largest {largest!r} of "
+        f"{users[0] if users else 'no node'}; a model in memory has at most {MOST_BYTES:,}: split it "
+        "(onnx.utils.extract_model), or shrink its weights first"
+    )
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
@@ -77,7 +95,11 @@ class Network:
                 )
 
     def model(self, outputs: Sequence[str] = ()) -> ModelProto:
-        """The model as it is now.  outputs: tensors that it gives besides its own."""
+        """The model as it is now.  outputs: tensors that it gives besides its own.
+
+        Raises NumericsError where constants that were computed have made it larger than a model may be.
+        """
+        self.check_size()
         made = ModelProto()
         made.CopyFrom(self.source)
         del made.graph.node[:], made.graph.initializer[:], made.graph.input[:], made.graph.value_info[:]
@@ -87,6 +109,11 @@ class Network:
         more = [name for name in outputs if name not in self.outputs]
         made.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in more)
         return made
+
+    def check_size(self) -> None:
+        """Raises NumericsError where the constants are more than a model may have."""
+        sizes = {name: array.nbytes for name, array in self.constants.items()}
+        check_bytes(sizes, self.nodes, "this model, with its constants computed,")
 
     # ---- who makes what, and who takes it --------------------------------------------------------
 
@@ -121,7 +148,7 @@ class Network:
     def new_name(self, wanted: str) -> str:
         """A name that no tensor and no node has yet."""
         taken = {*self.constants, *(value.name for value in self.inputs)}
-        taken |= {name for node in self.nodes for name in (*node.output, node.name)}
+        taken |= {name for node in self.nodes for name in (*node.input, *node.output, node.name)}
         found, count = wanted, 0
         while found in taken:
             found, count = f"{wanted}_{count}", count + 1

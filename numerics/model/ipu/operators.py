@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.documented import lists
-from numerics.model.ipu.functions import resize_refusal
+from numerics.model.ipu.functions import refusal as attributes_refusal
 from numerics.model.ipu.network import Network, attribute
 
 
@@ -124,7 +124,10 @@ def refusal(network: Network, node: NodeProto, config: Config) -> str | None:
     strange = [name for name in (*_data(network, node), *node.output) if name and not network.is_float(name)]
     if strange:
         return f"{strange[0]!r} is not of float32"
-    return _REFUSALS[operator.kind](network, node)
+    empty = [name for name in (*_data(network, node), *node.output) if 0 in network.shapes.get(name, ())]
+    if empty:
+        return f"{empty[0]!r} has no elements"
+    return attributes_refusal(node) or _REFUSALS[operator.kind](network, node)
 
 
 def _data(network: Network, node: NodeProto) -> list[str]:
@@ -145,19 +148,11 @@ def _layer(network: Network, node: NodeProto) -> str | None:
         return "its bias is computed"
     if node.input[0] in network.constants:
         return "what it multiplies is a constant"
-    if node.op_type == "Gemm" and attribute(node, "transA", 0):
-        return "transA: the device multiplies rows"
-    weights = network.constant(node, 1)
+    weights, bias = network.constant(node, 1), network.constant(node, 2)
     if weights is not None and weights.ndim < 2:
         return "its weights are a vector"
-    if node.op_type == "ConvTranspose":
-        return _transposed(network, node)
-    return None
-
-
-def _transposed(network: Network, node: NodeProto) -> str | None:
-    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape") is not None:
-        return "its pads are left to the runtime: auto_pad, output_shape"
+    if bias is not None and bias.ndim != 1:
+        return f"what it adds, {list(bias.shape)}, is no vector of its outputs"
     return None
 
 
@@ -173,20 +168,22 @@ def _elementwise(network: Network, node: NodeProto) -> str | None:
 
 
 def _function(network: Network, node: NodeProto) -> str | None:
-    if node.op_type == "HardSigmoid" and abs(attribute(node, "alpha", 0.2) - 1 / 6) > 1e-6:
-        return "the device's HardSigmoid has the slope 1/6"
-    if node.op_type == "HardSigmoid" and attribute(node, "beta", 0.5) != 0.5:
-        return "the device's HardSigmoid has beta 0.5"
-    if node.op_type == "Clip" and not all(name in network.constants for name in node.input[1:] if name):
+    bounds = [network.constants.get(name) for name in node.input[1:] if name]
+    if any(bound is None for bound in bounds):
         return "its bounds are computed"
-    return None
+    return (
+        "a bound of it is NaN"
+        if any(np.isnan(bound).any() for bound in bounds if bound is not None)
+        else None
+    )
 
 
 def _same(network: Network, node: NodeProto) -> str | None:
     if any(name in network.constants for name in _data(network, node)):
         return "a constant is part of it"
     if node.op_type == "Resize":
-        return _resized(network, node)
+        known = all(name in network.constants for name in node.input[1:] if name)
+        return None if known else "its sizes are computed"
     if len(node.output) > 1 and node.output[1]:
         return "it gives more than values"
     if node.op_type == "Pad":
@@ -194,19 +191,7 @@ def _same(network: Network, node: NodeProto) -> str | None:
         filled = value is not None and bool(np.any(value != 0))
         if filled or attribute(node, "mode", "constant") != "constant":
             return "the device pads with zeros"
-    if (
-        node.op_type == "AveragePool"
-        and any(attribute(node, "pads", [0]))
-        and not attribute(node, "count_include_pad", 0)
-    ):
-        return "windows at the edge count fewer values: no one multiplier"
     return None
-
-
-def _resized(network: Network, node: NodeProto) -> str | None:
-    if any(name not in network.constants for name in node.input[1:] if name):
-        return "its sizes are computed"
-    return resize_refusal(node)
 
 
 def _rows(network: Network, node: NodeProto) -> str | None:

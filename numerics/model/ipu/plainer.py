@@ -24,6 +24,8 @@ def splits(network: Network, report: Report) -> None:
             continue
         slices = []
         for name, low, high in zip(node.output, [0, *ends[:-1]], ends, strict=True):
+            if not name:
+                continue  # a part that nobody takes
             places = {"start": low, "end": high, "axis": attribute(node, "axis", 0)}
             bounds = [network.add_constant(f"{name}_{at}", np.array([n])) for at, n in places.items()]
             slices.append(helper.make_node("Slice", [node.input[0], *bounds], [name], f"{name}_slice"))
@@ -32,9 +34,9 @@ def splits(network: Network, report: Report) -> None:
 
 
 def _ends(network: Network, node: NodeProto) -> list[int] | None:
-    """Where the parts end; None where the sizes are not known, or a part has no name."""
+    """Where the parts end; None where the sizes are not known."""
     shape, given = network.shapes.get(node.input[0]), network.constant(node, 1)
-    if shape is None or not all(node.output) or (given is None and len(node.input) > 1 and node.input[1]):
+    if shape is None or (given is None and len(node.input) > 1 and node.input[1]):
         return None
     size, count = shape[attribute(node, "axis", 0)], len(node.output)
     if not isinstance(size, int):

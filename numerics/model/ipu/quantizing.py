@@ -16,7 +16,7 @@ from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
 from numerics.model.ipu.configs import Config, check_device, config_of, remark
 from numerics.model.ipu.loading import ADVISED, open_model
-from numerics.model.ipu.network import Network
+from numerics.model.ipu.network import Network, check_bytes
 from numerics.model.ipu.operators import is_layer
 from numerics.model.ipu.report import Report
 
@@ -116,6 +116,7 @@ def quantized(source: Opened, data: Any, device: str, progress: Progress | None 
         for group in chosen.groups:
             report.add(group.name, group.operator, "quantize", "bfloat16, by casts", f"{LISTED} bf16")
         return Quantized(writing.write_casts(writer), report, prepared, {})
+    check_bytes(writing.bytes_written(writer), network.nodes, "the quantized model")
     scales = _scales(source, chosen, _calibrated(source, chosen, data, progress), report)
     return Quantized(writing.write_integers(writer, scales), report, prepared, dict(scales.tensors))
 
@@ -137,13 +138,13 @@ def _scales(
     source: Opened, chosen: choosing.Chosen, found: dict[str, float], report: Report
 ) -> scaling.Scales:
     network, config, scales = source.network, source.config, scaling.Scales(found)
-    for group in chosen.groups:
-        for node in group.nodes:
-            if node.op_type == "Gemm":
-                folding.plain_gemm(network, node)
+    scaling.separate(network, chosen, config)
     scaling.find_constants(network, chosen, config, scales)
     scales.constants |= {name: source.weights[name] for name in scales.constants if name in source.weights}
     scaling.share(network, chosen, scales, report)
+    if config.activations == "int8" and not config.pof2:
+        scaling.whole_reciprocals(network, chosen, scales, report)
+        scaling.share(network, chosen, scales, report)
     if config.pof2:
         scaling.limit(network, chosen, scales, report)
     for group in chosen.groups:

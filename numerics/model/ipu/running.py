@@ -43,7 +43,9 @@ def run(session: Any, feeds: Mapping[str, Array], outputs: Sequence[str] | None 
     if not names:
         return {}  # the runtime would take an empty list for all
     try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        return dict(
+            zip(names, session.run(names, {name: np.asarray(x) for name, x in feeds.items()}), strict=True)
+        )
     except Exception as wrong:
         raise NumericsError(f"the model refused its inputs: {_words(wrong)}") from wrong
 

@@ -19,7 +19,7 @@ from numerics.model.ipu.calibrating import scales_of
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network, attribute, named
-from numerics.model.ipu.operators import operator_of, values_of
+from numerics.model.ipu.operators import is_layer, operator_of, values_of
 from numerics.model.ipu.report import Report
 
 ROUNDS = 100  # of repairs: a limit that is met may break another
@@ -48,21 +48,40 @@ def position(scale: float) -> int:
     return 1 - exponent
 
 
+def separate(network: Network, chosen: Chosen, config: Config) -> None:
+    """Gives a constant that two nodes take along different axes a name for each: its scales differ."""
+    axes: dict[str, int | None] = {}
+    for group in chosen.groups:
+        for node, place, axis in constants_of(network, group, config):
+            name = node.input[place]
+            if axes.setdefault(name, axis) != axis:
+                node.input[place] = network.add_constant(f"{name}_apart", network.constants[name])
+                axes[node.input[place]] = axis
+
+
+def constants_of(
+    network: Network, group: Group, config: Config
+) -> Iterator[tuple[NodeProto, int, int | None]]:
+    """The constants of a group that become integers: the node, their place, the axis of their scales."""
+    for node in group.nodes:
+        kind = operator_of(network, node).kind
+        if kind == "layer":
+            yield node, 1, channels_axis(node) if config.per_channel and _has_channels(node) else None
+        elif kind in ("sum", "product") and node is group.first:
+            for place, name in enumerate(node.input):
+                if name in network.constants:
+                    yield node, place, None
+
+
 def find_constants(network: Network, chosen: Chosen, config: Config, scales: Scales) -> None:
     """Finds the scales of weights, of other constants, and of biases with a position of their own."""
     for group in chosen.groups:
-        for node in group.nodes:
-            kind = operator_of(network, node).kind
-            if kind == "layer":
-                axis = channels_axis(node) if config.per_channel and _has_channels(node) else None
-                scales.constants[node.input[1]] = scales_of(network.constants[node.input[1]], config, axis)
-                bias = network.constant(node, 2)
-                if bias is not None and config.bias == "int8":
-                    scales.biases[node.output[0]] = float(scales_of(bias, config))
-        if operator_of(network, group.first).kind in ("sum", "product"):
-            for name in group.first.input:
-                if name in network.constants:
-                    scales.constants[name] = scales_of(network.constants[name], config)
+        for node, place, axis in constants_of(network, group, config):
+            name = node.input[place]
+            scales.constants[name] = scales_of(network.constants[name], config, axis)
+            bias = network.constant(node, 2) if is_layer(network, node) else None
+            if bias is not None and config.bias == "int8":
+                scales.biases[node.output[0]] = float(scales_of(bias, config))
 
 
 def channels_axis(node: NodeProto) -> int:
@@ -108,6 +127,25 @@ def _shared(network: Network, group: Group, scales: Scales, report: Report) -> b
                 "its inputs and its result share one scale",
             )
     return True
+
+
+def whole_reciprocals(network: Network, chosen: Chosen, scales: Scales, report: Report) -> None:
+    """Gives Softmax in int8 a scale whose reciprocal is a whole number, the next coarser one.
+
+    ONNX Runtime 1.32 computes it in integers (QLinearSoftmax) and cuts the reciprocal to a whole number; then
+    its integers are those of the formula, rounded once.
+    """
+    for group in chosen.groups:
+        before = np.float32(scales.tensors[group.output])
+        count = np.floor(np.float32(1) / before)
+        if group.first.op_type != "Softmax" or count < 1 or np.float32(1) / before == count:
+            continue
+        after = np.float32(1) / count
+        while np.float32(1) / after < count:
+            after = np.nextafter(after, np.float32(0))
+        scales.tensors[group.output] = float(after)
+        what = f"scale {before:.6g} became 1/{count:.0f}"
+        report.about(group.first, "share", what, "ONNX Runtime cuts its reciprocal to a whole number")
 
 
 # ---- limits ---------------------------------------------------------------------------------------

@@ -6,19 +6,19 @@ ONNX Runtime's own, of domain com.microsoft.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network
 from numerics.model.ipu.operators import operator_of
 from numerics.model.ipu.report import Report
-from numerics.model.ipu.scales import Scales, channels_axis
+from numerics.model.ipu.scales import Scales, channels_axis, constants_of
 from numerics.quantization import quantize
 from numerics.tensor.scheme import Scheme
 
@@ -28,27 +28,30 @@ INT32 = 2**31 - 1
 
 @dataclass
 class Writer:
-    """What is known while a model is written."""
+    """What is known while a model is written.
+
+    shared: constants of its own that several nodes take, by what they are.
+    """
 
     network: Network
     chosen: Chosen
     config: Config
     report: Report
+    shared: dict[str, str] = field(default_factory=dict)
 
     def pair(self, x: str, y: str, scale: str, dtype: str) -> list[NodeProto]:
         """x rounded to integers and back, as y."""
-        zero = self.constant(f"zero_{dtype}", np.zeros((), dtype))
+        new_name = self.network.new_name
+        if dtype not in self.shared:
+            self.shared[dtype] = self.network.add_constant(f"zero_{dtype}", np.zeros((), dtype))
+        zero = self.shared[dtype]
         domain = {"domain": MICROSOFT} if dtype == "int16" and self.network.opset < 21 else {}
-        integers = self.network.new_name(f"{x}_quantized")
+        integers = new_name(f"{x}_quantized")
+        names = [new_name(f"{name}_node") for name in (integers, y)]
         return [
-            helper.make_node("QuantizeLinear", [x, scale, zero], [integers], f"{integers}_node", **domain),
-            helper.make_node("DequantizeLinear", [integers, scale, zero], [y], f"{y}_node", **domain),
+            helper.make_node("QuantizeLinear", [x, scale, zero], [integers], names[0], **domain),
+            helper.make_node("DequantizeLinear", [integers, scale, zero], [y], names[1], **domain),
         ]
-
-    def constant(self, name: str, array: Array) -> str:
-        """A constant of exactly that name; the same one when it is asked for again."""
-        self.network.constants[name] = array
-        return name
 
 
 # ---- integers -------------------------------------------------------------------------------------
@@ -60,7 +63,7 @@ def write_integers(writer: Writer, scales: Scales) -> ModelProto:
     for group in writer.chosen.groups:
         _constants_of(writer, group, scales)
     for name in writer.chosen.tensors:
-        scale = writer.constant(f"{name}_scale", np.array(scales.tensors[name], np.float32))
+        scale = network.add_constant(f"{name}_scale", np.array(scales.tensors[name], np.float32))
         _put_pair(writer, name, scale)
     network.drop_unused()
     return _finished(writer)
@@ -98,6 +101,28 @@ def _constants_of(writer: Writer, group: Group, scales: Scales) -> None:
                     _put_constant(writer, node, place, scales.constants[name], 0)
 
 
+def bytes_written(writer: Writer) -> dict[str, int]:
+    """About how many bytes the constants of the integer model will have: name -> bytes.
+
+    Each node that takes a constant as integers has them for itself; who takes it in float shares it.
+    """
+    network = writer.network
+    found: dict[str, int] = {}
+    integer = {
+        (id(node), place)
+        for group in writer.chosen.groups
+        for node, place, _ in constants_of(network, group, writer.config)
+    }
+    for node in network.nodes:
+        for place, name in enumerate(node.input):
+            array = network.constants.get(name)
+            if array is not None and (id(node), place) in integer:
+                found[name] = found.get(name, 0) + array.size
+            elif array is not None:
+                found[f"{name} in float"] = array.nbytes
+    return found
+
+
 def _put_constant(writer: Writer, node: NodeProto, place: int, scale: Array, axis: int) -> None:
     """A constant as int8 with its scale, once for each node that takes it.
 
@@ -105,20 +130,21 @@ def _put_constant(writer: Writer, node: NodeProto, place: int, scale: Array, axi
     """
     network, name = writer.network, node.input[place]
     integers = network.new_name(f"{name}_quantized")
-    floats, named_scale, zero = (f"{integers}_{part}" for part in ("dequantized", "scale", "zero"))
-    writer.constant(integers, integers_of(network.constants[name], scale, axis))
-    writer.constant(named_scale, scale.astype(np.float32))
-    writer.constant(zero, np.zeros(scale.shape, np.int8))
-    network.nodes.insert(0, _dequantizing([integers, named_scale, zero], floats, scale, axis))
-    node.input[place] = floats
+    network.constants[integers] = integers_of(network.constants[name], scale, axis)
+    node.input[place] = _dequantized(network, integers, scale.astype(np.float32), axis)
 
 
-def _dequantizing(inputs: list[str], y: str, scale: Array, axis: int) -> NodeProto:
-    """The node that makes floats of a constant: by an axis where there are several scales."""
-    node = helper.make_node("DequantizeLinear", inputs, [y], f"{y}_node")
-    if scale.ndim:
-        node.attribute.append(helper.make_attribute("axis", axis))
-    return node
+def _dequantized(network: Network, integers: str, scale: Array, axis: int) -> str:
+    """Puts the node that makes floats of a constant; returns their name.  By an axis for several scales."""
+    zeros = np.zeros(scale.shape, network.constants[integers].dtype)
+    parts = [network.add_constant(f"{integers}_{n}", a) for n, a in (("scale", scale), ("zero", zeros))]
+    y = network.new_name(f"{integers}_dequantized")
+    along: dict[str, Any] = {"axis": axis} if scale.ndim else {}
+    node = helper.make_node(
+        "DequantizeLinear", [integers, *parts], [y], network.new_name(f"{y}_node"), **along
+    )
+    network.nodes.insert(0, node)
+    return y
 
 
 def integers_of(x: Array, scale: Array, axis: int = 0) -> Array:
@@ -148,12 +174,8 @@ def _put_bias(writer: Writer, node: NodeProto, scales: Scales, product: Array) -
     else:
         scale = np.asarray(own, np.float32)
         integers = integers_of(bias, scale)
-    writer.constant(name, integers)
-    parameters = [name, writer.constant(f"{name}_scale", scale)]
-    parameters.append(writer.constant(f"{name}_zero", np.zeros(scale.shape, integers.dtype)))
-    after = f"{name}_dequantized"
-    network.nodes.insert(0, _dequantizing(parameters, after, scale, 0))
-    node.input[2] = after
+    network.constants[name] = integers
+    node.input[2] = _dequantized(network, name, scale, 0)
     what = f"{integers.dtype}, " + (
         "at activation x weight" if own is None else f"at its own 2**-p, {own:.6g}"
     )
@@ -185,31 +207,36 @@ def write_casts(writer: Writer) -> ModelProto:
         network.nodes[at:at] = _casts(network, before, after)
     for group in writer.chosen.groups:
         for node in group.nodes:
-            _cast_constants(network, node)
+            _cast_constants(writer, node)
     return _finished(writer)
 
 
 def _casts(network: Network, x: str, y: str) -> list[NodeProto]:
     narrow = network.new_name(f"{x}_bfloat16")
     return [
-        helper.make_node("Cast", [x], [narrow], f"{narrow}_node", to=TensorProto.BFLOAT16),
-        helper.make_node("Cast", [narrow], [y], f"{y}_node", to=TensorProto.FLOAT),
+        _cast(network, x, narrow, TensorProto.BFLOAT16),
+        _cast(network, narrow, y, TensorProto.FLOAT),
     ]
 
 
-def _cast_constants(network: Network, node: NodeProto) -> None:
+def _cast(network: Network, x: str, y: str, to: int) -> NodeProto:
+    return helper.make_node("Cast", [x], [y], network.new_name(f"{y}_node"), to=to)
+
+
+def _cast_constants(writer: Writer, node: NodeProto) -> None:
+    network = writer.network
     if operator_of(network, node).kind not in ("layer", "sum", "product"):
         return
     for place, name in enumerate(node.input):
         array = network.constants.get(name)
         if array is None or array.dtype != np.float32:
             continue
-        narrow, wide = f"{name}_bfloat16", f"{name}_rounded"
-        if not any(wide in each.output for each in network.nodes):
-            network.constants[narrow] = array.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
-            cast = helper.make_node("Cast", [narrow], [wide], f"{wide}_node", to=TensorProto.FLOAT)
-            network.nodes.insert(0, cast)
-        node.input[place] = wide
+        if name not in writer.shared:
+            bfloat16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+            narrow = network.add_constant(f"{name}_bfloat16", array.astype(bfloat16))
+            writer.shared[name] = network.new_name(f"{name}_rounded")
+            network.nodes.insert(0, _cast(network, narrow, writer.shared[name], TensorProto.FLOAT))
+        node.input[place] = writer.shared[name]
 
 
 # ---- both -----------------------------------------------------------------------------------------
@@ -221,10 +248,7 @@ def _finished(writer: Writer) -> ModelProto:
     network.drop_unused()
     made = network.model()
     for value in made.graph.output:
-        tensor = value.type.tensor_type
-        del tensor.shape.dim[:]
-        for known in network.shapes[value.name]:
-            tensor.shape.dim.add(dim_value=int(known))
+        _set_sizes(value, network.shapes.get(value.name))
     if any(node.domain == MICROSOFT for node in made.graph.node):
         made.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     made.producer_name = "numerics"
@@ -233,6 +257,16 @@ def _finished(writer: Writer) -> ModelProto:
     )
     onnx.checker.check_model(made)
     return made
+
+
+def _set_sizes(value: ValueInfoProto, sizes: tuple[int | str, ...] | None) -> None:
+    """The sizes that are known; those that only a run says stay open."""
+    if sizes is None:
+        return
+    shape = value.type.tensor_type.shape
+    del shape.dim[:]
+    for size in sizes:
+        shape.dim.add(**({"dim_value": size} if isinstance(size, int) else {"dim_param": size}))
 
 
 def constant_of(model: ModelProto, name: str) -> Array:

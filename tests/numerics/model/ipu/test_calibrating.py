@@ -85,3 +85,18 @@ def test_an_interrupted_calibration_leaves_the_model_as_it_was():
     with pytest.raises(KeyboardInterrupt):
         nx.ipu.quantize_model(found, items(), progress=stop)
     assert found.SerializeToString() == before
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64", "float16", "object"])
+def test_another_type_than_the_models_is_refused_by_name(dtype):
+    found = model([node("MatMul", "x w", "y")], {"x": (2, 3)}, {"y": (2, 3)}, {"w": numbers(3, 3)})
+    with pytest.raises(
+        NumericsError, match=rf"'x' is of {dtype}, which goes into MatMul 'y'; the model takes float32"
+    ):
+        nx.ipu.quantize_model(found, {"x": np.ones((4, 3), dtype)})
+
+
+def test_a_model_without_inputs_is_refused():
+    found = model([node("Relu", "w", "y")], {}, {"y": (3, 3)}, {"w": numbers(3, 3)})
+    with pytest.raises(NumericsError, match="the model has no inputs, Relu 'y'"):
+        nx.ipu.quantize_model(found, {})

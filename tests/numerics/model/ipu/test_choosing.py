@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import numerics as nx
 from numerics.formats import NumericsError
 from numerics.model.ipu.choosing import choose
 from numerics.model.ipu.configs import CONFIGS
@@ -107,3 +108,11 @@ def test_the_configurations_differ_where_the_table_of_operators_does():
 def test_a_model_of_which_nothing_can_be_quantized_is_refused_with_the_reasons():
     with pytest.raises(NumericsError, match=r"nothing in this model.*to xint8: Softplus 'y': Ryzen AI does"):
         chosen([node("Softplus", "x", "y")])
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8", "bf16"])
+def test_tensors_without_elements_stay_in_float(config):
+    nodes = [node("MatMul", "x w", "h"), node("Slice", "h a a", "s"), node("Concat", "s h", "y", axis=0)]
+    found = model(nodes, {"x": (2, 3)}, {"y": None}, {"w": numbers(3, 3), "a": np.array([0])})
+    made = nx.ipu.quantize_model(found, None if config == "bf16" else {"x": numbers(4, 3)}, config)
+    assert "'s' has no elements" in {row.node: row.why for row in made.report.of("keep")}["s"]

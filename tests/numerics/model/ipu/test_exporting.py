@@ -16,6 +16,7 @@ import torch
 
 import numerics as nx
 from numerics.formats import NumericsError
+from numerics.model.ipu import network as networks
 from numerics.model.ipu.writing import constant_of
 
 LONG = os.environ.get("NUMERICS_TEST_LONG") == "1"  # torch.onnx.export takes seconds each time
@@ -134,6 +135,18 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
 
 
 @long
+@pytest.mark.parametrize("export", [nx.ipu.export_model, nx.ipu.export_quark])
+def test_a_model_of_more_than_a_file_may_have_is_refused_before_it_is_exported(tmp_path, monkeypatch, export):
+    m = wrapped()
+    monkeypatch.setattr(networks, "MOST_BYTES", 1000)
+    monkeypatch.setattr(torch.onnx, "export", None)
+    with pytest.raises(
+        NumericsError, match=r"this torch model, as float32, have [\d,]+ bytes, the largest '.*weight'"
+    ):
+        export(m, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_activations_that_bring_their_own_scales_are_refused(tmp_path):
     anew = nx.wrap(float_model(), POF2, activations=POF2, device="IPU", example=X[:2])
     with pytest.raises(NumericsError, match="finds a new scale for every tensor; way out"):

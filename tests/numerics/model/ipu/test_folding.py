@@ -110,3 +110,66 @@ def test_what_depends_on_no_input_is_computed():
     assert [each.op_type for each in network.nodes] == ["Reshape", "Identity"]
     assert network.constants["to"].tolist() == [2, -1]
     assert report.rows[0].what == "3 nodes became constants"
+
+
+LINEAR = {"w": np.float32([[1, -2, 3, 4], [2, 0, 1, -1]]), "k": np.float32([1, -2, 3, 4])}
+
+
+def same(nodes, constants, shape=(4, 2), x=None):
+    """The operators after folding, whose result is the same."""
+    found = model(nodes, {"x": shape}, {"y": None}, constants)
+    network, report = Network(found), Report("a8w8", "stx")
+    folding.fold(network, report)
+    feeds = {"x": np.random.default_rng(2).integers(-8, 8, shape).astype(np.float32)}
+    due, came = (run(opened(each, optimized=False), feeds)["y"] for each in (found, network.model()))
+    assert np.allclose(came, due, rtol=1e-5, atol=1e-5)
+    return [each.op_type for each in network.nodes]
+
+
+NORMAL = node("BatchNormalization", "c g b m v", "y", epsilon=0.0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "constants", "left"),
+    [
+        (node("Gemm", "x w k", "c", alpha=0.5, beta=0.25), LINEAR, ["Gemm"]),
+        (node("Gemm", "x w", "c", alpha=0.5), LINEAR, ["Gemm"]),
+        (node("Gemm", "x w one", "c", beta=2.0), {**LINEAR, "one": np.float32(3)}, ["Gemm"]),
+        (node("Gemm", "x w k", "c"), {**LINEAR, "k": np.float32([[1, -2, 3, 4]])}, ["Gemm"]),
+        (node("Gemm", "x w k", "c"), {**LINEAR, "k": np.float32([[1], [-2], [3], [4]])}, ["Gemm", "Ba"]),
+    ],
+)
+def test_a_normalization_after_a_gemm_keeps_its_factors(layer, constants, left):
+    operators = same([layer, NORMAL], {**constants, **NORM})
+    assert [each[: len(due)] for each, due in zip(operators, left, strict=True)] == left
+
+
+def test_a_normalization_does_not_forget_a_computed_bias():
+    nodes = [node("ReduceSum", "x", "s", keepdims=0), node("Reshape", "s to", "one")]
+    nodes += [node("Expand", "one four", "k"), node("Gemm", "x w k", "c"), NORMAL]
+    constants = {"w": LINEAR["w"], **NORM, "to": np.array([1]), "four": np.array([4])}
+    assert "BatchNormalization" in same(nodes, constants)
+
+
+def test_a_normalization_that_finds_its_statistics_is_no_constant_factor():
+    norm = node("BatchNormalization", "c g b m v", "y", training_mode=1)
+    norm.output.extend(["mean_now", "variance_now"])
+    assert same([node("Gemm", "x w", "c"), norm], {"w": LINEAR["w"], **NORM}) == [
+        "Gemm",
+        "BatchNormalization",
+    ]
+
+
+@pytest.mark.parametrize("v", [[-1, 1, 1, 1], [1e-60, 1, 1, 1]])
+def test_a_normalization_without_numbers_stays_where_it_is(v):
+    network = Network(model([node("Gemm", "x w", "c"), NORMAL], {"x": (4, 2)}, {"y": None},
+                            {"w": LINEAR["w"], **NORM, "v": np.float32(v)}))  # fmt: skip
+    folding.fold(network, Report("a8w8", "stx"))
+    assert [each.op_type for each in network.nodes] == ["Gemm", "BatchNormalization"]
+
+
+def test_a_dropout_whose_mask_is_taken_stays():
+    drop = node("Dropout", "c", "d")
+    drop.output.append("mask")
+    nodes = [node("Gemm", "x w", "c"), drop, node("Cast", "mask", "m", to=1), node("Mul", "d m", "y")]
+    assert "Dropout" in same(nodes, {"w": LINEAR["w"]})

@@ -160,3 +160,81 @@ def test_files_whose_nodes_are_in_another_order_are_predicted():
     found.graph.node[0].input[0] = "nothing"
     with pytest.raises(NumericsError, match="takes what nothing makes"):
         nx.ipu.Reference(found)
+
+
+LOW, HIGH = np.float32(-np.inf), np.float32(np.inf)
+AWKWARD = {
+    "gemm_of_two_computed": (
+        [node("Flatten", "x", "f"), node("Gemm", "f g", "a"), node("Gemm", "f h", "b"),
+         node("Gemm", "a b", "t", transA=1, alpha=0.5), node("Relu", "t", "y")],
+        {"g": numbers(168, 3, spread=0.1), "h": numbers(168, 3, seed=1, spread=0.1)},
+    ),
+    "gemm_of_a_computed_bias": (
+        [node("Flatten", "x", "f"), node("Gemm", "f g", "a"), node("Gemm", "a h a", "t", beta=0.25),
+         node("Relu", "t", "y")],
+        {"g": numbers(168, 3, spread=0.1), "h": numbers(3, 3, seed=1)},
+    ),
+    "conv_of_computed_weights": (
+        [CONV, node("Relu", "x", "v"), node("Conv", "c v b", "t"), node("Relu", "t", "y")],
+        {**W1, "b": numbers(2)},
+    ),
+    "another_hard_sigmoid": ([CONV, node("HardSigmoid", "c", "t"), node("Relu", "t", "y")], W1),
+    "mean_at_the_edge": (
+        [CONV, node("AveragePool", "c", "t", kernel_shape=[3, 3], pads=[1] * 4), node("Relu", "t", "y")],
+        W1,
+    ),
+    "mean_with_automatic_pads": (
+        [CONV, node("AveragePool", "c", "t", kernel_shape=[3, 3], auto_pad="SAME_UPPER"),
+         node("Relu", "t", "y")],
+        W1,
+    ),
+    "mean_of_a_part": (
+        [CONV, node("AveragePool", "c", "t", kernel_shape=[3, 3], strides=[3, 3], ceil_mode=1),
+         node("Relu", "t", "y")],
+        W1,
+    ),
+    "padded_with_one": (
+        [CONV, node("Pad", "c p v", "t"), node("Relu", "t", "y")],
+        {**W1, "p": np.array([0, 0, 1, 0, 0, 1, 2, 0]), "v": np.float32(1)},
+    ),
+    "bounds_that_bound_nothing": (
+        [CONV, node("Clip", "c low high", "y")], {**W1, "low": LOW, "high": HIGH},
+    ),
+    "one_bound": ([CONV, node("Clip", "c low high", "y")], {**W1, "low": np.float32(0), "high": HIGH}),
+    "bounds_between": (
+        [CONV, node("Clip", "c low high", "y")], {**W1, "low": np.float32(-0.3), "high": np.float32(0.7)},
+    ),
+    "a_bound_of_nan": (
+        [CONV, node("Clip", "c low", "t"), node("Conv", "x w1", "y")], {**W1, "low": np.float32(np.nan)},
+    ),
+    "a_fine_slope": ([CONV, node("LeakyRelu", "c", "y", alpha=0.1)], W1),
+    "softmax_of_rows": (
+        [CONV, node("Softmax", "c", "s"), node("MatMul", "s m", "y")], {**W1, "m": numbers(6, 5)},
+    ),
+    "a_mask": (
+        [CONV, node("Greater", "c k", "g"), node("Cast", "g", "m", to=1), node("Mul", "c m", "y")],
+        {**W1, "k": np.float32(-100)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["stx", "phx"])
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_what_stays_in_float_is_not_predicted_as_integers(name, config, device):
+    nodes, constants = AWKWARD[name]
+    x = numbers(8, *X[1:], seed=5)
+    found = nx.ipu.quantize_model(model(nodes, {"x": X}, {"y": None}, constants), {"x": x}, config, device)
+    batches = [{"x": x[k : k + 2]} for k in range(0, 8, 2)]
+    for optimized in (True, False):
+        layers = nx.ipu.compare(found.model, batches, device, optimized=optimized)
+        assert not any(layer.unexplained for layer in layers), [each for each in layers if each.unexplained]
+
+
+def test_what_draws_numbers_is_not_predicted():
+    nodes = [CONV, node("Dropout", "c r t", "d"), node("Relu", "d", "y")]
+    constants = {**W1, "r": np.float32(0.5), "t": np.array(True)}
+    found = nx.ipu.quantize_model(model(nodes, {"x": X}, {"y": None}, constants), {"x": numbers(*X)})
+    assert "Dropout" in [each.op_type for each in found.model.graph.node]
+    with pytest.raises(NumericsError, match="Dropout 'd' draws numbers"):
+        nx.ipu.Reference(found.model)

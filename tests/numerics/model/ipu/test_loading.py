@@ -45,6 +45,20 @@ def foreign():
     return found
 
 
+def twins():
+    nodes = [helper.make_node(op, names, [y], "same") for op, names, y in
+             (("MatMul", ["x", "w"], "h"), ("Relu", ["h"], "y"))]  # fmt: skip
+    return model(nodes, {"x": (1, 3)}, {"y": (1, 3)}, {"w": numbers(3, 3)})
+
+
+def sparse():
+    found = model([node("MatMul", "x w", "y")], {"x": (1, 3)}, {"y": (1, 3)})
+    values = onnx.numpy_helper.from_array(np.float32([1, 2]), "w")
+    places = onnx.numpy_helper.from_array(np.array([0, 4]), "places")
+    found.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3, 3]))
+    return found
+
+
 def conv(weights):
     return model([node("Conv", "x w", "y")], {"x": (1, 1, 4, 4)}, {"y": (1, 1, 4, 4)}, {"w": weights})
 
@@ -61,6 +75,8 @@ def conv(weights):
         (foreign, "Relu 'y' is an operator of 'com.somebody'"),
         (lambda: conv(np.float32([[[[np.nan]]]])), "'w' of Conv 'y' has NaN or Inf"),
         (lambda: conv(np.float32([[[1]]])), "no valid ONNX model"),
+        (twins, "MatMul 'same' and Relu 'same' have one name"),
+        (sparse, "'w' is a sparse constant.*make it dense"),
         (lambda: b"not a model", "the model is no ONNX model"),
         (lambda: b"", "the model is no ONNX model"),
         (lambda: "/nowhere/x.onnx", "cannot open /nowhere/x.onnx: it is not there"),

@@ -40,3 +40,11 @@ def test_an_operator_becomes_one_that_the_device_takes(nodes, constants, became,
     assert [why in row.why for row in report] == ([] if why is None else [True])
     came = run(opened(network.model()), feeds)["y"]
     assert np.allclose(came, due, rtol=3e-7, atol=0) if "rounding" in (why or "") else (came == due).all()
+
+
+def test_a_part_of_a_split_that_nobody_takes_has_no_slice():
+    split = node("Split", "x", "a", axis=-1)
+    split.output.append("")
+    found = Network(model([split, node("Relu", "a", "y")], {"x": (2, 4)}, {"y": None}))
+    plainer(found, Report("a8w8", "stx"))
+    assert [each.op_type for each in found.nodes] == ["Slice", "Relu"]
