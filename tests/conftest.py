@@ -12,6 +12,7 @@ from zlib import crc32
 
 if "NUMERICS_TEST_DEVICE" not in os.environ:  # "cuda": the laws on the GPU that is there, tests/helpers
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
+os.environ.pop("COLUMNS", None)  # what examples print is 80 wide, whoever begins them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cores: torch's threads would spin
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)

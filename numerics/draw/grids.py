@@ -55,7 +55,7 @@ def values(d: Dtype) -> Array:
     """Every value of an element format, in the order of its codes; of a block format those of an element.
 
     Of blocks in units of the shared scale, in both readings where there are two; of microexponent blocks
-    at microexponent 0, then at 1.
+    at microexponent 0, then at 1, or by the number of tiers that are 1.
 
     >>> from numerics.formats import fp4, mx4, mxint8
     >>> values(fp4)[:4], values(mx4)[:4], values(mxint8).max()
@@ -73,7 +73,8 @@ def values(d: Dtype) -> Array:
     blocks = -(-count // d.block)
     found = []
     one = 4 * E6M2["bias"] if isinstance(d, TieredBlock) else 127
-    for micro in (0, (1 << d.micro_bits) - 1):
+    some = {(1 << d.pairs) - 1} if isinstance(d, TieredBlock) else set()  # one tier's alone
+    for micro in sorted({0, *some, (1 << d.micro_bits) - 1}):
         codes = list(range(count)) + [0] * (d.block * blocks - count)
         made = Blocks(d, 0, codes, [one] * blocks, [micro] * blocks)
         found.append(np.array(d.decode(made))[:count])

@@ -43,9 +43,9 @@ SHOWN = 6  # values of a notebook's view
 
 
 INNER = frozenset((
-    "arrays", "blocks_alone", "check_numbers", "check_parts", "check_whole", "decoded", "each", "fitting",
-    "folds", "function", "kept", "kept_by_name", "made", "of_parts", "parts", "settled", "takes_data",
-    "values_of", "with_parts",
+    "arrays", "blocks_alone", "check_numbers", "check_parts", "check_whole", "count_writes", "decoded",
+    "each", "fitting", "folds", "function", "given", "kept", "kept_by_name", "made", "of_parts", "parts",
+    "settled", "takes_data", "values_of", "with_parts",
 ))  # fmt: skip
 """Names of a QTensor that are none of its user's: `dir` and completion leave them out."""
 

@@ -137,7 +137,7 @@ def test_contradictory_floats_are_refused(facts, says):
         ({"block": 0, "element": "fp4"}, "at least one element"),
         ({"block": 16}, "either element="),
         ({"block": 16, "element": "fp4", "mantissa": 3}, "either element="),
-        ({"block": 16, "element": "fp4", "sub_block": 2}, "sub_block= belongs to mantissa="),
+        ({"block": 16, "element": "fp4", "sub_block": 2}, "sub_block= and tiers= belong to mantissa="),
         ({"block": 16, "element": "uint4"}, "elements are signed"),
         ({"block": 16, "element": "mxfp4"}, "integers, floats or codebooks"),
         ({"block": 16, "element": "bfloat16"}, "must lie within"),

@@ -120,5 +120,5 @@ def test_rules_as_texts():
     ]  # fmt: skip
     with pytest.raises(nx.NumericsError, match="'int4' and 'int8' are each the format of all"):
         rules_of_texts(["int4", "int8"])
-    with pytest.raises(nx.NumericsError, match="unknown format 'mxfp5'; did you mean"):
+    with pytest.raises(nx.NumericsError, match="unknown format 'mxfp5'; `numerics formats` lists them all"):
         rules_of_texts(["lm_head=mxfp5"])

@@ -208,8 +208,9 @@ def test_what_is_no_code_of_another_tool_comes_in_silence(tmp_path):
 
 
 def test_a_folder_is_told_who_reads_it(tmp_path):
-    for reads in (nx.load, lambda path: nx.load_into(torch.nn.Linear(2, 2), path)):
-        with pytest.raises(
-            nx.NumericsError, match=r"directory; numerics.checkpoints.loading.load .*`numerics c"
-        ):
-            reads(tmp_path)
+    with pytest.raises(nx.NumericsError, match=r"directory; numerics.checkpoints.loading.load .*`numerics c"):
+        nx.load(tmp_path)
+    with pytest.raises(
+        nx.NumericsError, match=r"no \.safetensors file; name a file, or a folder with model\."
+    ):
+        nx.load_into(torch.nn.Linear(2, 2), tmp_path)

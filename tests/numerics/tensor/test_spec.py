@@ -171,8 +171,12 @@ def test_a_spec_in_place_of_a_format_says_what_to_give():
     with pytest.raises(nx.NumericsError, match=r"give spec\.replace"):
         nx.QuantSpec(spec, rounding="floor")
     torch = pytest.importorskip("torch")
-    for call in (nx.train.TQT, nx.train.LSQ, lambda s: nx.train.lsq_init(torch.ones(3), s)):
-        with pytest.raises(nx.NumericsError, match="is more than a format"):
+    with pytest.raises(nx.NumericsError, match="is more than a format"):
+        nx.train.TQT(spec)
+    for call in (nx.train.LSQ, lambda s: nx.train.lsq_init(torch.ones(3), s)):  # of NVFP4 they take one
+        with pytest.raises(
+            nx.NumericsError, match="give dtype and scheme=; a QuantSpec is taken of blocks alone"
+        ):
             call(spec)
 
 
