@@ -22,7 +22,7 @@ import numpy as np
 from numerics._version import __version__
 from numerics.draw.grids import Array, array_of, rounded
 from numerics.draw.layers import rows_of
-from numerics.draw.pieces import Chosen, check_pieces, chosen, coded
+from numerics.draw.pieces import Chosen, check_pieces, chosen, coded, held_as
 from numerics.draw.points import points
 from numerics.files.replacement import replace_file
 from numerics.formats.dtype import Dtype, Element
@@ -233,7 +233,7 @@ def _is_shown(x: Any) -> bool:
 def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool) -> _Tensor:
     """One tensor: its pieces and what each format makes of them."""
     data = array_of(x)
-    data = np.asarray(data.reshape(1) if data.ndim == 0 else data, np.float32)
+    data = np.asarray(data.reshape(1) if data.ndim == 0 else data, held_as(data))
     length = check_pieces(list(specs.values()), data.ndim)
     made: dict[str, dict[str, Any]] = {}
     for text, spec in specs.items():
@@ -253,6 +253,6 @@ def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, dev
 
 
 def _numbers(x: Array) -> list[float]:
-    """Numbers as the page shows them: those of float32, each exactly."""
+    """Numbers as the page shows them: each exactly."""
     found: list[float] = np.asarray(x, np.float64).tolist()
     return found

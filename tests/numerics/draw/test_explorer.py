@@ -304,3 +304,28 @@ def test_a_report_of_rubbish_ends_in_pythons_words(text, tmp_path):
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
     with pytest.raises(nx.NumericsError, match=r"JSON|no report"):
         rows_of(report_in(tmp_path / "report.json"))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_float64_is_rounded_once_and_shown_as_it_is(name):
+    """It became float32 first: 1.25 + 1e-12 was a tie, and 1e200 Inf."""
+    near = np.array([4.0, 1.25 + 1e-12, 1.75 - 1e-12, 0.25 + 1e-14, 1.75 + 1e-12, 0.25 - 1e-14, 2.5, 3.5])
+    far = np.array([1e200, -1e200, 3e200, 1e-200, -1e-300, 5e-324, 1e39, 0.0])
+    x = np.stack([np.tile(near, 12), np.tile(far, 12)])
+    q = nx.quantize(x, SPECS[name])
+    tensor = data_of(nx.explore({"w": x}, [SPECS[name]]))["tensors"][0]
+    said = next(iter(tensor["in"].values()))
+    assert sum(len(piece["x"]) for piece in tensor["shown"]) == x.size
+    for piece, found in zip(tensor["shown"], said["pieces"], strict=True):
+        row, first = piece["at"]
+        part = row, slice(first, first + len(piece["x"]))
+        assert piece["x"] == x[part].tolist()
+        assert [*map(float, found["y"])] == np.asarray(q.decoded(), np.float64)[part].tolist()
+        assert found["c"] == np.asarray(q.codes)[part].tolist()
+
+
+def test_the_pieces_of_float64_that_lose_most_come_first_in_any_units():
+    x = np.ones((40, 32))
+    x[7:9] = 1e-200  # all is lost
+    tensor = data_of(nx.explore({"w": x}, ["mxfp4"]))["tensors"][0]
+    assert [piece["at"][0] for piece in tensor["shown"]][:2] == [7, 8]
