@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.view.text import figure, number
 
+FAR = 1e300  # beyond it no axis has room
 Coded = tuple[Array, float, float, Blocks]
 """Values, their scale, the SQNR in dB, and the blocks themselves."""
 
@@ -138,8 +140,9 @@ def _values(axes: Any, d: Block, x: Array | None, coded: Coded) -> None:
     """The values of a block over the grid at its scale; x: what they were, where that is known."""
     y, scale, _, blocks = coded
     places = np.arange(len(y))
+    y, x = _drawable(y), None if x is None else _drawable(x)
     top = float(np.nanmax(np.abs(y if x is None else np.concatenate([x, y])), initial=0)) * 1.08 or 1.0
-    lines = grid(d) * scale
+    lines = grid(d) * (scale if math.isfinite(scale) else math.nan)
     if len(lines) <= 160:
         axes.hlines(lines[np.abs(lines) <= top], -0.6, len(y) - 0.4, color=GREY, linewidth=0.5, alpha=0.6)
     if isinstance(d, MicroexponentBlock):
@@ -151,6 +154,14 @@ def _values(axes: Any, d: Block, x: Array | None, coded: Coded) -> None:
     axes.set(xlim=(-0.6, len(y) - 0.4), ylim=(-top, top), xlabel="place in the block")
     axes.set_title("grey: the values that an element can take at this scale" + _finer(d))
     axes.figure.legend(loc="outside lower center", ncols=4)
+
+
+def _drawable(x: Array) -> Array:
+    """What has a place on an axis, in float64: NaN stands for NaN, Inf and what float64 hardly holds."""
+    x = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found: Array = np.where(np.abs(x) < FAR, x, math.nan)
+    return found
 
 
 def _shade(axes: Any, d: MicroexponentBlock, blocks: Blocks) -> None:
@@ -174,7 +185,7 @@ def _finer(d: Block) -> str:
 def _rules(axes: Any, rules: dict[str, tuple[float, float]]) -> None:
     """A bar a scale rule: how much of the signal is left."""
     names = list(rules)
-    shown = [min(rules[name][1], 200.0) if rules[name][1] == rules[name][1] else 0.0 for name in names]
+    shown = [float(np.clip(np.nan_to_num(rules[name][1]), 0, 200)) for name in names]
     best = max(shown)
     axes.barh(names, shown, color=[GREEN if value == best else SKY for value in shown], height=0.7)
     for place, name in enumerate(names):

@@ -603,3 +603,26 @@ def test_a_plan_is_written_over_a_plan(model, tmp_path):
             tmp_path / "p.json",
         )
         assert dtype in (tmp_path / "p.json").read_text()
+
+
+@pytest.mark.parametrize("held", [b"", b"\x93NUM", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 60, b"numbers"])
+@pytest.mark.parametrize(
+    "words", ["explore", "plot tensor --dtype fp4", "plot block --dtype mxfp4", "plot formats"]
+)
+def test_a_file_that_is_no_array_is_refused_in_a_line(tmp_path, held, words):
+    """An empty one ended as Ctrl-C does, without a word."""
+    (tmp_path / "x.npy").write_bytes(held)
+    command, *options = words.split(" --")
+    files = tmp_path / "x.npy", tmp_path / f"o.{'html' if command == 'explore' else 'png'}"
+    words = (word for option in options for word in f"--{option}".split())
+    said = run(*command.split(), *files, *words, code=2)
+    assert "pickle" not in said
+    assert "x.npy is not a .npy file of numbers" in said
+
+
+def test_an_end_of_a_file_is_no_ctrl_c(capsys):
+    def work():
+        raise cli.click.Abort from EOFError("no data left in file")
+
+    assert cli.ended(work) == 2
+    assert "no data left in file" in capsys.readouterr().err
