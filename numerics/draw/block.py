@@ -10,10 +10,12 @@ import numpy as np
 from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import Array, array_of, decibels, grid, scales, tensor_scale
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, styled
+from numerics.files.selection import axis_of
 from numerics.formats.block import Block, Blocks, MicroexponentBlock, TieredBlock
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.spec import QuantSpec
 from numerics.view.text import figure, number
 
 FAR = 1e300  # beyond it no axis has room
@@ -28,7 +30,8 @@ def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -
         that each rule finds, where the format has one.  A QTensor is drawn as it is stored.
     d: a block format or its name; of a QTensor its own, which may be left out.
     scale_rule: as for `Block.encode`; not of a QTensor, whose scales are found already.
-    block: which one, from 0: along the axis of the blocks, the last, one row after another.
+    block: which one, from 0: along the axis of the blocks, one row after another.  The axis is the one that a
+        job takes: the last, but the input channels of a convolution's weight, which has four axes.
     Microexponents shade the parts of a block that have a finer grid.  Raises NumericsError for a format
     of single numbers, another scale rule, a block that is not there, and where matplotlib is missing.
 
@@ -43,9 +46,13 @@ def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -
         return _stored(x, d, scale_rule, block)
     d, data = _blocked(d), array_of(x)
     d.check_scale_rule(scale_rule)
+    axis = axis_of("", data.shape, QuantSpec(d)) if data.ndim else 0
+    aside = f", along axis {axis}" if axis < data.ndim - 1 else ""
+    data = np.moveaxis(data, axis, -1) if data.ndim else data
     data = data.reshape(-1, data.shape[-1] if data.ndim else 1)
     a_row = -(-data.shape[1] // d.block)
     place, where = _place(block, len(data) * a_row)
+    where += aside
     start = place % a_row * d.block
     part = data[place // a_row, start : start + d.block]
     rules = {
