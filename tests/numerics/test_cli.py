@@ -602,7 +602,7 @@ def test_a_plan_is_written_over_a_plan(model, tmp_path):
             "--save-plan",
             tmp_path / "p.json",
         )
-        assert dtype in (tmp_path / "p.json").read_text()
+        assert dtype in (tmp_path / "p.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("held", [b"", b"\x93NUM", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 60, b"numbers"])

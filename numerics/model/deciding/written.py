@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def written(came: Mapping[str, Any], rows: Sequence[Row], summary: str, path: Pa
 def check_replaced(path: str | Path) -> None:
     """Raises NumericsError where another file than a plan is there, which a plan must not replace."""
     path = Path(path)
-    if path.suffix not in KINDS[:2] or not path.is_file() or not path.stat().st_size:
+    if path.suffix not in KINDS[:2] or not os.path.isfile(path) or not os.path.getsize(path):
         return
     try:
         read(path)

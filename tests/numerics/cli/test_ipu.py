@@ -93,7 +93,7 @@ def test_data_of_another_kind_is_refused_without_numpys_advice_to_unpickle(folde
     elif kind == "objects":
         np.savez(folder / "d.npz", x=np.array([None, {}], object))
     else:
-        (folder / "d.npz").write_text("numbers")
+        (folder / "d.npz").write_bytes(b"numbers")
     found = asked(folder, "--data", f"{folder}/d.npz")
     assert "an .npz file is needed" in str(found.exception)
     assert "pickle" not in str(found.exception)
