@@ -7,6 +7,9 @@ a vector register shows in the result.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +19,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 CHUNK = 1 << 14  # elements: small beside a thread's share, large beside the sums of their ends
 LANES = 16  # sums in flight: enough to hide the latency of an addition
 FIGURES = 4  # of a chunk: signal, noise, elements that are not finite, largest error
+LEAST = 2.0**-900  # sums of squares below it, and above its inverse, are summed anew
 
 Sums = NDArray[np.float64]
 
@@ -36,6 +40,40 @@ def error_sums(x: Array, y: Array) -> Sums:
         for k, start in enumerate(range(0, x.size, CHUNK)):
             found[k] = _chunk(x[start : start + CHUNK], y[start : start + CHUNK], room)
     return found
+
+
+def scaled(figures: Sums, x: Array, y: Array) -> dict[int, tuple[int, int]]:
+    """Sums the squares of chunks anew which float64 does not hold, as those of 1e-200 and 1e200.
+
+    figures: what error_sums returned, whose first two figures are put right: in units of the powers of 4 that
+    are returned for them, by the number of their chunk.
+    """
+    powers: dict[int, tuple[int, int]] = {}
+    odd = _beyond(figures[:, 0]) | _beyond(figures[:, 1]) & (figures[:, 3] > 0)
+    x, y = (np.ascontiguousarray(one).reshape(-1) for one in (x, y)) if odd.any() else (x, y)
+    for k in np.flatnonzero(odd).tolist():
+        part = slice(k * CHUNK, (k + 1) * CHUNK)
+        signal = np.where(finite := np.isfinite(x[part]), x[part], 0).astype(np.float64)
+        with np.errstate(all="ignore"):
+            error = np.where(finite, signal - y[part], 0)
+        powers[k] = (_anew(figures[k], 0, signal), _anew(figures[k], 1, error))
+    return powers
+
+
+def _beyond(squares: Any) -> Any:
+    """Are sums of squares so small, or so large, that float64 lost some of them, or may lose the next?"""
+    return ~((squares >= LEAST) & (squares <= 1 / LEAST))
+
+
+def _anew(figures: Sums, place: int, values: Sums) -> int:
+    """Puts the sum of squares there in units of a power of 4, which is returned; 0 where it stands."""
+    largest = float(np.abs(values).max(initial=0))
+    if not 0 < largest < math.inf or not _beyond(figures[place]):
+        return 0
+    power = math.frexp(largest)[1]
+    values = np.ldexp(values, -power)
+    figures[place] = error_sums(values, np.zeros_like(values))[:, 0].sum()
+    return power
 
 
 def _chunk(x: Array, y: Array, room: Sums) -> tuple[float, float, int, float]:

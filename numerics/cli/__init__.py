@@ -71,6 +71,9 @@ def ended(work: Callable[[], Any]) -> int:
         screen.say_beside(usage(wrong))
         return wrong.exit_code
     except (click.Abort, KeyboardInterrupt) as stopped:
+        if isinstance(stopped.__cause__, EOFError):  # which click takes for Ctrl-D
+            screen.say_error(f"a file ends too early: {stopped.__cause__}")
+            return 2
         _say_notes(stopped.__cause__ or stopped)
         return INTERRUPTED
     except SystemExit as stopped:  # by a signal

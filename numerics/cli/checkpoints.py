@@ -48,7 +48,9 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
 def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool) -> None:
     from numerics.checkpoints.converting import Running, convert
     from numerics.checkpoints.ranks import Ranks
+    from numerics.files.replacement import check_output
 
+    check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
     with bar(quiet, in_bytes=False) as shown:

@@ -11,11 +11,13 @@ from typing import Any
 import click
 
 from numerics.cli.words import FORMAT, examples, format_of
+from numerics.files.replacement import check_output
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import size
 from numerics.view.screen import after, tell
 
 KINDS = (".safetensors", ".npy", ".json")
+PAGES = (".html", ".htm")
 
 
 @click.command(
@@ -48,6 +50,8 @@ def explore_command(
     from numerics.draw.sources import report_in
 
     kind = Path(file).suffix
+    out = f"{Path(file).stem}.html" if out is None else out
+    check_output(out, PAGES, file, weights)
     if kind not in KINDS and not os.path.exists(file):
         page = explore(format_of(file), list(dtypes) or None)
     elif kind == ".json":
@@ -56,7 +60,6 @@ def explore_command(
         )
     else:
         page = explore(_tensors(file, names), list(dtypes) or None)
-    out = f"{Path(file).stem}.html" if out is None else out
     page.save(out)
     with after(f"{out} is written"):
         tell(f"{out}: {size(len(page.html.encode()))}; open it in a browser")

@@ -145,7 +145,9 @@ def dequantize_command(model: str, out: str, quiet: bool) -> None:
     from numerics.checkpoints.converting import Running, dequantize
     from numerics.checkpoints.ranks import Ranks
     from numerics.files.checkpoint import dequantize_file, is_ours
+    from numerics.files.replacement import check_output
 
+    check_output(out, (".safetensors",), model)
     report: object
     ours = is_ours(model)
     ranks = Ranks.of_environment()

@@ -14,6 +14,8 @@ from numerics.formats.rounding import OVERFLOWS, SCALE_RULES
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 
+MODELS = (".onnx",)
+
 
 @click.group(
     "ipu",
@@ -45,8 +47,9 @@ def ipu_group() -> None: ...
 @click.option("--device", help="For requantize: phx, hpt, stx or krk.")
 def ipu_export_command(name: Any, out: str, **options: Any) -> None:
     import numerics as nx
-    from numerics.files.replacement import replace_file
+    from numerics.files.replacement import check_output, replace_file
 
+    check_output(out, MODELS)
     model = nx.ipu.export(name, options.pop("op"), options.pop("profile"), **options)
     replace_file(out, model.SerializeToString())
     with after(f"{out} is written"):
@@ -78,7 +81,9 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 @quietly
 def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     import numerics as nx
+    from numerics.files.replacement import check_output
 
+    check_output(out, MODELS, model, options["data"])
     config = _config(options)
     with bar(quiet, in_bytes=False) as shown:
         found = nx.ipu.quantize_model(model, options["data"], config, options["device"], shown.update)

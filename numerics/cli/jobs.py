@@ -64,6 +64,7 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
     source = Source(model)
+    _check_outputs(model, out, job)
     request = _request(source, options, job)
     if job["dry_run"] or job["save_plan"] or (source.folder and not quiet and not as_json):
         _tell_plan(decide(source, request).plan, job, as_json, quiet)
@@ -80,6 +81,17 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
         if not quiet:
             for line in source.said_of_not_copied():
                 say_beside(line)
+
+
+def _check_outputs(model: str, out: str, job: dict[str, Any]) -> None:
+    """Raises NumericsError, before anything is decided, for files that must not be written there."""
+    from numerics.files.replacement import check_output
+    from numerics.model.deciding.written import KINDS, check_replaced
+
+    check_output(out, (".safetensors",), model, job["plan_file"])
+    if job["save_plan"]:
+        check_output(job["save_plan"], KINDS, model, out, job["plan_file"])
+        check_replaced(job["save_plan"])
 
 
 def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> None:

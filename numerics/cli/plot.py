@@ -17,6 +17,7 @@ from numerics.cli.words import (
     examples,
     with_options,
 )
+from numerics.files.replacement import check_output
 from numerics.formats.rounding import FLOAT_RULES, FULL_RANGE, MX_RULES, SCALE_RULES
 from numerics.view.screen import after, tell
 
@@ -60,6 +61,13 @@ def _how(scheme: str | None, axis: int | None, asymmetric: bool, scale_rule: str
     return found | ({"symmetric": False} if asymmetric else {})
 
 
+def _check(out: str, *sources: str) -> None:
+    """Raises NumericsError, before anything is drawn, for an output that is an input or no picture."""
+    from numerics.draw.picture import KINDS
+
+    check_output(out, tuple(KINDS), *sources)
+
+
 def _save(picture: Picture, out: str) -> None:
     """The file, and what is on it in words."""
     picture.save(out)
@@ -74,6 +82,7 @@ def _save(picture: Picture, out: str) -> None:
 def format_command(d: Any, out: str) -> None:
     from numerics import draw
 
+    _check(out)
     _save(draw.format(d), out)
 
 
@@ -95,6 +104,7 @@ def format_command(d: Any, out: str) -> None:
 def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float | None) -> None:
     from numerics import draw
 
+    _check(out)
     _save(draw.rounding(d, list(roundings) or "half_even", around=around), out)
 
 
@@ -112,6 +122,7 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
+    _check(out, file)
     _save(draw.tensor(tensor_in(file, name)[1], dtype, **_how(**how)), out)
 
 
@@ -128,6 +139,7 @@ def block_command(file: str, out: str, name: str | None, dtype: Any, **which: An
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
+    _check(out, file)
     _save(draw.block(tensor_in(file, name)[1], dtype, **which), out)
 
 
@@ -143,6 +155,7 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
     from numerics import draw
     from numerics.draw.sources import image_in
 
+    _check(out, file)
     _save(draw.image(image_in(file), list(dtypes)), out)
 
 
@@ -159,6 +172,7 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
+    _check(out, file)
     _save(draw.formats(tensor_in(file, name)[1], list(dtypes) or None), out)
 
 
@@ -171,4 +185,5 @@ def model_command(report: str, out: str, most: int) -> None:
     from numerics import draw
     from numerics.draw.sources import report_in
 
+    _check(out, report)
     _save(draw.model(report_in(report), most=most), out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -9,12 +10,15 @@ import numpy as np
 from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import Array, array_of, decibels, grid, scales, tensor_scale
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, styled
+from numerics.files.selection import axis_of
 from numerics.formats.block import Block, Blocks, MicroexponentBlock, TieredBlock
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.spec import QuantSpec
 from numerics.view.text import figure, number
 
+FAR = 1e300  # beyond it no axis has room
 Coded = tuple[Array, float, float, Blocks]
 """Values, their scale, the SQNR in dB, and the blocks themselves."""
 
@@ -26,7 +30,8 @@ def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -
         that each rule finds, where the format has one.  A QTensor is drawn as it is stored.
     d: a block format or its name; of a QTensor its own, which may be left out.
     scale_rule: as for `Block.encode`; not of a QTensor, whose scales are found already.
-    block: which one, from 0: along the axis of the blocks, the last, one row after another.
+    block: which one, from 0: along the axis of the blocks, one row after another.  The axis is the one that a
+        job takes: the last, but the input channels of a convolution's weight, which has four axes.
     Microexponents shade the parts of a block that have a finer grid.  Raises NumericsError for a format
     of single numbers, another scale rule, a block that is not there, and where matplotlib is missing.
 
@@ -41,9 +46,13 @@ def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -
         return _stored(x, d, scale_rule, block)
     d, data = _blocked(d), array_of(x)
     d.check_scale_rule(scale_rule)
+    axis = axis_of("", data.shape, QuantSpec(d)) if data.ndim else 0
+    aside = f", along axis {axis}" if axis < data.ndim - 1 else ""
+    data = np.moveaxis(data, axis, -1) if data.ndim else data
     data = data.reshape(-1, data.shape[-1] if data.ndim else 1)
     a_row = -(-data.shape[1] // d.block)
     place, where = _place(block, len(data) * a_row)
+    where += aside
     start = place % a_row * d.block
     part = data[place // a_row, start : start + d.block]
     rules = {
@@ -138,8 +147,9 @@ def _values(axes: Any, d: Block, x: Array | None, coded: Coded) -> None:
     """The values of a block over the grid at its scale; x: what they were, where that is known."""
     y, scale, _, blocks = coded
     places = np.arange(len(y))
+    y, x = _drawable(y), None if x is None else _drawable(x)
     top = float(np.nanmax(np.abs(y if x is None else np.concatenate([x, y])), initial=0)) * 1.08 or 1.0
-    lines = grid(d) * scale
+    lines = grid(d) * (scale if math.isfinite(scale) else math.nan)
     if len(lines) <= 160:
         axes.hlines(lines[np.abs(lines) <= top], -0.6, len(y) - 0.4, color=GREY, linewidth=0.5, alpha=0.6)
     if isinstance(d, MicroexponentBlock):
@@ -151,6 +161,14 @@ def _values(axes: Any, d: Block, x: Array | None, coded: Coded) -> None:
     axes.set(xlim=(-0.6, len(y) - 0.4), ylim=(-top, top), xlabel="place in the block")
     axes.set_title("grey: the values that an element can take at this scale" + _finer(d))
     axes.figure.legend(loc="outside lower center", ncols=4)
+
+
+def _drawable(x: Array) -> Array:
+    """What has a place on an axis, in float64: NaN stands for NaN, Inf and what float64 hardly holds."""
+    x = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found: Array = np.where(np.abs(x) < FAR, x, math.nan)
+    return found
 
 
 def _shade(axes: Any, d: MicroexponentBlock, blocks: Blocks) -> None:
@@ -174,7 +192,7 @@ def _finer(d: Block) -> str:
 def _rules(axes: Any, rules: dict[str, tuple[float, float]]) -> None:
     """A bar a scale rule: how much of the signal is left."""
     names = list(rules)
-    shown = [min(rules[name][1], 200.0) if rules[name][1] == rules[name][1] else 0.0 for name in names]
+    shown = [float(np.clip(np.nan_to_num(rules[name][1]), 0, 200)) for name in names]
     best = max(shown)
     axes.barh(names, shown, color=[GREEN if value == best else SKY for value in shown], height=0.7)
     for place, name in enumerate(names):

@@ -22,9 +22,10 @@ import numpy as np
 from numerics._version import __version__
 from numerics.draw.grids import Array, array_of, rounded
 from numerics.draw.layers import rows_of
-from numerics.draw.pieces import Chosen, check_pieces, chosen, coded
+from numerics.draw.pieces import Chosen, check_pieces, chosen, coded, held_as
 from numerics.draw.points import points
 from numerics.files.replacement import replace_file
+from numerics.files.selection import axis_of
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
@@ -233,7 +234,9 @@ def _is_shown(x: Any) -> bool:
 def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool) -> _Tensor:
     """One tensor: its pieces and what each format makes of them."""
     data = array_of(x)
-    data = np.asarray(data.reshape(1) if data.ndim == 0 else data, np.float32)
+    data = np.asarray(data.reshape(1) if data.ndim == 0 else data, held_as(data))
+    axis = _axis(name, data.shape, list(specs.values()))
+    shape, data = data.shape, np.ascontiguousarray(np.moveaxis(data, axis, -1))
     length = check_pieces(list(specs.values()), data.ndim)
     made: dict[str, dict[str, Any]] = {}
     for text, spec in specs.items():
@@ -245,14 +248,23 @@ def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, dev
     shown = zip(picked.at, picked.rows, picked.sizes, strict=True)
     return _Tensor(
         picked,
-        {"name": name, "shape": list(data.shape), "piece": length, "pieces": picked.count},
+        {"name": name, "shape": list(shape), "axis": axis, "piece": min(length, data.shape[-1]),
+         "pieces": picked.count},
         {text: {key: fact for key, fact in said.items() if key != "pieces"} for text, said in made.items()},
-        [({"at": at, "x": _numbers(row[:size])}, piece)
+        [({"at": [*at[:axis], at[-1], *at[axis:-1]], "x": _numbers(row[:size])}, piece)
          for (at, row, size), piece in zip(shown, pieces, strict=True)],
     )  # fmt: skip
 
 
+def _axis(name: str, shape: Sequence[int], specs: Sequence[QuantSpec]) -> int:
+    """Along which axis a tensor's pieces lie: as a job lays the longest blocks, or the last."""
+    blocked = [spec for spec in specs if spec.blocked]
+    if not blocked or any(spec != QuantSpec(spec.dtype) for spec in specs):
+        return len(shape) - 1
+    return axis_of(name, shape, max(blocked, key=lambda spec: spec.block.block))
+
+
 def _numbers(x: Array) -> list[float]:
-    """Numbers as the page shows them: those of float32, each exactly."""
+    """Numbers as the page shows them: each exactly."""
     found: list[float] = np.asarray(x, np.float64).tolist()
     return found

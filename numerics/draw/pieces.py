@@ -71,14 +71,18 @@ def chosen(found: Rounded, length: int, most: int) -> Chosen:
     line = x.shape[-1]
     a_line = -(-line // length)
     lines, starts = x.reshape(-1, line), np.arange(0, line, length)
-    noise = _power(np.subtract(found.decoded.reshape(-1, line), lines, dtype=np.float64), starts)
-    signal = _power(lines.astype(np.float64), starts)
+    error = np.subtract(found.decoded.reshape(-1, line), lines, dtype=np.float64)
+    signal = lines.astype(np.float64)
+    if x.dtype == np.float64:  # whose squares may be beyond it
+        power = _powers(signal, starts)
+        error, signal = np.ldexp(error, power), np.ldexp(signal, power)
+    noise, signal = _power(error, starts), _power(signal, starts)
     share = (noise / np.maximum(signal, 1e-300)).ravel()
     worst = np.argsort(-share, kind="stable")[: -(-most // 2)]
     others = np.delete(np.arange(share.size), worst)
     spread = np.linspace(0, others.size - 1, min(most - worst.size, others.size)).astype(int)
     places = [*worst.tolist(), *others[spread].tolist()]
-    rows, at, sizes = np.zeros((len(places), length), np.float32), [], []
+    rows, at, sizes = np.zeros((len(places), length), held_as(x)), [], []
     for k, place in enumerate(places):
         row, first = place // a_line, place % a_line * length
         own = lines[row, first : first + length]
@@ -86,6 +90,18 @@ def chosen(found: Rounded, length: int, most: int) -> Chosen:
         sizes.append(len(own))
         at.append([*map(int, np.unravel_index(row, x.shape[:-1] or (1,))), first][-x.ndim :])
     return Chosen(length, share.size, at, rows, sizes, len(worst))
+
+
+def held_as(x: Array) -> type[np.floating[Any]]:
+    """The type of floats that holds each number of an array: what is wider than float32 is float64."""
+    return np.float64 if x.dtype.itemsize > 4 else np.float32
+
+
+def _powers(x: Array, starts: Array) -> Array:
+    """The powers of 2 that bring the largest finite number of each piece near 1, for each number of it."""
+    largest = np.maximum.reduceat(np.where(np.isfinite(x), np.abs(x), 0), starts, axis=1)
+    found: Array = np.repeat(-np.frexp(largest)[1], np.diff([*starts, x.shape[1]]), axis=1)
+    return found
 
 
 def _power(x: Array, starts: Array) -> Array:
@@ -141,7 +157,7 @@ def _variants(spec: QuantSpec) -> tuple[dict[str, QuantSpec], dict[str, QuantSpe
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows in a format: values, codes, their bits by field, what blocks share; numbers of float32."""
+    """Rows in a format: values of float32 or float64, codes, their bits by field, what blocks share."""
 
     y: Array
     codes: Array
@@ -175,7 +191,7 @@ def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[Quant
         else:
             each = asked.replace(scheme="per_group(1)")
             given: dict[str, Any] = {} if stored is None else {"zero_point": stored}
-            q = quantize(picked.rows, each, scale=unit.astype(np.float32), **given)
+            q = quantize(picked.rows, each, scale=unit.astype(picked.rows.dtype), **given)
         codes = np.asarray(q.codes)
         return Encoded(
             np.asarray(q.decoded()), codes, lambda code: _fields(code, spec), unit[:, :1].tolist(), None, None
@@ -215,11 +231,17 @@ def _blocks(d: Block, asked: QuantSpec, rows: Array, of_tensor: float | None) ->
 
 
 def _deviated(found: Rounded, spec: QuantSpec, picked: Chosen) -> dict[str, Array]:
-    """What each known deviation would have returned for the first pieces, by its name."""
+    """What each known deviation would have returned for the first pieces, by its name.
+
+    Nothing where those are no numbers of float32, which is what is known to come to them.
+    """
     d = spec.block
     of_tensor = found.q.blocks.tensor_scale if d.has_tensor_scale else None
     task = Task(d, "round", spec.rounding, "saturate", spec.scale_rule, -1, of_tensor)
-    rows = picked.rows[:DEVIATED]
+    with np.errstate(over="ignore"):
+        rows = picked.rows[:DEVIATED].astype(np.float32)
+    if not np.array_equal(rows, picked.rows[:DEVIATED], equal_nan=True):
+        return {}
     blocks = rows.reshape(-1, d.block) if rows.shape[1] % d.block == 0 else rows
     values: dict[str, Array] = {}
     for dialect in DIALECTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -24,9 +25,14 @@ def tensors_in(path: Any) -> dict[str, Any]:
     path = Path(path)
     if path.suffix == ARRAY:
         try:
-            return {path.stem: np.load(path, allow_pickle=False)}
-        except ValueError as wrong:
-            raise NumericsError(f"{path} is not a .npy file of numbers: {wrong}") from None
+            with open(path, "rb") as file:
+                found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.ndarray):
+                raise ValueError("it is an .npz file, of arrays by name")
+            return {path.stem: found}
+        except (ValueError, EOFError, BadZipFile) as wrong:
+            why = "it holds no array of numbers" if "pickle" in str(wrong) else wrong
+            raise NumericsError(f"{path} is not a .npy file of numbers: {why}") from None
     from numerics.checkpoints.loading import load  # late: pictures of arrays need none of it
 
     found = load(path)

@@ -10,7 +10,7 @@ import stat
 import sys
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,12 @@ else:
 STEM = 100  # bytes of the target's name in the hidden one, which has to be a name too
 CROWD = 1000  # entries: a folder of more is looked through for leavings once a process
 DANGLING = "a symbolic link that leads nowhere"
+OTHERS = (
+    ".safetensors", ".gguf", ".onnx", ".npy", ".npz", ".json", ".toml", ".pt", ".pth", ".bin", ".h5",
+    ".tflite", ".html", ".htm", ".png", ".jpg", ".jpeg", ".svg", ".pdf", ".txt", ".csv", ".md", ".py",
+    ".ipynb", ".zip",
+)  # fmt: skip
+"""Endings that say what a file holds: nothing else is written to a name that has one."""
 _crowded: set[Path] = set()
 
 
@@ -160,6 +166,25 @@ def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[s
     with suppress(OSError):
         if os.path.samefile(*paths):
             raise NumericsError(f"the output {target} is the input; name another file")
+
+
+def check_output(
+    target: str | os.PathLike[str], endings: Sequence[str], *sources: str | os.PathLike[str] | None
+) -> None:
+    """Raises NumericsError where what is written would take the place of an input, or of another kind.
+
+    endings: those of what is written.  A folder, and an ending that says nothing, are left to the writer.
+    sources: what is read; None stands for nothing.
+    """
+    for source in sources:
+        if source is not None:
+            refuse_same_file(source, target)
+    ending = path_of(target).suffix.lower()
+    if ending in OTHERS and ending not in endings and not os.path.isdir(target):
+        raise NumericsError(
+            f"the output {target} has the name of another kind of file; allowed: names that end in "
+            f"{', '.join(endings)}"
+        )
 
 
 def sync_folder(folder: Path) -> None:

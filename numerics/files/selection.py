@@ -12,6 +12,7 @@ from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import Entry
 from numerics.formats.errors import NumericsError, items_of, said
 from numerics.tensor.scheme import Scheme, per_channel, per_output
+from numerics.tensor.spec import QuantSpec
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
 KERNEL = 16  # elements: where the last of three axes is shorter, the weight is a convolution's, no experts'
@@ -227,3 +228,12 @@ def chosen_axis(plan: Plan) -> int:
     if plan.along(inner).nbytes > WASTE * plan.along(0).nbytes:
         return 0
     return inner if inner != len(shape) - 1 else -1
+
+
+def axis_of(name: str, shape: Sequence[int], spec: QuantSpec) -> int:
+    """The axis, from the front, along which a job lays the blocks of a weight of that name.
+
+    >>> axis_of("conv.weight", (32, 64, 3, 3), QuantSpec("mxfp4")), axis_of("w", (8, 64), QuantSpec("mxfp4"))
+    (1, 1)
+    """
+    return chosen_axis(Plan(spec, tuple(shape), "float32", {"codes": name})) % max(len(shape), 1)

@@ -31,7 +31,13 @@ def add(sums: ErrorSums, expected: Any, actual: Any) -> None:
     """Adds the tensors of floats of two results that correspond."""
     for x, y in zip(floats_in(expected), floats_in(actual), strict=False):
         if x.shape == y.shape:
-            sums.add(as_array(x.detach().cpu().float()), as_array(y.detach().cpu().float()))
+            sums.add(_array(x), _array(y))
+
+
+def _array(x: Tensor) -> Any:
+    """The values as float32, or float64 where that is it."""
+    x = x.detach().cpu()
+    return as_array(x if x.dtype is torch.float64 else x.float())
 
 
 def rank(sqnr: float) -> float:

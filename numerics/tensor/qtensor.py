@@ -7,17 +7,19 @@ backend's own arrays, numerics/pytorch/qtensor.py makes it a torch tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from operator import add
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
+from numerics.backends.host import sums
 from numerics.backends.host.backend import HostBackend
 from numerics.backends.host.float_bits import bfloat16_type
 from numerics.backends.host.quantizing import to_host, wide_type
@@ -472,12 +474,14 @@ class Error:
 class Figures(NamedTuple):
     """What ErrorSums takes of a part: its chunks' sums (backends/host/sums.py), elements, those lost.
 
-    chunks: of each figure, those of all chunks.
+    chunks: of each figure, those of all chunks.  powers: of chunks whose squares float64 does not hold, by
+    their number, the powers of 4 that the sums of x**2 and of (x-y)**2 are in units of.
     """
 
     chunks: list[list[float]]
     size: int
     lost: int
+    powers: Mapping[int, tuple[int, int]] = MappingProxyType({})
 
     @classmethod
     def of(cls, x: Array, y: Array) -> Figures:
@@ -485,7 +489,8 @@ class Figures(NamedTuple):
         chunks = host_of(x).error_sums(x, y)
         whole = bool(np.isfinite(chunks[:, 1]).all())
         lost = 0 if whole else int(np.count_nonzero(np.isfinite(x) & ~np.isfinite(y)))
-        return cls(chunks.T.tolist(), x.size, lost)
+        powers = sums.scaled(chunks, x, y) if max(x.itemsize, y.itemsize) > 4 else {}
+        return cls(chunks.T.tolist(), x.size, lost, powers)
 
 
 @dataclass
@@ -493,7 +498,8 @@ class ErrorSums:
     """Power of a signal and of its error, summed as parts of it come; addable.
 
     count: elements that came, and non_finite: those of them that are in no other sum.  lost: the finite ones
-    that became NaN or Inf.
+    that became NaN or Inf.  signal_power, noise_power: signal is in units of 4**signal_power, noise likewise:
+    0, but where float64 holds no squares of what came.
     """
 
     signal: float = 0.0
@@ -502,6 +508,8 @@ class ErrorSums:
     count: int = 0
     non_finite: int = 0
     lost: int = 0
+    signal_power: int = 0
+    noise_power: int = 0
 
     def add(self, x: Array, y: Array) -> None:
         """Takes in a part: x as it was and y as it became; of x, what is not finite is only counted."""
@@ -512,8 +520,12 @@ class ErrorSums:
         self.count += part.size
         self.lost += part.lost
         signals, noises, others, errors = part.chunks
-        self.signal = reduce(add, signals, self.signal)
-        self.noise = reduce(add, noises, self.noise)
+        if part.powers or self.signal_power or self.noise_power:
+            for k, (signal, noise) in enumerate(zip(signals, noises, strict=True)):
+                self._join(signal, noise, *part.powers.get(k, (0, 0)))
+        else:
+            self.signal = reduce(add, signals, self.signal)
+            self.noise = reduce(add, noises, self.noise)
         self.non_finite += int(sum(others))
         self.max_error = max(self.max_error, *errors, 0.0)
         if math.isnan(self.noise):
@@ -521,12 +533,16 @@ class ErrorSums:
 
     def merge(self, other: ErrorSums) -> None:
         """Takes in the sums of another signal."""
-        self.signal += other.signal
-        self.noise += other.noise
+        self._join(other.signal, other.noise, other.signal_power, other.noise_power)
         self.count += other.count
         self.non_finite += other.non_finite
         self.lost += other.lost
         self.max_error = float(np.maximum(self.max_error, other.max_error))  # NaN stays
+
+    def _join(self, signal: float, noise: float, signal_power: int, noise_power: int) -> None:
+        """Takes in two sums, in units of these powers of 4."""
+        self.signal, self.signal_power = _joined(self.signal, self.signal_power, signal, signal_power)
+        self.noise, self.noise_power = _joined(self.noise, self.noise_power, noise, noise_power)
 
     @property
     def error(self) -> Error:
@@ -540,10 +556,22 @@ class ErrorSums:
     def _sqnr(self) -> float:
         if self.noise == 0:
             return math.inf
-        ratio = self.signal / self.noise
-        if not ratio > 0:
-            return -math.inf if ratio == 0 else ratio
-        return 10 * math.log10(ratio)
+        ratio, power = self.signal / self.noise, self.signal_power - self.noise_power
+        if self.signal == 0 or math.isinf(self.noise):
+            return -math.inf
+        if power == 0 and not 0 < ratio < math.inf:  # NaN, or out of what float64 holds
+            return 10 * (math.log10(self.signal) - math.log10(self.noise))
+        return 10 * math.log10(ratio) + 20 * power * math.log10(2)
+
+
+def _joined(one: float, power: int, other: float, of_other: int) -> tuple[float, int]:
+    """The sum of two numbers in units of powers of 4, and the larger of these: its own where one is 0."""
+    if power == of_other or not other:
+        return one + other, power
+    if not one:
+        return other, of_other
+    top = max(power, of_other)
+    return math.ldexp(one, 2 * (power - top)) + math.ldexp(other, 2 * (of_other - top)), top
 
 
 def host_of(x: Array) -> HostBackend:

@@ -178,3 +178,43 @@ def test_squares_beyond_float64_do_not_make_their_values_infinite():
     y = x * 0.5
     assert EXECUTOR.error_sums(x, y).tobytes() == sums.error_sums(x, y).tobytes()
     assert EXECUTOR.error_sums(x, y)[0, 2:].tolist() == [9, 0.5e200]
+
+
+@pytest.mark.parametrize("size", [32, sums.CHUNK + 32])
+@pytest.mark.parametrize("power", [-1040, -700, -560, -450, -400, 0, 400, 500, 700, 1000])
+@pytest.mark.parametrize("left", [0.0, 0.5, 1 - 2.0**-20])
+def test_the_sqnr_does_not_know_in_which_units_values_are(executor, size, power, left):
+    """Squares of 1e-200 are 0, and of 1e200 Inf: total loss read as exact, and as nothing."""
+    x = np.ldexp(np.linspace(1, 2, size).astype(np.float32).astype(np.float64), power)
+    found, due = ErrorSums(), ErrorSums()
+    found.add(x, x * left)
+    due.add(np.ldexp(x, -power), np.ldexp(x * left, -power))
+    assert found.error.sqnr == pytest.approx(due.error.sqnr, abs=1e-9)
+    turned = ErrorSums()
+    turned.add(x.astype(">f8"), x * left)
+    assert turned == found
+    merged = ErrorSums()
+    merged.merge(found)
+    merged.merge(found)
+    assert merged.error.sqnr == pytest.approx(due.error.sqnr, abs=1e-9)
+
+
+def test_an_error_far_below_the_signal_is_no_exact_copy(executor):
+    found = ErrorSums()
+    found.add(np.array([1.0, 1e-200]), np.array([1.0, 0.0]))
+    assert found.error.sqnr == pytest.approx(4000)
+    found.add(np.array([1e200]), np.array([1e200]))
+    assert found.error.sqnr == pytest.approx(8000)
+    found.add(np.array([1.0]), np.array([np.nan]))
+    assert math.isnan(found.error.sqnr)
+
+
+@pytest.mark.parametrize("value", [1e-200, 1e160, -1e300, 5e-324])
+@pytest.mark.parametrize("dtype", ["mxfp4", "fp8_e4m3", "mx6", "nvfp4", "int4"])
+def test_what_is_lost_whole_has_0_dB(executor, value, dtype):
+    x = np.full((1, 32), value)
+    q = nx.quantize(x, dtype)
+    error = q.error(x)
+    assert error.max_error == np.abs(x - q.decoded()).max()
+    if error.max_error / abs(value) > 0.999:
+        assert abs(error.sqnr) < 0.01

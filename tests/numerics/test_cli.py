@@ -551,3 +551,78 @@ def test_what_a_folder_cannot_be_asked(shards, tmp_path, words, said):
     assert found.returncode == 2
     assert said in found.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("explore model.safetensors model.safetensors", "model.safetensors"),
+        ("explore x.npy x.npy", "x.npy"),
+        ("explore x.npy x.html", "x.npy"),  # a link to the input, under the name of a page
+        ("explore report.json report.json", "report.json"),
+        ("explore report.json x.html --weights x.npy", "x.npy"),
+        ("explore x.npy model.safetensors", "model.safetensors"),
+        ("explore fp4 MODEL.GGUF", "MODEL.GGUF"),
+        ("plot image in.png in.png --dtype fp4", "in.png"),
+        ("plot tensor x.npy x.npy --dtype fp4", "x.npy"),
+        ("plot model report.json report.json", "report.json"),
+        ("ipu export mxfp4 model.safetensors", "model.safetensors"),
+        ("ipu quantize net.onnx net.onnx", "net.onnx"),
+        ("ipu quantize net.onnx MODEL.GGUF", "MODEL.GGUF"),
+        ("quantize model.safetensors report.json --dtype mxfp4", "report.json"),
+        ("quantize model.safetensors o.safetensors --dtype mxfp4 --save-plan report.json", "report.json"),
+        ("quantize model.safetensors model.safetensors --dtype mxfp4 --dry-run", "model.safetensors"),
+        ("convert model.safetensors x.npy", "x.npy"),
+        ("dequantize model.safetensors report.json", "report.json"),
+    ],
+)  # fmt: skip
+def test_no_command_writes_over_its_input_or_over_another_kind_of_file(
+    model, tmp_path, monkeypatch, words, kept
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.ones((2, 32), np.float32))
+    os.symlink("x.npy", "x.html")
+    for name in ("report.json", "MODEL.GGUF", "in.png", "net.onnx"):
+        (tmp_path / name).write_bytes(b'{"layers": []}')
+    before = (tmp_path / kept).read_bytes()
+    assert "the output " in run(*words.split(), code=2) or "which a plan would replace" in run(
+        *words.split(), code=2
+    )
+    assert (tmp_path / kept).read_bytes() == before
+
+
+def test_a_plan_is_written_over_a_plan(model, tmp_path):
+    for dtype in ("mxfp4", "mxfp6_e2m3"):
+        run(
+            "quantize",
+            model,
+            tmp_path / "o.safetensors",
+            "--dtype",
+            dtype,
+            "--save-plan",
+            tmp_path / "p.json",
+        )
+        assert dtype in (tmp_path / "p.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("held", [b"", b"\x93NUM", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 60, b"numbers"])
+@pytest.mark.parametrize(
+    "words", ["explore", "plot tensor --dtype fp4", "plot block --dtype mxfp4", "plot formats"]
+)
+def test_a_file_that_is_no_array_is_refused_in_a_line(tmp_path, held, words):
+    """An empty one ended as Ctrl-C does, without a word."""
+    (tmp_path / "x.npy").write_bytes(held)
+    command, *options = words.split(" --")
+    files = tmp_path / "x.npy", tmp_path / f"o.{'html' if command == 'explore' else 'png'}"
+    words = (word for option in options for word in f"--{option}".split())
+    said = run(*command.split(), *files, *words, code=2)
+    assert "pickle" not in said
+    assert "x.npy is not a .npy file of numbers" in said
+
+
+def test_an_end_of_a_file_is_no_ctrl_c(capsys):
+    def work():
+        raise cli.click.Abort from EOFError("no data left in file")
+
+    assert cli.ended(work) == 2
+    assert "no data left in file" in capsys.readouterr().err

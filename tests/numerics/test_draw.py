@@ -298,3 +298,15 @@ def test_explore_writes_one_page(files, monkeypatch, words, out, inside):
     cli.commands.main(words.split(), standalone_mode=False)
     assert stream.getvalue().startswith(f"{out}: ")
     assert inside in (files / out).read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, 1e308, 3e38])
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
+def test_a_block_with_numbers_that_have_no_place_on_an_axis_is_drawn(d, odd, tmp_path):
+    x = np.linspace(-2, 2, d.block)
+    x[3] = odd
+    nx.draw.block(x, d).save(tmp_path / "a.svg")
+    nx.draw.block(nx.quantize(x[None], d)).save(tmp_path / "a.svg")
+    if d in (nx.mxfp4, nx.mx6):
+        nx.draw.block(np.full(d.block, odd), d).save(tmp_path / "a.svg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,22 @@ def written(came: Mapping[str, Any], rows: Sequence[Row], summary: str, path: Pa
     else:
         values = {"format": FORMAT, **came}
         text = _toml(values) if path.suffix == ".toml" else json.dumps(values, indent=1) + "\n"
+    check_replaced(path)
     with Replacement(path) as file:
         file.write(0, text.encode())
+
+
+def check_replaced(path: str | Path) -> None:
+    """Raises NumericsError where another file than a plan is there, which a plan must not replace."""
+    path = Path(path)
+    if path.suffix not in KINDS[:2] or not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    try:
+        read(path)
+    except NumericsError:
+        raise NumericsError(
+            f"{path} is there and is no plan, which a plan would replace: name another file"
+        ) from None
 
 
 def read(path: Path) -> Mapping[str, Any]:

@@ -61,13 +61,17 @@ def _iterated(data: Any) -> Iterator[Any]:
 def _archive(path: Any) -> dict[str, Array]:
     file = path_of(path)
     try:
-        found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise ValueError("it is one array, not an .npz of named ones")
-        with found as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(file, "rb") as held:
+            found = np.load(held, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise ValueError("it is one array, not an .npz of named ones")
+            with found as archive:
+                return {name: archive[name] for name in archive.files}
     except Exception as wrong:  # missing, no archive, objects
-        raise NumericsError(f"{file} is no calibration data: {' '.join(str(wrong).split()):.200}") from wrong
+        why = " ".join(str(wrong).split())
+        if "pickle" in why:  # NumPy's advice, which would run what the file says
+            why = "an .npz file is needed, an array of numbers for every input"
+        raise NumericsError(f"{file} is no calibration data: {why:.200}") from wrong
 
 
 def _cut(data: Mapping[str, Any], network: Network) -> Iterator[Mapping[str, Array]]:

@@ -82,3 +82,18 @@ def test_what_goes_wrong_leaves_nothing_half_written(folder, interrupted, monkey
     found = asked(folder, *(["--data", f"{folder}/data.npz"] if interrupted else []))
     assert found.exit_code != 0
     assert sorted(p.name for p in folder.iterdir()) == ["data.npz", "in.onnx"]
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "objects", "text"])
+def test_data_of_another_kind_is_refused_without_numpys_advice_to_unpickle(folder, kind):
+    from safetensors.numpy import save_file
+
+    if kind == "safetensors":
+        save_file({"x": np.zeros(3, np.float32)}, folder / "d.npz")
+    elif kind == "objects":
+        np.savez(folder / "d.npz", x=np.array([None, {}], object))
+    else:
+        (folder / "d.npz").write_bytes(b"numbers")
+    found = asked(folder, "--data", f"{folder}/d.npz")
+    assert "an .npz file is needed" in str(found.exception)
+    assert "pickle" not in str(found.exception)

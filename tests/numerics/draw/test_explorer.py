@@ -304,3 +304,58 @@ def test_a_report_of_rubbish_ends_in_pythons_words(text, tmp_path):
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
     with pytest.raises(nx.NumericsError, match=r"JSON|no report"):
         rows_of(report_in(tmp_path / "report.json"))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_float64_is_rounded_once_and_shown_as_it_is(name):
+    """It became float32 first: 1.25 + 1e-12 was a tie, and 1e200 Inf."""
+    near = np.array([4.0, 1.25 + 1e-12, 1.75 - 1e-12, 0.25 + 1e-14, 1.75 + 1e-12, 0.25 - 1e-14, 2.5, 3.5])
+    far = np.array([1e200, -1e200, 3e200, 1e-200, -1e-300, 5e-324, 1e39, 0.0])
+    x = np.stack([np.tile(near, 12), np.tile(far, 12)])
+    q = nx.quantize(x, SPECS[name])
+    tensor = data_of(nx.explore({"w": x}, [SPECS[name]]))["tensors"][0]
+    said = next(iter(tensor["in"].values()))
+    assert sum(len(piece["x"]) for piece in tensor["shown"]) == x.size
+    for piece, found in zip(tensor["shown"], said["pieces"], strict=True):
+        row, first = piece["at"]
+        part = row, slice(first, first + len(piece["x"]))
+        assert piece["x"] == x[part].tolist()
+        assert [*map(float, found["y"])] == np.asarray(q.decoded(), np.float64)[part].tolist()
+        assert found["c"] == np.asarray(q.codes)[part].tolist()
+
+
+def test_the_pieces_of_float64_that_lose_most_come_first_in_any_units():
+    x = np.ones((40, 32))
+    x[7:9] = 1e-200  # all is lost
+    tensor = data_of(nx.explore({"w": x}, ["mxfp4"]))["tensors"][0]
+    assert [piece["at"][0] for piece in tensor["shown"]][:2] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "axis"),
+    [("c", (8, 64, 3, 3), 1), ("conv.weight", (8, 64, 40), 1), ("w", (8, 64, 40), 2), ("w", (64, 1), 0),
+     ("w", (6, 5, 40, 2, 2), 1), ("w", (40,), 0)],
+)  # fmt: skip
+def test_pieces_lie_along_the_axis_that_a_job_takes(name, shape, axis, tmp_path):
+    """The blocks of a convolution lay over its kernel: three values, a scale for each."""
+    x = RNG.standard_normal(shape).astype(np.float32)
+    tensor = data_of(nx.explore({name: x}, ["mxfp4", "int4"]))["tensors"][0]
+    q = nx.quantize(x, nx.QuantSpec("mxfp4", axis=axis))
+    assert (tensor["axis"], tensor["shape"]) == (axis, list(shape))
+    assert tensor["piece"] == min(32, shape[axis])
+    assert tensor["in"]["mxfp4"]["sqnr"] == pytest.approx(q.error(x).sqnr)
+    assert tensor["in"]["mxfp4"]["bits"] == q.bits
+    y = np.asarray(q.decoded())
+    for piece, found in zip(tensor["shown"], tensor["in"]["mxfp4"]["pieces"], strict=True):
+        for k, (own, made) in enumerate(zip(piece["x"], found["y"], strict=True)):
+            at = list(piece["at"])
+            at[axis] += k
+            assert (x[tuple(at)], y[tuple(at)]) == (own, made)
+
+
+def test_a_block_of_a_convolution_lies_along_its_inputs():
+    x = RNG.standard_normal((4, 64, 3, 3)).astype(np.float32)
+    said = nx.draw.block(x, "mxfp4", block=1).alt
+    assert said.startswith("A block of 32 values in mxfp4, block 1 of 0 to 71, along axis 1: ")
+    q = nx.quantize(x, nx.QuantSpec("mxfp4", axis=1))
+    assert f"share the scale {nx.draw.block(q, block=1).alt.split('the scale ')[1][:-1]}," in said
