@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
-from numerics.model.looking.places import check_finite, stored
+from numerics.model.looking.places import check_finite, parameters, stored
 from numerics.model.looking.places import replace as replace_tensors
 from numerics.model.looking.products import CUTS
 from numerics.model.looking.restoring import restored, undone
@@ -155,6 +155,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     plan, qat, frozen = _said_in(text)
     plan.check_model(model)
     plan.example = example
+    _tie(model, plan, tensors)
     if plan.mode == "fx_graph_mode" and example is None:
         raise NumericsError("the file is of a model in graph mode: give example=, what it is called with")
     missing = [name for name in plan.parameters if name not in tensors]
@@ -167,6 +168,22 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     packed = any(isinstance(tensors[name], TensorQTensor) for name in plan.parameters)
     _become_frozen(wrapped, by_identity, frozen if packed else "values")  # `numerics dequantize` was there
     return wrapped
+
+
+def _tie(model: nn.Module, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+    """Ties what the plan knows as one parameter, the file has as one, and the model has as several.
+
+    A model comes to have several as `to("meta")` makes each place a parameter of its own.
+    """
+    places = parameters(model)
+    for row in plan.rows:
+        names = [name for name in row.names if name in places and name in tensors]
+        if row.kind != "parameter" or not names:
+            continue
+        first, came = places[names[0]].tensor, tensors[names[0]]
+        others = [places[name] for name in names[1:] if tensors[name] is came]
+        same = [one for one in others if one.tensor is not first and one.tensor.shape == first.shape]
+        replace_tensors(same, {id(one.tensor): cast(nn.Parameter, first) for one in same})
 
 
 def computes(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.model.deciding.agreeing import check_seen
 from numerics.model.deciding.checks import check_effect, check_unknown, tell
-from numerics.model.deciding.computed import computed
+from numerics.model.deciding.computed import computed, of_sites
 from numerics.model.deciding.fields import DEVICES, MODES
 from numerics.model.deciding.groups import shared_scales
 from numerics.model.deciding.look import Look
@@ -21,7 +23,7 @@ from numerics.model.deciding.rest import buffers, check_mode_of_caches, norms, o
 from numerics.model.deciding.rules import Asked, observer_of, rules_of, spec_of
 from numerics.model.looking import exported
 from numerics.model.looking.places import check_model, check_scripted
-from numerics.model.looking.trace import traced
+from numerics.model.looking.trace import is_one_product, traced
 from numerics.model.looking.without_example import looked_at
 from numerics.model.wrapped.state import check_unwrapped
 
@@ -113,10 +115,7 @@ def _planned(look: Look, example: Any) -> Plan:
         check_mode_of_caches(look, f"caches={look.asked['caches']!r}")
     if example is None:
         _check_without_example(look)
-        look.found = looked_at(look.model)
-    else:
-        look.found = traced(look.model, example)
-        _open(look, example)
+    _find(look, example)
     check_unknown(look)
     look.rows += parameters(look)
     look.rows += buffers(look)
@@ -125,9 +124,58 @@ def _planned(look: Look, example: Any) -> Plan:
     look.rows += others(look)
     look.rows += plain(look)
     check_effect(look)
-    made = Plan(look.rows, look.mode, look.device, example, look.folded)
+    made = Plan(look.rows, look.mode, look.device, example, look.folded, tuple(look.rows))
     tell(look, made)
     return made
+
+
+def _find(look: Look, example: Any) -> None:
+    """Looks at the model with its example, or without one."""
+    if example is None:
+        look.found = looked_at(look.model)
+        return
+    look.found = traced(look.model, example)
+    _open(look, example)
+
+
+def check_plan(model: nn.Module, made: Plan, example: Any) -> None:
+    """Raises NumericsError where a plan is none of this model: one from a file is there to be edited.
+
+    With an example its rows are compared with what a look at the model finds; those that planning made are
+    known.
+    """
+    made.check_model(model)
+    if made.looked and tuple(made.rows) == made.looked and made.example is not None:
+        return
+    look = Look(model, dict.fromkeys(("weights", "activations", "outputs", "biases", "caches")),
+                Asked(rules_of(None)), None, made.mode, made.device, False, False)  # fmt: skip
+    if example is not None:
+        _find(look, example)
+    look.rows += parameters(look)
+    seen = [*look.rows, *buffers(look)]
+    if example is not None:
+        seen += of_sites(look)
+    else:
+        _check_single(model, made)
+    check_seen(made.rows, seen, example is not None)
+
+
+def _check_single(model: nn.Module, made: Plan) -> None:
+    """Raises NumericsError for a module that is one product, and has another number of them in a plan."""
+    sites = [row.site for row in made.rows if row.site is not None]
+    takers = Counter(use for row in made.rows for use in row.uses if row.kind in ("parameter", "buffer")
+                     if len(row.shape) > 1)  # fmt: skip
+    for name, module in model.named_modules():
+        if not sites or made.mode != "eager_mode" or not is_one_product(module):
+            continue
+        own = [site for site in sites if site.module == name]
+        uses = [use for use in takers if use.rpartition(":")[0] == (name or "model")]
+        if any(site.number for site in own) or (not own and any(takers[use] == 1 for use in uses)):
+            raise NumericsError(
+                f"this plan has {', '.join(map(str, own)) or 'no row'} for what goes into {name or 'model'}, "
+                f"a {type(module).__name__}, whose forward is one product; example= beside the plan has it "
+                "looked at"
+            )
 
 
 def _check_without_example(look: Look) -> None:

@@ -18,6 +18,7 @@ from numerics.model.folding import fold
 from numerics.model.looking.places import check_finite, check_model, parameters
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import arguments, named_tensors
+from numerics.model.planning import check_plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
 from numerics.model.wrapped.aside import HELD, Memory, ReadAside, beside_modules, held_in, planned_in
@@ -206,7 +207,7 @@ def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
             raise NumericsError(
                 f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew"
             )
-        came.check_model(model)
+        check_plan(model, came, came.example if example is None else example)
         return came if example is None else replace(came, example=example)
     for name in options:
         one_of("argument of wrap", name, _ARGUMENTS)

@@ -8,6 +8,7 @@ is none.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -42,6 +43,32 @@ def moved(q: Any, made: Any) -> Any:
 def _is_free(q: Any) -> bool:
     """Can torch exchange the insides of its object?"""
     return not weakref.getweakrefcount(q) and q._use_count() == 1
+
+
+def may_become(q: Any) -> bool:
+    """Can a parameter become its values, or these take its place in the module that converts it?"""
+    return _is_free(q) or _applying(q) is not None
+
+
+def become_values(q: Any, values: Tensor, beside: Mapping[str, Any]) -> None:
+    """Makes a parameter a plain one of these values, its gradient in their type too.
+
+    beside: what its owner attached to it.  Where it is held elsewhere a plain one takes its place in the
+    module, for all that is tied to it.
+    """
+    frame = None if _is_free(q) else _applying(q)
+    plain = q.__dict__.get(BECAME) if frame is not None else None
+    if plain is None or (plain.device, plain.dtype) != (values.device, values.dtype):
+        plain = torch.nn.Parameter(values, q.requires_grad)
+        plain.__dict__.update(beside)
+    gradient = None if q.grad is None else q.grad.to(values)
+    if frame is not None:
+        q.__dict__[BECAME], plain.grad = plain, gradient
+        frame.f_locals["self"]._parameters[frame.f_locals["key"]] = plain
+        return
+    q.grad = None  # which torch would count as a holder
+    torch.utils.swap_tensors(q, plain)
+    q.grad = gradient
 
 
 def _applying(q: Any) -> FrameType | None:

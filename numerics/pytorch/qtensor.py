@@ -6,7 +6,6 @@ format.  Operations that only move or cut it keep it quantized (kept_ops.py); ev
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
@@ -20,12 +19,11 @@ from torch._subclasses import FakeTensor
 from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling as is_compiling
-from torch.utils import swap_tensors
 
 from numerics.backends.host.tensors import as_array, check_storage, is_marked, settled
 from numerics.formats.dispatch import choice
-from numerics.formats.errors import NumericsError, said, warn
-from numerics.pytorch.moving import BECAME, Moved, moved, take
+from numerics.formats.errors import NumericsError, said
+from numerics.pytorch.moving import BECAME, Moved, become_values, may_become, moved, take
 from numerics.pytorch.operators import (
     PLAIN,
     are_recorded,
@@ -269,7 +267,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         """
         if isinstance(came, Moved):
             return True
-        return isinstance(x, TensorQTensor) and _are_values(x, came) and _may_be_swapped(x)
+        return isinstance(x, TensorQTensor) and _are_values(x, came) and may_become(x)
 
     @classmethod
     def given(cls, args: Any, found: Wrapper) -> Any:
@@ -295,9 +293,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
                 self.__dict__.update(beside, spec=made.spec, **{name: getattr(made, name) for name in PARTS})
             return
         if _are_values(self, came):
-            plain = torch.nn.Parameter(came.detach(), self.requires_grad)
-            plain.__dict__.update(self._beside)
-            swap_tensors(self, plain)
+            become_values(self, came.detach(), self._beside)
             return
         if not isinstance(came, TensorQTensor) or (came.shape, came.dtype) != (self.shape, self.dtype):
             raise NumericsError(
@@ -440,17 +436,6 @@ def _are_values(q: TensorQTensor, came: Any) -> bool:
     if type(came) is not Tensor or not isinstance(q, torch.nn.Parameter):
         return False
     return came.shape == q.shape and came.dtype in FLOATS and came.dtype != q.dtype
-
-
-def _may_be_swapped(q: TensorQTensor) -> bool:
-    """Can torch put another tensor into its object?  Says so where it cannot."""
-    free = not weakref.getweakrefcount(q) and q.grad is None and cast(Any, q)._use_count() == 1
-    if not free:
-        warn(
-            f"{q!r} has a gradient, or is held by torch or by weak references: its values become a new "
-            "Parameter, one in each module that it is in; tie them again where there are several"
-        )
-    return free
 
 
 def _place(part: Tensor) -> tuple[Any, ...]:

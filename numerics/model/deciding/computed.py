@@ -16,12 +16,16 @@ STATE_INSIDE = "a recurrence's state: it is multiplied inside the operation, whi
 
 def computed(look: Look) -> list[Row]:
     """A row of each factor that is computed, and of each result that gets a format."""
+    return [row for row in of_sites(look) if row.kind != "output" or row.spec is not None]
+
+
+def of_sites(look: Look) -> list[Row]:
+    """A row of each factor that is computed, and of each result."""
     planned = {name for row in look.rows if row.spec for name in row.names}
     found = []
     for site, seen in look.found.sites.items():
         row = _site(look, site, seen, planned)
-        if site.place != OUT or row.spec is not None:
-            found.append(row)
+        found.append(row)
         if site.operation in RECURRENT and site.place == 0:
             found.append(_state(look, row, seen))
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, said
+from numerics.model.deciding.agreeing import check_acting, check_rows
 from numerics.model.deciding.fields import COMPUTED, check_fields
 from numerics.model.deciding.folded import table
 from numerics.model.deciding.reach import unreached
@@ -41,6 +42,7 @@ class Plan:
     rows: one for every parameter, buffer, product input, output that is quantized, key-value cache and module
     that the example never called.  mode: eager_mode or fx_graph_mode.  device: CPU or IPU.  example: the
     arguments that the model was looked at with; None without.  fold: normalizations by their convolutions.
+    looked: the rows as planning made them of the model; none of a plan from a file.
 
     Printed or shown, a plan folds equal rows into one screen, as wide as the terminal, 80 cells without one;
     `table(full=True)` is every row, and every letter of it.
@@ -56,6 +58,7 @@ class Plan:
     device: str = "CPU"
     example: Any = None
     fold: dict[str, str] = field(default_factory=dict)
+    looked: tuple[Row, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return self.table()
@@ -149,6 +152,7 @@ class Plan:
         twice = [name for name, n in names.items() if n > 1]
         if twice:
             raise NumericsError(f"this is no plan: {', '.join(twice[:4])} has two rows")
+        check_rows(rows)
         return found
 
     def save(self, path: Any) -> None:
@@ -174,6 +178,8 @@ class Plan:
         from numerics.model.folding import can_fold  # and with them torch, which a plan of files needs not
         from numerics.model.looking.trace import is_place
 
+        check_rows(self.rows)
+        check_acting(self.rows)
         shapes = {name: tuple(x.shape) for name, x in model.named_parameters(remove_duplicate=False)}
         wrong = [
             f"{name} of shape {row.shape}" + (f", which has {shapes[name]} here" if name in shapes else "")

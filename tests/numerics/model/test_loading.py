@@ -666,3 +666,33 @@ def test_a_packed_weight_that_a_list_holds_too_is_said(tmp_path):
     nx.save({"a.weight": nx.quantize(torch.randn(16, 16), "int4")}, tmp_path / "a.safetensors")
     with pytest.warns(NumericsWarning, match=r"^a\.weight: a list"):
         nx.load_into(Lists(), tmp_path / "a.safetensors")
+
+
+class Siamese(nn.Module):
+    """A layer whose weight is multiplied once more."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 32)
+        self.w = self.layer.weight
+
+    def forward(self, x):
+        return self.layer(x) @ self.w
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("untied", ["meta", "floats"])
+def test_a_tie_that_a_model_has_lost_comes_back_with_a_frozen_file(tmp_path, mode, untied):
+    """`to("meta")` unties, and what was loaded refused its call: its plan knows one parameter."""
+    x = torch.randn(3, 32)
+    frozen = nx.freeze(nx.wrap(Siamese(), "int8", activations="mxfp8_e4m3", example=x, mode=mode))
+    nx.save(frozen.state_dict(), tmp_path / "a.safetensors")
+    model = Siamese()
+    if untied == "meta":
+        model = model.to("meta")
+    else:
+        model.w = nn.Parameter(torch.randn(32, 32))
+    example = x.to(model.layer.weight.device)
+    loaded = nx.load_into(model, tmp_path / "a.safetensors", example=example)
+    assert torch.equal(loaded(x), frozen(x))
+    assert loaded.get_parameter("w") is loaded.get_parameter("layer.weight")

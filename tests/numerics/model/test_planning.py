@@ -629,8 +629,11 @@ def test_a_test_of_a_rule_fails_in_pythons_words():
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda d: d["rows"][-1]["site"].__setitem__(1, "nope"), "of another model: 2:nope"),
-        (lambda d: d["rows"][-1]["site"].__setitem__(3, 9), r"of another model: 2:linear\[9\]"),
+        (lambda d: d["rows"][-1]["site"].__setitem__(1, "nope"), "whose name is 2:nope"),
+        (
+            lambda d: d["rows"][-1].update(site=["2", "linear", 0, 9], name="2:linear[9]"),
+            r"of another model: 2:linear\[9\]",
+        ),
         (lambda d: d["rows"].append(d["rows"][0]), "0.weight has two rows"),
         (lambda d: d["rows"][0].update(value_bits="z"), r"no plan: rows\[0\].value_bits='z'"),
         (lambda d: d["fold"].update({"1": "0"}), "of another model: 1 after 0"),

@@ -138,3 +138,24 @@ def test_the_same_codes_outside_of_a_module():
     assert isinstance(q.half(), nx.QTensor)
     assert q.dtype == torch.float32
     assert kept.grad_fn is not None
+
+
+@pytest.mark.parametrize("make", [_frozen, _graph, _plain])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_gradient_of_packed_weights_goes_along(make, held):
+    """`out_param.grad must not be None` of torch's left the model half in another type."""
+    model = make("int8").requires_grad_(True)
+    y = model(X)
+    y.sum().backward(retain_graph=held)
+    before = {name: x.grad.clone() for name, x in model.named_parameters() if x.grad is not None}
+    count = len(list(model.parameters()))
+    if not held:
+        del y
+    model.double()
+    assert before
+    assert {x.dtype for x in model.parameters()} == {torch.float64}
+    assert len(list(model.parameters())) == count
+    for name, x in model.named_parameters():
+        if name in before:
+            assert torch.equal(x.grad, before[name].double())
+    assert model(X.double()).dtype == torch.float64
