@@ -140,7 +140,10 @@ IN_FLUSH = {
         "False;subnormals;flushes subnormal results",
     ),
     "decodes": ('dict(target=decodes, dtype="bfloat16", kind="decode")', "True;None;None"),
-    "loses": ('dict(target=loses, dtype="bfloat16", kind="decode")', "False;subnormal_codes;subnormals read as zero"),
+    "loses": (
+        'dict(target=loses, dtype="bfloat16", kind="decode")',
+        "False;subnormal_codes;subnormals read as zero",
+    ),
     "multiplies": ('dict(target=multiplies, kind="matmul", a="float32", b="float32")', "True;None;None"),
     "blocks": ('dict(target=nx.mxfp4.encode, dtype="mxfp4")', "True;None;None"),
 }
