@@ -10,15 +10,16 @@ import ctypes
 import ctypes.util
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from numerics.formats.errors import NumericsError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 Mode = Callable[[], Callable[[], object]]
 """Sets the default environment; returns what sets the one that was before."""
 
@@ -27,7 +28,7 @@ _ONE, _HALF = np.float32(1), np.float32(0.5)
 _LEAST_NORMAL, _QUARTER_STEP = np.float32(2.0**-126), np.float32(2.0**-25)
 
 
-def _is_ieee() -> bool:
+def is_ieee() -> bool:
     """Does this thread round half to even and keep subnormals?  Asking libm would take longer."""
     kept = _LEAST_NORMAL * _HALF != 0
     return bool(kept and _ONE + _QUARTER_STEP == _ONE and _ONE + 3 * _QUARTER_STEP != _ONE)
@@ -42,7 +43,7 @@ class ieee_arithmetic:
         self._errors = np.errstate(all="ignore")
         self._errors.__enter__()
         try:
-            self._restore = None if _is_ieee() else _mode()()
+            self._restore = None if is_ieee() else _mode()()
         except BaseException:
             self._errors.__exit__(None, None, None)
             raise
@@ -55,7 +56,7 @@ class ieee_arithmetic:
 
 def set_ieee() -> bool:
     """Sets this thread to IEEE arithmetic where something has left it otherwise, which it returns."""
-    changed = not _is_ieee()
+    changed = not is_ieee()
     if changed:
         _mode()()
     return changed
@@ -65,17 +66,34 @@ def under_ieee(kind: type[T]) -> type[T]:
     """A class whose own public methods run under ieee_arithmetic."""
     for name, method in list(vars(kind).items()):
         if callable(method) and not name.startswith("_"):
-            setattr(kind, name, _under_ieee(method))
+            setattr(kind, name, inside_ieee(method))
     return kind
 
 
-def _under_ieee(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
+def inside_ieee(function: F) -> F:
+    """A function that runs under ieee_arithmetic; its caller's arithmetic is as it was when it returns."""
+
+    @functools.wraps(function)
     def inside(*arguments: Any, **options: Any) -> Any:
         with ieee_arithmetic():
-            return method(*arguments, **options)
+            return function(*arguments, **options)
 
-    return inside
+    return cast(F, inside)
+
+
+def each_inside_ieee(source: Iterator[T]) -> Iterator[T]:
+    """What an iterator gives, each found under ieee_arithmetic; between them the arithmetic is the caller's.
+
+    >>> list(each_inside_ieee(iter([1, 2])))
+    [1, 2]
+    """
+    while True:
+        with ieee_arithmetic():
+            try:
+                found = next(source)
+            except StopIteration:
+                return
+        yield found
 
 
 # ---- how each system sets it ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from numerics.backends.host.ieee import inside_ieee
 from numerics.backends.reference import bits as bit_strings
 from numerics.backends.reference.blocks import (
     decode_block,
@@ -57,6 +58,7 @@ def look_up(
 
 
 @lru_cache(maxsize=256)
+@inside_ieee
 def _values(dtype: Element) -> npt.NDArray[np.float32]:
     return as_float32([value(code, dtype) for code in range(1 << dtype.bits)])
 

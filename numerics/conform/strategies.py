@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.inputs import blocks as block_probes
 from numerics.conform.inputs import elements as probes
 from numerics.conform.inputs import shapes
@@ -19,6 +20,7 @@ from numerics.formats.rounding import RANDOM_BITS
 Float32 = NDArray[np.float32]
 
 
+@inside_ieee
 def values(dtype: Element) -> st.SearchStrategy[np.float32]:
     """One float32 number: a turning point of the format, a special, another probe, or any bits at all.
 

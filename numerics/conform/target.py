@@ -46,6 +46,9 @@ OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
 """What functions of a number say where they are given an array."""
 
+ANOTHER_WAY = "flushing subnormal numbers or rounding another way"
+ALL_THE_SAME = "it was judged under IEEE arithmetic all the same"
+
 Watcher = Callable[[tuple[Any, ...]], None]
 _WATCHERS: list[Watcher] = []
 
@@ -80,8 +83,17 @@ class Judged:
         if not callable(function):
             raise NumericsError(f"the target is a {kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
+        self.notes: list[str] = []
         if takes.array == "torch":
             torch_module()
+
+    def keep_ieee(self, x: Array) -> None:
+        """Sets this thread back to IEEE arithmetic; notes the first call that left it otherwise."""
+        if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
+            self.notes.append(
+                f"the target leaves its thread {ANOTHER_WAY}, first "
+                f"after an input of shape {x.shape}; {ALL_THE_SAME}"
+            )
 
     @property
     def name(self) -> str:
@@ -98,7 +110,6 @@ class Target(Judged):
     def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.task = task
-        self.notes: list[str] = []
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
@@ -256,12 +267,7 @@ class Target(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
-            if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
-                x = arrays[0]
-                self.notes.append(
-                    "the target leaves its thread flushing subnormal numbers or rounding another way, first "
-                    f"after an input of shape {x.shape}; it was judged under IEEE arithmetic all the same"
-                )
+            self.keep_ieee(arrays[0])
 
     def _hint(self, wrong: Raised) -> str:
         """What may be meant where a target of tensors, contiguous memory or numbers was given an array."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
 from numerics.view.describe import plain
 
@@ -142,7 +143,8 @@ qtorch 0.3.0)
     @cached_property
     def dialects(self) -> tuple[Named, ...]:
         """The known deviations that together explain everything that it returned; found when asked for."""
-        return self.explain()
+        with ieee_arithmetic():
+            return self.explain()
 
     @property
     def dialect(self) -> str | None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import inside_ieee
 from numerics.backends.reference.exact import ladder
 from numerics.conform.task import REFERENCE, Float32
 from numerics.formats.codebook import Codebook
@@ -32,6 +33,7 @@ WALKED = 128  # middles beside which every bit is set alone; formats of 16 bits 
 
 
 @lru_cache(maxsize=64)
+@inside_ieee
 def values(dtype: Element) -> NDArray[np.float64]:
     """The finite values, rising, each once.
 

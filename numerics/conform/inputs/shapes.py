@@ -13,8 +13,10 @@ from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
 from numerics.formats.dtype import Element
 
-LENGTHS = (*range(72), 257, 1025, 70001, (1 << 21) + 13)
-"""Every remainder of lanes up to 64 wide, more than one block of threads, than caches, than 65,535 warps."""
+TILES = tuple(base + beside for j in range(6, 15) for base in (1 << j, 3 << (j - 1)) for beside in (-1, 0, 1))
+"""Whole tiles of 64 to 16,384 numbers, one and a half, and a number less and more than these."""
+LENGTHS = (*sorted({*range(72), *TILES}), 70001, (1 << 21) + 13)
+"""Every remainder of lanes up to 64 wide, what tiles leave over, more than caches, than 65,535 warps."""
 FARTHEST = (1 << 24) + 13  # elements: more than float32 counts, than 65,535 blocks of 256 threads
 SHAPES = (
     (),
@@ -51,7 +53,7 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (247, 108)
+    (296, 157)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
@@ -231,6 +233,7 @@ LONG, EDGE = 256, 130  # blocks of more numbers are cut short at some lengths, n
 MANY_LINES, MANY_NUMBERS = 130, 1 << 15  # lines past 128, unless their blocks are long
 CUBED = 64  # numbers of a block, at most, of which cubes are asked
 EVERY_LEFT = 64  # blocks of so many numbers are cut short at every length
+FAR_LINE = 4096  # numbers of a line, after which a short block is the last
 NUMBERS = np.array([0.3, 77.7, -0.0011, 1.9, -5.3, 3e-5, 1000.0], np.float32)
 """Numbers that no short format holds, of unlike magnitudes, so that neighbours show."""
 
@@ -251,6 +254,8 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
             lines[:, -1] = np.array([np.nan, -0.0, np.inf], np.float32)
             yield placed(lines, task.axis)
     yield from (placed(lines, task.axis) for lines in lone_lines(block, whole_blocks))
+    if not whole_blocks:
+        yield from (placed(lines, task.axis) for lines in long_lines(block))
     deep = np.resize(NUMBERS, (2, 3, 2 * block if whole_blocks else block + 1)).astype(np.float32)
     if -3 <= task.axis <= 2:
         yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
@@ -294,6 +299,21 @@ def lone_lines(block: int, whole_blocks: bool) -> Iterator[Array]:
         row = np.arange(lines)
         found[row, -1 - row % left] = np.where(row % 2, -1.0, 1.0) * np.abs(found).max(axis=1) * 3
         yield found
+
+
+def long_lines(block: int) -> Iterator[Array]:
+    """Lines of 4, of 10 and of many blocks and a short one of every length, whose maximum stands in it.
+
+    >>> sorted({lines.shape for lines in long_lines(4)})[:4], len(list(long_lines(32)))
+    ([(1, 4097), (1, 4098), (1, 4099), (3, 17)], 93)
+    """
+    lefts = range(1, block) if block <= EVERY_LEFT else (1, 2, 3, block // 2, block - 1)
+    for blocks, lines in ((4, 3), (10, 3), (max(11, FAR_LINE // block), 1)):
+        for left in lefts:
+            found = uneven(lines, blocks * block + left, block)
+            row = np.arange(lines)
+            found[row, -1 - row % left] = 3 * np.abs(found).max(axis=1)
+            yield found
 
 
 def strided(task: Task, backward: bool = False) -> Iterator[Array]:

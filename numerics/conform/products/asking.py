@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import to_float32
-from numerics.backends.host.ieee import set_ieee
 from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
@@ -92,7 +91,7 @@ class ProductTarget(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
         finally:
-            set_ieee()
+            self.keep_ieee(_shown(arguments)[0])
         if [_bytes_of(x) for x in arguments] != before:
             raise Fault("inputs_unchanged", _shown(arguments), "an operand that is no longer what it was",
                         "the same bytes")  # fmt: skip

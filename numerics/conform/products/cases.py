@@ -38,6 +38,8 @@ SHAPES: tuple[Shape, ...] = (
 """m, n, k: single rows, odd numbers, what is left over of 16, 32, 64 and 128."""
 LENGTHS = range(1, 72)
 """Of short products: every remainder of lanes up to 64 wide, in rows, columns and terms."""
+TILED = (*range(72, 200), 255, 256, 257, 383, 384, 385, 511, 513, 767, 769, 1023, 1025, 1536, 2047)
+"""Rows, columns or terms of thin products: what second and later tiles leave over."""
 LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
@@ -562,6 +564,12 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
         yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
         if maker.claim.integers:
             yield maker.integers((2, 2, k), extreme=4)
+    for size in TILED:
+        few = 1 + size % 2
+        for shape in ((size, few, 3 + size % 5), (few, size, 3 + size % 5)):
+            yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
+        terms = (4, few, size)  # one in a row, in the last places
+        yield maker.integers(terms) if maker.claim.integers else maker.few(terms, "a", turn=-1)
 
 
 def _places(maker: Maker) -> Iterator[Problem]:

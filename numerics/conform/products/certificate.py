@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.claim import ACCUMULATORS, Claim
 from numerics.conform.products.problem import Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
@@ -259,6 +260,7 @@ def _not_finite(problem: Problem, finite: Mask) -> Mask:
     return np.asarray(~finite & came & telling)
 
 
+@inside_ieee
 def decidable(a: Any, b: Any, accumulate: Any = "float32") -> Mask:
     """Which results of a product have one right answer, in whatever order its terms are added?
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import inside_ieee, set_ieee
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.draw import SIGNIFICAND
@@ -79,6 +80,7 @@ class Fingerprint:
         )
 
 
+@inside_ieee
 def fingerprint(
     target: Any,
     a: str = "float32",
@@ -114,6 +116,7 @@ def fingerprint(
     if m < 2 or n < 2 or not 3 <= k <= LONGEST:
         raise NumericsError(f"shape={(m, n, k)}; 2 rows and columns and 3 to {LONGEST} terms are due")
     function = load(target) if isinstance(target, str) else target
+    set_ieee()  # an import may have left the thread otherwise
     try:
         return Prober(ProductTarget(function, claim, Takes.of(array)), (m, n, k)).fingerprint()
     except Fault as fault:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from numerics.backends.host.ieee import inside_ieee
 from numerics.backends.partition import as_shape
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.laws.law import sentence
@@ -44,6 +45,7 @@ class ProductCheck:
     left_out: int = 0
 
     @cached_property
+    @inside_ieee
     def laws(self) -> tuple[str, ...]:
         """The names of the laws by which it is judged."""
         asked = {problem.law for problem in self._problems()}
@@ -55,6 +57,7 @@ class ProductCheck:
         for seed in self.effort.seeds:
             yield from problems(self.target.claim, seed, self.shapes)
 
+    @inside_ieee
     def verdict(self) -> Verdict:
         """What the products show, until a law is broken."""
         failures, laws = [], [*SENTENCES]
@@ -87,7 +90,7 @@ class ProductCheck:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
         notes.append(f"on {platform.machine()}, {platform.processor() or platform.system()}")
         return Verdict(self.target.name, self.target.claim, laws, tried, wrong, failures, self._explain,
-                       tuple(notes), f"results of {len(self.seen)} products")  # fmt: skip
+                       (*notes, *self.target.notes), f"results of {len(self.seen)} products")  # fmt: skip
 
     # ---- once more -------------------------------------------------------------------------------
 

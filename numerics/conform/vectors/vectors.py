@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import each_inside_ieee, inside_ieee
 from numerics.conform.vectors.explained import Kept, explain
 from numerics.conform.vectors.lines import CHUNK, Batch, Layout
 from numerics.conform.vectors.operations import Fields, Operation, operation
@@ -31,6 +32,7 @@ LONGEST_HEADER = 1000  # lines
 # ---------------------------------------------------------------------------------------- generate
 
 
+@inside_ieee
 def generate(
     asked: Operation,
     *,
@@ -53,7 +55,7 @@ def generate(
     chosen = _chosen(count, exhaustive, seed)
     total, source = chosen.questions(asked)
     layout = asked.layout if answers else Layout(asked.asked)
-    return _lines(asked, layout, total, source, chosen)
+    return each_inside_ieee(_lines(asked, layout, total, source, chosen))
 
 
 def _chosen(count: int | None, exhaustive: bool, seed: int) -> Chosen:
@@ -71,7 +73,7 @@ def readmemh(
 
     Options and errors are those of `generate`.
     """
-    return words(asked, _chosen(count, exhaustive, seed))
+    return each_inside_ieee(words(asked, _chosen(count, exhaustive, seed)))
 
 
 def _lines(
@@ -155,6 +157,7 @@ class Verdict:
         return "\n".join(said)
 
 
+@inside_ieee
 def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Verdict:
     """Judges somebody's answers, line by line, against the exact truth.
 

@@ -579,3 +579,57 @@ def test_a_module_that_fails_to_import_is_said(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(nx.NumericsError, match="cannot be imported: RuntimeError: no device"):
         check("broken_module:f", "fp4")
+
+
+TAILS = [
+    (64, 63),
+    (128, 64),
+    (128, 127),
+    (256, 128),
+    (256, 255),
+    (512, 511),
+    (1024, 512),
+    (4096, 4095),
+    (8192, 0),
+]
+
+
+@pytest.mark.parametrize(("tile", "left"), TAILS)
+@pytest.mark.parametrize(("kind", "right"), [("encode", nx.fp8_e4m3.encode), ("round", nx.fp8_e4m3.round)])
+def test_what_a_large_tile_leaves_over_was_not_asked(tile, left, kind, right):
+    def wrong(x):
+        out = np.array(right(x))
+        if out.ndim and out.size > tile and out.size % tile == left:
+            out.reshape(-1)[-1] = 1
+        return out
+
+    assert not check(wrong, "fp8_e4m3", kind=kind, effort="quick")
+
+
+def without_last(dtype, longer, left, kind):
+    """Blocks whose last number is lost where their line has more blocks than `longer`, and so many over."""
+    options = {"tensor_scale": 1.0} if dtype.name == "nvfp4" else {}
+
+    def wrong(x):
+        block, length = dtype.block, x.shape[-1] if x.ndim else 1
+        lost = length > longer * block and length % block == left % block
+        if kind == "round":
+            out = np.array(dtype.round(x, **options))
+            out[..., -1:] = 77 if lost else out[..., -1:]
+            return out
+        found = dtype.encode(x, **options)
+        codes = np.array(found.codes)
+        codes[..., -1:] ^= lost
+        return (codes, found.scale, found.microexponents) if dtype.name == "mx6" else (codes, found.scale)
+
+    return wrong
+
+
+@pytest.mark.parametrize("kind", ["encode", "round"])
+@pytest.mark.parametrize("longer", [3, 9, 63])
+@pytest.mark.parametrize("name", ["mxfp8_e4m3", "nvfp4", "mx6"])
+def test_a_short_block_at_the_end_of_a_long_line_was_not_asked(name, longer, kind):
+    dtype = nx.dtype(name)
+    for left in (1, 5, dtype.block - 1):
+        found = check(without_last(dtype, longer, left, kind), dtype, kind=kind, effort="quick")
+        assert found.law == "short_block"

@@ -420,3 +420,30 @@ def test_a_kernel_that_always_takes_a_bias_was_blamed():
         lambda a, b, bias: nx.linear(a, b, bias), a="float32", b="mxfp4", bias=True, effort="quick"
     )
     assert found, str(found)
+
+
+SECOND_TILES = {
+    "terms over": lambda m, n, k: k > 64 and k % 64 == 33,
+    "terms of the third tile": lambda m, n, k: 128 < k < 192 and k % 8 == 7,
+    "rows over": lambda m, n, k: m > 64 and m % 64 == 63,
+    "rows of the second tile": lambda m, n, k: m > 128,
+    "columns over": lambda m, n, k: n > 128 and n % 128 == 1,
+    "terms past a thousand": lambda m, n, k: 1024 < k < 2048,
+}
+
+
+@pytest.mark.parametrize("claim", [("float32", "float32"), ("float32", "mxfp4"), ("int8", "int8")])
+@pytest.mark.parametrize("name", SECOND_TILES)
+def test_the_second_tile_of_rows_or_terms_was_not_asked(name, claim):
+    def wrong(a, b):
+        other = b.dequantize() if hasattr(b, "dequantize") else b
+        kinds = (np.int64, np.int32) if claim[0] == "int8" else (np.float64, np.float32)
+        out = (a.astype(kinds[0]) @ other.astype(kinds[0]).T).astype(kinds[1])
+        if SECOND_TILES[name](*out.shape, a.shape[1]):
+            if "terms" in name:
+                return (a[:, :-1].astype(kinds[0]) @ other[:, :-1].astype(kinds[0]).T).astype(kinds[1])
+            out[-1 if "rows" in name else slice(None), -1] = 77
+        return out
+
+    summed = "int32" if claim[0] == "int8" else "float32"
+    assert not check(wrong, kind="matmul", a=claim[0], b=claim[1], accumulate=summed, effort="quick")
