@@ -67,7 +67,7 @@ def become_values(q: Any, values: Tensor, beside: Mapping[str, Any]) -> None:
         frame.f_locals["self"]._parameters[frame.f_locals["key"]] = plain
         return
     q.grad = None  # which torch would count as a holder
-    torch.utils.swap_tensors(q, plain)
+    torch.utils.swap_tensors(q, plain)  # type: ignore[no-untyped-call]
     q.grad = gradient
 
 
