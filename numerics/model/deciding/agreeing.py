@@ -108,9 +108,6 @@ def _wrong_site(row: Row) -> Iterator[str]:
     if (row.kind == "output") is not (row.site.place == OUT):
         due = "has the place -1" if row.kind == "output" else "has a place from 0"
         yield f"has the site {list(row.site)}; that of an {row.kind} {due}"
-    use = row.name.partition("[")[0]
-    if row.uses != (use,):
-        yield f"has uses={_plainly(row.uses)}; its site is in {use}"
 
 
 def _wrong_spec(row: Row) -> Iterator[str]:
@@ -130,14 +127,6 @@ def _wrong_weights(row: Row, tensors: dict[str, Row]) -> Iterator[str]:
     for name in row.weights:
         if name not in tensors:
             yield f"has weights={_plainly(row.weights)}, and no parameter or buffer {name} has a row"
-            continue
-        assert row.site is not None
-        due = f"{row.site.module or 'model'}:{row.site.operation}"
-        if due not in tensors[name].uses:
-            yield (
-                f"is multiplied with {name}, whose uses are {_plainly(tensors[name].uses)}: {due} is not "
-                "among them"
-            )
 
 
 def _plainly(came: object) -> object:

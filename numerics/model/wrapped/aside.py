@@ -200,7 +200,10 @@ def _start(x: Tensor) -> int | None:
         return None
     if torch._C._functorch.is_functorch_wrapped_tensor(x):
         return None
-    return x.data_ptr() or None
+    try:
+        return x.data_ptr() or None
+    except RuntimeError:  # a part of a wrapper that is being made, or what torch traces with
+        return None
 
 
 def _storage(x: Tensor) -> int:

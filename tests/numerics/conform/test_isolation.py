@@ -155,7 +155,9 @@ def test_a_process_that_flushes_subnormals_bent_what_is_due(name, tmp_path):
     asked, due = IN_FLUSH[name]
     (tmp_path / "flushing.py").write_text(FLUSHING, encoding="utf-8")
     command = [sys.executable, "flushing.py", asked]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
     assert found.startswith(due)
     assert "flushing subnormal numbers" in found
 

@@ -1308,6 +1308,7 @@ def test_rules_say_none_in_a_word_and_what_is_inside_of_a_module():
         nx.plan(model, "mxfp4", rules={"1": "int8"})
 
 
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
 @pytest.mark.parametrize("spec", ["nvfp4", "mxfp4", "mx6", "int4 per_group(16)"])
 def test_a_weight_that_is_cut_within_a_block_is_not_packed(spec, mode):
     class Cut(nn.Module):
