@@ -6,32 +6,27 @@ A plan in a file is there to be edited, and an edit that says two things, or wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.fields import COMPUTED
 from numerics.model.deciding.rows import Row
 from numerics.observe import observer as observer_of
 
-OUT = -1
-"""The place of a site that is what its operation returns."""
 QUANTIZED = ("parameter", *COMPUTED, "cache")
 """The kinds of rows that can have a format."""
 
 
 def check_rows(rows: Sequence[Row]) -> None:
     """Raises NumericsError for rows of which no plan is made: it names the row and what is wrong with it."""
-    for row in rows:
-        for wrong in _wrong(row):
-            raise NumericsError(f"this is no plan: the {row.kind} {row.name} {wrong}")
-    tensors = {name: row for row in rows if row.kind in ("parameter", "buffer") for name in row.names}
-    for row in rows:
-        for wrong in _wrong_weights(row, tensors):
-            raise NumericsError(f"this is no plan: the {row.kind} {row.name} {wrong}")
-    sites = Counter(row.site for row in rows if row.site is not None)
-    twice = [str(site) for site, n in sites.items() if n > 1]
+    names = Counter(n for row in rows if row.kind in ("parameter", *COMPUTED) for n in row.names)
+    twice = [name for name, n in names.items() if n > 1]
     if twice:
-        raise NumericsError(f"this is no plan: the site {', '.join(twice[:4])} has two rows")
+        raise NumericsError(f"this is no plan: {', '.join(twice[:4])} has two rows")
+    tensors = {n for row in rows if row.kind in ("parameter", "buffer") for n in row.names}
+    for row in rows:
+        for wrong in _wrong(row, tensors):
+            raise NumericsError(f"this is no plan: the {row.kind} {row.name} {wrong}")
 
 
 def check_acting(rows: Sequence[Row]) -> None:
@@ -82,14 +77,17 @@ def _unlike(row: Row, due: Row, example: bool) -> Iterator[str]:
             yield f"{row.name} has {what}={_plainly(came)}, and {_plainly(here)} here"
 
 
-def _wrong(row: Row) -> Iterator[str]:
-    """What is wrong with a row by itself."""
+def _wrong(row: Row, tensors: Set[str]) -> Iterator[str]:
+    """What is wrong with a row.  tensors: the names of parameters and buffers that have rows."""
     computed = row.kind in COMPUTED
     if row.site is not None:
         yield from _wrong_site(row)
-    for what, came in (("group", row.group), ("graph", row.graph), ("weights", row.weights)):  # fmt: skip
+    for what, came in (("group", row.group), ("graph", row.graph), ("weights", row.weights)):
         if came and not computed:
             yield f"has {what}={_plainly(came)}; only rows of kind {' and '.join(COMPUTED)} have that"
+    for name in row.weights:
+        if name not in tensors:
+            yield f"has weights={_plainly(row.weights)}, and no parameter or buffer {name} has a row"
     if row.also and row.kind not in ("parameter", "buffer"):
         yield f"has also={_plainly(row.also)}; only parameters and buffers have other names"
     if row.spec is None:
@@ -105,7 +103,7 @@ def _wrong_site(row: Row) -> Iterator[str]:
     assert row.site is not None
     if str(row.site) != row.name:
         yield f"has the site {list(row.site)}, whose name is {row.site}"
-    if (row.kind == "output") is not (row.site.place == OUT):
+    if (row.kind == "output") is not row.site.is_output:
         due = "has the place -1" if row.kind == "output" else "has a place from 0"
         yield f"has the site {list(row.site)}; that of an {row.kind} {due}"
 
@@ -120,13 +118,6 @@ def _wrong_spec(row: Row) -> Iterator[str]:
             observer_of(row.observer, row.spec)
     except NumericsError as wrong:
         yield f"of shape {row.shape} cannot have {row.format}: {wrong}"
-
-
-def _wrong_weights(row: Row, tensors: dict[str, Row]) -> Iterator[str]:
-    """What is wrong with the parameters that a computed tensor is said to be multiplied with."""
-    for name in row.weights:
-        if name not in tensors:
-            yield f"has weights={_plainly(row.weights)}, and no parameter or buffer {name} has a row"
 
 
 def _plainly(came: object) -> object:

@@ -7,7 +7,7 @@ from numerics.model.deciding.look import Look, along, note_effect
 from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import UNSET, Rule
 from numerics.model.looking.products import RECURRENT
-from numerics.model.looking.trace import OUT, Seen, Site, is_one_product
+from numerics.model.looking.trace import Seen, Site, is_one_product
 from numerics.observe import observer as observer_of
 from numerics.tensor.spec import QuantSpec
 
@@ -45,7 +45,7 @@ def _state(look: Look, row: Row, seen: Seen) -> Row:
 
 
 def _site(look: Look, site: Site, seen: Seen, planned: set[str]) -> Row:
-    what = "outputs" if site.place == OUT else "activations"
+    what = "outputs" if site.is_output else "activations"
     names = [str(site)]
     owner = (site.module, look.modules.get(site.module))
     rule = look.rules.rule(what, names, [owner])
@@ -65,7 +65,7 @@ def _site(look: Look, site: Site, seen: Seen, planned: set[str]) -> Row:
     if graph:
         reason += "; only a graph reaches it"
     return Row(
-        "output" if site.place == OUT else "activation", names[0], seen.shape, spec, reason,
+        "output" if site.is_output else "activation", names[0], seen.shape, spec, reason,
         (str(site).partition("[")[0],), observer=observer if spec else None, site=site, graph=graph,
         weights=seen.weights,
     )  # fmt: skip

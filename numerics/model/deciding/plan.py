@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, said
 from numerics.model.deciding.agreeing import check_acting, check_rows
-from numerics.model.deciding.fields import COMPUTED, check_fields
+from numerics.model.deciding.fields import check_fields
 from numerics.model.deciding.folded import table
 from numerics.model.deciding.reach import unreached
 from numerics.model.deciding.routers import ROUTER, told_routers
@@ -147,13 +147,8 @@ class Plan:
         """The plan of such values; raises NumericsError for others, which names the row and the field."""
         check_fields(came)
         rows = [_row(values) for values in came["rows"]]
-        found = cls(rows, came["mode"], came["device"], fold=dict(came.get("fold", {})))
-        names = Counter(n for row in rows if row.kind in ("parameter", *COMPUTED) for n in row.names)
-        twice = [name for name, n in names.items() if n > 1]
-        if twice:
-            raise NumericsError(f"this is no plan: {', '.join(twice[:4])} has two rows")
         check_rows(rows)
-        return found
+        return cls(rows, came["mode"], came["device"], fold=dict(came.get("fold", {})))
 
     def save(self, path: Any) -> None:
         """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for

@@ -64,14 +64,19 @@ class Site(NamedTuple):
 
     def __str__(self) -> str:
         number = f"#{self.number}" if self.number else ""
-        place = "out" if self.place == OUT else self.place
+        place = "out" if self.is_output else self.place
         return f"{self.module or 'model'}:{self.operation}{number}[{place}]"
+
+    @property
+    def is_output(self) -> bool:
+        """Is it what the operation returns?"""
+        return self.place == OUT
 
 
 def is_place(site: Site) -> bool:
     """Is it one of an operation that is known here, at a place where that has a factor?"""
     product = PRODUCTS.get(site.operation)
-    if product is None or site.place == OUT:
+    if product is None or site.is_output:
         return product is not None
     return site.place in product.reduced or (not product.reduced and site.place > 0)  # an einsum has as many
 
