@@ -20,10 +20,10 @@ from numerics.model.deciding.look import Look
 from numerics.model.deciding.parameters import parameters
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rest import buffers, check_mode_of_caches, norms, others, plain
-from numerics.model.deciding.rules import Asked, observer_of, rules_of, spec_of
+from numerics.model.deciding.rules import WHAT, Asked, observer_of, rules_of, spec_of
 from numerics.model.looking import exported
 from numerics.model.looking.places import check_model, check_scripted
-from numerics.model.looking.trace import is_one_product, traced
+from numerics.model.looking.trace import Site, is_one_product, traced
 from numerics.model.looking.without_example import looked_at
 from numerics.model.wrapped.state import check_unwrapped
 
@@ -147,8 +147,7 @@ def check_plan(model: nn.Module, made: Plan, example: Any) -> None:
     made.check_model(model)
     if made.looked and tuple(made.rows) == made.looked and made.example is not None:
         return
-    look = Look(model, dict.fromkeys(("weights", "activations", "outputs", "biases", "caches")),
-                Asked(rules_of(None)), None, made.mode, made.device, False, False)  # fmt: skip
+    look = Look(model, dict.fromkeys(WHAT), Asked(rules_of(None)), None, made.mode, made.device, False, False)
     if example is not None:
         _find(look, example)
     look.rows += parameters(look)
@@ -162,15 +161,19 @@ def check_plan(model: nn.Module, made: Plan, example: Any) -> None:
 
 def _check_single(model: nn.Module, made: Plan) -> None:
     """Raises NumericsError for a module that is one product, and has another number of them in a plan."""
-    sites = [row.site for row in made.rows if row.site is not None]
-    takers = Counter(use for row in made.rows for use in row.uses if row.kind in ("parameter", "buffer")
-                     if len(row.shape) > 1)  # fmt: skip
+    sites: dict[str, list[Site]] = {}
+    for row in made.rows:
+        if row.site is not None:
+            sites.setdefault(row.site.module, []).append(row.site)
+    if not sites or made.mode != "eager_mode":
+        return
+    takers = Counter(use for row in made.rows if row.kind in ("parameter", "buffer") and len(row.shape) > 1
+                     for use in row.uses)  # fmt: skip
+    single = {use.rpartition(":")[0] for use, count in takers.items() if count == 1}
     for name, module in model.named_modules():
-        if not sites or made.mode != "eager_mode" or not is_one_product(module):
-            continue
-        own = [site for site in sites if site.module == name]
-        uses = [use for use in takers if use.rpartition(":")[0] == (name or "model")]
-        if any(site.number for site in own) or (not own and any(takers[use] == 1 for use in uses)):
+        own = sites.get(name, [])
+        due = not own and (name or "model") in single
+        if is_one_product(module) and (due or any(site.number for site in own)):
             raise NumericsError(
                 f"this plan has {', '.join(map(str, own)) or 'no row'} for what goes into {name or 'model'}, "
                 f"a {type(module).__name__}, whose forward is one product; example= beside the plan has it "
