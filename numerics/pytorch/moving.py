@@ -56,19 +56,25 @@ def become_values(q: Any, values: Tensor, beside: Mapping[str, Any]) -> None:
     beside: what its owner attached to it.  Where it is held elsewhere a plain one takes its place in the
     module, for all that is tied to it.
     """
-    frame = None if _is_free(q) else _applying(q)
-    plain = q.__dict__.get(BECAME) if frame is not None else None
-    if plain is None or (plain.device, plain.dtype) != (values.device, values.dtype):
-        plain = torch.nn.Parameter(values, q.requires_grad)
-        plain.__dict__.update(beside)
     gradient = None if q.grad is None else q.grad.to(values)
+    frame = None if _is_free(q) else _applying(q)
+    plain = torch.nn.Parameter(values, q.requires_grad) if frame is None else _replaced(q, values, frame)
+    plain.__dict__.update(beside)
     if frame is not None:
-        q.__dict__[BECAME], plain.grad = plain, gradient
-        frame.f_locals["self"]._parameters[frame.f_locals["key"]] = plain
+        plain.grad = gradient
         return
     q.grad = None  # which torch would count as a holder
     torch.utils.swap_tensors(q, plain)  # type: ignore[no-untyped-call]
     q.grad = gradient
+
+
+def _replaced(q: Any, made: Any, frame: FrameType) -> torch.nn.Parameter:
+    """What takes a parameter's place in the module that converts it: one Parameter for all that is tied."""
+    new: torch.nn.Parameter | None = q.__dict__.get(BECAME)
+    if new is None or (new.device, new.dtype) != (made.device, made.dtype):
+        new = q.__dict__[BECAME] = torch.nn.Parameter(made, q.requires_grad)
+    frame.f_locals["self"]._parameters[frame.f_locals["key"]] = new
+    return new
 
 
 def _applying(q: Any) -> FrameType | None:
@@ -95,8 +101,5 @@ def take(q: Any, made: Any) -> bool:
         frame = _applying(q)
         if "incompatible tensor type" not in str(wrong) or frame is None:
             raise
-        new = q.__dict__.get(BECAME)
-        if new is None or (new.device, new.dtype) != (made.device, made.dtype):
-            new = q.__dict__[BECAME] = torch.nn.Parameter(made, q.requires_grad)
-        frame.f_locals["self"]._parameters[frame.f_locals["key"]] = new
+        _replaced(q, made, frame)
         return False
