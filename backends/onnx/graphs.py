@@ -228,7 +228,7 @@ def pack_micro(d: Block) -> ModelProto:
             found += pack_group(part[k : k + count], width)
     shared = [micro, exponent]
     if isinstance(d, TieredBlock):
-        shared = [exponent, *((micro >> place) & 255 for place in range(0, d.micro_bits, 8))]
+        shared = [exponent, *((micro >> (8 * k)) & 255 for k in range(d.micro_bytes))]
     packed = graph.beside([*found, *shared])
     return _model(graph, {"packed": graph.cast(packed, UINT8)}, d, "pack")
 
