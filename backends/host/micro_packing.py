@@ -40,7 +40,7 @@ def shared_fields(rows: NDArray[np.uint8], d: Block) -> tuple[Array, Array]:
 def _plane(executor: Executor, codes: NDArray[Any], first: int, width: int) -> NDArray[np.uint8]:
     """Some bits of the codes, each block's ending on a byte of its own."""
     n, block = codes.shape
-    filled = np.zeros((n, -(-block // 8) * 8), np.uint8)
+    filled = np.zeros((n, -(-block // 8) * 8), np.uint8 if width <= 8 else np.uint16)
     filled[:, :block] = (codes >> first) & ((1 << width) - 1)
     packed = executor.pack(filled.reshape(-1), width).reshape(n, filled.shape[1] * width // 8)
     return packed[:, : -(-block * width // 8)]

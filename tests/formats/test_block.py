@@ -157,6 +157,13 @@ def _come_back(d, x):
                 assert_same_bits(getattr(back, part), getattr(made, part), on=f"{name} {part}")
 
 
+@pytest.mark.parametrize("kind", [nx.MicroexponentBlock, nx.TieredBlock])
+def test_codes_of_16_bits_come_back_from_their_bytes(kind):
+    """The upper byte was lost: packing kept the lower ones of mantissa=15."""
+    d = kind(name="mine", block=8, mantissa=15, sub_block=2)
+    _come_back(d, rows(5)[:, :8].copy())
+
+
 def test_what_blocks_of_two_tiers_cannot_be():
     with pytest.raises(nx.NumericsError, match="powers of two"):
         nx.TieredBlock(name="mine", block=64, mantissa=3, sub_block=2)
