@@ -145,6 +145,11 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         return self.sub_blocks
 
     @property
+    def micro_bytes(self) -> int:
+        """Whole bytes that hold them."""
+        return -(-self.micro_bits // 8)
+
+    @property
     def micro_dtype(self) -> str:
         """The unsigned type that holds them."""
         return "uint8" if self.micro_bits <= 8 else "uint32"
@@ -674,7 +679,8 @@ class MicroexponentBlock(Block):
     @cached_property
     def bytes_per_block(self) -> int:
         """Bytes of one whole block, shared fields included (docs/layout.md)."""
-        return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
+        codes = sum(-(-self.block * width // 8) for _, width in planes(self.element_bits))
+        return codes + 1 + self.micro_bytes
 
     @property
     def max(self) -> float:
@@ -733,12 +739,6 @@ class TieredBlock(MicroexponentBlock):
     def sharing(self) -> tuple[Any, ...]:
         """What must be equal for two formats to take the same shared fields."""
         return self.block, self.sub_block, self.tiers
-
-    @cached_property
-    def bytes_per_block(self) -> int:
-        """Bytes of one whole block, shared fields included (docs/layout.md)."""
-        codes = sum(-(-self.block * width // 8) for _, width in planes(self.element_bits))
-        return codes + 1 + -(-self.micro_bits // 8)
 
     @property
     def max(self) -> float:

@@ -60,8 +60,8 @@ def pack_micro(
     shared = [field.movedim(blocking.axis, -1).reshape(-1, 1) for field in (micro, scale)]
     if isinstance(d, TieredBlock):
         wide = shared[0].to(torch.int64)
-        size = d.bytes_per_block - sum(part.shape[1] for part in parts) - 1
-        shared = [shared[1], *(((wide >> (8 * k)) & 255).to(torch.uint8) for k in range(size))]
+        held = (((wide >> (8 * k)) & 255).to(torch.uint8) for k in range(d.micro_bytes))
+        shared = [shared[1], *held]
     return torch.cat([*parts, *shared], 1).reshape(-1)
 
 
@@ -78,8 +78,8 @@ def unpack_micro(
         start += size
     if isinstance(d, TieredBlock):
         flags = rows[:, start + 1].clone()
-        for k in range(2, rows.shape[1] - start):
-            flags |= rows[:, start + k] << (8 * (k - 1))
+        for k in range(1, d.micro_bytes):
+            flags |= rows[:, start + 1 + k] << (8 * k)
         kept = flags.view(torch.uint32) if d.micro_dtype == "uint32" else flags.to(torch.uint8)
         scale, micro = _shared(rows[:, start].to(torch.uint8), blocking), _shared(kept, blocking)
         return _elements(codes.to(CODES[d.code_dtype]), blocking), scale, micro

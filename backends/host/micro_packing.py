@@ -25,22 +25,22 @@ def shared_bytes(fields: BlockFields, d: Block) -> NDArray[np.uint8]:
         return np.stack([fields.microexponents, fields.scale], axis=1)
     word = fields.scale.astype("<u4") | fields.microexponents.astype("<u4") << np.uint32(8)
     held: NDArray[np.uint8] = word[:, None].view(np.uint8)
-    return held[:, : d.bytes_per_block - d.block * d.element_bits // 8]
+    return held[:, : 1 + d.micro_bytes]
 
 
 def shared_fields(rows: NDArray[np.uint8], d: Block) -> tuple[Array, Array]:
     """The scales and microexponents of such rows, which end with them."""
     if not isinstance(d, TieredBlock):
         return rows[:, -1].copy(), rows[:, -2].copy()
-    held = rows[:, d.block * d.element_bits // 8 :].astype(np.uint32)
-    micro = (held[:, 1:] << (8 * np.arange(held.shape[1] - 1, dtype=np.uint32))).sum(1, dtype=np.uint32)
+    held = rows[:, -1 - d.micro_bytes :].astype(np.uint32)
+    micro = (held[:, 1:] << (8 * np.arange(d.micro_bytes, dtype=np.uint32))).sum(1, dtype=np.uint32)
     return held[:, 0].astype(np.uint8), micro.astype(d.micro_dtype)
 
 
 def _plane(executor: Executor, codes: NDArray[Any], first: int, width: int) -> NDArray[np.uint8]:
     """Some bits of the codes, each block's ending on a byte of its own."""
     n, block = codes.shape
-    filled = np.zeros((n, -(-block // 8) * 8), np.uint8)
+    filled = np.zeros((n, -(-block // 8) * 8), np.uint8 if width <= 8 else np.uint16)
     filled[:, :block] = (codes >> first) & ((1 << width) - 1)
     packed = executor.pack(filled.reshape(-1), width).reshape(n, filled.shape[1] * width // 8)
     return packed[:, : -(-block * width // 8)]

@@ -228,7 +228,7 @@ def pack_micro(d: Block) -> ModelProto:
             found += pack_group(part[k : k + count], width)
     shared = [micro, exponent]
     if isinstance(d, TieredBlock):
-        shared = [exponent, *((micro >> place) & 255 for place in range(0, d.micro_bits, 8))]
+        shared = [exponent, *((micro >> (8 * k)) & 255 for k in range(d.micro_bytes))]
     packed = graph.beside([*found, *shared])
     return _model(graph, {"packed": graph.cast(packed, UINT8)}, d, "pack")
 
@@ -241,10 +241,10 @@ def unpack_micro(d: Block) -> ModelProto:
     codes: list[Any] = [0] * d.block
     start = 0
     for first, width in planes(d.element_bits):
-        size = -(-d.block * width // 8)
-        taken = [code for byte in row[start : start + size] for code in unpack_group([byte], width)]
+        (_, step), end = group(width), start - (-d.block * width // 8)
+        taken = [code for at in range(start, end, step) for code in unpack_group(row[at : at + step], width)]
         codes = [code | (part << first) for code, part in zip(codes, taken, strict=False)]
-        start += size
+        start = end
     scale, micro = row[-1], row[-2]
     if isinstance(d, TieredBlock):
         scale, micro = row[start], row[start + 1]

@@ -72,23 +72,23 @@ def planes(bits: int) -> list[int]:
     return widths
 
 
-def pack_micro_block(exponent: int, microexponents: int, codes: Sequence[int], bits: int) -> bytes:
-    """One microexponent block: the planes of its codes, the microexponents, the exponent (docs/layout.md).
+def pack_planes(codes: Sequence[int], bits: int) -> bytes:
+    """The codes of one block, a plane after the other, each in whole bytes (docs/layout.md).
 
-    >>> pack_micro_block(0x7F, 0x01, [0b101] * 16, 3).hex()
-    '55555555ffff017f'
+    >>> pack_planes([0b101] * 16, 3).hex()
+    '55555555ffff'
     """
     packed, shift = b"", 0
     for width in planes(bits):
         packed += pack([(code >> shift) & ((1 << width) - 1) for code in codes], width)
         shift += width
-    return packed + bytes([microexponents, exponent])
+    return packed
 
 
-def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
-    """Returns exponent, microexponents and codes of one microexponent block's bytes (docs/layout.md).
+def unpack_planes(packed: bytes, count: int, bits: int) -> tuple[list[int], bytes]:
+    """Returns the codes of one block's bytes, and the bytes behind them.
 
-    >>> unpack_micro_block(bytes.fromhex("55555555ffff017f"), 16, 3) == (0x7F, 1, [0b101] * 16)
+    >>> unpack_planes(bytes.fromhex("55555555ffff017f"), 16, 3) == ([0b101] * 16, bytes([1, 0x7F]))
     True
     """
     codes, shift, at = [0] * count, 0, 0
@@ -97,17 +97,37 @@ def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, 
         plane = unpack(packed[at:end], count, width)
         codes = [code | part << shift for code, part in zip(codes, plane, strict=True)]
         shift, at = shift + width, end
-    return packed[-1], packed[-2], codes
+    return codes, packed[at:]
 
 
-def pack_tiered_block(scale: int, microexponents: int, codes: Sequence[int], bits: int) -> bytes:
-    """One block of two tiers: its codes, the scale, the microexponents (docs/layout.md).
+def pack_micro_block(exponent: int, microexponents: int, codes: Sequence[int], bits: int) -> bytes:
+    """One microexponent block: the planes of its codes, the microexponents, the exponent (docs/layout.md).
 
-    >>> pack_tiered_block(0xC0, 0x000101, [0x7] * 64, 4)[-5:].hex()
+    >>> pack_micro_block(0x7F, 0x01, [0b101] * 16, 3).hex()
+    '55555555ffff017f'
+    """
+    return pack_planes(codes, bits) + bytes([microexponents, exponent])
+
+
+def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
+    """Returns exponent, microexponents and codes of one microexponent block's bytes (docs/layout.md).
+
+    >>> unpack_micro_block(bytes.fromhex("55555555ffff017f"), 16, 3) == (0x7F, 1, [0b101] * 16)
+    True
+    """
+    codes, (microexponents, exponent) = unpack_planes(packed, count, bits)
+    return exponent, microexponents, codes
+
+
+def pack_tiered_block(scale: int, microexponents: int, codes: Sequence[int], bits: int, tiers: int) -> bytes:
+    """One block of two tiers: the planes of its codes, the scale, the microexponents (docs/layout.md).
+
+    tiers: the bits of its microexponents.
+
+    >>> pack_tiered_block(0xC0, 0x000101, [0x7] * 64, 4, 24)[-5:].hex()
     '77c0010100'
     """
-    size = -(-(len(codes) // 4 * 3 // 2) // 8)  # a bit for each four, and one for each eight
-    return pack(codes, bits) + bytes([scale]) + microexponents.to_bytes(size, "little")
+    return pack_planes(codes, bits) + bytes([scale]) + microexponents.to_bytes((tiers + 7) // 8, "little")
 
 
 def unpack_tiered_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
@@ -117,5 +137,5 @@ def unpack_tiered_block(packed: bytes, count: int, bits: int) -> tuple[int, int,
     >>> hex(scale), hex(microexponents), set(codes)
     ('0xc0', '0x10203', {5})
     """
-    end = count * bits // 8
-    return packed[end], int.from_bytes(packed[end + 1 :], "little"), unpack(packed[:end], count, bits)
+    codes, shared = unpack_planes(packed, count, bits)
+    return shared[0], int.from_bytes(shared[1:], "little"), codes

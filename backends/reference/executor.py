@@ -125,8 +125,9 @@ class ReferenceExecutor:
         if microexponents is None:
             return self.pack(codes.ravel(), dtype.element_bits)
         rows = zip(scale.tolist(), microexponents.tolist(), codes.tolist(), strict=True)
-        tiered = isinstance(dtype, TieredBlock)
-        pack = bit_strings.pack_tiered_block if tiered else bit_strings.pack_micro_block
+        pack: Callable[..., bytes] = bit_strings.pack_micro_block
+        if isinstance(dtype, TieredBlock):
+            pack = partial(bit_strings.pack_tiered_block, tiers=dtype.micro_bits)
         packed = [pack(*row, dtype.element_bits) for row in rows]
         return np.frombuffer(b"".join(packed), np.uint8).copy()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.backends.reference.executor import ReferenceExecutor
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.executors import EXECUTORS
 
@@ -129,6 +130,38 @@ def test_the_judge_knows_a_wrong_microexponent():
     assert not nx.conform.check(
         lambda c, s, m: decoded(c, s, m & np.uint32(0xFFFF)), "hifloat4", kind="decode"
     )
+
+
+FACTS = [(2, 1, 1), (4, 2, 2), (4, 1, 4), (16, 1, 3), (16, 8, 8)]
+
+
+@pytest.mark.parametrize("facts", FACTS, ids=str)
+def test_blocks_of_two_tiers_are_whole_bytes_in_any_size(facts):
+    """Codes that do not fill their bytes were one byte too long, so that nothing could be unpacked."""
+    block, sub_block, mantissa = facts
+    d = nx.TieredBlock(name="mine", block=block, mantissa=mantissa, sub_block=sub_block)
+    _come_back(d, rows(5)[:, :block].copy())
+
+
+def _come_back(d, x):
+    with nx.use("reference"):
+        made = d.encode(x)
+    due = ReferenceExecutor().pack_blocks(made.codes, made.scale[:, 0], made.microexponents[:, 0], d)
+    assert due.size == len(x) * d.bytes_per_block
+    for name in EXECUTORS:
+        with nx.use(name):
+            packed = d.pack(made)
+            assert_same_bits(packed, due, on=name)
+            back = d.unpack(packed, x.shape)
+            for part in ("codes", "scale", "microexponents"):
+                assert_same_bits(getattr(back, part), getattr(made, part), on=f"{name} {part}")
+
+
+@pytest.mark.parametrize("kind", [nx.MicroexponentBlock, nx.TieredBlock])
+def test_codes_of_16_bits_come_back_from_their_bytes(kind):
+    """The upper byte was lost: packing kept the lower ones of mantissa=15."""
+    d = kind(name="mine", block=8, mantissa=15, sub_block=2)
+    _come_back(d, rows(5)[:, :8].copy())
 
 
 def test_what_blocks_of_two_tiers_cannot_be():
