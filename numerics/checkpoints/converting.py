@@ -323,11 +323,10 @@ class _Conversion:
 
     def _blocks(self, name: str) -> dict[str, tuple[str, tuple[int, ...], Array]]:
         file = self.opened.file if isinstance(self.opened, OpenedGGUF) else None
-        if file is not None and file.decoded(name):
+        x = self.opened.tensor(name) if file is None else file.tensor(name)
+        if file is not None and isinstance(x, str):  # which no QTensor holds: its bytes stay as they are
             return file.blocks(name)
-        x = self._for_ggml(self.opened.tensor(name))
-        if file is not None and name in file.why_decoded:  # as it was: no value is looked at
-            return file.blocks(name)
+        x = self._for_ggml(x)
         if name in self.opened.left:
             raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
         kept = self.found.quantized if isinstance(x, QTensor) else self.found.plain

@@ -81,7 +81,6 @@ class GGUFFile:
     def __init__(self, path: PathLike) -> None:
         self.path = path_of(path)
         self.entries: dict[str, Place] = {}
-        self.why_decoded: dict[str, str] = {}  # of tensors that were read: why they came as values
         self.alignment = ALIGNMENT
         try:
             with open(self.path, "rb") as file:
@@ -220,30 +219,26 @@ class GGUFFile:
     def tensor(self, name: str) -> Any:
         """A tensor: a QTensor of MXFP4, NVFP4, Q8_0 and Q4_0, an array of floats and integers.
 
-        What no QTensor holds (`why_decoded`) is decoded to float32 by the gguf package; raises NumericsError
-        without.
+        Of one that no QTensor holds, the reason: `decoded` has its values, `blocks` its bytes.
         """
         place = self.entries[name]
-        raw = self.raw(name)
         if place.kind in BITS:
-            return _plain(self.path, raw, place)
+            return _plain(self.path, self.raw(name), place)
         if place.kind not in KINDS:
-            self.why_decoded[name] = f"{place.kind} has scales that no scheme here has"
-            return _decoded(self.path, name, raw, place)
-        _, values, size = TYPES[NUMBERS[place.kind]]
-        blocks = raw.reshape(*place.shape[:-1], place.shape[-1] // values * size)
+            return f"{place.kind} has scales that no scheme here has"
         beside = self._scale(name)
+        if beside is not None and beside.size != 1:
+            return f"it has {beside.size} tensor scales, one a matrix, and NVFP4 here has one"
+        _, values, size = TYPES[NUMBERS[place.kind]]
+        blocks = self.raw(name).reshape(*place.shape[:-1], place.shape[-1] // values * size)
         try:
-            if beside is None:
-                return from_gguf(blocks, place.kind)
-            if beside.size == 1:
-                return from_gguf(blocks, place.kind, float(beside.reshape(())))
-            self.why_decoded[name] = (
-                f"it has {beside.size} tensor scales, one a matrix, and NVFP4 here has one"
-            )
+            return from_gguf(blocks, place.kind, None if beside is None else float(beside[0]))
         except NumericsError as wrong:
-            self.why_decoded[name] = str(wrong)
-        found = _decoded(self.path, name, raw, place)
+            return str(wrong)
+
+    def decoded(self, name: str) -> Array:
+        """The values of blocks in float32, by the gguf package; raises NumericsError without it."""
+        found, beside = _decoded(self.path, name, self.raw(name), self.entries[name]), self._scale(name)
         with np.errstate(all="ignore"):
             return found if beside is None else found * beside.reshape(-1, *[1] * (found.ndim - 1))
 
@@ -251,11 +246,6 @@ class GGUFFile:
         """A tensor as the file has it, its type, shape and bytes, and what lies beside it as its scale."""
         names = [name, *([scale_name(name)] if self.has_scale(name) else [])]
         return {part: (self.entries[part].kind, self.entries[part].shape, self.raw(part)) for part in names}
-
-    def decoded(self, name: str) -> bool:
-        """Is it of a type that only its values are read of?"""
-        kind = self.entries[name].kind
-        return kind not in BITS and kind not in KINDS
 
     def _scale(self, name: str) -> Array | None:
         """Of NVFP4: the numbers in the tensor beside it, as llama.cpp names it, where there is one."""

@@ -267,11 +267,13 @@ class OpenedGGUF:
         return any(place.kind not in BITS for place in self.file.entries.values())
 
     def tensor(self, name: str) -> Any:
-        """As Opened says; of types that no QTensor holds the values."""
+        """As Opened says; of what no QTensor holds the values."""
         found = self.file.tensor(name)
-        if name in self.file.why_decoded:
-            self.left[name] = f"{self.file.why_decoded[name]}; its values came as float32"
-        return found
+        if not isinstance(found, str):
+            return found
+        values = self.file.decoded(name)
+        self.left[name] = f"{found}; its values came as float32"
+        return values
 
 
 class OpenedPickle:

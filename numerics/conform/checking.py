@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from numerics.backends.host.ieee import ieee_arithmetic, is_ieee, set_ieee
+from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import Effort
 from numerics.conform.isolation import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing
@@ -17,13 +16,12 @@ from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.trial import ProductCheck, check_shapes
 from numerics.conform.takes import Takes
-from numerics.conform.target import ALL_THE_SAME, ANOTHER_WAY, SENTENCES, Fault, Judged, Target, load
+from numerics.conform.target import SENTENCES, Fault, Target
 from numerics.conform.task import Task
 from numerics.conform.verdict import Verdict
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, said, truth
 
-J = TypeVar("J", bound=Judged)
 LONGEST = 1e9  # seconds that are waited for
 TIMEOUT = 600.0  # seconds in which a target in a process of its own must be judged
 
@@ -209,8 +207,8 @@ def asked(
     otherwise = not is_ieee()
     with ieee_arithmetic():
         found = _asked(target, dtype, kind, options)
-    if otherwise and not found.target.notes:
-        found.target.notes.append(f"this thread is {ANOTHER_WAY}; {ALL_THE_SAME}")
+    if otherwise:
+        found.target.note("this thread is")
     return found
 
 
@@ -229,18 +227,7 @@ def _asked(
         everything.refuse(task)
     if task.packed or task.scale_layout is not None:
         takes = takes._replace(whole_blocks=True, contiguous=True)
-    judged_by = partial(Target, task=task, takes=takes)
-    return Check(_loaded(target, judged_by), tuple(_trials(task, takes, effort, exhaustive)))
-
-
-def _loaded(target: Callable[..., Any] | str, judged_by: Callable[[Any], J]) -> J:
-    """A target, imported where it is a name; an import that leaves its thread otherwise is noted."""
-    function = load(target) if isinstance(target, str) else target
-    changed = set_ieee()
-    found = judged_by(function)
-    if changed:
-        found.notes.append(f"to import the target leaves its thread {ANOTHER_WAY}; {ALL_THE_SAME}")
-    return found
+    return Check(Target(target, task, takes), tuple(_trials(task, takes, effort, exhaustive)))
 
 
 def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> None:
@@ -270,7 +257,7 @@ def _product(
         raise NumericsError(f"kind='matmul' has two operands: give a= and b= in place of {said(dtype)}")
     shapes = check_shapes(options.pop("shapes", None))
     claim = Claim.of(options.pop("a", None), options.pop("b", None), **options)
-    return ProductCheck(_loaded(target, partial(ProductTarget, claim=claim, takes=takes)), effort, shapes)
+    return ProductCheck(ProductTarget(target, claim, takes), effort, shapes)
 
 
 def _trials(task: Task, takes: Takes, effort: Effort, exhaustive: bool) -> Iterator[Trial]:

@@ -46,9 +46,6 @@ OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
 """What functions of a number say where they are given an array."""
 
-ANOTHER_WAY = "flushing subnormal numbers or rounding another way"
-ALL_THE_SAME = "it was judged under IEEE arithmetic all the same"
-
 Watcher = Callable[[tuple[Any, ...]], None]
 _WATCHERS: list[Watcher] = []
 
@@ -77,22 +74,31 @@ class Fault(Exception):
 
 
 class Judged:
-    """A callable, and what it takes."""
+    """A callable, which is imported where it comes as a name, and what it takes."""
 
-    def __init__(self, function: Callable[..., Any], takes: Takes) -> None:
+    def __init__(self, function: Callable[..., Any] | str, takes: Takes) -> None:
+        self.notes: list[str] = []
+        if isinstance(function, str):
+            function = load(function)
+            if set_ieee():
+                self.note("to import the target leaves its thread")
         if not callable(function):
             raise NumericsError(f"the target is a {kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
-        self.notes: list[str] = []
         if takes.array == "torch":
             torch_module()
 
     def keep_ieee(self, x: Array) -> None:
         """Sets this thread back to IEEE arithmetic; notes the first call that left it otherwise."""
-        if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
+        if set_ieee():  # a library of -Ofast, or the target itself
+            self.note("the target leaves its thread", f", first after an input of shape {x.shape}")
+
+    def note(self, who: str, when: str = "") -> None:
+        """Notes, of the first alone, who has a thread that is not set to IEEE arithmetic."""
+        if not self.notes:
             self.notes.append(
-                f"the target leaves its thread {ANOTHER_WAY}, first "
-                f"after an input of shape {x.shape}; {ALL_THE_SAME}"
+                f"{who} flushing subnormal numbers or rounding another way{when}; "
+                "it was judged under IEEE arithmetic all the same"
             )
 
     @property
@@ -107,7 +113,7 @@ class Judged:
 class Target(Judged):
     """A callable, the task that it is judged by, and what it takes."""
 
-    def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
+    def __init__(self, function: Callable[..., Any] | str, task: Task, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.task = task
 

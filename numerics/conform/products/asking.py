@@ -51,7 +51,7 @@ def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
 class ProductTarget(Judged):
     """A callable of (a, b[, bias]), the claim that it is judged by, and what it takes."""
 
-    def __init__(self, function: Callable[..., Any], claim: Claim, takes: Takes = ANYTHING) -> None:
+    def __init__(self, function: Callable[..., Any] | str, claim: Claim, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.claim = claim
 

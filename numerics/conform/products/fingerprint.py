@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.ieee import inside_ieee, set_ieee
+from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.draw import SIGNIFICAND
 from numerics.conform.products.problem import Float64, Problem, Side, rounded
 from numerics.conform.products.trial import check_shapes
 from numerics.conform.takes import Takes
-from numerics.conform.target import Fault, load
+from numerics.conform.target import Fault
 from numerics.formats.errors import NumericsError
 
 Tree = Any
@@ -115,10 +115,9 @@ def fingerprint(
     m, n, k = checked[0]
     if m < 2 or n < 2 or not 3 <= k <= LONGEST:
         raise NumericsError(f"shape={(m, n, k)}; 2 rows and columns and 3 to {LONGEST} terms are due")
-    function = load(target) if isinstance(target, str) else target
-    set_ieee()  # an import may have left the thread otherwise
+    judged = ProductTarget(target, claim, Takes.of(array))
     try:
-        return Prober(ProductTarget(function, claim, Takes.of(array)), (m, n, k)).fingerprint()
+        return Prober(judged, (m, n, k)).fingerprint()
     except Fault as fault:
         raise NumericsError(f"there is no product to describe: {fault.found}") from fault
 
