@@ -8,6 +8,7 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
 from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept
@@ -59,7 +60,6 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
     from numerics.checkpoints.job import Options, quantize
     from numerics.checkpoints.ranks import Ranks
 
-    check_seed(options["rounding"], options["seed"])
     job = {name: options.pop(name) for name in OF_JOBS}
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
@@ -138,15 +138,14 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
             "Missing option '--dtype': a format such as mxfp4 (`numerics formats`), a rule, or --plan"
         )
     spec, free = None, True
+    usual, options = _with_words(usual, options)
+    check_seed(options["rounding"], job["seed"])
     if usual is not None:
-        usual, options = _with_words(usual, options)
         found = spec_arguments(**options, dtype=format_of(usual))
         scheme = found.get("scheme")
         free = "axis" not in found and (scheme is None or says_no_axis(scheme))
         spec = QuantSpec(found.pop("dtype"), **found)
-    elif given := [
-        name for name in ("scheme", "group_size", "axis", "asymmetric", "scale_type") if options[name]
-    ]:
+    elif given := [name for name in OF_FORMATS if _is_given(name)]:
         raise NumericsError(
             f"--{given[0].replace('_', '-')} belongs to the format of all, and there is none; "
             "give --dtype FORMAT too, or PATTERN=FORMAT:SCHEME"
@@ -155,7 +154,12 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     return request if job["plan_file"] is None else planned(request, Plan.load(job["plan_file"]), source)
 
 
-def _with_words(usual: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _is_given(option: str) -> bool:
+    """Does the command line say that option, be it what it is by default?"""
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _with_words(usual: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """The format and the options, with those that the format's own text says."""
     from numerics.tensor.words import words_in
 
@@ -165,7 +169,7 @@ def _with_words(usual: str, options: dict[str, Any]) -> tuple[str, dict[str, Any
     found = dict(options)
     for name, value in words.items():
         option, value = ("asymmetric", not value) if name == "symmetric" else (name, value)
-        if name != "dtype" and (option not in options or options[option]):
+        if name != "dtype" and _is_given(option):
             raise NumericsError(f"--dtype {usual!r} says {name}, which --{option.replace('_', '-')} says too")
         found[option] = value
     return str(found.pop("dtype")), found

@@ -335,6 +335,51 @@ def test_options_that_contradict_each_other_or_do_nothing_were_taken(tmp_path, o
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("mxfp4 scale_rule=ceil", {"scale_rule": "ceil"}),
+        ("int4 rounding=floor", {"rounding": "floor"}),
+        ("int4:per_group(32) asymmetric zero_point_type=float32",
+         {"scheme": "per_group(32)", "symmetric": False, "zero_point_type": "float32"}),
+    ],
+)  # fmt: skip
+def test_words_beside_a_format_may_say_every_option(tmp_path, words, options):
+    """What has a default of its own was taken for said twice."""
+    x = np.linspace(-3, 2, 256, dtype=np.float32).reshape(4, 64)
+    nx.save({"w": x}, tmp_path / "w.st")
+    run("quantize", tmp_path / "w.st", tmp_path / "o.safetensors", "--dtype", words, "--quiet")
+    found = nx.load(tmp_path / "o.safetensors")["w"]
+    due = nx.quantize(x, words.partition(" ")[0].partition(":")[0], **options)
+    assert found.spec == due.spec
+    assert np.array_equal(found.codes, due.codes)
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("mxfp4 axis=1", ("--axis", "0")),
+        ("mxfp4 scale_rule=ceil", ("--scale-rule", "floor")),
+        ("int4 rounding=floor", ("--rounding", "half_even")),
+        ("int4 asymmetric", ("--asymmetric",)),
+        ("int4:per_group(32)", ("--scheme", "per_tensor")),
+    ],
+)
+def test_what_words_and_an_option_say_is_refused(tmp_path, words, option):
+    nx.save({"w": np.ones((8, 64), np.float32)}, tmp_path / "w.st")
+    command = "quantize", tmp_path / "w.st", tmp_path / "o.safetensors", "--dtype", words, *option
+    assert f"{option[0]} says too" in run(*command, code=2)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_words_that_draw_at_random_need_a_seed(tmp_path):
+    nx.save({"w": np.ones((8, 64), np.float32)}, tmp_path / "w.st")
+    command = "quantize", tmp_path / "w.st", tmp_path / "o.safetensors", "--dtype", "int4 rounding=stochastic"
+    assert "give --seed N" in run(*command, code=2)
+    run(*command, "--seed", "3", "--quiet")
+    assert nx.load(tmp_path / "o.safetensors")["w"].spec.rounding == "stochastic"
+
+
 @either_sign
 @pytest.mark.parametrize("name", ["int4", "uint8", "fp4", "bfloat16", "mxfp4", "mx6", "nvfp4"])
 @pytest.mark.parametrize(
@@ -541,6 +586,7 @@ def test_what_is_not_measured_has_no_figures(shards, tmp_path):
         (("--dtype", "mx6", "--max-memory", "much"), "--max-memory 'much' is no size"),
         (("--dtype", "mx6", "--max-memory", "9"), "9 bytes are too few"),
         (("--dtype", "lm_head=int4", "--scheme", "per_tensor"), "--scheme belongs to the format of all"),
+        (("--dtype", "lm_head=int4", "--axis", "0"), "--axis belongs to the format of all"),
         ((), "Missing option '--dtype'"),
         (("--dtype", "mx6", "--dtype", "nothing=int4"), "'nothing' matches no name"),
         (("--dtype", "mx6", "--plan", "missing.toml"), "No such file"),
