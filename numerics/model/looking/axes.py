@@ -45,9 +45,11 @@ def inside(places: Sequence[Place]) -> list[int | None]:
 
 def agreed(one: Place, other: Place) -> Place:
     """What two ways to the same axis both say of it."""
+    if one == other:
+        return one
     known = settled(one)
-    if one == other or known is None or known != settled(other):
-        return one if one == other else None
+    if known is None or known != settled(other):
+        return None
     return (Piece(known, 1),)  # neighbours lie along it; a reshaping does not find more
 
 

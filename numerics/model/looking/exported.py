@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from numerics.backends.host.tensors import has_values
+from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError
 from numerics.model.looking.products import LIKE, PRODUCTS, ROWS_OF, VIEWS, classified, name_of
 from numerics.model.looking.refusing import quiet, refusal
@@ -34,7 +34,6 @@ from numerics.model.looking.trace import (
     stacked_at,
     tensors_of,
 )
-from numerics.tensor.qtensor import QTensor
 
 REGIONS = ("cond", "while_loop", "scan", "map", "set_grad_enabled", "autocast")
 _ONE_MODULE = (*ONE_PRODUCT, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
@@ -89,18 +88,14 @@ def _fetch_by_name(root: GraphModule, model: nn.Module) -> None:
 
     Of what a forward has otherwise than as an attribute torch makes constants, of the same memory.
     """
-    names = {_memory(x): name for name, x in model.named_parameters() if has_values(x) and x.numel()}
-    own = {name for name, _ in named_tensors(model)}
-    for node in root.graph.nodes:
-        x = attribute(root, node.target) if node.op == "get_attr" and node.target not in own else None
-        if isinstance(x, torch.Tensor) and x.numel() and has_values(x) and _memory(x) in names:
-            node.target = names[_memory(x)]
-
-
-def _memory(x: torch.Tensor) -> tuple[Any, ...]:
-    """Where a tensor's values are, and how they lie."""
-    where = id(x) if isinstance(x, QTensor) or x.layout != torch.strided else x.data_ptr()
-    return where, x.dtype, x.device, tuple(x.shape), x.stride() if x.layout == torch.strided else ()
+    named, own = dict(model.named_parameters()), {name for name, _ in named_tensors(model)}
+    fetched = [node for node in root.graph.nodes if node.op == "get_attr" and node.target not in own]
+    came = {node.target: attribute(root, node.target) for node in fetched}
+    every = {**named, **{target: x for target, x in came.items() if isinstance(x, torch.Tensor)}}
+    ties = ties_among({name: x.detach() for name, x in every.items()})  # of plain tensors, not of a subclass
+    for node in fetched:
+        if ties.get(node.target) in named:
+            node.target = ties[node.target]
 
 
 def _dynamic(tree: Any) -> Any:

@@ -71,6 +71,15 @@ def modules_around(name: str) -> list[str]:
     return [".".join(parts[:n]) for n in reversed(range(len(parts)))]
 
 
+def name_in(owner: str, leaf: str) -> str:
+    """Returns the name in a model of what the module of that name has; the model's own is no text.
+
+    >>> name_in("layers.0", "weight"), name_in("", "weight")
+    ('layers.0.weight', 'weight')
+    """
+    return f"{owner}.{leaf}" if owner else leaf
+
+
 def replace(places: Iterable[Place], swaps: Mapping[int, nn.Parameter]) -> None:
     """Puts parameters in the place of tensors, wherever these are.  swaps: by the id of what was there."""
     for place in list(places):

@@ -16,7 +16,8 @@ from torch.nn.parameter import is_lazy
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
 
-_INNER = ("_parameters", "_buffers", "_modules")
+INNER = ("_parameters", "_buffers", "_modules")
+"""Where a module has what is registered in it."""
 
 
 @contextmanager
@@ -109,10 +110,10 @@ def _held(
 
     values: tensors are among these, but of parameters only those that are written into, by identity.
     """
-    places = [module.__dict__, *(module.__dict__[name] for name in _INNER if name in module.__dict__)]
+    places = [module.__dict__, *(module.__dict__[name] for name in INNER if name in module.__dict__)]
     found = []
     for place in places:
-        kept = {k: v for k, v in place.items() if k not in _INNER}
+        kept = {k: v for k, v in place.items() if k not in INNER}
         found.append(
             (place, kept, {k: y for k, x in kept.items() if (y := _copied(x, values, written)) is not None})
         )
@@ -134,7 +135,7 @@ def _copied(x: Any, values: bool, written: Set[int]) -> Any:
 
 def _give_back(module: nn.Module, held: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> None:
     for place, kept, copies in held:
-        inner = {k: v for k, v in place.items() if k in _INNER}
+        inner = {k: v for k, v in place.items() if k in INNER}
         for name in [k for k in place if k not in kept and k not in inner]:
             del place[name]
         if not inner and list(place) != list(kept):  # the order is that of state dictionaries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from numerics.model.looking.places import name_in
 from numerics.model.looking.trace import Found, Use
 
 _CONV = nn.modules.conv._ConvNd
@@ -20,7 +21,7 @@ def looked_at(model: nn.Module) -> Found:
         for leaf, x in module.named_parameters(recurse=False):
             use = _use(name, module, leaf, x.ndim, tuple(x.shape))
             if use is not None:
-                found.use([f"{name}.{leaf}" if name else leaf], use)
+                found.use([name_in(name, leaf)], use)
     return found
 
 

@@ -25,6 +25,7 @@ from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
 from numerics.model.looking.places import is_shard
 from numerics.model.looking.products import FUNCTIONS, LIKE, OPAQUE, PRODUCTS, name_of
+from numerics.model.looking.restoring import INNER
 from numerics.model.looking.trace import outside, tensors_of, written_by
 from numerics.pytorch.wrapper import Wrapper
 from numerics.view.text import folded
@@ -60,7 +61,7 @@ def beside_modules(model: nn.Module) -> Iterator[Tensor]:
     """The tensors in attributes of its modules: in lists, mappings, functions and objects."""
     met = set[int]()
     for module in model.modules():
-        own = {"_parameters", "_buffers", "_modules"}
+        own = {*INNER}
         if isinstance(module, nn.RNNBase):
             own |= {"_flat_weights", "_flat_weight_refs"}
         yield from _inside([x for name, x in vars(module).items() if name not in own], met, _DEEP)

@@ -7,8 +7,8 @@ operator stands in its place, which is called whenever the branch is.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from typing import Any
 
@@ -39,28 +39,25 @@ def _(x: Tensor, key: int) -> Tensor:
     return torch.empty_like(x)
 
 
-@contextmanager
-def beginning(waiting: Sequence[Learned]) -> Iterator[None]:
+def beginning(waiting: Iterable[Learned]) -> AbstractContextManager[None]:
     """While it lasts, each of these quantizers takes the first tensor that comes for its first batch."""
-    for one in waiting:
-        one.forward = _begins(one)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for one in waiting:
-            one.__dict__.pop("forward", None)
+    return _doing({one: _begins(one) for one in waiting})
+
+
+def passing(every: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    """While it lasts, each of these quantizers returns a copy of what comes, as it is."""
+    return _doing(dict.fromkeys(every, torch.clone))
 
 
 @contextmanager
-def passing(every: Iterable[nn.Module]) -> Iterator[None]:
-    """While it lasts, each of these quantizers returns a copy of what comes, as it is."""
-    some = list(every)
-    for one in some:
-        one.forward = torch.clone
+def _doing(forwards: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """While it lasts, each of these quantizers does that in the place of its forward."""
+    for one, forward in forwards.items():
+        one.forward = forward
     try:
         yield
     finally:
-        for one in some:
+        for one in forwards:
             one.__dict__.pop("forward", None)
 
 

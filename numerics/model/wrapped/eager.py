@@ -28,7 +28,7 @@ from numerics.formats.errors import NumericsError
 from numerics.model.caches.placing import CACHES, placed, with_cache
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.reach import unreached
-from numerics.model.looking.places import is_shard, memory_footprint, packed, shard_read
+from numerics.model.looking.places import is_shard, memory_footprint, name_in, packed, shard_read
 from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.looking.trace import OUT, Site, is_one_product
 from numerics.model.wrapped.aside import HELD, Aside, check_read
@@ -95,15 +95,15 @@ class Quantized(Fitting, Parting):
                 _running.called.pop()
             elif _running.modules and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
                 return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
-            if STATE in self.__dict__:
+            state = self.__dict__.get(STATE)
+            if state is not None:
                 check_structure(self)  # type: ignore[arg-type]
+            computed = _looked if state is not None and state.looks else _computed
             _running.read.append(({}, set()))
             try:
-                if STATE in self.__dict__ and self.__dict__[STATE].looks:
-                    return _looked(self, super().forward, args, kwargs)  # type: ignore[misc]
-                return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
+                return computed(self, super().forward, args, kwargs)  # type: ignore[misc]
             except Exception as wrong:
-                if STATE in self.__dict__:
+                if state is not None:
                     check_deleted(self, wrong)  # type: ignore[arg-type]
                     say_where(self, wrong)  # type: ignore[arg-type]
                 raise
@@ -175,7 +175,7 @@ def _read_quantized(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for leaf in module.numerics_leaves if isinstance(module, Quantized) else ():
             x = module._parameters.get(leaf)  # type: ignore[attr-defined]
             if x is not None:
-                yield f"{prefix}.{leaf}" if prefix else leaf, x
+                yield name_in(prefix, leaf), x
 
 
 def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -278,7 +278,8 @@ def _reading(leaf: str) -> Any:
 
 
 _READS = _reading("").__code__
-_GIVES = (torch.func.functional_call.__code__, stateless._functional_call.__code__)
+_GIVES = stateless._functional_call.__code__
+"""What torch.func.functional_call and its like call a module by."""
 
 
 def _is_given_inside(name: str) -> bool:
@@ -294,7 +295,7 @@ def _is_given_inside(name: str) -> bool:
             "(mode='fx_graph_mode')"
         )
     frame: Any = sys._getframe(2)
-    while frame is not None and frame.f_code not in _GIVES:
+    while frame is not None and frame.f_code is not _GIVES:
         frame = frame.f_back
     while frame is not None and frame.f_code is not Quantized.forward.__code__:
         frame = frame.f_back

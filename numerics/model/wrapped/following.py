@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
+from numerics.model.looking.places import name_in
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 
 NAMED = "numerics_named"
@@ -38,16 +39,21 @@ class Named(NamedTuple):
 
 def note_names(model: nn.Module) -> None:
     """Notes in modules what the plan calls them."""
-    names: dict[nn.Module, list[str]] = {}
-    for name, module in named_now(model):
-        names.setdefault(module, []).append(name)
-    for module, some in names.items():
-        module.__dict__[NAMED] = Named(tuple(some), frozenset((*module._parameters, *module._buffers)))
+    for module, names in _names(model).items():
+        module.__dict__[NAMED] = Named(tuple(names), frozenset((*module._parameters, *module._buffers)))
 
 
 def named_now(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module by each of its names, as states have them, but for quantizers."""
     return (pair for pair in named_in_state(model) if not isinstance(pair[1], (Quantizer, Learned)))
+
+
+def _names(model: nn.Module) -> dict[nn.Module, dict[str, None]]:
+    """The names that each of these modules has, in order."""
+    found: dict[nn.Module, dict[str, None]] = {}
+    for name, module in named_now(model):
+        found.setdefault(module, {})[name] = None
+    return found
 
 
 def named_in_state(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -89,12 +95,9 @@ def followed(plan: Plan, model: nn.Module) -> Plan:
 
 def _now(model: nn.Module) -> Now:
     """What each module that was wrapped is called by now."""
-    names: dict[nn.Module, list[str]] = {}
-    for name, module in named_now(model):
-        names.setdefault(module, []).append(name)
     found: dict[str, list[tuple[str, ...]]] = {}
-    for module, some in names.items():
-        for name, its in _pairs(_noted(module).names, list(dict.fromkeys(some))).items():
+    for module, names in _names(model).items():
+        for name, its in _pairs(_noted(module).names, list(names)).items():
             found.setdefault(name, []).append(its)
     return found
 
@@ -145,7 +148,7 @@ def _leaf(name: str, now: Now) -> str:
 def _leaves(name: str, now: Now) -> list[str]:
     """The names that a tensor has by now."""
     owner, _, leaf = name.rpartition(".")
-    return [f"{one}.{leaf}" if one else leaf for names in now.get(owner, ()) for one in names]
+    return [name_in(one, leaf) for names in now.get(owner, ()) for one in names]
 
 
 def _later(model: nn.Module, known: set[str]) -> list[Row]:
@@ -155,7 +158,7 @@ def _later(model: nn.Module, known: set[str]) -> list[Row]:
         was, unsaved = _noted(module).leaves, module._non_persistent_buffers_set
         for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
             for leaf, x in tensors.items():
-                name = f"{prefix}.{leaf}" if prefix else leaf
+                name = name_in(prefix, leaf)
                 if x is not None and not ({leaf} & (was | unsaved) or name in known or is_lazy(x)):
                     found.setdefault(id(x), []).append((kind, name, x))
     return [
@@ -168,7 +171,7 @@ def _later(model: nn.Module, known: set[str]) -> list[Row]:
 def parameters_now(model: nn.Module) -> dict[str, Any]:
     """The parameters of a model by the names that its state has, by each of them."""
     return {
-        f"{prefix}.{leaf}" if prefix else leaf: x
+        name_in(prefix, leaf): x
         for prefix, module in named_now(model)
         for leaf, x in module._parameters.items()
         if x is not None

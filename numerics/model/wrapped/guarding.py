@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import UNUSED, Plan
+from numerics.model.looking.places import name_in
 from numerics.model.looking.products import FUNCTIONS, OPAQUE, PRODUCTS, classified, in_order, name_of
 from numerics.model.looking.trace import factors_in, tensors_of
 from numerics.pytorch.wrapper import Wrapper
@@ -130,7 +131,7 @@ def to_guard(
     first: dict[int, str] = {}
     for prefix, module in modules.items():
         for leaf, x in module._parameters.items():
-            name = f"{prefix}.{leaf}" if prefix else leaf
+            name = name_in(prefix, leaf)
             if x is None or x.ndim < 2:
                 continue
             if name in unused or (id(x) in partners and id(x) not in loose):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
+from numerics.model.looking.places import name_in
 from numerics.model.looking.products import BESIDE, PRODUCTS, ROWS_OF, name_of
 from numerics.model.looking.trace import Site, factors_in, is_opening, named_tensors, outside, tensors_of
 from numerics.model.wrapped.quantizers import Quantizer
@@ -83,7 +84,7 @@ def sites_of(
 def _own(name: str, module: nn.Module, known: Mapping[str, str]) -> dict[str, tuple[nn.Module, str]]:
     """The module's own parameters and buffers, which may be multiplied with one another alone."""
     own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    return {known[f"{name}.{leaf}" if name else leaf]: (module, leaf) for leaf, _ in own}
+    return {known[name_in(name, leaf)]: (module, leaf) for leaf, _ in own}
 
 
 # ---- of what a tensor is made ---------------------------------------------------------------------

@@ -111,6 +111,11 @@ class Static(Recorded, Quantizer):
         self.register_buffer("zero_point", zero)
         self.register_buffer("tensor_scale", unknown if blocked else None)
 
+    @property
+    def _known(self) -> Tensor | None:
+        """Its scale: of blocks, which have their own, that of the tensor."""
+        return self.tensor_scale if self.scale is None else self.scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized; x as it is while it is watched.
 
@@ -128,7 +133,7 @@ class Static(Recorded, Quantizer):
 
     def extra_repr(self) -> str:
         """What it quantizes to, by which scale, and what finds or found that."""
-        known, by = self.tensor_scale if self.scale is None else self.scale, self.observed_by
+        known, by = self._known, self.observed_by
         if not self.ready:
             return f"{super().extra_repr()}, waits for nx.calibrate{f' ({by})' if by else ''}"
         plain = known is not None and known.numel() == 1 and has_values(known)
@@ -186,7 +191,7 @@ class Static(Recorded, Quantizer):
 
     def settle(self) -> None:
         """Looks whether its scale is known."""
-        known = self.tensor_scale if self.scale is None else self.scale
+        known = self._known
         if known is not None and has_values(known):
             self.ready = not bool(known.isnan().any())
         self._use()
@@ -280,7 +285,7 @@ class Learned(nn.Module):
         """Raises NumericsError for a state, with scales at that prefix, of a tensor of another shape."""
         if min(self.shape, default=0) < 0:  # a size that a graph leaves open
             return
-        due = _shared(self.spec, self.shape) if self.spec.blocked else self.spec.partition(self.shape).shared
+        due = _shared(self.spec, self.shape)
         for name in self.learns.scales():
             if prefix + name in state:
                 check_shape(prefix + name, state[prefix + name], due, f"{self.name} of shape {self.shape}")
@@ -369,9 +374,9 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
     try:
         if not spec.symmetric:
             raise NumericsError("symmetric=False: zero points are not learned; give symmetric=True")
-        _check_options(spec, qat)
         if spec.blocked:
             return LSQ(spec)
+        _check_options(spec, qat)
         if qat == "lsq":
             return LSQ(spec.dtype, scheme=spec.scheme)
         usual = "_3SD" if row.kind == "parameter" else "_LL_J"
@@ -382,8 +387,6 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
 
 def _check_options(spec: QuantSpec, qat: str) -> None:
     """Raises NumericsError for options of how a scale is found, and of rounding, that learning has not."""
-    if spec.blocked:
-        return
     own = {"dtype", "scheme"} | ({"scale_type"} if (qat, spec.scale_type) == ("tqt", "pof2") else set())
     others = [f"{name}={fact!r}" for name, fact in spec.options.items() if name not in own]
     if others and spec != QuantSpec(spec.dtype, scheme=spec.scheme):

@@ -12,6 +12,7 @@ from torch import nn
 
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
+from numerics.model.looking.places import name_in
 from numerics.model.looking.trace import OUT, Site
 from numerics.model.wrapped.following import named_in_state
 from numerics.model.wrapped.quantizers import Learned, Quantizer
@@ -65,7 +66,7 @@ def renamed(model: nn.Module, plan: Plan, frozen: bool, state: dict[str, Any], p
 
 def _others(plan: Plan) -> dict[str, list[str]]:
     """What each quantizer of a plan is called in either mode, by the name of its row."""
-    graph, planned = in_graph(plan), {_joined(site.module, in_module(site)) for site in plan.sites}
+    graph, planned = in_graph(plan), {name_in(site.module, in_module(site)) for site in plan.sites}
     tied = [[_split(name)[0] for name in row.names] for row in plan.rows if len(row.names) > 1]
     found = {}
     for row in plan.rows:
@@ -81,19 +82,15 @@ def _in_modules(row: Row, tied: list[list[str]]) -> list[str]:
     tied: the modules that have one parameter each time, which may be one module.
     """
     if row.site is None:
-        return [_joined(owner, f"quantize_{leaf}") for owner, leaf in map(_split, row.names)]
+        return [name_in(owner, f"quantize_{leaf}") for owner, leaf in map(_split, row.names)]
     module = row.site.module
     besides = {owner for owners in tied if module in owners for owner in owners} - {module}
-    return [_joined(owner, in_module(row.site)) for owner in (module, *sorted(besides))]
+    return [name_in(owner, in_module(row.site)) for owner in (module, *sorted(besides))]
 
 
 def _split(name: str) -> tuple[str, str]:
     owner, _, leaf = name.rpartition(".")
     return owner, leaf
-
-
-def _joined(owner: str, leaf: str) -> str:
-    return f"{owner}.{leaf}" if owner else leaf
 
 
 def _taken(state: dict[str, Any], places: list[str]) -> dict[str, Any]:

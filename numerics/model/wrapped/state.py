@@ -134,10 +134,10 @@ def check_unwrapped(model: nn.Module) -> None:
 
 def check_deleted(model: nn.Module, wrong: Exception) -> None:
     """Raises NumericsError where a forward failed as a planned parameter of the model was deleted."""
-    made = state_in(model)
-    if made is None or not (isinstance(wrong, (AttributeError, TypeError)) or "NoneType" in str(wrong)):
+    if not (isinstance(wrong, (AttributeError, TypeError)) or "NoneType" in str(wrong)):
         return
-    for name in made.plan.parameters:
+    made = state_in(model)
+    for name in () if made is None else made.plan.parameters:
         owner, _, leaf = name.rpartition(".")
         with suppress(AttributeError):  # a module that was deleted says that itself
             if model.get_submodule(owner)._parameters.get(leaf) is None:

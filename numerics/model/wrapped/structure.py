@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, items_of, said, warn
 from numerics.model.deciding.reach import pattern_of
-from numerics.model.looking.places import is_shard, modules_around
+from numerics.model.looking.places import is_shard, modules_around, name_in
 from numerics.model.wrapped.following import NAMED, note_names
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
@@ -144,7 +144,7 @@ def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]
     for prefix, module in model.named_modules():
         known = module.__dict__.get(KNOWN)
         for leaf, x in module._parameters.items():
-            name, was_packed = f"{prefix}.{leaf}" if prefix else leaf, (known or {}).get(leaf)
+            name, was_packed = name_in(prefix, leaf), (known or {}).get(leaf)
             if not _is_wide(x) or was_packed is False or (name in names and not was_packed):
                 continue
             yield (prefix if known is None else name), module
