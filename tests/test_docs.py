@@ -21,8 +21,8 @@ from numerics.conform import KINDS
 from numerics.formats import dispatch
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 from numerics.tensor.scheme import KINDS as SCHEMES
-from numerics.tensor.spec import OPTIONS as OPTIONS_OF_SPEC
 from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
+from numerics.tensor.words import OPTIONS as OPTIONS_OF_SPEC
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("formats", "backends", "numerics", "tests", "bench")

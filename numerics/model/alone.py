@@ -75,10 +75,10 @@ class Alone:
         self.floats = _folded(reference, plan)
         self.modules = dict(self.floats.named_modules(remove_duplicate=False))
         self.layers = {name: self._of(name, rows) for name, rows in layers.items()}
-        self.holding = {above for name in layers for above in modules_around(name) if above in layers}
         self.reads: Counter[str] = Counter()
         self._inside: dict[str, int] = {}
         self.around = {above for name in layers for above in modules_around(name)}
+        self.holding = self.around & layers.keys()
 
     def _of(self, layer: str, rows: Sequence[Row]) -> list[_One]:
         """The quantized parameters of a layer; none of one that the reference has not."""

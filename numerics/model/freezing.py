@@ -28,7 +28,8 @@ from numerics.model.wrapped.state import STATE, State, note_in, notes_of, origin
 from numerics.model.wrapped.structure import check_structure, know_tensors
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
-from numerics.tensor.spec import OPTIONS, QuantSpec
+from numerics.tensor.spec import QuantSpec
+from numerics.tensor.words import OPTIONS
 from numerics.view.text import folded
 
 KEEP = ("packed", "values")

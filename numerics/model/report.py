@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
@@ -253,7 +253,8 @@ def report(
     plan, modules = _named_as(reference, twin, state)
     rows = _by_layer(plan, reference)
     after = {conv: norm for norm, conv in plan.fold.items()}
-    judged = _Judged({name: _Sums() for name in rows}, after, Alone(modules, reference, plan, rows), modules)
+    alone, weights = Alone(modules, reference, plan, rows), state.planned.parameters.keys()
+    judged = _Judged({name: _Sums() for name in rows}, after, alone, modules, weights)
     count = 0
     with restored(reference), restored(twin):
         for batch in batches_of(batches):
@@ -386,13 +387,14 @@ class _Judged:
 
     layers: by the names of modules.  calls: how often each ran in the reference.  after: of a convolution the
     normalization that it took in: what that returned is due.  alone: parameters of layers, one by one.
-    modules: of the model, by their names in the reference.
+    modules: of the model, by their names in the reference.  weights: names of quantizers of parameters.
     """
 
     layers: dict[str, _Sums]
     after: dict[str, str]
     alone: Alone
     modules: Mapping[str, nn.Module]
+    weights: Set[str]
     whole: ErrorSums = field(default_factory=ErrorSums)
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -414,7 +416,7 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
     with named_failure(model), as_in_use(model):
         modules = judged.modules
         here = dict.fromkeys(name for name in (*sums, *judged.alone.around) if name in modules)
-        with _recorded(modules, here) as came, _counted(modules, sums):
+        with _recorded(modules, here) as came, _counted(judged):
             actual = model(*args, **kwargs)
         judged.calls.update({name: len(calls) for name, calls in due.items()})
         for name in sums:
@@ -477,17 +479,17 @@ def _recorded(modules: Mapping[str, nn.Module], names: Iterable[str]) -> Iterato
 
 
 @contextmanager
-def _counted(modules: Mapping[str, nn.Module], sums: Mapping[str, _Sums]) -> Iterator[None]:
+def _counted(judged: _Judged) -> Iterator[None]:
     """Counts what the quantizers of each layer cut off."""
-    handles = []
+    handles, sums = [], judged.layers
     seen: set[nn.Module] = set()
-    for name, module in modules.items():
+    for name, module in judged.modules.items():
         if name not in sums or module in seen:
             continue
         seen.add(module)
         for child in (*module._modules.values(), *module.__dict__.get(INSIDE, ())):
             if isinstance(child, (Quantizer, Learned)):
-                kind = _COMPUTED if ":" in str(child.name) else _WEIGHTS  # as sites have it, and no parameter
+                kind = _WEIGHTS if child.name in judged.weights else _COMPUTED
 
                 def count(one: Any, args: Any, _: Any, into: _Sums = sums[name], kind: str = kind) -> None:
                     into.values[kind] += args[0].numel()

@@ -36,20 +36,18 @@ def of_tqt(ctx: Any, *came: Tensor) -> tuple[Any, ...]:
 def of_lsq(ctx: Any, *came: Tensor) -> tuple[Any, ...]:
     """Those of `lsq_backward`: of its gradient, of the scale and of a zero point that is learned."""
     gradient, x, scale, zero_point = ctx.saved_tensors
-    spec = ctx.spec
+    spec, asked = ctx.spec, QuantSpec.parse(ctx.spec)
     of_range, rest = torch.ops.numerics.lsq_backward, (x, scale, zero_point, spec)
     by_x, by_scale, by_zero = came
-    if QuantSpec.parse(spec).blocked:
-        d = QuantSpec.parse(spec).block
-        assert isinstance(d, ScaledBlock)
+    if isinstance(asked.dtype, ScaledBlock):
         inside, by_each = slope_of_blocks(x, scale, spec)
-        of_gradient = torch.where(inside, by_x, 0.0) + by_scale / shrinking(x, d) * by_each
+        of_gradient = torch.where(inside, by_x, 0.0) + by_scale / shrinking(x, asked.dtype) * by_each
         return of_gradient.to(gradient.dtype), None, None, None, None
-    shares = QuantSpec.parse(spec).partition(tuple(x.shape))
+    shares = asked.partition(tuple(x.shape))
     numel = reduced(
         torch.ones_like(scale, dtype=x.dtype).new_ones(()).expand(x.shape), shares, torch.sum, 0.0
     )
-    shrunk = (numel.clamp(min=1) * QuantSpec.parse(spec).element.max).sqrt()
+    shrunk = (numel.clamp(min=1) * asked.element.max).sqrt()
     used = torch.where(scale < 0, -1.0, 1.0) * scale.abs().clamp(min=SMALLEST_SCALE)
     slope = torch.ops.numerics.lsq(x, scale, zero_point, spec) - of_range(_known(x), *rest)[0]
     of_gradient = of_range(by_x, *rest)[0] + spread(by_scale / shrunk / used, shares) * _known(slope)

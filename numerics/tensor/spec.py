@@ -20,20 +20,14 @@ from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding, c
 from numerics.formats.text import facts_in, read, spelled
 from numerics.tensor.scheme import Scheme, partition_of, per_tensor
 from numerics.tensor.scheme import spelled as spelled_scheme
-from numerics.tensor.words import words_in
+from numerics.tensor.words import DEFAULTS, OPTIONS, words_in
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 OWN_TYPE = {"float64": "scale_type='float' is the type of the tensor itself, float64 too;"}
 ZERO_POINT_TYPES = ("int32", "float32")
 
-DEFAULTS: Mapping[str, Any] = {
-    "scheme": None, "symmetric": True, "scale_type": None, "zero_point_type": "int32",
-    "rounding": "half_even", "scale_rule": "floor", "axis": -1,
-}  # fmt: skip
-"""What options are where nobody gives them."""
-OPTIONS = tuple(DEFAULTS)
 SILENT = {**DEFAULTS, "scale_type": "float32"}
-"""What they then mean, and what a text does not say."""
+"""What those that nobody gives then mean, and what a text does not say."""
 
 T = TypeVar("T")
 

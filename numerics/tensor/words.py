@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from numerics.formats.errors import NumericsError, said, text_in
 
-_OPTIONS = ("symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule", "axis")
+DEFAULTS: Mapping[str, Any] = {
+    "scheme": None, "symmetric": True, "scale_type": None, "zero_point_type": "int32",
+    "rounding": "half_even", "scale_rule": "floor", "axis": -1,
+}  # fmt: skip
+"""What options are where nobody gives them."""
+OPTIONS = tuple(DEFAULTS)
+"""What a QuantSpec takes beside a format, in the order of its arguments."""
 _PARTS = re.compile(
     r"(?P<dtype>[^{=][^=]*?)[\s:]\s*(?P<scheme>per_[a-z]+(?:\((?:[^()]|\([^()]*\))*\))?)?"
-    rf"(?P<options>(?:\s*(?:asymmetric|(?:{'|'.join(_OPTIONS)})=[^\s=]+))*)\s*"
+    rf"(?P<options>(?:\s*(?:asymmetric|(?:{'|'.join(OPTIONS[1:])})=[^\s=]+))*)\s*"
 )
 _MOST = 200
 _VALUES: dict[str, Any] = {"True": True, "False": False, "None": None}

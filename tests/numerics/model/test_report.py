@@ -635,6 +635,33 @@ def test_a_layer_that_made_no_values_is_not_exact(mode):
     assert "no values" in str(found)
 
 
+class Both(torch.nn.Module):
+    """Two layers of the same input, which can share its scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.a(x) + self.b(x)
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_what_a_group_cuts_off_is_no_part_of_weights(mode):
+    """The name of a group that a rule gave was taken for that of a weight, whose values diluted the share."""
+    torch.manual_seed(0)
+    model, x = Both(), torch.randn(4, 64)
+
+    def clipped(rules):
+        wrapped = nx.wrap(model, "int8", "int8", observer="min_max", rules=rules, example=x, mode=mode)
+        found = nx.report(nx.calibrate(wrapped, [x / 4]), model, [x])
+        return {layer.name: layer.clipped for layer in found.layers}
+
+    alone = clipped(None)
+    assert min(alone.values()) > 0
+    assert clipped({"*": {"group": "g"}}) == alone
+
+
 class Tokens(torch.nn.Module):
     """The head of a vision transformer: bare parameters beside layers."""
 

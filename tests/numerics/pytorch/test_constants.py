@@ -5,7 +5,8 @@ import torch
 
 import numerics as nx
 from numerics.pytorch.constants import constant
-from numerics.tensor.spec import ABSENT, OMITTED, OPTIONS, QuantSpec, spec_facts
+from numerics.tensor.spec import ABSENT, OMITTED, QuantSpec, spec_facts
+from numerics.tensor.words import OPTIONS
 
 
 def test_formats_of_the_tables_go_by_their_names():

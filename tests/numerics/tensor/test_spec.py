@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import numerics as nx
-from numerics.tensor.spec import DEFAULTS, QuantSpec
+from numerics.tensor.spec import QuantSpec
+from numerics.tensor.words import DEFAULTS
 
 X = np.random.default_rng(5).standard_normal((6, 64)).astype(np.float32)
 OWN = nx.float_format(3, 2, name="of_my_own")
