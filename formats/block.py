@@ -126,6 +126,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
     """Does a tensor have a scale beside those of its blocks?"""
     scale_beside: ClassVar[bool] = True
     """Do the scales stand beside the packed codes, or among them?"""
+    in_float32: ClassVar[bool] = False
+    """Is it float32 that computes with the scale, so that float64 is rounded to it first?"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -553,6 +555,7 @@ class ScaledBlock(ElementBlock):
     step: float | None = None
     stem = "scaled"
     has_tensor_scale = True
+    in_float32 = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -716,6 +719,7 @@ class TieredBlock(MicroexponentBlock):
 
     tiers: int = 2
     stem = "tiered"
+    in_float32 = True
 
     def _check_sub_blocks(self) -> None:
         powers = all(n > 0 and n & (n - 1) == 0 for n in (self.block, self.sub_block))

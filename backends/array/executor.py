@@ -307,8 +307,8 @@ def _encode_tiered(b: Array, d: TieredBlock, o: BlockOptions, out: BlockFields) 
 
 
 def looks_further(x: Array, d: Block, o: BlockOptions) -> bool:
-    """Does a draw see what float64 has below float32's last place?  Other scales divide in float32."""
-    return o.draw.bits is not None and x.dtype == np.float64 and not isinstance(d, (ScaledBlock, TieredBlock))
+    """Does a draw see what float64 has below float32's last place?"""
+    return o.draw.bits is not None and x.dtype == np.float64 and not d.in_float32
 
 
 def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:

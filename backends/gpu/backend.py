@@ -36,7 +36,7 @@ from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.backends.host.tensors import number_of, settled
 from numerics.backends.partition import Blocking, Partition, as_shape, blocks_along, check_axis
-from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock, TieredBlock
+from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
@@ -364,7 +364,7 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
 def _looks_further(x: torch.Tensor, d: Block, o: BlockOptions) -> bool:
     """Does a draw see what float64 has below float32's last place (array/executor.py: looks_further)?"""
     drawn = o.draw.seed is not None or o.draw.bits is not None
-    return drawn and x.dtype == torch.float64 and not isinstance(d, (ScaledBlock, TieredBlock))
+    return drawn and x.dtype == torch.float64 and not d.in_float32
 
 
 def _options(x: torch.Tensor, d: Block, o: BlockOptions) -> tuple[torch.Tensor, BlockOptions]:

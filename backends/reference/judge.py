@@ -18,7 +18,7 @@ from numerics.backends.reference.binary32 import BINARY32, BINARY64, Binary, Qua
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.backends.reference.product import exactly_each, product, product_of_int8
-from numerics.formats.block import Block, ScaledBlock, TieredBlock
+from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
 from numerics.formats.rounding import BlockOptions, Rounding
@@ -80,13 +80,9 @@ class Judge(Composed):
     ) -> BlockFields:
         """Block.encode; float64 beyond float32's range counts as its largest value.
 
-        The operations of a float scale are those of float32, so float64 is rounded (to odd) first.
+        Where float32 computes with the scale (Block.in_float32), float64 is rounded (to odd) first.
         """
-        x = (
-            float_bits.as_float32(x)
-            if isinstance(dtype, (ScaledBlock, TieredBlock))
-            else float_bits.to_float32(x)
-        )
+        x = float_bits.as_float32(x) if dtype.in_float32 else float_bits.to_float32(x)
         x = np.where(np.isfinite(x), np.clip(x, -_LARGEST, _LARGEST), x)
         fields = BlockFields(*self.exact.encode_blocks(x, dtype, options))
         for target, found in zip(out or (), fields, strict=False):
