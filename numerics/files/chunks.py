@@ -75,9 +75,14 @@ def _cuts(length: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
+def shape_of(piece: Piece) -> tuple[int, ...]:
+    """How many indices of each axis a piece takes."""
+    return tuple(part.stop - part.start for part in piece)
+
+
 def size(piece: Piece) -> int:
     """Elements of a piece."""
-    return math.prod(part.stop - part.start for part in piece)
+    return math.prod(shape_of(piece))
 
 
 def runs(shape: tuple[int, ...], piece: Piece) -> Iterator[tuple[int, int]]:
@@ -89,7 +94,7 @@ def runs(shape: tuple[int, ...], piece: Piece) -> Iterator[tuple[int, int]]:
     cut = [a for a, part in enumerate(piece) if part.stop - part.start < shape[a]]
     depth = cut[-1] if cut else 0
     strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
-    count = math.prod(part.stop - part.start for part in piece[depth:])
+    count = math.prod(shape_of(piece[depth:]))
     first = sum(part.start * stride for part, stride in zip(piece[depth:], strides[depth:], strict=True))
     for index in product(*(range(part.start, part.stop) for part in piece[:depth])):
         yield first + sum(i * stride for i, stride in zip(index, strides, strict=False)), count
@@ -101,5 +106,4 @@ def random_bits(seed: int, shape: tuple[int, ...], piece: Piece) -> NDArray[np.i
     for first, count in runs(shape, piece):
         skip = first % 4  # Philox gives four at a time
         drawn.append(from_seed(seed, count + skip, first - skip)[skip:])
-    lengths = [part.stop - part.start for part in piece]
-    return np.concatenate(drawn or [np.empty(0, np.int32)]).reshape(lengths)
+    return np.concatenate(drawn or [np.empty(0, np.int32)]).reshape(shape_of(piece))

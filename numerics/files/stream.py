@@ -17,7 +17,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import Clipped, Prepared, wide_type
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
-from numerics.files.chunks import Piece, random_bits, runs
+from numerics.files.chunks import Piece, random_bits, runs, shape_of, size
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type
 from numerics.files.stretches import Joined, Stretch
@@ -150,7 +150,8 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scal
     clipped = Clipped(plan.spec.element) if plan.spec.clips else None
     for made in source.each(_Encoding(source, writing, spanning, seed, every)):
         if clipped is not None:
-            clipped.count, clipped.size = clipped.count + made.clipped, clipped.size + made.size
+            clipped.count += made.clipped
+            clipped.size += made.size
         if made.errors is not None:
             sums.add(made.errors)
         done(name, made.size * reader.entries[name].itemsize)
@@ -241,8 +242,7 @@ class _Source:
         spec, own = self.plan.spec, not _spans(self.plan)
         first = codes = scales = held = 0
         for number, piece in enumerate(self.plan.cut.pieces(self.part)):
-            shape = tuple(part.stop - part.start for part in piece)
-            count = math.prod(shape)
+            shape, count = shape_of(piece), size(piece)
             if some and held + count > self.most:
                 yield some
                 some, held = [], 0
@@ -268,7 +268,7 @@ class _Source:
             return self.reader.words(self.name)[piece]
         first, count = stretches[0]
         raw = self.reader.read(self.name, first * entry.itemsize, (first + count) * entry.itemsize)
-        return raw.view(word_type(entry.dtype)).reshape([part.stop - part.start for part in piece])
+        return raw.view(word_type(entry.dtype)).reshape(shape_of(piece))
 
 
 def _quantize(source: _Source, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
@@ -439,7 +439,7 @@ def decode(stream: Stream, name: str, plan: Plan) -> None:
     reader, done = stream.reader, stream.done
     shared, start = Shared.read(reader, plan), 0
     for piece in plan.cut.pieces(stream.most // plan.padding):
-        shape = tuple(part.stop - part.start for part in piece)
+        shape = shape_of(piece)
         stop = start + plan.spec.packed_bytes(shape)
         packed = reader.read(plan.names["codes"], start, stop)
         reader.check_size()  # the scales are views
