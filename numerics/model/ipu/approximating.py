@@ -123,9 +123,7 @@ def _hard_sigmoid_nodes(network: Network, node: NodeProto, x: str, y: str) -> li
     inner = network.new_name(f"{y}_hard")
     factor = network.add_constant(f"{y}_multiplier", np.array(float(HARD), np.float32))
     return [
-        helper.make_node(
-            "HardSigmoid", [x], [inner], name=network.new_name(f"{y}_hard"), alpha=1 / 6, beta=0.5
-        ),
+        helper.make_node("HardSigmoid", [x], [inner], name=inner, alpha=1 / 6, beta=0.5),
         helper.make_node("Mul", [inner, factor], [y], name=network.new_name(f"{y}_multiplied")),
     ]
 

@@ -71,6 +71,8 @@ class Network:
         }
         self.inputs = [value for value in graph.input if value.name not in self.constants]
         self.outputs = [value.name for value in graph.output]
+        self._names = {*self.constants, *(value.name for value in graph.input), *self.outputs}
+        self._names |= {n for node in self.nodes for n in (*node.input, *node.output, node.name)}
         self.types: dict[str, int] = {}
         self.shapes: dict[str, tuple[int | str, ...]] = {}
         self.infer()
@@ -146,12 +148,11 @@ class Network:
     # ---- changing --------------------------------------------------------------------------------
 
     def new_name(self, wanted: str) -> str:
-        """A name that no tensor and no node has yet."""
-        taken = {*self.constants, *(value.name for value in self.inputs)}
-        taken |= {name for node in self.nodes for name in (*node.input, *node.output, node.name)}
+        """A name that no tensor and no node ever had, and that nothing else is given."""
         found, count = wanted, 0
-        while found in taken:
+        while found in self._names:
             found, count = f"{wanted}_{count}", count + 1
+        self._names.add(found)
         return found
 
     def add_constant(self, wanted: str, array: Array) -> str:

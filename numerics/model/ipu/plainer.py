@@ -28,7 +28,8 @@ def splits(network: Network, report: Report) -> None:
                 continue  # a part that nobody takes
             places = {"start": low, "end": high, "axis": attribute(node, "axis", 0)}
             bounds = [network.add_constant(f"{name}_{at}", np.array([n])) for at, n in places.items()]
-            slices.append(helper.make_node("Slice", [node.input[0], *bounds], [name], f"{name}_slice"))
+            own = network.new_name(f"{name}_slice")
+            slices.append(helper.make_node("Slice", [node.input[0], *bounds], [name], own))
         network.replace(node, *slices)
         report.about(node, "fold", f"became {len(slices)} Slices", "the same numbers")
 

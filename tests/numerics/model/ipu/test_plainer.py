@@ -48,3 +48,11 @@ def test_a_part_of_a_split_that_nobody_takes_has_no_slice():
     found = Network(model([split, node("Relu", "a", "y")], {"x": (2, 4)}, {"y": None}))
     plainer(found, Report("a8w8", "stx"))
     assert [each.op_type for each in found.nodes] == ["Slice", "Relu"]
+
+
+def test_the_slices_of_a_split_leave_names_to_who_has_them():
+    after = onnx.helper.make_node("Mul", ["q", "p"], ["y"], "p_slice")
+    found = Network(model([HALVES, after], {"x": (2, 2, 5)}, {"y": None}))
+    plainer(found, Report("a8w8", "stx"))
+    names = [each.name for each in found.nodes]
+    assert len(set(names)) == len(names) == 3
