@@ -121,6 +121,16 @@ def check_fields(came: Any) -> None:
         _check_row(f"rows[{number}]", row)
 
 
+def check_whole(came: Mapping[str, Any], row: type) -> None:
+    """Raises NumericsError for what a plan is not made of itself.  row: what its rows are."""
+    _check("", came, PLAN)
+    for number, one in enumerate(came["rows"]):
+        if not isinstance(one, row):
+            raise _no_plan(
+                f"rows[{number}]={said(one)}; allowed: a {row.__name__}; nx.plan(model, ...) makes them"
+            )
+
+
 def _check_row(where: str, row: Mapping[str, Any]) -> None:
     """What the texts of a row say, and whether it has a site where its kind has one."""
     try:

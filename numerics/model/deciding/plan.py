@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, said
 from numerics.model.deciding.agreeing import check_acting, check_rows
-from numerics.model.deciding.fields import check_fields
+from numerics.model.deciding.fields import check_fields, check_whole
 from numerics.model.deciding.folded import table
 from numerics.model.deciding.reach import unreached
 from numerics.model.deciding.routers import ROUTER, told_routers
@@ -59,6 +59,10 @@ class Plan:
     example: Any = None
     fold: dict[str, str] = field(default_factory=dict)
     looked: tuple[Row, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        own = {"mode": self.mode, "device": self.device, "fold": self.fold, "rows": self.rows}
+        check_whole(own, Row)
 
     def __str__(self) -> str:
         return self.table()

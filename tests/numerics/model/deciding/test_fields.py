@@ -126,3 +126,20 @@ def test_a_plan_of_every_kind_of_row_is_not_read_again(mode, tmp_path):
     for name in ("a.json", "a.toml"):
         made.save(tmp_path / name)
         assert nx.Plan.load(tmp_path / name).rows == made.rows
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((None,), "rows=None; allowed: a list of rows"),
+        (([None],), r"rows\[0\]=None; allowed: a Row; nx.plan"),
+        (({"a": 1},), r"rows=<dict of 1>; allowed: a list"),
+        (([], "graph"), "mode='graph'; allowed: one of eager_mode, fx_graph_mode"),
+        (([], "eager_mode", "NPU"), "device='NPU'; allowed: one of CPU, IPU"),
+        (([], "eager_mode", "CPU", None, [3]), r"fold=\[3\]; allowed: a table of texts"),
+    ],
+)
+def test_a_plan_made_by_hand_failed_where_it_was_shown(given, said):
+    with pytest.raises(nx.NumericsError, match=f"this is no plan: {said}"):
+        nx.Plan(*given)
+    assert "0 of 0 tensors" in str(nx.Plan([]))
