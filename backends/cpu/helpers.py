@@ -137,11 +137,14 @@ def _serve(jobs: SimpleQueue[tuple[Job, Gate]]) -> None:
 
 
 _pool = Helpers()
+_open: set[Job] = set()
+"""Jobs whose callers have not left."""
 
 
 def _forget() -> None:
     global _pool
     _pool = Helpers()
+    _open.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -153,6 +156,11 @@ def started() -> int:
     return _pool.count
 
 
+def sharing() -> bool:
+    """Are helpers at work, or asked for?"""
+    return bool(_open)
+
+
 def share(function: Callable[..., object], calls: Sequence[Call], keep: object, helpers: int) -> None:
     """The calls by this thread and so many helpers; none is running afterwards.
 
@@ -162,12 +170,14 @@ def share(function: Callable[..., object], calls: Sequence[Call], keep: object, 
     close = closing(job.gates)
     try:
         try:
+            _open.add(job)
             _pool.ask(job)
             job.take()
         finally:
             job.calls.clear()  # nobody begins another
     finally:
         close()
+        _open.discard(job)
         del job.function, job.keep  # a helper may look at the job much later
     if job.raised:
         raise job.raised[0]

@@ -11,7 +11,8 @@ from fractions import Fraction
 from math import lcm
 from typing import NamedTuple
 
-from numerics.backends.cpu.helpers import share
+from numerics.backends.cpu import team
+from numerics.backends.cpu.helpers import share, sharing
 from numerics.formats.errors import NumericsError
 
 PART = 1 << 12  # elements: parts are no smaller, or handing them out costs more than they save
@@ -33,7 +34,8 @@ class Moving(NamedTuple):
 
 
 def count() -> int:
-    """Threads to use: NUMERICS_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs we may run on; at most MOST.
+    """Threads to use: NUMERICS_NUM_THREADS, else OMP_NUM_THREADS, else torch's number where it is imported,
+    else the CPUs we may run on; at most MOST.
 
     Raises NumericsError where NUMERICS_NUM_THREADS is no positive number.  OMP_NUM_THREADS is another
     library's: of its list, a number a level, the first counts, and what is no number is passed over.
@@ -44,7 +46,9 @@ def count() -> int:
         if found is None:
             raise NumericsError(f"NUMERICS_NUM_THREADS={asked!r} is not a positive number of threads")
     else:
-        found = _number(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]) or _processors()
+        found = (
+            _number(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]) or team.size() or _processors()
+        )
     return min(found, MOST)
 
 
@@ -104,11 +108,19 @@ def run(job: Job, size: int, threads: int) -> None:
 
 
 def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]], keep: object) -> None:
-    """The calls side by side.  keep: the arrays behind their addresses, and what else lies at one."""
+    """The calls side by side: on torch's threads where these are as many as we may use, else on helpers.
+
+    keep: the arrays behind their addresses, and what else lies at one.
+    """
     if len(calls) == 1:
         kernel(*calls[0])
+        return
+    most = count()
+    together = team.of_torch() if team.size() == most and not sharing() else None
+    if together is None:
+        share(kernel, calls, keep, helpers=min(len(calls), most) - 1)
     else:
-        share(kernel, calls, keep, helpers=min(len(calls), count()) - 1)
+        together.run(kernel, calls, most)
 
 
 def run_rows(job: Job, rows: int, size: int) -> None:
