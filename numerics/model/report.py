@@ -175,7 +175,7 @@ def _row_of_one(one: Parameter) -> Sequence[str]:
 def _shares(one: Layer | Parameter) -> tuple[str, str, str]:
     """What is clipped, and what is stored, of floats."""
     of_float = f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else EMPTY
-    return f"{one.clipped:.2%}" if one.clipped > 0 else EMPTY, str(one.nbytes), of_float
+    return f"{one.clipped:.2%}" if one.clipped > 0 else EMPTY, f"{one.nbytes:,}", of_float
 
 
 def _finite(value: Any) -> Any:
@@ -639,7 +639,7 @@ class Sweep:
         for row in self.rows:
             table.add(
                 row.format, row.activations, _db(row.sqnr), f"{row.agreement:.1%}", f"{row.bits:.2f}",
-                str(row.nbytes),
+                f"{row.nbytes:,}",
             )  # fmt: skip
         return table.text(*self._below, *(f"{name}: {why}" for name, why in self.refused.items()))
 

@@ -371,7 +371,9 @@ def _is_ours(x: Any) -> bool:
 def _no_memory() -> NumericsError:
     return NumericsError(
         "a QTensor has no memory of its values: its bytes are those of q.packed and q.shared, its values "
-        "q.dequantize(); nx.save writes it to safetensors, torch.save pickles it"
+        "q.dequantize(); nx.save writes it to safetensors, torch.save pickles it. A model of transformers: "
+        "nx.save(model.state_dict(), path) and nx.load_into(model, path); save_pretrained writes models that "
+        "from_pretrained made with quantization_config=NumericsConfig(...)"
     )
 
 

@@ -122,7 +122,11 @@ class Plan:
             )
         factors = [row.name for row in owned if MULTIPLIED in row.reason]
         if factors:
-            parts.append(f"{len(factors)} buffers are multiplied as they are, such as {factors[0]}")
+            parts.append(
+                f"{len(factors)} buffers are multiplied as they are, such as {factors[0]}"
+                if factors[1:]
+                else f"the buffer {factors[0]} is multiplied as it is"
+            )
         if told := told_routers(row.name for row in planned if row.reason.endswith(ROUTER)):
             parts.append(told)
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]

@@ -596,7 +596,7 @@ def test_a_buffer_that_is_a_weight_is_one_of_many():
 
     made = nx.plan(Buffered(), "int8", example=torch.ones(2, 32))
     assert row_of(made, "w").reason == "a buffer, which products take as it is: a Parameter is planned"
-    assert "1 buffers are multiplied as they are, such as w" in made.summary
+    assert "the buffer w is multiplied as it is" in made.summary
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
