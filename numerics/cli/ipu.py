@@ -82,8 +82,9 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     import numerics as nx
     from numerics.files.replacement import check_output
+    from numerics.model.ipu.loading import files_beside
 
-    check_output(out, MODELS, model, options["data"])
+    check_output(out, MODELS, model, options["data"], *files_beside(model))
     config = _config(options)
     with bar(quiet, in_bytes=False) as shown:
         found = nx.ipu.quantize_model(model, options["data"], config, options["device"], shown.update)

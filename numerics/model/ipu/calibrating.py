@@ -81,17 +81,26 @@ def _cut(data: Mapping[str, Any], network: Network) -> Iterator[Mapping[str, Arr
     _check_names(arrays, shapes)
     counts = {}
     for name, shape in shapes.items():
-        size, array = (shape[0] if shape else 1), arrays[name]
-        if array.ndim != len(shape) or array.shape[1:] != shape[1:] or len(array) % size or not len(array):
+        array, items = arrays[name], shape or (1,)  # of single numbers, one an item
+        if (
+            array.ndim != len(items)
+            or array.shape[1:] != items[1:]
+            or not len(array)
+            or len(array) % items[0]
+        ):
+            due = ", ".join(f"k * {size}" if not axis else str(size) for axis, size in enumerate(items))
             raise NumericsError(
-                f"calibration of {name!r} has shape {array.shape}; allowed: [k * {size}, "
-                f"{', '.join(map(str, shape[1:]))}], whole batches of the model's {shape}"
+                f"calibration of {name!r} has shape {array.shape}; allowed: [{due}], whole batches of the "
+                f"model's {shape}"
             )
-        counts[name] = len(array) // size
+        counts[name] = len(array) // items[0]
     if len(set(counts.values())) > 1:
         raise NumericsError(f"calibration has different numbers of batches: {counts}")
     for k in range(next(iter(counts.values()))):
-        batch = {name: arrays[name][k * shape[0] : (k + 1) * shape[0]] for name, shape in shapes.items()}
+        batch = {
+            name: arrays[name][k * shape[0] : (k + 1) * shape[0]] if shape else arrays[name][k]
+            for name, shape in shapes.items()
+        }
         yield _checked(batch, network)
 
 

@@ -53,6 +53,11 @@ class Config:
         one_of("type of weights", self.weights, ("int8", "bfloat16"))
         observer_text(self.observer)
         one_of("bias", self.bias, BIASES)
+        if not isinstance(self.shapes, Mapping):
+            raise NumericsError(f"shapes={said(self.shapes)}; allowed: a mapping of input name -> sizes")
+        for name, shape in self.shapes.items():
+            if not _is_shape(shape):
+                raise NumericsError(f"shape {said(shape)} of input {said(name)}; allowed: integers above 0")
         if self.pof2 and self.per_channel:
             raise NumericsError(
                 f"{self.name}: weights of power-of-two scales share one a tensor: the device shifts all "
@@ -71,6 +76,11 @@ class Config:
         for name in changed:
             one_of("field of a Config", name, [each.name for each in fields(self)])
         return replace(self, **changed)
+
+
+def _is_shape(came: Any) -> bool:
+    """Sizes as a file has them; loading says which of them fit an input."""
+    return isinstance(came, (tuple, list)) and all(type(n) is int and -(2**63) <= n < 2**63 for n in came)
 
 
 CONFIGS: Final = {

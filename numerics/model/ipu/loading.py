@@ -17,6 +17,8 @@ from numerics.model.ipu.network import MOST_BYTES, Network, check_bytes, named
 
 OLDEST, NEWEST, ADVISED = 13, 21, 17
 """Versions of the standard operators: per-channel QuantizeLinear came with 13; Ryzen AI 1.8 advises 17."""
+OWN_CONSTANTS = 4
+"""The version of files from which on constants are not inputs besides."""
 NESTED = ("If", "Loop", "Scan", "SequenceMap")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear")
 STANDARD = ("", "ai.onnx")
@@ -32,6 +34,7 @@ def open_model(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Network:
     """
     found = _read(model)
     _check_opset(found)
+    found.ir_version = max(found.ir_version, OWN_CONSTANTS)
     _check_nodes(found)
     _fix_shapes(found, shapes)
     try:
@@ -51,6 +54,7 @@ def _read(model: Any) -> ModelProto:
     if isinstance(model, ModelProto):
         found = ModelProto()
         found.CopyFrom(model)
+        _check_whole(found, "the model")
         _check_size(found, Path())
         return found
     if isinstance(model, bytes):
@@ -79,9 +83,27 @@ def _parsed(content: bytes, name: str) -> ModelProto:
         found.ParseFromString(content)
     except Exception as wrong:
         raise NumericsError(f"{name} is no ONNX model: {_words(wrong)}") from wrong
-    if not found.graph.node or not found.opset_import:
-        raise NumericsError(f"{name} is no ONNX model: it has no nodes or names no operators' version")
+    _check_whole(found, name)
     return found
+
+
+def _check_whole(model: ModelProto, name: str) -> None:
+    if not model.graph.node or not model.opset_import:
+        raise NumericsError(f"{name} is no ONNX model: it has no nodes or names no operators' version")
+
+
+def files_beside(path: str | os.PathLike[str]) -> list[Path]:
+    """The files in which a model keeps data beside its own; none of what is no model."""
+    file, found = path_of(path), ModelProto()
+    try:
+        found.ParseFromString(file.read_bytes())
+    except Exception:  # whoever opens the model says why
+        return []
+    tensors = list(found.graph.initializer)
+    tensors += [each.t for node in found.graph.node for each in node.attribute if each.HasField("t")]
+    beside = [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
+    names = {each.value for tensor in beside for each in tensor.external_data if each.key == "location"}
+    return [file.parent / name for name in sorted(names)]
 
 
 def _check_size(model: ModelProto, folder: Path) -> None:

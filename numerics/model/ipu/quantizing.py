@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.files.replacement import replace_file
+from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu import approximating, choosing, folding, plainer, writing
 from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
@@ -101,6 +102,10 @@ def open_for(model: Any, config: Config | str) -> Opened:
 
 def quantized(source: Opened, data: Any, device: str, progress: Progress | None = None) -> Quantized:
     """All passes on an opened model; what its scales are known for is not calibrated."""
+    if progress is not None and not callable(progress):
+        raise NumericsError(
+            f"progress={said(progress)} cannot be called; allowed: a function of three values"
+        )
     network, config, profile = source.network, source.config, find_device(device)
     check_device(config, profile)
     report = Report(config.name, profile.name)
@@ -141,10 +146,12 @@ def _scales(
     scaling.separate(network, chosen, config)
     scaling.find_constants(network, chosen, config, scales)
     scales.constants |= {name: source.weights[name] for name in scales.constants if name in source.weights}
+    scaling.above_least(network, scales, report)
     scaling.share(network, chosen, scales, report)
     if config.activations == "int8" and not config.pof2:
         scaling.whole_reciprocals(network, chosen, scales, report)
         scaling.share(network, chosen, scales, report)
+    scaling.fit_biases(network, chosen, scales, config, report)
     if config.pof2:
         scaling.limit(network, chosen, scales, report)
     for group in chosen.groups:

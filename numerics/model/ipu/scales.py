@@ -22,6 +22,10 @@ from numerics.model.ipu.network import Array, Network, attribute, named
 from numerics.model.ipu.operators import is_layer, operator_of, values_of
 from numerics.model.ipu.report import Report
 
+HELD = 2.0**31 - 2.0**8
+"""What int32 surely holds when the scales were rounded to float32."""
+LEAST = 2.0**-126
+"""The smallest scale: float32's smallest normal number, below which runtimes differ."""
 ROUNDS = 100  # of repairs: a limit that is met may break another
 
 
@@ -148,6 +152,45 @@ def whole_reciprocals(network: Network, chosen: Chosen, scales: Scales, report: 
         report.about(group.first, "share", what, "ONNX Runtime cuts its reciprocal to a whole number")
 
 
+def above_least(network: Network, scales: Scales, report: Report) -> None:
+    """Raises scales to float32's smallest normal number: what is smaller than half of it becomes 0."""
+    found = [(scales.tensors, name) for name in scales.tensors]
+    found += [(scales.constants, name) for name in scales.constants]  # type: ignore[misc]
+    for table, name in found:
+        before = np.asarray(table[name])
+        if (before < LEAST).any():
+            after = np.maximum(before, np.float32(LEAST))
+            table[name] = after if table is scales.constants else float(after)  # type: ignore[assignment]
+            node = network.producer(name) or network.consumers(name)[0]
+            what = f"scale of {name} {before.min():.6g} became {LEAST:.6g}"
+            report.about(
+                node, "limit", what, "float32's smallest normal number: what is far below it becomes 0"
+            )
+
+
+def fit_biases(network: Network, chosen: Chosen, scales: Scales, config: Config, report: Report) -> None:
+    """Widens scales of weights at which int32 does not hold a bias: of a channel with hardly any weights.
+
+    A bias is int32 at the scale of the activation times that of the weight, which is a normal number.
+    """
+    for group in chosen.groups:
+        for node in group.nodes:
+            if not is_layer(network, node):
+                continue
+            name, x = node.input[1], np.float64(scales.tensors[node.input[0]])
+            bias = network.constant(node, 2)
+            due = np.zeros(1) if bias is None or node.output[0] in scales.biases else np.abs(np.float64(bias))
+            before, least = scales.constants[name], np.maximum(due / HELD, LEAST) / x
+            least = least if before.ndim else least.max(initial=0.0)
+            after = np.exp2(np.ceil(np.log2(least))) if config.pof2 else least
+            after = np.where(least > before, after, before).astype(np.float32)
+            count = int((after != before).sum())
+            if count:
+                scales.constants[name] = after
+                what = f"{count} of {before.size} scales of {name} widened, up to {after.max():.6g}"
+                report.about(node, "bias", what, "int32 at activation x weight holds the bias then")
+
+
 # ---- limits ---------------------------------------------------------------------------------------
 
 
@@ -217,8 +260,8 @@ def operation_of(network: Network, group: Group, scales: Scales) -> tuple[str | 
         operation = f"{operation}_leaky_relu"
     if operation == "mul" and _is_swish(network, first):
         operation = "swish"
-    if operation is None:
-        return None, {}
+    if operation is None or (operation == "concat" and len(values_of(network, first)) == 1):
+        return None, {}  # of one tensor nothing is shifted
     places = dict(_inputs(network, first, scales))
     if operator_of(network, first).kind == "layer":
         places["wpos"] = Place("constants", first.input[1])

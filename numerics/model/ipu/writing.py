@@ -1,7 +1,8 @@
 """The quantized model as ONNX: pairs of nodes around what is integer, or casts to bfloat16.
 
-Opset and operators stay the model's.  int16 came to the standard operators with opset 21; before it they are
-ONNX Runtime's own, of domain com.microsoft.
+Opset and operators stay the model's.  The pairs are standard operators, but ONNX Runtime's own, of domain
+com.microsoft, where the standard has none of int16 (before opset 21), and from opset 21 on: pairs that ONNX
+Runtime itself puts around what moves numbers carry a type there beside their zero point, which it refuses.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from numerics.quantization import quantize
 from numerics.tensor.scheme import Scheme
 
 MICROSOFT: Final = "com.microsoft"
+TYPED = 21
+"""The opset from which on QuantizeLinear has an attribute of its type."""
 INT32 = 2**31 - 1
 
 
@@ -39,13 +42,17 @@ class Writer:
     report: Report
     shared: dict[str, str] = field(default_factory=dict)
 
+    def domain(self, dtype: str) -> dict[str, Any]:
+        """Whose operators a pair of that type is made of."""
+        return {"domain": MICROSOFT} if dtype == "int16" or self.network.opset >= TYPED else {}
+
     def pair(self, x: str, y: str, scale: str, dtype: str) -> list[NodeProto]:
         """x rounded to integers and back, as y."""
         new_name = self.network.new_name
         if dtype not in self.shared:
             self.shared[dtype] = self.network.add_constant(f"zero_{dtype}", np.zeros((), dtype))
         zero = self.shared[dtype]
-        domain = {"domain": MICROSOFT} if dtype == "int16" and self.network.opset < 21 else {}
+        domain = self.domain(dtype)
         integers = new_name(f"{x}_quantized")
         names = [new_name(f"{name}_node") for name in (integers, y)]
         return [
@@ -131,17 +138,19 @@ def _put_constant(writer: Writer, node: NodeProto, place: int, scale: Array, axi
     network, name = writer.network, node.input[place]
     integers = network.new_name(f"{name}_quantized")
     network.constants[integers] = integers_of(network.constants[name], scale, axis)
-    node.input[place] = _dequantized(network, integers, scale.astype(np.float32), axis)
+    node.input[place] = _dequantized(writer, integers, scale.astype(np.float32), axis)
 
 
-def _dequantized(network: Network, integers: str, scale: Array, axis: int) -> str:
+def _dequantized(writer: Writer, integers: str, scale: Array, axis: int) -> str:
     """Puts the node that makes floats of a constant; returns their name.  By an axis for several scales."""
+    network = writer.network
     zeros = np.zeros(scale.shape, network.constants[integers].dtype)
     parts = [network.add_constant(f"{integers}_{n}", a) for n, a in (("scale", scale), ("zero", zeros))]
     y = network.new_name(f"{integers}_dequantized")
     along: dict[str, Any] = {"axis": axis} if scale.ndim else {}
+    domain = writer.domain(network.constants[integers].dtype.name)
     node = helper.make_node(
-        "DequantizeLinear", [integers, *parts], [y], network.new_name(f"{y}_node"), **along
+        "DequantizeLinear", [integers, *parts], [y], network.new_name(f"{y}_node"), **along, **domain
     )
     network.nodes.insert(0, node)
     return y
@@ -175,7 +184,7 @@ def _put_bias(writer: Writer, node: NodeProto, scales: Scales, product: Array) -
         scale = np.asarray(own, np.float32)
         integers = integers_of(bias, scale)
     network.constants[name] = integers
-    node.input[2] = _dequantized(network, name, scale, 0)
+    node.input[2] = _dequantized(writer, name, scale, 0)
     what = f"{integers.dtype}, " + (
         "at activation x weight" if own is None else f"at its own 2**-p, {own:.6g}"
     )

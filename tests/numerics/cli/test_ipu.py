@@ -97,3 +97,21 @@ def test_data_of_another_kind_is_refused_without_numpys_advice_to_unpickle(folde
     found = asked(folder, "--data", f"{folder}/d.npz")
     assert "an .npz file is needed" in str(found.exception)
     assert "pickle" not in str(found.exception)
+
+
+def test_the_file_of_a_models_data_was_overwritten_by_the_output(folder):
+    onnx.save(
+        residual(), folder / "in.onnx", save_as_external_data=True, location="in.data", size_threshold=0
+    )
+    before = (folder / "in.data").read_bytes()
+    found = CliRunner().invoke(
+        commands,
+        ["ipu", "quantize", f"{folder}/in.onnx", f"{folder}/in.data", "--data", f"{folder}/data.npz"],
+    )
+    assert "is the input; name another file" in str(found.exception)
+    assert (folder / "in.data").read_bytes() == before
+
+
+def test_a_size_that_no_integer_of_a_file_holds_is_refused(folder):
+    found = asked(folder, "--data", f"{folder}/data.npz", "--shape", "x=99999999999999999999,3,6,6")
+    assert "of input 'x'; allowed: integers above 0" in str(found.exception)

@@ -100,3 +100,15 @@ def test_a_model_without_inputs_is_refused():
     found = model([node("Relu", "w", "y")], {}, {"y": (3, 3)}, {"w": numbers(3, 3)})
     with pytest.raises(NumericsError, match="the model has no inputs, Relu 'y'"):
         nx.ipu.quantize_model(found, {})
+
+
+def test_single_numbers_are_one_an_item():
+    """Of shape (8,) they were refused as no whole batches of the model's ()."""
+    made = model([node("Mul", "x s", "y")], {"x": (1, 3), "s": ()}, {"y": None})
+    x, s = numbers(4, 3), np.float32([1, 2, 3, 4])
+    whole = nx.ipu.quantize_model(made, {"x": x, "s": s})
+    parts = nx.ipu.quantize_model(made, [{"x": x[k : k + 1], "s": s[k]} for k in range(4)])
+    assert whole.scales == parts.scales
+    for wrong in (np.float32(1), np.ones((4, 1), np.float32)):
+        with pytest.raises(NumericsError, match=r"allowed: \[k \* 1\], whole batches of the model's \(\)"):
+            nx.ipu.quantize_model(made, {"x": x, "s": wrong})

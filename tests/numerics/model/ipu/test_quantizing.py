@@ -165,3 +165,19 @@ def test_a_product_of_int16_and_int8_is_not_rounded_to_int8():
     made = nx.ipu.quantize_model(found, {"x": x}, "a16w8").model
     came, due = nx.ipu.session(made).run({"x": x})["y"], nx.ipu.Reference(made).run({"x": x}).outputs["y"]
     assert np.abs(came - due).max() <= constant_of(made, "y_scale") * 1.01
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda: nx.ipu.quantize_model(onnx.ModelProto(), items()), "the model is no ONNX model: it has no"),
+        (lambda: nx.ipu.CONFIGS["xint8"].replace(shapes=[1]), r"shapes=\[1\]; allowed: a mapping"),
+        (lambda: nx.ipu.CONFIGS["xint8"].replace(shapes={"x": (True, 2)}), r"shape .*'x'; allowed: integers"),
+        (lambda: nx.ipu.CONFIGS["xint8"].replace(shapes={"x": (10**20, 2)}), r"of input 'x'; allowed: int"),
+        (lambda: nx.ipu.CONFIGS["xint8"].replace(shapes={"x": 3}), r"shape 3 of input 'x'; allowed: int"),
+        (lambda: nx.ipu.quantize_model(residual(), items(), progress=3), "progress=3 cannot be called"),
+    ],
+)
+def test_arguments_of_another_type_raised_pythons_errors(given, said):
+    with pytest.raises(NumericsError, match=said):
+        given()

@@ -115,3 +115,81 @@ def test_a_quantized_model_that_is_too_large_is_refused_before_calibration(monke
         NumericsError, match="the quantized model have 32,768 bytes, the largest 'w' of MatMul"
     ):
         nx.ipu.quantize_model(found, {"x": numbers(4, 64)}, progress=seen)
+
+
+MOVERS = {
+    "Transpose": node("Transpose", "x", "m", perm=[0, 2, 3, 1]), "Flatten": node("Flatten", "x", "m"),
+    "MaxPool": node("MaxPool", "x", "m", kernel_shape=[2, 2]), "Slice": node("Slice", "x from to along", "m"),
+    "Reshape": node("Reshape", "x shape", "m"), "Gather": node("Gather", "x which", "m", axis=1),
+}  # fmt: skip
+PLACES = {
+    "from": np.int64([0]), "to": np.int64([1]), "along": np.int64([1]), "shape": np.int64([1, 50]),
+    "which": np.int64([1, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [13, 17, 20, 21])
+@pytest.mark.parametrize("mover", MOVERS)
+def test_onnx_runtime_opens_what_numbers_move_through_in_float(mover, opset):
+    """From opset 21 on it put pairs around them that it then refused."""
+    from onnxruntime import InferenceSession
+
+    nodes = [node("Conv", "x w", "y"), MOVERS[mover], node("Softplus", "m", "z")]
+    made = model(nodes, {"x": X}, {"y": None, "z": None}, {"w": W[0], **PLACES}, opset=opset)
+    x = numbers(4, *X[1:])
+    for config in ("xint8", "a8w8", "a16w8"):
+        found = nx.ipu.quantize_model(made, {"x": x}, nx.ipu.CONFIGS[config].replace(keep=(mover,)))
+        plain = InferenceSession(found.model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (came,), due = plain.run(["y"], {"x": x[:1]}), run(opened(found.model), {"x": x[:1]})["y"]
+        assert np.abs(came - due).max() <= 1.01 * found.scales["y"], (
+            "a step, where a sum is rounded otherwise"
+        )
+
+
+def test_a_file_in_which_constants_are_inputs_too_is_written_in_a_later_version():
+    """onnx.version_converter, which a refusal names, leaves version 3; onnx refused what was written."""
+    made = model([node("Conv", "x w", "y")], {"x": X, "w": W[0].shape}, {"y": None}, {"w": W[0]})
+    made.ir_version = 3
+    for config in CONFIGS:
+        found = nx.ipu.quantize_model(made, None if config == "bf16" else {"x": numbers(*X)}, config)
+        assert found.model.ir_version >= 4
+        assert set(run(opened(found.model), {"x": numbers(*X)})) == {"y"}
+    assert made.ir_version == 3
+
+
+@pytest.mark.parametrize("config", ["a8w8", "a16w8"])
+@pytest.mark.parametrize("norm", [1e-9, 1e-30, 0.0])
+def test_a_channel_of_hardly_any_weights_keeps_its_bias(config, norm):
+    """Its int32 at activation x weight overflowed, and the channel was 0."""
+    nodes = [node("Conv", "x w", "c"), node("BatchNormalization", "c gamma beta mean variance", "y")]
+    constants = {
+        "w": W[0], "gamma": np.float32([1, norm]), "beta": np.float32([0, 1]),
+        "mean": np.zeros(2, np.float32), "variance": np.ones(2, np.float32),
+    }  # fmt: skip
+    x = numbers(8, *X[1:])
+    found = nx.ipu.quantize_model(model(nodes, {"x": X}, {"y": None}, constants), {"x": x}, config)
+    came = run(opened(found.model), {"x": x[:1]})["y"][0, 1]
+    assert np.abs(came - 1).max() < found.scales["y"]
+    told = [row.what for row in found.report.of("bias") if "int32, " not in row.what]
+    assert [what.startswith("1 of 2 scales of w_folded widened") for what in told] == [True] * (norm > 0)
+    assert not any(layer.unexplained for layer in nx.ipu.compare(found.model, [{"x": x[:1]}]))
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
+@pytest.mark.parametrize("factor", [1e-39, 1e-42])
+def test_values_below_the_normal_numbers_of_float32_are_said_to_become_0(config, factor):
+    """Their scales were no normal numbers, at which runtimes divide otherwise."""
+    x = numbers(4, *X[1:])
+    made = model([node("Mul", "x f", "y")], {"x": X}, {"y": None}, {"f": np.float32([factor])})
+    found = nx.ipu.quantize_model(made, {"x": x}, config)
+    assert min(found.scales.values()) >= 2.0**-126
+    assert len([row for row in found.report.of("limit") if "smallest normal" in row.why]) == 2
+    assert not any(layer.unexplained for layer in nx.ipu.compare(found.model, [{"x": x[:1]}]))
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
+def test_one_tensor_that_is_concatenated_has_no_limits(config):
+    """A missing position of a second one was refused in words of our own."""
+    made = after("c", node("Concat", "c", "y", axis=1))
+    found = nx.ipu.quantize_model(made, {"x": numbers(*X)}, config)
+    assert not any(layer.unexplained for layer in nx.ipu.compare(found.model, [{"x": numbers(*X)}]))
