@@ -97,9 +97,12 @@ class Operand:
         """The operand of a text as in `spelled`, a format, or a QuantSpec; integers: of plain integers."""
         came = spelled(came) if isinstance(came, str) else came
         if integers:
-            d = find_dtype(came)
+            plain = isinstance(came, str) and came in VALUES
+            d = came if plain or isinstance(came, QuantSpec) else find_dtype(came)
             if not isinstance(d, Integer) or d.bits > 8:
-                raise NumericsError(f"accumulate='int32' adds integers of 8 bits or fewer, not {said(came)}")
+                raise NumericsError(
+                    f"accumulate='int32' needs integer operands of 8 bits or fewer, not {said(came)}"
+                )
             return cls(d.name)
         if isinstance(came, str):
             return cls(came)

@@ -249,6 +249,43 @@ def test_what_is_read_though_it_is_not_quite_so():
     assert judged(text.removesuffix(b"\n"))
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n \n# done\n\n", b"\n" * 2000, b"\n\n "])
+def test_empty_lines_after_the_last_vector_were_an_error(end, monkeypatch):
+    """As `print` of an answer that was read with its end writes them, and editors."""
+    text = made("fp4", "decode")
+    assert judged(text + end)
+    monkeypatch.setattr(lines, "CHUNK", 100)
+    assert judged(text + end)
+    cut = text.rindex(b"\n", 0, -1) + 1
+    with pytest.raises(nx.NumericsError, match=r"line 22: '' is not a vector"):
+        judged(text[:cut] + b"\n" + end.lstrip() + text[cut:])
+
+
+def test_what_an_editor_of_windows_puts_first_was_no_header():
+    text = made("fp4", "decode")
+    assert judged(b"\xef\xbb\xbf" + text)
+    assert judged(b"\xef\xbb\xbf\r\n" + text.replace(b"\n", b"\r\n"))
+    title, _, rest = text.partition(b"\n")
+    assert judged(title + b"\n\n" + rest)
+    with pytest.raises(nx.NumericsError, match=r"line 1: .*in ASCII or UTF-8"):
+        judged(text.decode().encode("utf-16"))
+
+
+@pytest.mark.parametrize(("options", "told"), [({}, "those that matter"), ({"count": 16}, "16 at random")])
+def test_a_header_that_says_fewer_vectors_than_its_questions_passed(options, told):
+    """Cut by hand or by a script, lines and header alike: the rest was never asked."""
+    text = made("fp4", "decode", **options).replace(b"vectors: 16", b"vectors: 5")
+    for bad in (text, b"".join(text.splitlines(keepends=True)[:-11])):
+        with pytest.raises(nx.NumericsError, match=rf"says 5 vectors, but its questions .*{told}.* are 16"):
+            judged(bad)
+
+
+def test_a_header_that_lost_its_rounding_was_judged_by_another():
+    text = made("fp4", rounding="toward_zero")
+    with pytest.raises(nx.NumericsError, match="lacks '# rounding"):
+        judged(text.replace(b"# rounding: toward_zero\n", b""))
+
+
 def test_chunks_of_any_size(monkeypatch):
     text, number = planted(made("mx6", count=40), 33, -2)
     monkeypatch.setattr(lines, "CHUNK", 100)
