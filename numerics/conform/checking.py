@@ -73,7 +73,7 @@ def check(
         affine: float32 values, a scale and a zero point to codes, or to values; of integer formats
         matmul: a (m, k), b (n, k) and where bias=True a bias (n), to a times the rows of b, (m, n)
         Codes of block formats stand beside their scales and microexponents: numerics' Blocks, or a tuple
-        (codes, scale[, microexponents]).
+        or a list (codes, scale[, microexponents]).
     rounding: what it claims to do: half_even (the default), half_away, half_up, half_down, toward_zero,
         floor, ceil, to_odd, or stochastic: then it takes random bits (uint32, of x's shape) after x.
     overflow: saturate or nonsaturate; None is the format's own.
