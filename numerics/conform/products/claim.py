@@ -276,7 +276,8 @@ class Claim:
     def __str__(self) -> str:
         spelled = self.accumulate if isinstance(self.accumulate, str) else repr(self.accumulate)
         said = f"{self.dtype} -> {self.out}, accumulate {spelled}"
-        return said + ", bias" * self.bias + f", layout {self.layout}" * (self.layout != "nk")
+        said += ", bias" * self.bias + f", layout {self.layout}" * (self.layout != "nk")
+        return said + f", zero points {self.zero_point}" * (self.zero_point != "split")
 
     @property
     def dtype(self) -> str:
