@@ -576,6 +576,41 @@ def test_a_pipe_named_neither_the_law_nor_the_deviation(law):
     assert dialect in str(found)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "wrong", "told"),
+    [
+        ([1.0] * 32, 17, ["(1) x32; wrong at place 17", "codes 6 x17 [7] 6 x14", "codes 6 x17 [6] 6 x14"]),
+        ([0.0] * 31 + [1.0], 31, ["(0) x31, 0x3F800000 (1); wrong at place 31", "codes 0 x31 [7]"]),
+        (
+            [1.0] + [0.0] * 31,
+            4,
+            ["then 27 zeros; wrong at place 4", "codes 6 0 0 0 [1]", "codes 6 0 0 0 [0]"],
+        ),
+        ([1.0] + [0.0] * 31, 0, ["(1), ", "then 31 zeros", "codes 7", "codes 6"]),
+    ],
+)
+def test_a_block_of_a_pipe_did_not_say_which_element_is_wrong(numbers, wrong, told):
+    """Runs of 31 zeros hid it, and one past the last number that is not zero was not shown at all."""
+    asked = operation("mxfp4")
+    given = {"input": np.float32([numbers]).view(np.uint32)}
+    answers = asked.due(given)
+    answers["code"][0, wrong] ^= 1
+    found = judged(header(asked, 1) + asked.layout.format(given | answers))
+    for part in told:
+        assert part.rstrip(", ") in str(found)
+    assert len(found.counterexample.input) == max(np.flatnonzero(numbers)[-1], wrong) + 1
+
+
+def test_a_block_of_values_of_a_pipe_did_not_say_which_element_is_wrong():
+    asked = operation("mx6", "round", rounding="stochastic")
+    given = {"input": np.full((1, 16), 0x80000000, np.uint32), "random": np.zeros((1, 16), np.uint32)}
+    answers = asked.due(given)
+    answers["value"][0, 3] ^= 0x3F800000
+    text = str(judged(header(asked, 1) + asked.layout.format(given | answers)))
+    assert "(-0) x16; wrong at place 3 (from 0); random bits 0x00000000 x16" in text
+    assert "[0x3F800000 (1)], 0x00000000 (0) x12" in text
+
+
 def test_a_code_that_is_none_has_no_law():
     lines = b"".join(generate(operation("fp6_e2m3"))).splitlines(keepends=True)
     lines[-1] = lines[-1][:-3] + b"ff\n"
