@@ -99,7 +99,7 @@ class Counterexample:
     terms: tuple[str, ...] = ()
     """Of a product: the terms of the sum that is wrong."""
     given: tuple[Any, ...] = field(default=(), repr=False, compare=False)
-    """Of a product: the arguments with which the target can be asked again."""
+    """With what the target can be asked again: of a product all of it, of a block its random bits."""
 
     def __str__(self) -> str:
         shown = listed(map(str, self.input)) or ("" if self.terms else "-")

@@ -187,6 +187,7 @@ class SeenBlocks:
         return Counterexample(
             law.__name__, sentence(law), numbers(block[:last]), self._text(self.came, at, last),
             self._text(self.due, at, last), len(places), "; ".join(self._beside(at, last)), block,
+            given=() if self.random is None else (self.random[at],),
         )  # fmt: skip
 
     def _beside(self, at: int, last: int) -> Iterator[str]:
