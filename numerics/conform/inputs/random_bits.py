@@ -48,7 +48,7 @@ def _simple(held: NDArray[np.float64]) -> Float32:
     powers = 2.0 ** -np.arange(1, RANDOM_BITS + 1)
     fractions = np.concatenate([powers, 1 - powers, 1.5 * powers, 1 - 1.5 * powers])
     x = np.unique((held[at] + fractions * (held[at + 1] - held[at])).astype(np.float32))
-    return x[(x > held[at]) & (x < held[at + 1])]
+    return np.asarray(x[(x > held[at]) & (x < held[at + 1])])
 
 
 def _thinned(x: Float32) -> Float32:

@@ -57,8 +57,8 @@ def _whole(target: Target, found: Findings) -> None:
 
     def simpler(law: Law, broken: Counterexample) -> Counterexample:
         def observe(x: Float32) -> SeenBlocks:
-            drawn = [np.broadcast_to(part, x.shape) for part in broken.given]
-            return replace(_observe(target, x, *drawn), blame=seen.blamed)
+            drawn = np.broadcast_to(broken.given[0], x.shape) if broken.given else None
+            return replace(_observe(target, x, drawn), blame=seen.blamed)
 
         return again.alone(target, simpler_block(law, broken, observe), rows)
 
