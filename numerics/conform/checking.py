@@ -73,14 +73,14 @@ def check(
         affine: float32 values, a scale and a zero point to codes, or to values; of integer formats
         matmul: a (m, k), b (n, k) and where bias=True a bias (n), to a times the rows of b, (m, n)
         Codes of block formats stand beside their scales and microexponents: numerics' Blocks, or a tuple
-        (codes, scale[, microexponents]).
+        or a list (codes, scale[, microexponents]).
     rounding: what it claims to do: half_even (the default), half_away, half_up, half_down, toward_zero,
         floor, ceil, to_odd, or stochastic: then it takes random bits (uint32, of x's shape) after x.
     overflow: saturate or nonsaturate; None is the format's own.
     scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump; of float scales: floor, ceil,
         nvidia, mse, four_over_six or four_over_six_mae.
     axis: along which it makes blocks, the last by default.
-    tensor_scale: of NVFP4, 1 by default.
+    tensor_scale: of NVFP4 and its kin, 1 by default; no other one is judged.
     exhaustive: all 2**32 float32 inputs, for `encode` and `round` of an element format; the target is
     called by two threads.
     strict_nan: NaN must be written as the canonical code (docs/formats.md §2); otherwise any NaN will do.
@@ -158,6 +158,8 @@ class Check:
 
     target: Target
     trials: tuple[Trial, ...]
+    notes: tuple[str, ...] = ()
+    """What a verdict says beside what the trials find."""
 
     @property
     def laws(self) -> tuple[str, ...]:
@@ -166,7 +168,7 @@ class Check:
 
     def verdict(self) -> Verdict:
         """What the trials find, until a law is broken."""
-        found = Findings()
+        found = Findings(notes=[*self.notes])
         try:
             with ieee_arithmetic():
                 self._try(found)
@@ -182,6 +184,10 @@ class Check:
                 break
 
 
+SCALE_ALONE = (
+    "no tensor scale but 1 was judged, at which many faults cannot be seen: "
+    "tensor_scale= (--tensor-scale) names another"
+)
 OF_PRODUCTS: dict[str, Any] = {
     "a": None, "b": None, "accumulate": "float32", "out": None, "layout": "nk", "bias": False,
     "zero_point": "split", "shapes": None,
@@ -227,7 +233,9 @@ def _asked(
         everything.refuse(task)
     if task.packed or task.scale_layout is not None:
         takes = takes._replace(whole_blocks=True, contiguous=True)
-    return Check(Target(target, task, takes), tuple(_trials(task, takes, effort, exhaustive)))
+    alone = task.tensor_scale is not None and options.get("tensor_scale") is None
+    trials = tuple(_trials(task, takes, effort, exhaustive))
+    return Check(Target(target, task, takes), trials, (SCALE_ALONE,) * alone)
 
 
 def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> None:

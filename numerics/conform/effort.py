@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from numerics.conform.kinds import EFFORTS
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.formats.errors import one_of
+from numerics.formats.rounding import check_seed
 
 _DRAWN = {"quick": 0, "default": 1 << 14, "high": 1 << 24}
 _CALLS = {"quick": 0, "default": 130, "high": 1300}  # more than a cache's or a counter's hundred, or thousand
@@ -25,11 +26,8 @@ class Effort(NamedTuple):
 
     @classmethod
     def of(cls, name: str = "default", seed: Any = None) -> Effort:
-        """Both checked; raises NumericsError for another effort, or a seed that is no integer from 0 on."""
-        start = 0 if seed is None else integer("seed", seed)
-        if start < 0:
-            raise NumericsError(f"seed={start} cannot be: 0 and more")
-        return cls(one_of("effort", name, EFFORTS), start)
+        """Both checked; raises NumericsError for another effort, or a seed outside 0 .. 2**64 - 1."""
+        return cls(one_of("effort", name, EFFORTS), 0 if seed is None else check_seed(seed))
 
     @property
     def drawn(self) -> int:

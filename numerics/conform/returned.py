@@ -74,14 +74,24 @@ def returned(came: Any) -> Returned:
 
 
 def parts_of(came: Any) -> tuple[Any, ...]:
-    """The fields of blocks that came, the items of a tuple, or what came alone; raises Raised as they do.
+    """The fields of blocks that came, the items of a tuple or of a list of arrays, or what came alone.
 
-    >>> parts_of((1, 2)), parts_of([3])
-    ((1, 2), ([3],))
+    A list of numbers is an array.  Raises Raised as they do.
+
+    >>> parts_of((1, 2)), parts_of([[1], 2]), parts_of([3])
+    ((1, 2), ([1], 2), ([3],))
     """
     if issubclass(type(came), Blocks):
         return guarded(lambda: (came.codes, came.scale, came.microexponents))
-    return guarded(lambda: tuple(came)) if issubclass(type(came), tuple) else (came,)
+    if issubclass(type(came), tuple):
+        return guarded(lambda: tuple(came))
+    if issubclass(type(came), list) and (items := guarded(lambda: tuple(came))) and not _is_number(items[0]):
+        return items
+    return (came,)
+
+
+def _is_number(part: Any) -> bool:
+    return issubclass(type(part), (int, float, np.generic))
 
 
 def _returned(came: Any) -> Returned | None:

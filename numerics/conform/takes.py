@@ -27,6 +27,18 @@ class Takes(NamedTuple):
         """May arrays stride backward?  torch has no negative strides."""
         return self.array == "numpy"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a verdict says of what a target does not take, and so was not asked, if anything.
+
+        >>> Takes(finite=True, whole_blocks=True).notes
+        ('not asked, as it does not take them: last blocks that are short, NaN and Inf',)
+        """
+        words = {"contiguous": "memory that is not contiguous", "whole_blocks": "last blocks that are short",
+                 "finite": "NaN and Inf", "one_thread": "calls of two threads"}  # fmt: skip
+        told = ", ".join(word for name, word in words.items() if getattr(self, name))
+        return (f"not asked, as it does not take them: {told}",) if told else ()
+
     @classmethod
     def of(cls, array: str = "numpy", **flags: Any) -> Takes:
         """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.

@@ -190,9 +190,10 @@ class Target(Judged):
             told = guarded(lambda: _told(came, inputs[0].ndim)) if issubclass(type(came), Blocks) else None
         except Raised as wrong:
             raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", due) from wrong
-        if not issubclass(type(came), (tuple, Blocks)) or len(parts) < len(wanted):
-            said = f"a tuple of {len(parts)}" if issubclass(type(came), tuple) else kind_of(came)
-            raise Fault("result", inputs, said, due)
+        if len(parts) < len(wanted):
+            several = "list" if issubclass(type(came), list) else "tuple"
+            alone = any(part is came for part in parts)
+            raise Fault("result", inputs, kind_of(came) if alone else f"a {several} of {len(parts)}", due)
         if told is not None and told != self._claims(inputs[0].ndim):
             claims = self._claims(inputs[0].ndim)
             raise Fault("result", inputs, f"Blocks that say {_spelled(told)}", _spelled(claims))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import INPUTS, KINDS
-from numerics.formats.block import Block, ElementBlock, MXBlock
+from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
@@ -174,20 +175,32 @@ class Task:
         return f"Task({self})"
 
     def __str__(self) -> str:
-        parts = [f"{self.dtype} {self.kind}"]
+        return ", ".join([f"{self.dtype} {self.kind}", *self._options()])
+
+    def _options(self) -> Iterator[str]:
+        """Everything that decides what is due, in words; of what is not said the default holds."""
+        blocks = isinstance(self.dtype, Block)
         if self.kind in ("encode", "round", "affine"):
-            parts.append(self.rounding)
-            mx = isinstance(self.dtype, MXBlock)
-            parts.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
-        if self.drawing != GIVEN:
-            parts.append(str(self.drawing))
+            yield self.rounding
+            ruled = isinstance(self.dtype, Block) and len(self.dtype.scale_rules) > 1
+            yield f"scale rule {self.scale_rule}" if ruled else self.overflow
+        if self.tensor_scale is not None:
+            yield f"tensor scale {np.float32(self.tensor_scale):.9g}"
+        if self.rounding == "stochastic":
+            yield str(self.drawing)
         if self.inputs != "float32":
-            parts.append(f"{self.inputs} inputs")
-        parts += ["packed"] * self.packed + ["scales in tiles"] * (self.scale_layout is not None)
-        parts += [f"scales {self.scheme}"] * (self.scheme is not None)
-        if isinstance(self.dtype, Block) and self.axis != -1:
-            parts.append(f"axis {self.axis}")
-        return ", ".join(parts)
+            yield f"{self.inputs} inputs"
+        if self.packed:
+            yield "packed"
+        if self.scale_layout is not None:
+            names = {layout: name for name, layout in LAYOUTS.items()}
+            yield f"scales as {names.get(self.scale_layout, self.scale_layout)}"
+        if self.scheme is not None:
+            yield f"scales {self.scheme}"
+        if blocks and self.axis != -1:
+            yield f"axis {self.axis}"
+        if self.strict_nan:
+            yield "NaN by its code"
 
     @property
     def element(self) -> Element:

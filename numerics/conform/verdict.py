@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import chain, groupby
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,6 +57,20 @@ def numbers(x: NDArray[np.float32]) -> tuple[Number, ...]:
     return tuple(Number(b, v) for b, v in zip(flat.view(np.uint32).tolist(), flat.tolist(), strict=True))
 
 
+RUN = 4  # equal texts one after the other that are shown once
+
+
+def listed(texts: Iterable[str], between: str = ", ") -> str:
+    """Texts one after the other; a run of four or more equal ones is one, with their number.
+
+    >>> listed("0 0 0 0 0 7 0 0".split(), " ")
+    '0 x5 7 0 0'
+    """
+    runs = [(text, len(list(same))) for text, same in groupby(texts)]
+    parts = ([f"{text} x{count}"] if count >= RUN else [text] * count for text, count in runs)
+    return between.join(chain.from_iterable(parts))
+
+
 def code_text(code: int, dtype: Element, value: float) -> str:
     """A code and what it means.
 
@@ -84,10 +99,10 @@ class Counterexample:
     terms: tuple[str, ...] = ()
     """Of a product: the terms of the sum that is wrong."""
     given: tuple[Any, ...] = field(default=(), repr=False, compare=False)
-    """Of a product: the arguments with which the target can be asked again."""
+    """With what the target can be asked again: of a product all of it, of a block its random bits."""
 
     def __str__(self) -> str:
-        shown = ", ".join(map(str, self.input)) or ("" if self.terms else "-")
+        shown = listed(map(str, self.input)) or ("" if self.terms else "-")
         said = "; ".join(part for part in (shown, self.where) if part)
         lines = [f"law {self.law}: {self.sentence}", f"  input {said}"]
         lines += [f"    {term}" for term in self.terms]

@@ -17,7 +17,6 @@ from numerics.conform.task import REFERENCE, Answer, Array, Fields, Float32, Tas
 from numerics.formats.block import Block
 from numerics.formats.dtype import Float
 from numerics.formats.integers import int16
-from numerics.formats.rounding import RANDOM_BITS
 
 
 def exact(task: Task, x: Array, random: Array | None = None) -> Answer:
@@ -212,7 +211,7 @@ def reversed_draws(first: Kernel) -> Kernel:
 
     def kernel(task: Task, x: Float32, random: Array | None) -> Answer:
         assert random is not None
-        most = (1 << RANDOM_BITS) - 1
+        most = (1 << task.drawing.bits) - 1
         return first(task, x, (most - (random & most)).astype(random.dtype))
 
     return kernel

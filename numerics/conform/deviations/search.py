@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from numerics.conform.deviations import affine, elements
 from numerics.conform.deviations.deviation import as_values, bent
-from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS, Dialect
+from numerics.conform.deviations.draws import drawings
+from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS, REVERSED, Dialect
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
 
 Seen = Any  # what was observed of a kernel with scales: the Scaled of conform/laws/affine.py
@@ -69,7 +70,7 @@ def nearest(asked: Asked, wrong: NDArray[np.bool_], labels: Array) -> Dialects:
     """
     task, blocks = asked.task, asked.x.ndim > 1
     few = _telling(wrong, labels, FEW_BLOCKS if blocks else WRONG, 2 * FEW_BLOCKS if blocks else RIGHT)
-    known = [dialect for dialect in DIALECTS if dialect.applies(task)]
+    known = [dialect for dialect in DIALECTS if dialect.applies(task)] + _drawn(asked, few)
     for _ in range(AGAIN):
         spoken = _fewest(known, lambda guess, few=few: int(asked.unexplained(guess, few).sum()))  # type: ignore[misc]
         if not spoken:
@@ -79,6 +80,19 @@ def nearest(asked: Asked, wrong: NDArray[np.bool_], labels: Array) -> Dialects:
             return spoken
         few = np.union1d(few, rest[:: -(-len(rest) // (FEW_BLOCKS if blocks else WRONG))])
     return ()
+
+
+def _drawn(asked: Asked, few: Places) -> list[Dialect]:
+    """The few other ways of drawing that explain most, also of draws that are reversed.
+
+    There are 150 ways, and each would be tried beside all other deviations.
+    """
+    if not asked.task.draws:
+        return []
+    turned = [dialect for dialect in DIALECTS if dialect.name == REVERSED]
+    guesses = [(way, *more) for way in drawings(asked.task) for more in ((), turned)]
+    left = sorted(guesses, key=lambda guess: int(asked.unexplained(guess, few).sum()))
+    return list(dict.fromkeys(guess[0] for guess in left[:BEAM]))
 
 
 def _fewest(known: Sequence[Dialect], unexplained: Callable[[Dialects], int]) -> Dialects:

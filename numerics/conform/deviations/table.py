@@ -131,13 +131,14 @@ def _rounds_floats(task: Task) -> bool:
     return rounds(task) and isinstance(task.dtype, Float)
 
 
+REVERSED = "draws reversed"
 DIALECTS: tuple[Dialect, ...] = (
     *_roundings(),
     Dialect("ties to zero", "a tie goes toward zero", quantizes, by_sign("half_up", "half_down"),
             "modelopt 0.47.0 MXFP4, tensorcast's zero"),
     Dialect("DPU rounding", "a negative tie goes up, a positive one to even", quantizes,
             by_sign("half_up", "half_even"), "brevitas 0.13.4"),
-    Dialect("draws reversed", "up when R / 2**30 lies below the fraction", _draws,
+    Dialect(REVERSED, "up when R, of N bits, lies below f * 2**N (f: the fraction)", _draws,
             Deviation(Stage.INPUTS, elements.reversed_draws)),
     Dialect("saturates", "what is too large becomes the largest value", _asks_overflow("saturate"),
             option(overflow="saturate"), "torch 2.13 for e4m3, tensorcast, gfloat 0.5.2 with saturation"),

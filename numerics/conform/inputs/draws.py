@@ -13,6 +13,8 @@ from numerics.formats.rounding import RANDOM_BITS
 
 Bits = NDArray[np.uint32]
 RULES = ("a", "b", "c")
+ALL_RULES = (*RULES, "up")
+"""Those that a target may claim, and one that it may be found to have."""
 
 
 class Drawing(NamedTuple):
@@ -23,6 +25,7 @@ class Drawing(NamedTuple):
     a: where the first N bits of f, and R, reach 2**N: P3109's StochasticA, gfloat's StochasticFastest
     b: the same with half a unit added to R: P3109's StochasticB, gfloat's StochasticFast
     c: where f * 2**N, rounded to an integer, ties to even, and R reach 2**N: gfloat's Stochastic
+    up: where f * 2**N, rounded up, and R reach 2**N; no target may claim it
     """
 
     rule: str = "a"
@@ -40,15 +43,25 @@ class Drawing(NamedTuple):
         if isinstance(text, str) and text == "own":
             return cls("own", 0)
         found = re.fullmatch(r"([abc])([1-9][0-9]?)", text) if isinstance(text, str) else None
-        most = RANDOM_BITS - (found is not None and found[1] != "a")
-        if found is None or int(found[2]) > most:
+        drawing = None if found is None else cls(found[1], int(found[2]))
+        if drawing is None or not drawing.is_asked:
             raise NumericsError(
                 f"draw={said(text)}; allowed: own, or a rule and its bits: a1 .. a30, b1 .. b29, c1 .. c29"
             )
-        return cls(found[1], int(found[2]))
+        return drawing
 
     def __str__(self) -> str:
         return "its own draws" if self.is_own else f"{self.bits} random bits, rule {self.rule}"
+
+    @property
+    def spelling(self) -> str:
+        """As `of` takes it."""
+        return "own" if self.is_own else f"{self.rule}{self.bits}"
+
+    @property
+    def is_asked(self) -> bool:
+        """May a target claim it?"""
+        return self.is_own or (self.rule in RULES and self.bits <= RANDOM_BITS - (self.rule != "a"))
 
     @property
     def sentence(self) -> str:
@@ -59,7 +72,7 @@ class Drawing(NamedTuple):
         """
         n = f"2**{self.bits}"
         sums = {"a": f"f * {n}, rounded down, + R", "b": f"f * {n} + R + 1/2",
-                "c": f"f * {n}, rounded half to even, + R"}  # fmt: skip
+                "c": f"f * {n}, rounded half to even, + R", "up": f"f * {n}, rounded up, + R"}  # fmt: skip
         return f"Up, away from zero, when {sums[self.rule]} >= {n} (f: the fraction of a step)."
 
     @property
@@ -90,9 +103,11 @@ class Drawing(NamedTuple):
         >>> Drawing("a", 8).wide(np.uint32([255])).tolist(), Drawing("b", 8).wide(np.uint32([255])).tolist()
         ([1069547520], [1071644672])
         """
-        wide = random.astype(np.int64) << (RANDOM_BITS - self.bits)
-        half = 0 if self.rule == "a" else 1 << (RANDOM_BITS - 1 - self.bits)
-        return np.asarray((wide + half).astype(np.uint32))
+        fewer = RANDOM_BITS - self.bits
+        if fewer < 0:  # whole units of 2**-30 are compared alike
+            return np.asarray(random >> np.uint32(-fewer))
+        more = {"a": 0, "up": (1 << fewer) - 1}.get(self.rule, 1 << fewer >> 1)
+        return np.asarray(((random.astype(np.int64) << fewer) + more).astype(np.uint32))
 
     def goes_up(self, fraction: NDArray[np.float64], random: Bits) -> NDArray[np.bool_]:
         """Rule c, by its own words: exact, for a fraction of a step is a float64.

@@ -32,13 +32,23 @@ def elements(dtype: Element) -> tuple[Float32, Bits]:
     (True, True)
     """
     telling = np.concatenate([SPECIALS, SPECIALS | SIGN]).view(np.float32)
-    x = np.concatenate([telling, _thinned(turning_points(dtype)), _thinned(probes(dtype))])
     held = np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
+    simple, others = _simple(held.astype(np.float64)), (turning_points(dtype), probes(dtype))
+    x = np.concatenate([telling, simple, *map(_thinned, others)])
     threshold = thresholds_of_draws(np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64), held)
     turns = np.stack([np.zeros_like(threshold), threshold + 1, np.full_like(threshold, GREATEST)])
     turning = np.take_along_axis(turns, (np.arange(len(x)) % len(turns))[None], axis=0)[0]
     random = np.clip(np.stack([threshold - 1, threshold, turning]), 0, GREATEST).astype(np.uint32)
     return np.tile(x, len(random)), random.reshape(-1)
+
+
+def _simple(held: NDArray[np.float64]) -> Float32:
+    """Numbers past 1, or the value next below it, by simple fractions of a step: these tell rules apart."""
+    at = min(max(int(np.searchsorted(held, 1.0, "right")) - 1, 0), len(held) - 2)
+    powers = 2.0 ** -np.arange(1, RANDOM_BITS + 1)
+    fractions = np.concatenate([powers, 1 - powers, 1.5 * powers, 1 - 1.5 * powers])
+    x = np.unique((held[at] + fractions * (held[at + 1] - held[at])).astype(np.float32))
+    return np.asarray(x[(x > held[at]) & (x < held[at + 1])])
 
 
 def _thinned(x: Float32) -> Float32:

@@ -56,10 +56,11 @@ def _whole(target: Target, found: Findings) -> None:
     found.tried += len(rows)
 
     def simpler(law: Law, broken: Counterexample) -> Counterexample:
-        if random is not None:
-            return broken
-        found = simpler_block(law, broken, lambda x: replace(_observe(target, x), blame=seen.blamed))
-        return again.alone(target, found, rows)
+        def observe(x: Float32) -> SeenBlocks:
+            drawn = np.broadcast_to(broken.given[0], x.shape) if broken.given else None
+            return replace(_observe(target, x, drawn), blame=seen.blamed)
+
+        return again.alone(target, simpler_block(law, broken, observe), rows)
 
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:

@@ -6,6 +6,7 @@ wrong: the scale before the microexponents before the elements.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,10 +17,11 @@ from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.rescale import element_values, fields_at, quotients, steps, values_at
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
-from numerics.conform.verdict import Counterexample, numbers
+from numerics.conform.verdict import Counterexample, listed, numbers
 from numerics.formats.block import ElementBlock, MicroexponentBlock
 from numerics.formats.rounding import NEAREST
 
+MARKED = 4  # wrong elements whose places are named
 LABEL = "U16"  # holds the name of any law of blocks
 
 
@@ -180,25 +182,44 @@ class SeenBlocks:
         )
         at = int(places[cost.argmin()])
         block = self.x[at]
-        used = np.flatnonzero(block.view(np.uint32))
-        last = int(used[-1]) + 1 if len(used) else 1
-        where = f"then {len(block) - last} zeros" if last < len(block) else ""
-        if self.random is not None:
-            drawn = " ".join(f"0x{int(bits):08X}" for bits in self.random[at, :last])
-            where = f"{where}{'; ' if where else ''}random bits {drawn}"
+        told = np.flatnonzero((block.view(np.uint32) != 0) | self.wrong_elements[at])
+        last = int(told[-1]) + 1 if len(told) else 1
         return Counterexample(
             law.__name__, sentence(law), numbers(block[:last]), self._text(self.came, at, last),
-            self._text(self.due, at, last), len(places), where, block,
+            self._text(self.due, at, last), len(places), "; ".join(self._beside(at, last)), block,
+            given=() if self.random is None else (self.random[at],),
         )  # fmt: skip
 
-    @staticmethod
-    def _text(answer: Answer, at: int, last: int) -> str:
+    def _beside(self, at: int, last: int) -> Iterator[str]:
+        """What belongs to a block beside its first numbers: zeros, which elements are wrong, random bits."""
+        rest = self.x.shape[1] - last
+        if rest:
+            yield f"then {rest} zeros"
+        if len(marked := self._marked(at, last)):
+            some = ", ".join(map(str, marked[:MARKED])) + ", ..." * (len(marked) > MARKED)
+            yield f"wrong at place{'s' * (len(marked) > 1)} {some} (from 0)"
+        if self.random is not None:
+            yield "random bits " + listed((f"0x{int(bits):08X}" for bits in self.random[at, :last]), " ")
+
+    def _marked(self, at: int, last: int) -> NDArray[np.int64]:
+        """The wrong elements of a block, where others are right, and the scale, too."""
+        wrong = self.wrong_elements[at, :last]
+        shared = self.wrong_scale[at] or self.wrong_microexponents[at]
+        return np.flatnonzero(wrong & ~wrong.all() & ~shared)
+
+    def _text(self, answer: Answer, at: int, last: int) -> str:
+        """One answer; elements that are wrong among others that are right stand in brackets."""
+        marked = set(self._marked(at, last).tolist())
+
+        def shown(texts: Iterable[str], between: str) -> str:
+            return listed((f"[{t}]" if i in marked else t for i, t in enumerate(texts)), between)
+
         if isinstance(answer, np.ndarray):
-            return ", ".join(map(str, numbers(answer[at, :last])))
+            return shown(map(str, numbers(answer[at, :last])), ", ")
         shared = f"scale 0x{int(answer.scale[at]):02X}, "
         if answer.microexponents is not None:
             shared += f"microexponents 0x{int(answer.microexponents[at]):02X}, "
-        return shared + "codes " + " ".join(f"{int(code):x}" for code in answer.codes[at, :last])
+        return f"{shared}codes {shown((f'{int(code):x}' for code in answer.codes[at, :last]), ' ')}"
 
 
 def scale_rule(seen: SeenBlocks) -> Counterexample | None:

@@ -44,7 +44,7 @@ class Findings:
         """All of it."""
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.explain, (*self.notes, *target.notes),
+            self.explain, (*self.notes, *target.takes.notes, *target.notes),
         )  # fmt: skip
 
 

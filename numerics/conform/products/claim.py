@@ -97,9 +97,12 @@ class Operand:
         """The operand of a text as in `spelled`, a format, or a QuantSpec; integers: of plain integers."""
         came = spelled(came) if isinstance(came, str) else came
         if integers:
-            d = find_dtype(came)
+            plain = isinstance(came, str) and came in VALUES
+            d = came if plain or isinstance(came, QuantSpec) else find_dtype(came)
             if not isinstance(d, Integer) or d.bits > 8:
-                raise NumericsError(f"accumulate='int32' adds integers of 8 bits or fewer, not {said(came)}")
+                raise NumericsError(
+                    f"accumulate='int32' needs integer operands of 8 bits or fewer, not {said(came)}"
+                )
             return cls(d.name)
         if isinstance(came, str):
             return cls(came)
@@ -273,7 +276,8 @@ class Claim:
     def __str__(self) -> str:
         spelled = self.accumulate if isinstance(self.accumulate, str) else repr(self.accumulate)
         said = f"{self.dtype} -> {self.out}, accumulate {spelled}"
-        return said + ", bias" * self.bias + f", layout {self.layout}" * (self.layout != "nk")
+        said += ", bias" * self.bias + f", layout {self.layout}" * (self.layout != "nk")
+        return said + f", zero points {self.zero_point}" * (self.zero_point != "split")
 
     @property
     def dtype(self) -> str:

@@ -88,9 +88,12 @@ class ProductCheck:
         notes = [f"{undecided} results depend on the order of the sum, and are not judged"] * bool(undecided)
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
+        if self.shapes is not None:
+            notes.append("asked in no shapes but those that were given")
         notes.append(f"on {platform.machine()}, {platform.processor() or platform.system()}")
+        notes += [*self.target.takes.notes, *self.target.notes]
         return Verdict(self.target.name, self.target.claim, laws, tried, wrong, failures, self._explain,
-                       (*notes, *self.target.notes), f"results of {len(self.seen)} products")  # fmt: skip
+                       tuple(notes), f"results of {len(self.seen)} products")  # fmt: skip
 
     # ---- once more -------------------------------------------------------------------------------
 

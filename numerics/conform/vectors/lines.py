@@ -67,6 +67,8 @@ class Batch(NamedTuple):
     lines: NDArray[np.int64]
     unknown: NDArray[np.bool_]
     """The lines in which a simulator wrote X or Z, which read as digits of 0."""
+    ended: int | None = None
+    """The first of the empty lines after the last vector; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,12 @@ class Layout:
         return self._straightened(text, first)
 
     def _straightened(self, text: bytes, first: int) -> Batch:
-        """Comments left out, blanks made single, then as above."""
+        """Comments and the empty lines at the end left out, blanks made single, then as above."""
         every = enumerate(text.split(b"\n")[:-1], first)
         lines = {number: line for number, line in every if not line.startswith(b"#")}
+        last = max((number for number, line in lines.items() if line.strip()), default=0)
+        empty = [number for number in lines if number > last]
+        lines = {number: line for number, line in lines.items() if number <= last}
         straight = [b" ".join(line.split()) + b"\n" for line in lines.values()]
         for number, line in zip(lines, straight, strict=True):
             if len(line) != self.width:
@@ -168,7 +173,7 @@ class Layout:
         for number, right in zip(lines, fine, strict=True):
             if not right:
                 raise self.malformed(number, lines[number])
-        return Batch(fields, np.array(list(lines), np.int64), unknown)
+        return Batch(fields, np.array(list(lines), np.int64), unknown, min(empty, default=None))
 
     def malformed(self, number: int, line: bytes) -> NumericsError:
         """The error that names a line."""
@@ -180,19 +185,29 @@ class Layout:
 
         first: the number of the first line.  Errors: as `read`.
         """
-        kept, comments = start, 0
+        kept, comments, ended = start, 0, None
         while came := stream.read(CHUNK):
             text, newline, kept = (kept + came).rpartition(b"\n")
             if newline:
                 batch, lines = self.read(text + newline, first), text.count(b"\n") + 1
+                ended = self._end(batch, ended)
                 yield batch
                 first += lines
                 comments += lines - 2 * len(batch.lines)
                 if comments > COMMENTS:
                     raise NumericsError(
-                        f"line {first}: so many comments came; allowed: {COMMENTS} more than vectors"
+                        f"line {first}: so many comments and empty lines came; allowed: {COMMENTS} "
+                        "more than vectors"
                     )
             elif len(kept) > CHUNK + self.width:
                 raise self.malformed(first, kept)
         if kept:
-            yield self.read(kept if kept.endswith(b"\n") else kept + b"\n", first)
+            batch = self.read(kept if kept.endswith(b"\n") else kept + b"\n", first)
+            self._end(batch, ended)
+            yield batch
+
+    def _end(self, batch: Batch, ended: int | None) -> int | None:
+        """The first empty line at the end so far; raises NumericsError where vectors follow it."""
+        if ended is not None and len(batch.lines):
+            raise self.malformed(ended, b"")
+        return batch.ended if ended is None else ended

@@ -176,6 +176,11 @@ class BlockOperation(Operation):
             known["tensor-scale"] = struct.pack(">f", self.tensor_scale).hex()
         return {name: fact for name, fact in known.items() if fact is not None}
 
+    def __str__(self) -> str:
+        if self.tensor_scale is None:
+            return super().__str__()
+        return f"{replace(self, tensor_scale=None)} tensor scale {self.tensor_scale:.9g}"
+
     def _encoded_fields(self, opens: bool) -> tuple[Field, ...]:
         d = self.dtype
         fields = [Field("scale", d.scale_bits, 1, opens)]

@@ -20,7 +20,7 @@ class Chosen:
     """Which questions: count at random, or all, or those that matter; seed: of what is random.
 
     >>> Chosen(5, False, 7).text, Chosen.parse(Chosen(5, False, 7).text)
-    ('numerics 0.1.0, random, seed 7', Chosen(count=None, exhaustive=False, seed=7))
+    ('numerics 0.1.0, 5 at random, seed 7', Chosen(count=5, exhaustive=False, seed=7))
     """
 
     count: int | None
@@ -29,17 +29,20 @@ class Chosen:
 
     @property
     def text(self) -> str:
-        """The selection as the header says it; how many questions there are stands beside."""
-        which = "all" if self.exhaustive else "those that matter" if self.count is None else "random"
+        """The selection as the header says it."""
+        some = "those that matter" if self.count is None else f"{self.count} at random"
+        which = "all" if self.exhaustive else some
         return f"numerics {__version__}, {which}, seed {self.seed}"
 
     @staticmethod
-    def parse(text: str, total: int | None = None) -> Chosen | None:
+    def parse(text: str) -> Chosen | None:
         """The inverse; None where another version chose, which may have chosen otherwise."""
-        said = re.fullmatch(r"numerics (\S+), (all|those that matter|random), seed ([0-9]{1,20})", text)
+        which = "all|those that matter|(?P<count>[1-9][0-9]{,18}) at random"
+        said = re.fullmatch(rf"numerics (\S+), (?P<which>{which}), seed (?P<seed>[0-9]{{1,20}})", text)
         if not said or said[1] != __version__:
             return None
-        return Chosen(total if said[2] == "random" else None, said[2] == "all", int(said[3]))
+        count = None if said["count"] is None else int(said["count"])
+        return Chosen(count, said["which"] == "all", int(said["seed"]))
 
     def questions(self, asked: Operation) -> tuple[int, Iterator[Fields]]:
         """How many there are, and they themselves in chunks; errors as `generate`."""
@@ -58,11 +61,19 @@ def _chunks(asked: Operation, total: int, source: Source, rng: np.random.Generat
 
 
 class Expected:
-    """The questions in their order, which every batch of lines must repeat."""
+    """The questions in their order, which every batch of lines must repeat.
 
-    def __init__(self, asked: Operation, chosen: Chosen) -> None:
+    total: how many vectors the header says; raises NumericsError where the questions are not as many.
+    """
+
+    def __init__(self, asked: Operation, chosen: Chosen, total: int) -> None:
         self.asked, self._rest = asked, Fields()
-        self._source = chosen.questions(asked)[1]
+        count, self._source = chosen.questions(asked)
+        if count != total:
+            raise NumericsError(
+                f"the header says {total} vectors, but its questions ({chosen.text}) are {count}; "
+                "allowed: the header as it was written, or one without the line '# questions:'"
+            )
 
     def compare(self, batch: Batch) -> None:
         """Raises NumericsError for the first line that answers another question."""

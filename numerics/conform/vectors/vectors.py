@@ -6,6 +6,7 @@ line against the exact truth.  The lines are described in docs/vectors.md; opera
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def header(asked: Operation, total: int, chosen: Chosen | None = None) -> bytes:
     # operation: encode
     # rounding: half_even
     # vectors: 2
-    # questions: numerics 0.1.0, random, seed 0
+    # questions: numerics 0.1.0, 2 at random, seed 0
     # line: input (8 hex digits x 16) : scale (2 hex digits) microexponents (2 hex digits) code \
 (2 hex digits x 16)
     """
@@ -178,7 +179,7 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     """
     asked, total, chosen, first, start = _read_header(stream)
     verdict = Verdict(asked, compared=chosen is not None)
-    expected = Expected(asked, chosen) if chosen else None
+    expected = Expected(asked, chosen, total) if chosen else None
     kept = Kept(asked)
     for batch in asked.layout.batches(stream, start, first):
         if expected:
@@ -238,13 +239,15 @@ def _shown(line: bytes) -> str:
 def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, bytes]:
     """The operation, how many vectors are to come and which, the next line and its number."""
     number, facts = 1, {}
-    line = stream.readline(CHUNK)
+    line = stream.readline(CHUNK).removeprefix(codecs.BOM_UTF8)
+    while _is_blank(line) and number <= LONGEST_HEADER:
+        number, line = number + 1, stream.readline(CHUNK)
     if line.decode("ascii", "replace").rstrip() != TITLE:
         raise NumericsError(
-            f"line 1: {_shown(line)!r} is no header; allowed: {TITLE!r}, as `vectors generate` writes: "
-            "a device copies every line that begins with #"
+            f"line {number}: {_shown(line)!r} is no header; allowed: {TITLE!r}, as `vectors generate` "
+            "writes, in ASCII or UTF-8: a device copies every line that begins with #"
         )
-    while line.startswith(b"#"):
+    while line.startswith(b"#") or _is_blank(line):
         if number > LONGEST_HEADER or not line.endswith(b"\n"):
             raise NumericsError(
                 f"line {number}: {line[:60]!r} is too much of a header; allowed: {LONGEST_HEADER} whole lines"
@@ -253,8 +256,16 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, 
         if name.strip() in FACTS:
             facts[name.strip()] = fact.strip()
         number, line = number + 1, stream.readline(CHUNK)
-    total = _total(facts)
-    return _operation_of(facts), total, Chosen.parse(facts.get("questions", ""), total), number, line
+    asked, total = _operation_of(facts), _total(facts)
+    chosen = Chosen.parse(facts.get("questions", ""))
+    for name in asked.facts if chosen else ():  # who chose the questions wrote these, too
+        _fact(facts, name)
+    return asked, total, chosen, number, line
+
+
+def _is_blank(line: bytes) -> bool:
+    """A line of nothing but blanks; not the end of a file."""
+    return bool(line) and not line.strip()
 
 
 def _operation_of(facts: dict[str, str]) -> Operation:

@@ -11,6 +11,7 @@ import numerics as nx
 from numerics.conform import check
 from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS
 from numerics.conform.inputs.blocks import probes as block_probes
+from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.rescale import fields_at, values_at
 from numerics.conform.task import Task
 from tests.helpers.faults import FAULTS, affine, blocks_of
@@ -375,3 +376,76 @@ def test_the_blocks_that_dialects_bend_are_exact(dtype, rounding):
     assert np.array_equal(came.codes, due.codes)
     values = values_at(task, came)
     assert not task.differs(values, task.block_values(due)).any()
+
+
+# ---- other draws -----------------------------------------------------------------------------------
+
+
+def drawing(dtype, rule, read):
+    """A stochastic encoder by a rule of draws, of what it reads of the bits that it is given."""
+    d, how = nx.dtype(dtype), Drawing(rule.rstrip("0123456789"), int(rule.lstrip("abcup")))
+    scaled = {"tensor_scale": 1.0} if d.kind == "block" and d.has_tensor_scale else {}
+
+    def encode(x, random):
+        if how.rule == "c":
+            return Task.of(d, rounding="stochastic", draw=rule).codes(x, read(random))
+        return d.encode(x, rounding="stochastic", random_bits=how.wide(read(random)), **scaled)
+
+    return encode
+
+
+def low8(random):
+    return random & 255
+
+
+def as_it_is(random):
+    return random
+
+
+OTHERWISE = [
+    ("bfloat16", "b8", "a8", as_it_is, "draws b8"),
+    ("bfloat16", "a8", None, low8, "draws a8"),
+    ("bfloat16", "a32", None, as_it_is, "draws a32"),
+    ("fp8_e4m3", "c8", "a8", as_it_is, "draws c8"),
+    ("fp8_e4m3", "a8", "b8", as_it_is, "draws a8"),
+    ("fp8_e4m3", "up8", "a8", as_it_is, "draws up8"),
+    ("fp8_e4m3", "b10", None, lambda random: random >> 20, "draws b10"),
+    ("fp8_e4m3", "a8", None, lambda random: 255 - (random & 255), "draws reversed + draws a8"),
+    ("int8", "a16", "a8", as_it_is, "draws a16"),
+    ("mxfp4", "b8", "a8", as_it_is, "draws b8"),
+    ("mxfp8_e4m3", "a16", None, lambda random: random & 65535, "draws a16"),
+    ("nvfp4", "a8", None, low8, "draws a8"),
+    ("mx6", "b8", "a8", as_it_is, "draws b8"),
+]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rule", "asked", "read", "name"), OTHERWISE, ids=[f"{d}-{r}-{a}" for d, r, a, *_ in OTHERWISE]
+)
+def test_a_kernel_that_draws_by_another_rule_or_fewer_bits_spoke_no_known_dialect(
+    dtype, rule, asked, read, name
+):
+    found = check(drawing(dtype, rule, read), dtype, rounding="stochastic", draw=asked, effort="quick")
+    assert found.dialect == name, str(found)
+    if rule[0] in "abc" and rule != "a32":
+        assert f'draw="{rule}"' in str(found)
+
+
+def test_another_rule_of_draws_is_told_beside_another_fault():
+    b8 = drawing("fp8_e4m3", "b8", as_it_is)
+
+    def bare(x, random):
+        codes = b8(x, random)
+        return np.where(codes == 0x80, 0, codes)
+
+    found = check(bare, "fp8_e4m3", rounding="stochastic", draw="a8", effort="quick")
+    assert found.dialect == "loses -0 + draws b8"
+
+
+def test_a_draw_was_shown_wrong_by_a_number_that_is_no_simple_one():
+    """0xCEB18080 where 0x3F800080 shows the same: half a unit of 8 bits above 1."""
+    found = check(drawing("bfloat16", "b8", as_it_is), "bfloat16", rounding="stochastic", draw="a8")
+    assert [number.bits for number in found.counterexample.input] == [0x3F800080]
+    assert found.counterexample.where == "random bits 0x000000FF"
+    block = check(drawing("mxfp8_e4m3", "b8", as_it_is), "mxfp8_e4m3", rounding="stochastic", draw="a8")
+    assert sum(number.bits != 0 for number in block.counterexample.input) == 1

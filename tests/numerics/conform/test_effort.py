@@ -119,7 +119,8 @@ def test_more_scales_than_those_of_the_list():
     ("options", "said"),
     [
         ({"effort": "hi"}, "unknown effort 'hi'"),
-        ({"seed": -1}, "seed=-1 cannot be"),
+        ({"seed": -1}, "seed -1 is outside 0"),
+        ({"seed": 1 << 64}, "seed 18446744073709551616 is outside 0"),
         ({"one_thread": None}, "one_thread=None is not allowed"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.laws import everything
+from numerics.conform.products.claim import Claim
+from numerics.conform.task import Task
 from numerics.formats.block import Blocks
 from tests.helpers.proofs import LONG, near_steps
 
@@ -633,3 +636,41 @@ def test_a_short_block_at_the_end_of_a_long_line_was_not_asked(name, longer, kin
     for left in (1, 5, dtype.block - 1):
         found = check(without_last(dtype, longer, left, kind), dtype, kind=kind, effort="quick")
         assert found.law == "short_block"
+
+
+# ---- what a verdict says of what was asked -----------------------------------------------------------
+
+TASKS = {
+    "rounding": ("fp8_e4m3", {}, "floor"), "overflow": ("fp8_e5m2", {}, "nonsaturate"),
+    "kind": ("fp4", {}, "round"), "inputs": ("fp4", {}, "float16"), "strict_nan": ("fp8_e4m3", {}, True),
+    "axis": ("mxfp4", {}, 0), "scale_rule": ("nvfp4", {}, "ceil"), "tensor_scale": ("nvfp4", {}, 0.3),
+    "packed": ("mxfp4", {}, True), "scale_layout": ("mxfp4", {"packed": True}, "cublas"),
+    "scheme": ("int8", {"kind": "affine"}, "per_channel(0)"),
+    "drawing": ("fp4", {"rounding": "stochastic"}, "a8"),
+}  # fmt: skip
+
+
+def test_an_option_that_decides_what_is_due_was_not_in_the_title():
+    """Each field of a Task, and its value; NVFP4 had no tensor scale, cublas and cdna4 were "in tiles"."""
+    assert {field.name for field in fields(Task)} == {"dtype", *TASKS}
+    for name, (dtype, options, value) in TASKS.items():
+        option = "draw" if name == "drawing" else name
+        given = Task.of(dtype, **(options | {option: value}))
+        assert str(given) != str(Task.of(dtype, **options)), name
+    said = [str(Task.of("mxfp4", scale_layout=layout)) for layout in ("cublas", "cdna4")]
+    assert "cublas" in said[0]
+    assert "cdna4" in said[1]
+    claims = [Claim.of("float32", "int4 per_group(32)", zero_point=way) for way in ("split", "folded")]
+    assert str(claims[0]) != str(claims[1])
+
+
+def test_a_tensor_scale_that_nobody_gave_was_judged_without_a_word():
+    def kernel(scale):
+        return lambda x: nx.nvfp4.encode(x, tensor_scale=scale)
+
+    silent = check(kernel(1.0), "nvfp4", effort="quick", whole_blocks=True)
+    assert any("tensor scale" in note for note in silent.notes)
+    assert "short" in str(silent)
+    told = check(kernel(0.3), "nvfp4", effort="quick", tensor_scale=0.3)
+    assert told.notes == ()
+    assert "tensor scale 0.3" in str(told)

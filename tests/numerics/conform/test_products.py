@@ -323,6 +323,42 @@ def test_options_that_a_product_has_not_were_taken(given):
         check(nx.fp4.encode, "fp4", bias=True)
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "came"),
+    [("float32", "int8", "float32"), ("int8", "bfloat16", "bfloat16"), ("int16", "int8", "int16"),
+     ("int8 per_channel(0)", "int8", "per_channel"), (nx.QuantSpec("int8"), "int8", "QuantSpec")],
+)  # fmt: skip
+def test_a_float_operand_of_an_integer_product_was_an_unknown_format(a, b, came):
+    with pytest.raises(
+        NumericsError, match=f"'int32' needs integer operands of 8 bits or fewer, not .*{came}"
+    ):
+        judged(np.matmul, a=a, b=b, accumulate="int32")
+
+
+def compensated(a, b, branch):
+    """Sums of float32 products and what each addition lost: Kahan's, or with a branch Neumaier's."""
+    total = np.zeros((len(a), len(b)), np.float32)
+    lost = total.copy()
+    with np.errstate(all="ignore"):
+        for k in range(a.shape[1]):
+            term = a[:, k, None] * b[None, :, k] - (0 if branch else lost)
+            now = total + term
+            if branch:
+                larger = np.abs(total) >= np.abs(term)
+                lost += np.where(larger, (total - now) + term, (term - now) + total)
+            else:
+                lost = (now - total) - term
+            total = now
+        return np.where(np.isfinite(total) & branch, total + lost, total)
+
+
+def test_what_the_page_says_of_compensated_sums_is_not_so():
+    wide = {"accumulate": nx.conform.Accumulator(48, "any"), "a": "float32", "b": "float32", "shapes": FAST}
+    assert judged(lambda a, b: compensated(a, b, True), **wide)
+    assert judged(lambda a, b: a @ b.T, **wide).law == "sums"
+    assert judged(lambda a, b: compensated(a, b, False), a="float32", b="float32").law == "two_terms"
+
+
 def test_a_verdict_on_a_product_is_a_record_too():
     said = json.loads(judged(lambda a, b: a @ b.T + 1, a="float32", b="float32").to_json())
     assert (said["kind"], said["dtype"], said["passed"]) == ("matmul", "float32 x float32", False)

@@ -426,3 +426,26 @@ def test_a_device_that_is_not_there_was_a_fault_of_the_kernel(kind):
             check(raising(RuntimeError(words)), dtype, **options)
     for words in OF_A_KERNEL:
         assert check(raising(RuntimeError(words)), dtype, **options).law == "runs"
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mx6", "nvfp4"])
+def test_blocks_in_a_list_were_no_result(name):
+    """As a function of many results of torch or of a C extension returns them."""
+    d = nx.dtype(name)
+    options = {"tensor_scale": 1.0} if d.has_tensor_scale else {}
+
+    def listed(x):
+        made = d.encode(x, **options)
+        return [part for part in (made.codes, made.scale, made.microexponents) if part is not None]
+
+    assert check(listed, name, effort="quick")
+    kept = {}
+
+    def again(x):
+        for buffer, part in zip(kept.setdefault(x.shape, listed(x)), listed(x), strict=True):
+            buffer[...] = part
+        return kept[x.shape]
+
+    assert check(again, name, effort="quick").law == "repeatable"
+    short = check(lambda x: listed(x)[:1], name)
+    assert (short.law, short.counterexample.came) == ("result", "a list of 1")

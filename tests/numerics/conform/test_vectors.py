@@ -249,6 +249,43 @@ def test_what_is_read_though_it_is_not_quite_so():
     assert judged(text.removesuffix(b"\n"))
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n \n# done\n\n", b"\n" * 2000, b"\n\n "])
+def test_empty_lines_after_the_last_vector_were_an_error(end, monkeypatch):
+    """As `print` of an answer that was read with its end writes them, and editors."""
+    text = made("fp4", "decode")
+    assert judged(text + end)
+    monkeypatch.setattr(lines, "CHUNK", 100)
+    assert judged(text + end)
+    cut = text.rindex(b"\n", 0, -1) + 1
+    with pytest.raises(nx.NumericsError, match=r"line 22: '' is not a vector"):
+        judged(text[:cut] + b"\n" + end.lstrip() + text[cut:])
+
+
+def test_what_an_editor_of_windows_puts_first_was_no_header():
+    text = made("fp4", "decode")
+    assert judged(b"\xef\xbb\xbf" + text)
+    assert judged(b"\xef\xbb\xbf\r\n" + text.replace(b"\n", b"\r\n"))
+    title, _, rest = text.partition(b"\n")
+    assert judged(title + b"\n\n" + rest)
+    with pytest.raises(nx.NumericsError, match=r"line 1: .*in ASCII or UTF-8"):
+        judged(text.decode().encode("utf-16"))
+
+
+@pytest.mark.parametrize(("options", "told"), [({}, "those that matter"), ({"count": 16}, "16 at random")])
+def test_a_header_that_says_fewer_vectors_than_its_questions_passed(options, told):
+    """Cut by hand or by a script, lines and header alike: the rest was never asked."""
+    text = made("fp4", "decode", **options).replace(b"vectors: 16", b"vectors: 5")
+    for bad in (text, b"".join(text.splitlines(keepends=True)[:-11])):
+        with pytest.raises(nx.NumericsError, match=rf"says 5 vectors, but its questions .*{told}.* are 16"):
+            judged(bad)
+
+
+def test_a_header_that_lost_its_rounding_was_judged_by_another():
+    text = made("fp4", rounding="toward_zero")
+    with pytest.raises(nx.NumericsError, match="lacks '# rounding"):
+        judged(text.replace(b"# rounding: toward_zero\n", b""))
+
+
 def test_chunks_of_any_size(monkeypatch):
     text, number = planted(made("mx6", count=40), 33, -2)
     monkeypatch.setattr(lines, "CHUNK", 100)
@@ -537,6 +574,41 @@ def test_a_pipe_named_neither_the_law_nor_the_deviation(law):
     assert sum(number.bits != 0 for number in found.counterexample.input) <= due.asked[0].count
     assert f"law {law}: " in str(found)
     assert dialect in str(found)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wrong", "told"),
+    [
+        ([1.0] * 32, 17, ["(1) x32; wrong at place 17", "codes 6 x17 [7] 6 x14", "codes 6 x17 [6] 6 x14"]),
+        ([0.0] * 31 + [1.0], 31, ["(0) x31, 0x3F800000 (1); wrong at place 31", "codes 0 x31 [7]"]),
+        (
+            [1.0] + [0.0] * 31,
+            4,
+            ["then 27 zeros; wrong at place 4", "codes 6 0 0 0 [1]", "codes 6 0 0 0 [0]"],
+        ),
+        ([1.0] + [0.0] * 31, 0, ["(1), ", "then 31 zeros", "codes 7", "codes 6"]),
+    ],
+)
+def test_a_block_of_a_pipe_did_not_say_which_element_is_wrong(numbers, wrong, told):
+    """Runs of 31 zeros hid it, and one past the last number that is not zero was not shown at all."""
+    asked = operation("mxfp4")
+    given = {"input": np.float32([numbers]).view(np.uint32)}
+    answers = asked.due(given)
+    answers["code"][0, wrong] ^= 1
+    found = judged(header(asked, 1) + asked.layout.format(given | answers))
+    for part in told:
+        assert part.rstrip(", ") in str(found)
+    assert len(found.counterexample.input) == max(np.flatnonzero(numbers)[-1], wrong) + 1
+
+
+def test_a_block_of_values_of_a_pipe_did_not_say_which_element_is_wrong():
+    asked = operation("mx6", "round", rounding="stochastic")
+    given = {"input": np.full((1, 16), 0x80000000, np.uint32), "random": np.zeros((1, 16), np.uint32)}
+    answers = asked.due(given)
+    answers["value"][0, 3] ^= 0x3F800000
+    text = str(judged(header(asked, 1) + asked.layout.format(given | answers)))
+    assert "(-0) x16; wrong at place 3 (from 0); random bits 0x00000000 x16" in text
+    assert "[0x3F800000 (1)], 0x00000000 (0) x12" in text
 
 
 def test_a_code_that_is_none_has_no_law():
