@@ -16,6 +16,7 @@ from threading import TIMEOUT_MAX, Lock, Thread, get_ident
 from time import perf_counter
 from typing import Any
 
+from numerics.backends.temporary import within
 from numerics.conform.checking import Check, asked
 from numerics.conform.inputs.edges import EDGES, Edge, can_guard
 from numerics.conform.isolation.calls import THREADS, Calls
@@ -101,6 +102,7 @@ class Noting(Witness):
 def _room() -> Path:
     """The folder that is shared with the judge; from now on this process ends with that one."""
     folder = Path(sys.argv[1])
+    within(folder)
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
