@@ -12,15 +12,12 @@ holds the key that it is for, machine code and a checksum, and nothing that is i
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import struct
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -30,6 +27,7 @@ from pathlib import Path
 import llvmlite
 import numba
 
+from numerics.backends.temporary import temporary_folder
 from numerics.formats.errors import warn
 
 Key = tuple[str, str]
@@ -109,19 +107,13 @@ def _not_ours(found: os.stat_result, link: bool = False) -> str | None:
 
 
 def _fresh(unsafe: str, fault: str | None) -> Path:
-    fresh = Path(tempfile.mkdtemp(prefix="numerics-"))
-    atexit.register(_remove, fresh, os.getpid())
+    fresh = temporary_folder("numerics-")
     warn(
         f"compiled kernels are not kept in {unsafe}: {fault}. Every process compiles its own, until "
         "NUMERICS_CACHE_DIR names, by an absolute path, a folder that is yours and that nobody else may "
         "write to"
     )
     return fresh
-
-
-def _remove(place: Path, maker: int) -> None:
-    if os.getpid() == maker:  # not a forked child
-        shutil.rmtree(place, ignore_errors=True)
 
 
 # ---- which key -----------------------------------------------------------------------------------

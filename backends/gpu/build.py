@@ -18,6 +18,7 @@ import triton.language as tl
 from numerics.backends.bind import SOURCES, bind
 from numerics.backends.gpu import kernels, primitives
 from numerics.backends.gpu.values import with_tables
+from numerics.backends.temporary import temporary_folder
 
 # Triton looks up the annotations of what it compiles; any constant will do.
 _ANNOTATIONS: dict[str, Any] = {
@@ -38,7 +39,7 @@ def _survive_unwritable_cache() -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError:
-        triton.knobs.cache.dir = tempfile.mkdtemp(prefix="numerics-triton-")
+        triton.knobs.cache.dir = str(temporary_folder("numerics-triton-"))
 
 
 def _interpreted(function: FunctionType) -> Any:

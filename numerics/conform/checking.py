@@ -8,7 +8,7 @@ from typing import Any
 
 from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import Effort
-from numerics.conform.isolation import judged, name_of
+from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -95,8 +95,9 @@ def check(
     draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
     false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
     isolated: in a process of its own, which imports the target by its name: a crash, an exit, and no result
-    for `timeout` seconds (600 by default) are verdicts, with the input that did it; what it prints goes to
-    standard error.  Only such a target can be ended: timeout without isolated=True is refused.
+    for `timeout` seconds (600 by default) are verdicts, with the least input that does it in a new process;
+    a read past an input breaks the law `within`; what it prints goes to standard error.  Only such a target
+    can be ended: timeout without isolated=True is refused.
     Of kind="matmul", which takes these instead of the options of a format (docs/conformance.md):
         a, b: what the two operands are: float32, bfloat16, float16, a format, a text of both as in
             "int4 per_group(128)", or a QuantSpec

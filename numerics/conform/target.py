@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
+from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.returned import (
@@ -41,24 +42,32 @@ SENTENCES: dict[str, str] = {
     "code_range": "A code lies in 0 .. 2**bits - 1.",
 }
 
+Case = tuple[Any, ...]
+"""What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
 OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 """What torch's functions say where they are given an array of NumPy."""
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
 """What functions of a number say where they are given an array."""
 
-Watcher = Callable[[tuple[Any, ...]], None]
-_WATCHERS: list[Watcher] = []
+
+class Witness:
+    """Is told what a target is given, and that it came back: it may not live to say it.
+
+    This one does nothing; that of a process of its own takes notes (isolation/child.py).
+    """
+
+    def before(self, case: Case, edge: Edge | None) -> None:
+        """The target is about to be given the case; edge: beside forbidden memory."""
+
+    def after(self) -> None:
+        """It came back, or raised."""
+
+    def edges(self, case: Case) -> tuple[Edge, ...]:
+        """Where forbidden memory is to lie when the same case is given again."""
+        return ()
 
 
-def watch(watcher: Watcher) -> None:
-    """From now on `watcher` is told what a target is about to be given: it may not live to say it."""
-    _WATCHERS.append(watcher)
-
-
-def watched(inputs: tuple[Any, ...]) -> None:
-    """Tells those who watch."""
-    for watcher in _WATCHERS:
-        watcher(inputs)
+NOBODY = Witness()
 
 
 class Fault(Exception):
@@ -85,6 +94,7 @@ class Judged:
         if not callable(function):
             raise NumericsError(f"the target is a {kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
+        self.witness = NOBODY
         if takes.array == "torch":
             torch_module()
 
@@ -246,26 +256,34 @@ class Target(Judged):
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""
-        given = tuple(self._own(x) if isinstance(x, np.ndarray) else x for x in inputs)
-        arrays = tuple(x for x in given if isinstance(x, np.ndarray))
-        before = [x.tobytes() for x in arrays]
-        came = self._called(given, arrays)
-        if any(x.tobytes() != was for x, was in zip(arrays, before, strict=True)):
-            changed = "an input that is no longer what it was"
-            raise Fault("inputs_unchanged", self._arrays(inputs), changed, "the same bytes")
+        came = self.once(inputs)
+        for edge in self.witness.edges(inputs):
+            self.once(inputs, edge)
         return came
 
-    def _own(self, x: Array) -> Array:
+    def once(self, case: Case, edge: Edge | None = None) -> Any:
+        """The same, called a single time; edge: its copies lie beside forbidden memory."""
+        given = tuple(self._own(x, edge) if isinstance(x, np.ndarray) else x for x in case)
+        arrays = self._arrays(given)
+        before = [x.tobytes() for x in arrays]
+        came = self._called(given, arrays, edge)
+        if any(x.tobytes() != was for x, was in zip(arrays, before, strict=True)):
+            changed = "an input that is no longer what it was"
+            raise Fault("inputs_unchanged", self._arrays(case), changed, "the same bytes")
+        return came
+
+    def _own(self, x: Array, edge: Edge | None) -> Array:
         """A copy for the target alone; float32 values in the type that it takes."""
         plain = self.task.inputs == "float32" or x.dtype != np.float32
-        return shapes.kept(x) if plain else shapes.kept(x, type_of(self.task.inputs))
+        room = None if edge is None else edge.room
+        return shapes.kept(x, None if plain else type_of(self.task.inputs), room)
 
     @staticmethod
     def _arrays(inputs: tuple[Any, ...]) -> tuple[Array, ...]:
         return tuple(x for x in inputs if isinstance(x, np.ndarray))
 
-    def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...]) -> Any:
-        watched(inputs)
+    def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...], edge: Edge | None = None) -> Any:
+        self.witness.before(inputs, edge)
         try:
             given = [self._given(x) for x in inputs]
             with np.errstate(all="ignore"):
@@ -274,6 +292,7 @@ class Target(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
+            self.witness.after()
             self.keep_ieee(arrays[0])
 
     def _hint(self, wrong: Raised) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
 from numerics.formats.dtype import Element
 
+Room = Callable[[int, Any], Array]
+"""Memory for so many numbers of a type."""
 TILES = tuple(base + beside for j in range(6, 15) for base in (1 << j, 3 << (j - 1)) for beside in (-1, 0, 1))
 """Whole tiles of 64 to 16,384 numbers, one and a half, and a number less and more than these."""
 LENGTHS = (*sorted({*range(72), *TILES}), 70001, (1 << 21) + 13)
@@ -154,17 +156,19 @@ def some_draws(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(3).integers(0, 1 << 30, shape).astype(np.uint32)
 
 
-def kept(x: Array, kind: Any = None) -> Array:
-    """Returns the same numbers in memory of their own, of the same strides; kind: of another type.
+def kept(x: Array, kind: Any = None, room: Room | None = None) -> Array:
+    """Returns the same numbers in memory of their own, of the same strides.
+
+    kind: of another type.  room: gives the memory; otherwise it begins as x does within a cache line.
 
     >>> x = np.resize(np.float32([1, 2, 3]), (2, 6))[:, ::-2]
     >>> y = kept(x)
     >>> bool((x == y).all()), y.strides == x.strides, np.shares_memory(x, y)
     (True, True, False)
     """
-    if not x.size or x.flags.c_contiguous:
+    if room is None and (not x.size or x.flags.c_contiguous):
         return aligned_as(x, kind)
-    return like(x if kind is None else cast(x, kind), x)
+    return like(x if kind is None else cast(x, kind), x, room or np.zeros)
 
 
 def aligned_as(x: Array, kind: Any = None) -> Array:
@@ -179,8 +183,8 @@ def aligned_as(x: Array, kind: Any = None) -> Array:
     return found
 
 
-def like(numbers: Array, x: Array) -> Array:
-    """Numbers in memory of their own, with the order, the gaps and the directions of x.
+def like(numbers: Array, x: Array, room: Room = np.zeros) -> Array:
+    """Numbers in memory of their own, with the order, the gaps and the directions of x; room: gives it.
 
     >>> x = np.zeros((2, 6), np.float32)[::-1, ::2]
     >>> found = like(np.uint8([[1, 2, 3], [4, 5, 6]]), x)
@@ -188,12 +192,14 @@ def like(numbers: Array, x: Array) -> Array:
     ([[1, 2, 3], [4, 5, 6]], (-6, 2))
     """
     if not x.size or x.flags.c_contiguous:
-        return np.array(numbers, order="C", copy=True)
+        whole = room(numbers.size, numbers.dtype).reshape(numbers.shape)
+        whole[...] = numbers
+        return whole
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
     strides = tuple(abs(stride) // x.itemsize * numbers.itemsize for stride in x.strides)
     last = sum((n - 1) * stride for n, stride in zip(x.shape, strides, strict=True))
-    room = np.zeros(last // numbers.itemsize + 1, numbers.dtype)
-    found = np.lib.stride_tricks.as_strided(room, x.shape, strides)
+    memory = room(last // numbers.itemsize + 1, numbers.dtype)
+    found = np.lib.stride_tricks.as_strided(memory, x.shape, strides)
     found[turned] = numbers
     return found[turned]
 

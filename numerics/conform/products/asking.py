@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import to_float32
+from numerics.conform.inputs.edges import Edge
+from numerics.conform.inputs.shapes import like
 from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import Fault, Judged, read, watched
+from numerics.conform.target import Case, Fault, Judged, read
 from numerics.conform.task import Array
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
@@ -74,16 +76,26 @@ class ProductTarget(Judged):
 
     def returned(self, problem: Problem, strided: bool = False) -> Any:
         """Whatever the target returns for a problem, as it comes."""
+        came = self.once((problem, strided))
+        for edge in self.witness.edges((problem, strided)):
+            self.once((problem, strided), edge)
+        return came
+
+    def once(self, case: Case, edge: Edge | None = None) -> Any:
+        """The same, called a single time; edge: its operands lie beside forbidden memory."""
+        problem, strided = case
         arguments = given.arguments(problem)
         if strided:
             arguments = tuple(apart(x) if isinstance(x, np.ndarray) and x.ndim == 2 else x for x in arguments)
-        return self._called(arguments)
+        if edge is not None:
+            arguments = tuple(beside(edge, x) for x in arguments)
+        return self._called(arguments, case, edge)
 
-    def _called(self, arguments: tuple[Any, ...]) -> Any:
+    def _called(self, arguments: tuple[Any, ...], case: Case, edge: Edge | None) -> Any:
         if self.takes.array == "torch":
             arguments = tuple(_torch_of(x) for x in arguments)
         before = [_bytes_of(x) for x in arguments]
-        watched(_shown(arguments))
+        self.witness.before(case, edge)
         try:
             with np.errstate(all="ignore"):
                 came = guarded(lambda: self.function(*arguments))
@@ -91,6 +103,7 @@ class ProductTarget(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
         finally:
+            self.witness.after()
             self.keep_ieee(_shown(arguments)[0])
         if [_bytes_of(x) for x in arguments] != before:
             raise Fault("inputs_unchanged", _shown(arguments), "an operand that is no longer what it was",
@@ -118,6 +131,14 @@ def apart(x: Array) -> Array:
     found = room[:, 1 : 2 * x.shape[1] + 1 : 2]
     found[...] = x
     return found
+
+
+def beside(edge: Edge, x: Any) -> Any:
+    """The same operand, of which every array lies beside forbidden memory."""
+    if not isinstance(x, QTensor):
+        return like(x, x, edge.room)
+    arrays = {name: part for name in PARTS if isinstance(part := getattr(x, name), np.ndarray)}
+    return replace(cast(Any, x), **{name: like(part, part, edge.room) for name, part in arrays.items()})
 
 
 def _torch_of(x: Any) -> Any:

@@ -187,8 +187,14 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
     problem = seen.problem
     m, n, k = problem.shape
     where = f"m={m} n={n} k={k}, result {list(at)}"
-    with np.errstate(invalid="ignore"):
-        telling = np.flatnonzero((problem.a.values[at[0]] != 0) & (problem.b.values[at[1]] != 0))
+    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
+                          where, None, terms(problem, at), arguments(problem))  # fmt: skip
+
+
+def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
+    """The terms of one result that are not zero, the first of them, and its bias."""
+    with np.errstate(all="ignore"):
+        telling = np.flatnonzero(problem.a.values[at[0]] * problem.b.values[at[1]] != 0)  # NaN times 0 too
     lines = [
         f"k={p}: {_text(problem.a, at[0], p)} times {_text(problem.b, at[1], p)}" for p in telling[:SHOWN]
     ]
@@ -198,8 +204,7 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
         lines.append("every term is 0")
     if problem.bias is not None:
         lines.append(f"bias {problem.bias[at[1]]:.9g}")
-    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
-                          where, None, tuple(lines), arguments(problem))  # fmt: skip
+    return tuple(lines)
 
 
 def _result(x: Any) -> str:

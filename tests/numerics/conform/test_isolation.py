@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.checking import asked
+from numerics.conform.inputs import strings
+from numerics.conform.inputs.edges import EDGES, PAGE, can_guard
+from numerics.conform.isolation import cases, narrowing, process
+from numerics.conform.isolation.calls import Calls
+from numerics.conform.isolation.child import Noting
+from numerics.conform.isolation.messages import ASKED, CALLS, Asked
+from numerics.conform.isolation.narrowing import Narrowing
+from numerics.conform.products.asking import beside
+from numerics.conform.target import Fault, Witness
+from numerics.conform.task import Task
 from numerics.formats.errors import NumericsError
+from tests.helpers.children import LIMIT, child
 
 KERNELS = """
 import ctypes, os, time
+import numpy as np
 import numerics as nx
 
 def right(x):
@@ -29,7 +48,48 @@ def crashes(x):
     ctypes.string_at(0)
 
 def hangs(x):
-    time.sleep(1000)
+    if np.isinf(x).any():
+        with open("alive", "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(1000)
+    return nx.fp4.encode(x)
+
+def crashes_on_nan(x):
+    if np.isnan(x).any():
+        ctypes.string_at(0)
+    return nx.fp4.encode(x)
+
+def crashes_when_long(x):
+    if x.size > 10:
+        os._exit(3)
+    return nx.fp4.encode(x)
+
+def crashes_on_a_row(x):
+    if (x == np.inf).any():
+        os._exit(3)
+    return nx.mxfp4.encode(x)
+
+def crashes_on_a_sum(a, b):
+    if (a < 0).any() and (b < 0).any():
+        os._exit(3)
+    return a @ b.T
+
+calls = []
+
+def tires(x):
+    calls.append(1)
+    if len(calls) == 5:
+        os._exit(3)
+    return nx.fp4.encode(x)
+
+def reads_on(x):
+    ctypes.string_at(x.ctypes.data, x.nbytes + 4)
+    return nx.fp4.encode(x)
+
+def reads_before(x):
+    if x.flags.c_contiguous:
+        ctypes.string_at(x.ctypes.data - 1, 1)
+    return nx.fp4.encode(x)
 """
 
 
@@ -40,22 +100,257 @@ def kernels(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-@pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize(
-    ("name", "timeout", "said"),
-    [("exits", 200, "exit code 0"), ("crashes", 200, "SIGSEGV"), ("hangs", 8, "8 seconds")],
-)
-def test_a_target_that_does_not_come_back_ended_the_judge(name, timeout, said):
-    found = check(f"their_own_kernels:{name}", "fp4", isolated=True, timeout=timeout)
+def judged(name, dtype="fp4", **options):
+    found = check(f"their_own_kernels:{name}", dtype, isolated=True, effort="quick", **options)
     assert not found
-    assert found.law == "runs"
-    assert said in str(found)
-    assert "an input of shape" in str(found)
+    return found.counterexample
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSEGV")
+def test_a_crash_named_the_first_numbers_of_thousands():
+    found = judged("crashes_on_nan")
+    assert (found.law, found.came, len(found.input)) == ("runs", "the process died of SIGSEGV", 1)
+    assert np.isnan(found.tensor).all()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_an_exit_at_a_length_named_a_longer_input():
+    found = judged("crashes_when_long")
+    assert found.tensor.size == 11
+    assert "exit code 3" in found.came
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_hang_named_the_first_numbers_of_its_input(tmp_path, monkeypatch):
+    monkeypatch.setattr(narrowing, "FIRST", 2.0)
+    monkeypatch.setattr(narrowing, "PATIENCE", 0.5)
+    with process.room() as folder, Calls(folder / CALLS) as calls:
+        wanted = Asked("their_own_kernels:hangs", {"dtype": "fp4"}, [str(tmp_path)])
+        (folder / ASKED).write_bytes(pickle.dumps(wanted))
+        Noting(folder).before((np.float32([1, np.inf, 3]),), None)
+        found = Narrowing(folder, calls, Task.of("fp4"), 60).counterexample("no result", True)
+    assert (found.came, found.tensor.tolist()) == ("no result for 2 seconds", [np.inf])
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_row_that_crashes_was_not_named():
+    found = judged("crashes_on_a_row", "mxfp4")
+    assert [number.value for number in found.input] == [np.inf]
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_product_that_crashes_was_not_named():
+    found = judged("crashes_on_a_sum", None, kind="matmul", a="float32", b="float32", shapes=[(2, 3, 5)])
+    assert "m=1 n=1" in found.where
+    assert len(found.terms) == 1
+
+
+@pytest.mark.usefixtures("kernels")
+def test_an_exit_after_some_calls_was_blamed_on_an_input():
+    found = judged("tires")
+    assert "alone, in a new process, this comes back: it depends on what came before it (4" in found.where
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.skipif(not can_guard(), reason="this system forbids no single pages")
+@pytest.mark.parametrize(
+    ("name", "options", "where"),
+    [
+        ("reads_on", {}, "ends where nothing may be touched"),
+        ("reads_before", {}, "begins where nothing before it may be touched"),
+    ],
+)
+def test_a_read_beyond_an_input_passed(name, options, where):
+    found = judged(name, **options)
+    assert found.law == "within"
+    assert where in found.where
+
+
+def least(task, case, fails):
+    """What is left of a case that fails, as the processes find it."""
+    assert fails(*case)
+    for _ in range(30):
+        found = next((one for one in cases.smaller(task, case) if fails(*one)), None)
+        if found is None:
+            return case
+        case = cases.restored(pickle.loads(pickle.dumps(cases.recorded(found))))
+    raise AssertionError("it never ends")
+
+
+X = np.linspace(-3, 3, 3 * 64 * 5, dtype=np.float32).reshape(3, 64, 5)
+
+
+def test_a_number_among_many_was_not_found():
+    (x,) = least(Task.of("fp4"), (X[:, ::2].T,), lambda x: (x == X[1, 8, 3]).any())
+    assert x.tolist() == [X[1, 8, 3]]
+    x, bits = least(
+        Task.of("fp4", rounding="stochastic"), (X, X.view(np.uint32)), lambda x, r: x.max() > 2.99
+    )
+    assert (x.size, bits.tolist()) == (1, x.view(np.uint32).tolist())
+
+
+def test_an_input_whose_strides_matter_lost_them():
+    (x,) = least(Task.of("fp4"), (X[:, ::-2],), lambda x: x.ndim == 3 and x.strides[1] < 0)
+    assert (x.shape, x.strides) == ((1, 1, 1), X[:, ::-2].strides)
+    (x,) = least(Task.of("fp4"), (X.reshape(-1),), lambda x: x.size > 700)
+    assert x.size == 701
+
+
+@pytest.mark.parametrize("axis", [1, -2])
+def test_a_block_among_many_was_not_found(axis):
+    task = Task.of("mxfp4", axis=axis)
+    (x,) = least(task, (X,), lambda x: (x == X[2, 40, 3]).any())
+    assert (x.shape, np.flatnonzero(x).tolist()) == ((1, 32, 1), [0])
+    fields = task.fields(X)
+    case = (fields.codes, fields.scale)
+    codes, scale = least(Task.of("mxfp4", "decode", axis=axis), case, lambda c, s: (s == s[0, 0, 0]).any())
+    assert (codes.shape, scale.shape) == ((1, 32, 1), (1, 1, 1))
+
+
+def test_packed_codes_were_cut_within_a_block():
+    codes, scale = np.arange(64, dtype=np.uint8).reshape(2, 32), np.uint8([[1, 2], [3, 4]])
+    task = Task.of("mxfp4", "decode", packed=True)
+    codes, scale = least(task, (codes, scale), lambda c, s: 4 in s)
+    assert (codes.tolist(), scale.tolist()) == ([[*range(48, 64)]], [[4]])
+
+
+def test_scales_were_parted_from_their_channels():
+    task = Task.of("int8", "affine", scheme="per_channel(0)")
+    case = (X[:, :, 0], np.float32([1, 2, 3]), np.zeros(3, np.int32))
+    x, scale, zero_point = least(task, case, lambda x, s, z: 2 in s)
+    assert (x.shape, scale.tolist(), zero_point.shape) == ((1, 1), [2.0], (1,))
+    for scheme, shape in (("per_group(32, axis=1)", (3, 2, 5)), ("per_token", (3, 64)), ((16, 3), (3, 4, 2))):
+        case = (X, np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.zeros(shape, np.int32))
+        task = Task.of("int8", "affine", scheme=scheme)
+        x, scale, zero_point = least(task, case, lambda x, s, z, case=case: case[1].max() in s)
+        assert (x.size, scale.size, zero_point.size) == (1, 1, 1)
+    x, scale, zero_point = least(Task.of("int8", "affine"), (X, 0.5, 3), lambda x, s, z: x.max() > 2.99)
+    assert (x.size, scale, zero_point) == (1, 0.5, 3)
+
+
+def test_strings_were_cut_within_a_code():
+    codes = np.arange(50, dtype=np.uint8)
+    assert least(Task.of("fp6_e2m3", "pack"), (codes,), lambda c: 33 in c)[0].tolist() == [33]
+    bits = strings.packed(codes, 6)
+    unpack = Task.of("fp6_e2m3", "unpack")
+    found, count = least(unpack, (bits, 50), lambda b, n: 33 in strings.unpacked(b, n, 6))
+    assert (strings.unpacked(found, count, 6).tolist(), count) == ([32, 33], 2)
+
+
+@pytest.mark.parametrize("b", ["float32", "mxfp4", "int4 per_group(32)"])
+def test_a_term_of_a_product_was_not_found(b):
+    check = asked(lambda a, b: None, kind="matmul", a="float32", b=b, shapes=[(3, 5, 64)])
+    problem = next(one for one in check._problems() if one.law == "sums")
+    column, row = problem.b.codes[4], problem.a.codes[2]
+    wanted = int(np.flatnonzero(row)[0])
+
+    def fails(one, gaps):
+        return (one.b.codes == column[: one.shape[2]]).all(1).any() and (one.a.codes[:, wanted:] != 0).any()
+
+    found, _ = least(check.target.claim, (problem, False), fails)
+    assert found.shape[:2] == (1, 1)
+    assert np.count_nonzero(found.a.codes) == 1
+
+
+def test_operands_lay_somewhere_in_a_page():
+    q = nx.quantize(X[:, :, 0], "int4", scheme=nx.per_group(32), symmetric=False)
+    for edge in EDGES:
+        for x in (beside(edge, q).packed, beside(edge, q).shared, beside(edge, X), beside(edge, X[:, ::-2])):
+            low, high = np.lib.array_utils.byte_bounds(x)
+            assert (high if edge.behind else low) % PAGE == 0
+    assert (beside(EDGES[0], q).dequantize() == q.dequantize()).all()
+
+
+class First(Witness):
+    """Keeps the first case that is given."""
+
+    case = None
+
+    def before(self, case, edge):
+        self.case = self.case or case
+
+
+TASKS = {
+    "encode": ("fp4", {}), "encode, blocks": ("mxfp4", {"axis": 0}), "decode": ("fp4", {}),
+    "decode, blocks": ("mxfp6_e2m3", {"packed": True}), "round": ("bfloat16", {"inputs": "bfloat16"}),
+    "affine": ("int8", {"scheme": "per_group(32)"}), "pack": ("fp6_e2m3", {}), "unpack": ("fp6_e2m3", {}),
+    "matmul": (None, {"a": "bfloat16", "b": "nvfp4"}),
+    "matmul, plain": (None, {"a": "float32", "b": "float32"}),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not can_guard(), reason="this system forbids no single pages")
+@pytest.mark.parametrize("name", TASKS)
+def test_an_argument_of_some_kind_lay_amid_memory_that_is_free(name):
+    ends = []
+
+    def target(*given):
+        parts = [getattr(x, part, None) for x in given for part in ("packed", "shared", "zero_point")]
+        arrays = [x for x in (*given, *parts) if isinstance(x, np.ndarray) and x.size]
+        ends.append([[at % PAGE == 0 for at in np.lib.array_utils.byte_bounds(x)] for x in arrays])
+        raise ValueError
+
+    dtype, options = TASKS[name]
+    check = asked(target, dtype, kind=name.partition(",")[0], **options)
+    check.target.witness = first = First()
+    assert not check.verdict()
+    for edge in EDGES:
+        with pytest.raises(Fault):
+            check.target.once(first.case, edge)
+        assert ends[-1]
+        assert all(place[edge.behind] for place in ends[-1])
+
+
+ENDED = """
+import sys
+from numerics.conform import check
+check("their_own_kernels:hangs", "fp4", isolated=True, timeout=100)
+"""
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_judge_that_is_ended_left_a_folder_or_a_process(number, code, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    given = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    with child([sys.executable, "-c", ENDED], cwd=tmp_path, env=given) as judge:
+        alive = wait_for(
+            lambda: (tmp_path / "alive").exists() and (tmp_path / "alive").read_text(encoding="utf-8")
+        )
+        assert list((tmp_path / "tmp").iterdir())
+        judge.send_signal(number)
+        assert judge.wait(LIMIT) == code
+        if number == signal.SIGTERM:  # at once
+            assert not list((tmp_path / "tmp").iterdir())
+    wait_for(lambda: not list((tmp_path / "tmp").iterdir()) and not runs(int(alive)))
+
+
+def runs(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return (
+        "Z" not in Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+        if Path("/proc/self/stat").exists()
+        else True
+    )
+
+
+def wait_for(what):
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("in vain")
 
 
 @pytest.mark.usefixtures("kernels")
 def test_what_a_target_prints_stood_among_the_json(capfd):
-    found = check("their_own_kernels:right", "fp4", isolated=True)
+    found = check("their_own_kernels:right", "fp4", isolated=True, effort="quick")
     assert found
     assert '"schema": 1' in found.to_json()
     assert "what a kernel says" not in capfd.readouterr().out

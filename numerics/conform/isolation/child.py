@@ -1,0 +1,141 @@
+"""The other process of a judged target: what `python -c` runs there (process.py)."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from faulthandler import dump_traceback_later
+from itertools import chain
+from pathlib import Path
+from threading import TIMEOUT_MAX, Lock, Thread, get_ident
+from time import perf_counter
+from typing import Any
+
+from numerics.backends.temporary import within
+from numerics.conform.checking import Check, asked
+from numerics.conform.inputs.edges import EDGES, Edge, can_guard
+from numerics.conform.isolation.calls import THREADS, Calls
+from numerics.conform.isolation.cases import layouts, length, recorded, restored, size_of, smaller
+from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Again, Answer, Asked, sent
+from numerics.conform.products.trial import ProductCheck
+from numerics.conform.target import Case, Fault, Witness
+from numerics.formats.errors import NumericsError
+
+GUARDED = 1 << 20
+"""Bytes of a case, at most, that is given again beside forbidden memory."""
+LATE = 10.0  # seconds after the time in which the judge would have ended this process
+
+
+def judge() -> None:
+    """Judges, writes the answer, and notes before each call what is given."""
+    folder = _room()
+
+    def answer(check: Check | ProductCheck) -> Any:
+        witness = check.target.witness = Noting(folder)
+        return sent(check.verdict(), guarded=bool(witness.seen))
+
+    _answer(folder, answer)
+
+
+def again() -> None:
+    """Gives a target what it was given in another process, or less and less of it; notes which."""
+    folder = _room()
+
+    def answer(check: Check | ProductCheck) -> None:
+        wanted: Again = pickle.loads((folder / GIVEN).read_bytes())
+        case = restored(wanted.case)
+        calls = Calls(folder / CALLS)
+        task = check.target.task if isinstance(check, Check) else check.target.claim
+        for number, one in enumerate(chain(smaller(task, case) if wanted.smaller else (), [case])):
+            calls.begin(0, number)
+            start = perf_counter()
+            with suppress(Fault):  # it came back, whatever with
+                check.target.once(one, wanted.edge)
+            calls.end(0, perf_counter() - start)
+
+    _answer(folder, answer)
+
+
+class Noting(Witness):
+    """Writes down what each thread's call is given; has each layout given again beside forbidden memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: set[Any] = set()
+        self._folder, self._calls, self._lock = folder, Calls(folder / CALLS), Lock()
+        self._threads: dict[int, int] = {}
+        self._start = [0.0] * THREADS
+        self._number = 0
+
+    def _thread(self) -> int:
+        with self._lock:
+            return self._threads.setdefault(get_ident(), len(self._threads) % THREADS)
+
+    def before(self, case: Case, edge: Edge | None) -> None:
+        """Writes it down."""
+        thread = self._thread()
+        file = self._folder / f"{GIVEN}.{thread}"
+        file.write_bytes(pickle.dumps(Again(recorded(case), edge)))
+        self._number += 1
+        self._start[thread] = perf_counter()
+        self._calls.begin(thread, self._number)
+
+    def after(self) -> None:
+        """Notes that it came back."""
+        thread = self._thread()
+        self._calls.end(thread, perf_counter() - self._start[thread])
+
+    def edges(self, case: Case) -> tuple[Edge, ...]:
+        """Behind it where nothing was laid like this before, before it where no line was as long."""
+        if not can_guard() or size_of(case) > GUARDED:
+            return ()
+        keys = layouts(case), {length(case)}
+        found = tuple(edge for edge, some in zip(EDGES, keys, strict=True) if some - self.seen)
+        self.seen.update(*keys)
+        return found
+
+
+def _room() -> Path:
+    """The folder that is shared with the judge; from now on this process ends with that one."""
+    folder = Path(sys.argv[1])
+    within(folder)
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    Thread(target=_leave, args=(pipe, folder), daemon=True).start()
+    _no_later_than(float(sys.argv[2]) + LATE)
+    return folder
+
+
+def _no_later_than(seconds: float) -> None:
+    """Ends this process after so long, also where the target lets no other thread of Python run."""
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    dump_traceback_later(min(seconds, TIMEOUT_MAX - 1), exit=True, file=nowhere)
+
+
+def _leave(pipe: int, folder: Path) -> None:
+    """Waits until the judge is gone, whatever ended it; then clears up, and ends all that it started."""
+    while os.read(pipe, 1):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    if sys.platform != "win32":
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _answer(folder: Path, ask: Callable[[Check | ProductCheck], Any]) -> None:
+    """Writes what is found about the target, or why it cannot be judged."""
+    wanted: Asked = pickle.loads((folder / ASKED).read_bytes())
+    sys.path[:] = ["", *wanted.paths]
+    try:
+        found: Answer = Answer(ask(asked(wanted.target, **wanted.options)))
+    except NumericsError as wrong:
+        found = Answer(None, str(wrong))
+    half = folder / f"{ANSWER}.half"
+    half.write_bytes(pickle.dumps(found))
+    os.replace(half, folder / ANSWER)

@@ -1,0 +1,58 @@
+"""A target judged in a process of its own: a crash, an exit or a hang becomes a verdict, not the end of ours.
+
+What the target prints goes to standard error, so that a verdict in JSON stands alone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import Any
+
+from numerics.conform.isolation.calls import Calls
+from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, Asked, answer_in
+from numerics.conform.isolation.narrowing import Narrowing
+from numerics.conform.isolation.process import Hangs, room, run
+from numerics.conform.target import SENTENCES
+from numerics.conform.verdict import Verdict
+from numerics.formats.errors import NumericsError, said
+
+
+def judged(target: str, options: dict[str, Any], timeout: float, task: Any) -> Verdict:
+    """The verdict on "module:function", found by a process of its own; timeout: seconds, all in all.
+
+    options: what `check` is asked; task: what that comes to.  Raises NumericsError as `check` does.
+    """
+    with room() as folder, Calls(folder / CALLS) as calls:
+        asked = Asked(target, options, [path for path in sys.path if path])
+        (folder / ASKED).write_bytes(pickle.dumps(asked))
+        try:
+            came, hangs = run("judge", folder, calls, timeout), False
+        except Hangs as wrong:
+            came, hangs = str(wrong), True
+        if os.path.exists(folder / ANSWER):
+            return answer_in(folder).verdict(task)  # type: ignore[no-any-return]
+        found = Narrowing(folder, calls, task, timeout).counterexample(came, hangs)
+        return Verdict(target, task, tuple(SENTENCES), 0, 0, (found,))
+
+
+def name_of(target: Any) -> str:
+    """How another process finds a target; raises NumericsError for one that has no name there.
+
+    >>> import math
+    >>> name_of(math.sqrt), name_of("mypkg.kernels:encode")
+    ('math:sqrt', 'mypkg.kernels:encode')
+    """
+    if isinstance(target, str):
+        return target
+    found: Any = sys.modules.get(getattr(target, "__module__", None) or "")
+    path = str(getattr(target, "__qualname__", ""))
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None or found is not target or target.__module__ == "__main__":
+        raise NumericsError(
+            f"isolated=True needs a target that another process can import, which {said(target)} is not: put "
+            "it into a module, or name it as in 'mypkg.kernels:encode'"
+        )
+    return f"{target.__module__}:{path}"
