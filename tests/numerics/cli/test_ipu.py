@@ -97,3 +97,11 @@ def test_data_of_another_kind_is_refused_without_numpys_advice_to_unpickle(folde
     found = asked(folder, "--data", f"{folder}/d.npz")
     assert "an .npz file is needed" in str(found.exception)
     assert "pickle" not in str(found.exception)
+
+
+@pytest.mark.parametrize(("d", "on_the_cpu"), [("mxfp4", True), ("mx6", True), ("int8", False)])
+def test_what_the_profile_npu_leaves_to_the_host_is_said(tmp_path, d, on_the_cpu):
+    """Blocks are no types of the NPU, and nothing said so."""
+    found = CliRunner().invoke(commands, ["ipu", "export", d, f"{tmp_path}/o.onnx", "--profile", "npu"])
+    assert found.exit_code == 0
+    assert ("not a type of the NPU, runs on the host's CPU" in found.output) == on_the_cpu
