@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from itertools import accumulate
 from typing import Any
@@ -149,7 +149,13 @@ def _page(title: str, data: dict[str, Any]) -> Page:
 
 
 def _json(data: Any) -> str:
-    return json.dumps(plain(data), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    try:
+        return _dumped(data)
+    except (ValueError, TypeError):  # NaN, Inf, or what is no number of Python's: few pages have any
+        return _dumped(plain(data))
+
+
+_dumped = partial(json.dumps, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 # ---- formats ------------------------------------------------------------------------------------

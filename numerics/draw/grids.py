@@ -104,6 +104,13 @@ def _ends(d: Dtype) -> Array:
     return found
 
 
+def _looked_up(said: Array, codes: Array) -> Array:
+    """What is said of each code; of bytes by their own table, which costs a tenth of indices."""
+    if codes.itemsize > 1:
+        return np.take(said, codes.reshape(-1))
+    return np.frombuffer(codes.tobytes().translate(said.tobytes().ljust(256, b"\0")), bool)
+
+
 @dataclass(frozen=True)
 class Rounded:
     """A tensor and what became of it; what is asked of it is computed once, when it is asked.
@@ -179,7 +186,7 @@ class Rounded:
     def clipped(self) -> Array:
         """The places of the values that were clipped, in the order of memory; few are looked at."""
         ends = grid(self.q.format)
-        places = np.flatnonzero(np.take(_ends(self.q.format), to_host(self.q.codes).reshape(-1)))
+        places = np.flatnonzero(_looked_up(_ends(self.q.format), to_host(self.q.codes)))
         x = self.data.reshape(-1)[places].astype(np.float64)
         unit, zero = self.shared(np.unravel_index(places, self.data.shape or (1,)))
         with np.errstate(all="ignore"):  # a block of zeros can have the scale 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.backends.reference import executor
 from numerics.draw import explorer, grids, pieces
 from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
@@ -134,6 +135,16 @@ def test_a_page_reads_a_whole_tensor_once_a_format_however_many_pieces_are_left_
     assert [len(one["shown"]) < one["pieces"] for one in data["tensors"]] == [True, False]
     assert count["whole"] == 2 * 2
     assert count["nvfp4"] == 2 * len(nx.nvfp4.scale_rules)
+
+
+def test_the_judge_of_a_page_makes_no_table_of_sixteen_bits(monkeypatch):
+    """The first page of a process took seconds: bfloat16, asked of few numbers, was tabled whole."""
+    asked = []
+    for name in ("_values", "steps"):
+        whole = getattr(executor, name)
+        monkeypatch.setattr(executor, name, lambda d, *a, whole=whole: asked.append(d.bits) or whole(d, *a))
+    nx.explore({"w": X})
+    assert max(asked) <= 8
 
 
 def test_of_pieces_that_do_not_fit_those_stay_that_lose_most_and_some_that_are_spread(monkeypatch):
