@@ -98,7 +98,7 @@ def ended(work: Callable[[], Any]) -> int:
         return 1
 
 
-def _say_warning(message: object, *_: object) -> None:
+def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """What Python and libraries warn of, in a line, without the places in our files that they name."""
     screen.say_error(f"warning: {message}")
 

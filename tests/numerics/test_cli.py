@@ -677,7 +677,8 @@ def test_a_page_of_a_format_is_named_by_the_format(tmp_path, monkeypatch, words,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "import numerics as nx\nodd, far, long = (nx.float_format(2, 2, name=n) "
-        "for n in ('a/b \"c\"', '../..', 'x/' * 50))\n"
+        "for n in ('a/b \"c\"', '../..', 'x/' * 50))\n",
+        encoding="utf-8",
     )
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     run("explore", words)
