@@ -52,7 +52,7 @@ class Page:
     html: the whole text.  left_out: why tensors are not on it, and which.
 
     >>> explore("fp4")
-    Page('fp4', 23 kB)
+    Page('fp4', 25 kB)
     """
 
     title: str

@@ -27,7 +27,6 @@ STYLE: Any = {
     "axes.titlesize": 10.5, "axes.titlelocation": "left", "figure.titlesize": 12.5,
     "figure.constrained_layout.use": True, "legend.frameon": False, "svg.hashsalt": "numerics",
     "image.interpolation": "nearest", "savefig.dpi": DPI, "axes.unicode_minus": True,
-    "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -88,7 +87,8 @@ def named(text: str, room: int = ROOM) -> str:
         from matplotlib.font_manager import findfont, get_font
 
         font = get_font(findfont(STYLE["font.family"]))
-        return shortened(spelled(text, lambda letter: font.get_char_index(ord(letter))), room)
+        shown = shortened(spelled(text, lambda letter: font.get_char_index(ord(letter))), room)
+    return shown.replace("$", r"\$")  # which begins no formula
 
 
 @contextmanager

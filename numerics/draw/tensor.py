@@ -45,7 +45,8 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
                               height_ratios=(1.5, 1.1) if stored else (1.5, 1.1, 1.4))  # fmt: skip
         figure.suptitle(f"{_shape(found.data)} {where}{f': {known}' if known else ''}", x=0.01, ha="left")
         top, middle = axes[:2, 0]
-        clipped = None if stored else 100 * found.clipped.size / found.data.size
+        nobody = stored or found.error.non_finite == found.data.size
+        clipped = None if nobody else 100 * found.clipped.size / found.data.size
         _histogram(top, found, used, clipped)
         _bars(middle, used, counts, never)
         top.sharex(middle)
@@ -115,12 +116,12 @@ def _histogram(axes: Any, found: Rounded, ends: Array, clipped: float | None) ->
         axes.hist(data, bins=np.linspace(low, high, BINS), color=BLUE, alpha=0.85)
         axes.set_yscale("log")
     else:
-        _nothing(axes)
+        _nothing(axes, "no finite value")
 
 
-def _nothing(axes: Any) -> None:
+def _nothing(axes: Any, why: str) -> None:
     """What stands where there is nothing to draw."""
-    axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center")
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center")
     axes.set_yticks([])
 
 
@@ -151,7 +152,7 @@ def _errors(axes: Any, found: Rounded) -> None:
     spots = np.flatnonzero(worst >= 0)
     if not spots.size:
         axes.set_title(title)
-        _nothing(axes)
+        _nothing(axes, "no finite value but 0")
         return
     if x.size > MANY:
         some = np.random.default_rng(0).integers(x.size, size=MANY)

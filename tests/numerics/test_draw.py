@@ -333,6 +333,7 @@ def test_what_is_not_finite_is_said_and_nobody_is_warned(draw, x):
     picture = draw(x)
     assert picture._repr_png_()
     texts = [picture.alt, *(text.get_text() for text in picture.figure.findobj(Text))]
+    assert not any("clipped" in text for text in texts) or np.isfinite(x).any()
     assert any(told in text for text in texts for told in ("no SQNR", "no finite value", "the scale nan"))
 
 
@@ -354,6 +355,19 @@ def test_the_share_that_is_clipped_is_said_alike_above_the_picture_and_beside_it
     assert "\n50.00 % clipped" in picture.figure.axes[0].get_title(loc="left")
 
 
+def named(picture):
+    """The texts of a picture but for the numbers of its axes, which may be formulas."""
+    return [text for text in picture.figure.findobj(Text) if "mathdefault" not in text.get_text()]
+
+
+@pytest.mark.parametrize("x", [X, np.zeros((4, 64), np.float32)])
+def test_numbers_of_axes_are_no_formulas_spelled_out(x):
+    picture = nx.draw.tensor(x, "mxfp4")
+    assert picture._repr_png_()
+    for text in picture.figure.findobj(Text):
+        assert text.get_parse_math() or "$" not in text.get_text()
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["重み" * 30, "x" * 200, "$a$b_$", "\U0001f389"])
 def test_names_of_any_letters_and_length_are_drawn_without_a_warning(name):
@@ -366,6 +380,7 @@ def test_names_of_any_letters_and_length_are_drawn_without_a_warning(name):
                 nx.draw.block(q), nx.draw.tensor(q)]  # fmt: skip
     for picture in pictures:
         assert picture._repr_png_()
+        assert not any(text.get_text().count("$") > text.get_text().count(r"\$") for text in named(picture))
         assert all(text.get_text().replace("\n", "").isprintable() for text in picture.figure.findobj(Text))
 
 
