@@ -63,6 +63,14 @@ def _values(dtype: Element) -> npt.NDArray[np.float32]:
     return as_float32([value(code, dtype) for code in range(1 << dtype.bits)])
 
 
+FEW = 512  # codes that cost less one by one than a table of 2**16
+
+
+@inside_ieee
+def _values_of(codes: list[int], dtype: Element) -> npt.NDArray[np.float32]:
+    return as_float32([value(code, dtype) for code in codes])
+
+
 class ReferenceExecutor:
     """Elements and blocks in NumPy arrays, by the exact judge.  Arguments arrive checked.
 
@@ -83,6 +91,8 @@ class ReferenceExecutor:
 
     def decode(self, codes: Array, dtype: Element) -> Array:
         """float32 values of a flat array of codes."""
+        if dtype.bits > 8 and codes.size < FEW:
+            return _values_of(codes.tolist(), dtype)
         return _values(dtype)[codes]
 
     def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:

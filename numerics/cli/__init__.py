@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,7 @@ for _command in (
 def run() -> None:
     """The command line; EXIT_CODES says how it ends."""
     screen.prepare()
+    warnings.showwarning = _say_warning
     sys.exit(ended(lambda: commands.main(prog_name="numerics", standalone_mode=False)))
 
 
@@ -94,6 +96,11 @@ def ended(work: Callable[[], Any]) -> int:
             raise
         screen.say_error(f"{type(fault).__name__}: {fault}; a fault of numerics: {DEBUG}=1 shows where")
         return 1
+
+
+def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """What Python and libraries warn of, in a line, without the places in our files that they name."""
+    screen.say_error(f"warning: {message}")
 
 
 def _say_notes(wrong: BaseException) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +16,15 @@ from numerics.files.replacement import check_output
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import size
 from numerics.view.screen import after, tell
+from numerics.view.text import shortened
+
+if TYPE_CHECKING:
+    from numerics.draw.explorer import Page
 
 KINDS = (".safetensors", ".npy", ".json")
 PAGES = (".html", ".htm")
+SOME = 5  # names that stand for all
+LONGEST = 60  # letters of a file's name that a format gives
 
 
 @click.command(
@@ -26,8 +33,9 @@ PAGES = (".html", ".htm")
 
     FILE is a checkpoint (.safetensors, a folder of them, GGUF and what else `numerics inspect` reads), a
     .npy file, a model's report (JSON of nx.report(...).as_dict()), or the name of a format.  OUT is
-    FILE's name with .html by default, in the current directory.  The page needs no network; of large
-    tensors it shows the pieces that lose most, and says how many it does not.
+    FILE's name (of a format its own) with .html by default, in the current directory.  The page needs no
+    network; of large tensors it shows the pieces that lose most, and says how many it does not.  Of what is
+    quantized already it shows the codes and scales that FILE holds, then what formats would make of them.
     """)
     + examples(
         "numerics explore model.safetensors",
@@ -50,10 +58,11 @@ def explore_command(
     from numerics.draw.sources import report_in
 
     kind = Path(file).suffix
-    out = f"{Path(file).stem}.html" if out is None else out
+    d = None if kind in KINDS or os.path.exists(file) or not file else format_of(file)
+    out = f"{safe_name(str(d)) if d else Path(file).resolve().stem}.html" if out is None else out
     check_output(out, PAGES, file, weights)
-    if kind not in KINDS and not os.path.exists(file):
-        page = explore(format_of(file), list(dtypes) or None)
+    if d:
+        page = explore(d, list(dtypes) or None)
     elif kind == ".json":
         page = explore(
             report_in(file), list(dtypes) or None, tensors=_tensors(weights, names) if weights else None
@@ -62,15 +71,33 @@ def explore_command(
         page = explore(_tensors(file, names), list(dtypes) or None)
     page.save(out)
     with after(f"{out} is written"):
-        tell(f"{out}: {size(len(page.html.encode()))}; open it in a browser")
+        tell(f"{out}: {size(len(page.html.encode()))}; open it in a browser", *_left_out(page))
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of a file: in letters, digits and signs that no system and no shell obeys.
+
+    >>> safe_name("fp8_e4m3"), safe_name('a/b "c"'), safe_name("..")
+    ('fp8_e4m3', 'a_b_c', 'format')
+    """
+    return shortened(re.sub(r"\W*[^\w.+-]\W*", "_", text).strip("._"), LONGEST, gap="_") or "format"
+
+
+def _left_out(page: Page) -> list[str]:
+    """Which tensors are not on a page, and why; a line for each reason."""
+    return [
+        f"not on it, {why}: {', '.join(names[:SOME])}{f' and {more} more' if more > 0 else ''}"
+        for why, names in page.left_out.items()
+        for more in [len(names) - SOME]
+    ]
 
 
 def _tensors(path: str, names: Sequence[str]) -> dict[str, Any]:
     """The tensors of a file, or those of these names."""
-    from numerics.draw.sources import tensor_in, tensors_in
+    from numerics.draw.sources import everything_in, tensor_in
 
     if not names:
-        return tensors_in(path)
+        return everything_in(path)
     found = dict(tensor_in(path, name) for name in names)
     if len(found) < len(names):
         raise NumericsError(f"--tensor names one tensor twice: {', '.join(names)}")

@@ -53,7 +53,8 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
     model = nx.ipu.export(name, options.pop("op"), options.pop("profile"), **options)
     replace_file(out, model.SerializeToString())
     with after(f"{out} is written"):
-        tell(f"{out}: {len(model.graph.node)} nodes, opset {model.opset_import[0].version}")
+        opset = model.opset_import[0].version
+        tell(f"{out}: {len(model.graph.node)} nodes, opset {opset}: {model.doc_string}")
 
 
 @ipu_group.command(

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 out_argument = click.argument("out", metavar="OUT")
 tensor_option = click.option("--tensor", "name", help="Its name, where the file has several.")
-dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
 OF_BLOCKS = f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."
 
 
@@ -116,7 +115,7 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
 @click.argument("file")
 @out_argument
 @tensor_option
-@dtype_option
+@click.option("--dtype", type=FORMAT, help="The format; none for a tensor that is quantized already.")
 @how_options
 def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any) -> None:
     from numerics import draw

@@ -9,7 +9,7 @@ import numpy as np
 
 from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import Array, array_of, decibels, grid, scales, tensor_scale
-from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, styled
+from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, named, styled
 from numerics.files.selection import axis_of
 from numerics.formats.block import Block, Blocks, MicroexponentBlock, TieredBlock
 from numerics.formats.errors import NumericsError, integer, said
@@ -86,8 +86,8 @@ def _picture(d: Block, part: Array, rules: dict[str, Coded], scale_rule: str, wh
     with styled():
         drawn, axes = canvas(2, 1, (8, 6.4), height_ratios=(2.4, 1))
         drawn.suptitle(
-            f"a block in {d}{where}: {len(part)} values, scale {figure(scale, 9)} ({scale_rule}), "
-            f"{decibels(sqnr)}",
+            f"a block in {named(str(d))}{where}: {len(part)} values, scale {figure(scale, 9)} "
+            f"({scale_rule}), {decibels(sqnr)}",
             x=0.01, ha="left",
         )  # fmt: skip
         _values(axes[0, 0], d, part, rules[scale_rule])
@@ -111,12 +111,12 @@ def _stored(q: QTensor, d: Any, scale_rule: str, block: int) -> Picture:
         )
     part, where = _cut(q, own, block)
     y, scale = np.asarray(own.decode(part), np.float64), float(scales(own, part)[0])
-    told = f"{len(y)} values in {own}{where}: they share the scale {number(scale)}"
+    shares = f"{where}: they share the scale {number(scale)}"
     with styled():
         drawn, axes = canvas(1, 1, (8, 4.6))
-        drawn.suptitle(f"a block of {told}", x=0.01, ha="left")
+        drawn.suptitle(f"a block of {len(y)} values in {named(str(own))}{shares}", x=0.01, ha="left")
         _values(axes[0, 0], own, None, (y, scale, 0.0, part))
-    return Picture(drawn, f"A block of {told}.")
+    return Picture(drawn, f"A block of {len(y)} values in {own}{shares}.")
 
 
 def _cut(q: QTensor, d: Block, block: int) -> tuple[Blocks, str]:

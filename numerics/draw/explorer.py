@@ -11,8 +11,8 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib.resources import files
 from itertools import accumulate
 from typing import Any
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from numerics._version import __version__
-from numerics.draw.grids import Array, array_of, rounded
+from numerics.draw.grids import Array, array_of, holds_floats, rounded
 from numerics.draw.layers import rows_of
 from numerics.draw.pieces import Chosen, check_pieces, chosen, coded, held_as
 from numerics.draw.points import points
+from numerics.draw.stored import along_the_last, axis_of_stored, held, sharing
 from numerics.files.replacement import replace_file
 from numerics.files.selection import axis_of
 from numerics.formats.dtype import Dtype, Element
@@ -32,6 +33,7 @@ from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.view.describe import facts, plain
+from numerics.view.text import printable
 
 FORMATS = ("mxfp4", "nvfp4", "mx6", "int4")
 """What tensors are shown in where nothing is asked for."""
@@ -39,20 +41,23 @@ LIMIT = 1_900_000  # bytes of the page's data: a page stays below two million
 MOST_PIECES, FEWEST_PIECES = 24, 2  # of a tensor
 SMALLEST_PIECE = 2000  # bytes that a piece takes in each format, or more
 MOST_TENSORS = 200
+NO_FLOATS, NO_ROOM = "no floats", "no room"
+"""Why a tensor is not on a page."""
 
 
 @dataclass(frozen=True, repr=False)
 class Page:
     """One HTML file that needs nothing else; made by `explore`.
 
-    html: the whole text.
+    html: the whole text.  left_out: why tensors are not on it, and which.
 
     >>> explore("fp4")
-    Page('fp4', 23 kB)
+    Page('fp4', 25 kB)
     """
 
     title: str
     html: str
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Page({self.title!r}, {len(self.html.encode()) // 1000} kB)"
@@ -78,7 +83,8 @@ def explore(
     what: a tensor, or tensors by name; what `nx.report` returned; or a format or its name.
     formats: what `nx.quantize` takes, each; by default mxfp4, nvfp4, mx6 and int4. The first says which parts
         of a tensor are shown: those where it loses most, and some spread over the rest. Beside a format: the
-        formats that it is compared with, by default those of as many bits.
+        formats that it is compared with, by default those of as many bits.  A QTensor is shown as it is
+        stored, first; formats are what would become of its values.
     tensors: with a report: the float model's weights by name, shown below its layers.
     Of tensors so many pieces are on the page that it stays below 2 MB; it says how many are not. Raises what
     `nx.quantize` does, and NumericsError where there is nothing to show.
@@ -92,6 +98,8 @@ def explore(
         return _page(str(dtype(what)), _of_format(dtype(what), formats))
     if hasattr(what, "as_dict") or (isinstance(what, Mapping) and "layers" in what):
         layers, output = rows_of(what)
+        for one in layers:
+            one["name"], one["formats"] = printable(one["name"]), printable(one["formats"])
         found: dict[str, Any] = {"layers": layers, "output": output}
         title = "model"
     elif tensors is not None:
@@ -129,17 +137,25 @@ def _is_format(what: Any) -> bool:
 
 def _page(title: str, data: dict[str, Any]) -> Page:
     """The template with the data in it, which cannot end the script that holds it."""
+    shown = printable(title)
     text = (
-        _json({"title": title, "version": __version__, **data})
+        _json({"title": shown, "version": __version__, **data})
         .replace("<", "\\u003c")
         .replace("\x7f", "\\u007f")
     )
     template = files("numerics.draw").joinpath("explorer.html").read_text(encoding="utf-8")
-    return Page(title, template.replace("@TITLE@", html.escape(title)).replace("@DATA@", text))
+    page = template.replace("@TITLE@", html.escape(shown)).replace("@DATA@", text)
+    return Page(title, page, data.get("left_out", {}))
 
 
 def _json(data: Any) -> str:
-    return json.dumps(plain(data), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    try:
+        return _dumped(data)
+    except (ValueError, TypeError):  # NaN, Inf, or what is no number of Python's: few pages have any
+        return _dumped(plain(data))
+
+
+_dumped = partial(json.dumps, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 # ---- formats ------------------------------------------------------------------------------------
@@ -168,15 +184,16 @@ def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any]) -> dict[str, 
     specs = {_spelled(one): one if isinstance(one, QuantSpec) else QuantSpec(one) for one in wanted}
     if not specs:
         raise NumericsError("no format was given: name one, or several")
-    kept = {str(name): x for name, x in tensors.items() if _is_shown(x)}
+    kept = {str(name): x for name, x in tensors.items() if isinstance(x, (list, tuple)) or holds_floats(x)}
     if not kept:
         raise NumericsError("there is nothing to explore: no tensor of floats came")
-    left_out = [name for name in tensors if name not in kept] + list(kept)[MOST_TENSORS:]
     names = list(kept)[:MOST_TENSORS]
-    most = max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (SMALLEST_PIECE * len(names) * len(specs))))
+    most = max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (SMALLEST_PIECE * len(names) * (len(specs) + 1))))
     every = [_tensor(name, kept[name], specs, most, deviations=k < 2) for k, name in enumerate(names)]
     shown = _fitting(every, most)
-    return {"tensors": shown, "formats": list(specs), "left_out": left_out + names[len(shown) :]}
+    left_out = {NO_FLOATS: [printable(str(name)) for name in tensors if str(name) not in kept],
+                NO_ROOM: [printable(name) for name in list(kept)[len(shown) :]]}  # fmt: skip
+    return {"tensors": shown, "left_out": {why: left for why, left in left_out.items() if left}}
 
 
 def _fitting(every: list[_Tensor], most: int) -> list[dict[str, Any]]:
@@ -222,34 +239,29 @@ def _spelled(one: Any) -> str:
     return str(dtype(one))
 
 
-def _is_shown(x: Any) -> bool:
-    if isinstance(x, (QTensor, list, tuple)):
-        return True
-    try:
-        return "float" in str(x.dtype) and math.prod(x.shape) > 0
-    except Exception:  # whatever what came raises: it is no tensor
-        return False
-
-
 def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool) -> _Tensor:
     """One tensor: its pieces and what each format makes of them."""
+    own = x if isinstance(x, QTensor) else None
     data = array_of(x)
     data = np.asarray(data.reshape(1) if data.ndim == 0 else data, held_as(data))
-    axis = _axis(name, data.shape, list(specs.values()))
+    if own is not None:  # what it is already, it does not become
+        specs = {text: spec for text, spec in specs.items() if spec != along_the_last(own.spec)}
+    axis = _axis(name, data.shape, list(specs.values())) if own is None else axis_of_stored(own)
     shape, data = data.shape, np.ascontiguousarray(np.moveaxis(data, axis, -1))
-    length = check_pieces(list(specs.values()), data.ndim)
-    made: dict[str, dict[str, Any]] = {}
+    length = check_pieces(list(specs.values()), data.ndim, 1 if own is None else sharing(own))
+    by = next(iter(specs), None)  # the first format says which pieces are shown
+    first = {} if by is None else {by: rounded(data, specs[by])}
+    picked = chosen(data, data if by is None else first[by].decoded, length, most)
+    made = {f"stored ({own.format})": held(own, axis, picked, data)} if own is not None else {}
     for text, spec in specs.items():
-        found = rounded(data, spec)
-        if not made:  # the first format says which pieces are shown
-            picked = chosen(found, length, most)
+        found = first.pop(text) if text in first else rounded(data, spec)
         made[text] = coded(found, spec, picked, deviations=deviations)
     pieces = [{text: said["pieces"][k] for text, said in made.items()} for k in range(len(picked.at))]
     shown = zip(picked.at, picked.rows, picked.sizes, strict=True)
     return _Tensor(
         picked,
-        {"name": name, "shape": list(shape), "axis": axis, "piece": min(length, data.shape[-1]),
-         "pieces": picked.count},
+        {"name": printable(name), "shape": list(shape), "axis": axis, "piece": min(length, data.shape[-1]),
+         "pieces": picked.count, "by": by if picked.worst else None, "formats": list(made)},
         {text: {key: fact for key, fact in said.items() if key != "pieces"} for text, said in made.items()},
         [({"at": [*at[:axis], at[-1], *at[axis:-1]], "x": _numbers(row[:size])}, piece)
          for (at, row, size), piece in zip(shown, pieces, strict=True)],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from numerics.draw.grids import Array, array_of, decibels
-from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, styled
+from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype, dtypes
@@ -45,7 +46,7 @@ def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Pic
         q = quantize(data, one, **options)
         d = one.dtype if isinstance(one, QuantSpec) else dtype(one)
         rows.append((q.error(data).sqnr, q.bits, str(d), d.kind))
-    rows.sort(reverse=True)
+    rows.sort(key=lambda row: (not math.isnan(row[0]), *row), reverse=True)
     with styled():
         figure = _scatter(rows, data.size)
     said = "; ".join(f"{name} {bits:.4g} bits, {decibels(sqnr)}" for sqnr, bits, name, _ in rows)
@@ -60,26 +61,41 @@ def _signed(d: Any) -> bool:
 def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
     figure, axes = canvas(1, 1, (8, 7))
     panel = axes[0, 0]
-    finite = [row for row in rows if row[0] < float("inf")]
+    finite = [row for row in rows if math.isfinite(row[0])]
     best: list[tuple[float, float]] = []
     for sqnr, bits, _, _ in sorted(finite, key=lambda row: (row[1], -row[0])):
         if not best or sqnr > best[-1][1]:
             best.append((bits, sqnr))
-    panel.plot(*zip(*best, strict=True), color=GREY, linewidth=0.9, drawstyle="steps-post", zorder=1)
+    panel.plot(
+        [bits for bits, _ in best],
+        [sqnr for _, sqnr in best],
+        color=GREY,
+        linewidth=0.9,
+        drawstyle="steps-post",
+        zorder=1,
+    )
     for kind, (mark, colour) in MARKS.items():
         some = [(bits, sqnr) for sqnr, bits, _, its in finite if its == kind]
         if some:
             panel.scatter(*zip(*some, strict=True), marker=mark, s=34, color=colour, label=kind, zorder=2)
     panel.set(
         xlabel="bits a value, scales included", ylabel="SQNR, dB (higher is better)",
-        title=f"{count:,} values in {len(rows)} formats; grey: no other is better for fewer bits",
+        title=f"{count:,} values in {len(rows)} formats; grey: no other is better for fewer bits"
+        f"{_not_drawn(rows)}",
     )  # fmt: skip
     panel.margins(x=0.12, y=0.07)
-    panel.legend(loc="lower right")
+    if finite:
+        panel.legend(loc="lower right")
     figure.draw_without_rendering()  # now the panel has its place
     points = [(bits, sqnr) for sqnr, bits, _, _ in finite]
-    _name(panel, points, [name for _, _, name, _ in finite])
+    _name(panel, points, [named(name) for _, _, name, _ in finite])
     return figure
+
+
+def _not_drawn(rows: list[tuple[float, float, str, str]]) -> str:
+    """How many formats have no place in the picture, and why."""
+    said = Counter(decibels(row[0]) for row in rows if not math.isfinite(row[0]))
+    return f"\nnot drawn: {', '.join(f'{count} {why}' for why, count in said.items())}" if said else ""
 
 
 def _name(panel: Any, points: list[tuple[float, float]], names: list[str]) -> None:

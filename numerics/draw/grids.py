@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import check_plain
 from numerics.backends.partition import Partition
@@ -29,9 +30,10 @@ from numerics.formats.block import (
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.quantization import quantize
-from numerics.tensor.qtensor import ErrorSums, QTensor, values_of
+from numerics.tensor.qtensor import Error, ErrorSums, QTensor, values_of
 
 Array = NDArray[Any]
+PART = 1 << 18  # elements that are looked at together
 
 
 def array_of(x: Any) -> Array:
@@ -87,15 +89,26 @@ def grid(d: Dtype) -> Array:
     return np.unique(every[np.isfinite(every)])
 
 
+def code_bits(d: Dtype) -> int:
+    """Bits of a code: of an element format, or of an element of blocks."""
+    return int(d.bits if isinstance(d, Element) else cast(Block, d).element_bits)
+
+
 @lru_cache(maxsize=256)
 def _ends(d: Dtype) -> Array:
     """Of each code: is it an end of the grid, or beyond?  Of a block's elements in any reading."""
     every, finite = values(d), grid(d)
     with np.errstate(invalid="ignore"):  # NaN is no end
         at_end = (every >= finite[-1]) | (every <= finite[0])
-    codes = 1 << int(d.bits if isinstance(d, Element) else cast(Block, d).element_bits)
-    found: Array = at_end.reshape(-1, codes).any(axis=0)
+    found: Array = at_end.reshape(-1, 1 << code_bits(d)).any(axis=0)
     return found
+
+
+def _looked_up(said: Array, codes: Array) -> Array:
+    """What is said of each code; of bytes by their own table, which costs a tenth of indices."""
+    if codes.itemsize > 1:
+        return np.take(said, codes.reshape(-1))
+    return np.frombuffer(codes.tobytes().translate(said.tobytes().ljust(256, b"\0")), bool)
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class Rounded:
     @cached_property
     def decoded(self) -> Array:
         """The values of q as they are computed."""
-        return np.asarray(self.q.decoded())
+        return to_host(self.q.decoded())
 
     @cached_property
     def x(self) -> Array:
@@ -139,23 +152,28 @@ class Rounded:
 
     def shared(self, at: Sequence[Array]) -> tuple[Array, Array]:
         """`unit` and `zero` of the elements at these indices: an array of them for each axis."""
-        q, shape = self.q, self.data.shape
-        if q.spec.blocked:
-            d, axis = q.spec.block, cast(int, q.axis)
-            shares = Partition(shape, axis % len(shape), d.block)
-            unit = _shared(scales(d, q.blocks), shares, at)
-            return unit, np.zeros(unit.shape)
-        shares = q.spec.partition(shape)
-        unit = _shared(np.asarray(q.scale), shares, at)
+        q, shares = self.q, partition_of(self.q)
+        unit = shared_by(scales(q.spec.block, q.blocks) if q.spec.blocked else q.scale, shares, at)
         if q.zero_point is None:
             return unit, np.zeros(unit.shape)
-        return unit, _shared(np.asarray(q.zero_point), shares, at)
+        return unit, shared_by(q.zero_point, shares, at)
 
     @cached_property
     def normal(self) -> Array:
         """x in units of its own scale, so that one grid holds for all."""
-        with np.errstate(all="ignore"):
-            return self.x / self.unit + self.zero
+        found, every = np.empty(self.data.shape), [np.arange(size) for size in self.data.shape]
+        for rows in self._parts():
+            unit, zero = self.shared(np.ix_(*(axis[rows] for axis in every[:1]), *every[1:]))
+            with np.errstate(all="ignore"):
+                found[rows] = self.data[rows] / unit + zero
+        return found
+
+    def _parts(self) -> list[Any]:
+        """The tensor in parts along its first axis, which a cache holds where its lines are not too long."""
+        if not self.data.ndim:
+            return [...]
+        rows = max(1, PART // max(math.prod(self.data.shape[1:]), 1))
+        return [slice(start, start + rows) for start in range(0, len(self.data), rows)]
 
     @property
     def cut(self) -> Array:
@@ -168,7 +186,7 @@ class Rounded:
     def clipped(self) -> Array:
         """The places of the values that were clipped, in the order of memory; few are looked at."""
         ends = grid(self.q.format)
-        places = np.flatnonzero(np.take(_ends(self.q.format), np.asarray(self.q.codes).reshape(-1)))
+        places = np.flatnonzero(_looked_up(_ends(self.q.format), to_host(self.q.codes)))
         x = self.data.reshape(-1)[places].astype(np.float64)
         unit, zero = self.shared(np.unravel_index(places, self.data.shape or (1,)))
         with np.errstate(all="ignore"):  # a block of zeros can have the scale 0
@@ -178,11 +196,34 @@ class Rounded:
         return found
 
     @cached_property
-    def sqnr(self) -> float:
-        """In dB, over what is finite."""
+    def error(self) -> Error:
+        """What was lost, over what is finite."""
         sums = ErrorSums()
         sums.add(self.data, self.decoded)
-        return sums.error.sqnr
+        return sums.error
+
+    @property
+    def sqnr(self) -> float:
+        """In dB, over what is finite."""
+        return self.error.sqnr
+
+
+def holds_floats(x: Any) -> bool:
+    """Is there anything to draw: floats that are quantized, or were?"""
+    try:
+        return math.prod(x.shape) > 0 and (
+            isinstance(x, QTensor) or str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.") in FLOATS
+        )
+    except Exception:  # whatever what came raises: it is no tensor
+        return False
+
+
+def partition_of(q: QTensor) -> Partition:
+    """Which elements of a quantized tensor share a scale: of blocks those of a block."""
+    shape = tuple(q.shape)
+    if q.spec.blocked:
+        return Partition(shape, cast(int, q.axis) % len(shape), q.spec.block.block)
+    return q.spec.partition(shape)
 
 
 def rounded(x: Any, d: Any, **options: Any) -> Rounded:
@@ -193,7 +234,7 @@ def rounded(x: Any, d: Any, **options: Any) -> Rounded:
 
 def scales(d: Block, blocks: Blocks) -> Array:
     """What an element's value is multiplied by, one a block, the scale of the tensor included."""
-    codes = np.asarray(blocks.scale)
+    codes = to_host(blocks.scale)
     if isinstance(d, ElementBlock):
         found = np.asarray(scale_values(d, codes), np.float64)
         if blocks.tensor_scale is None:
@@ -215,9 +256,9 @@ def tensor_scale(x: Array, d: Block, rule: str) -> float | None:
     return dispatch.host().found_tensor_scale(x, d, rule) if isinstance(d, ScaledBlock) else None
 
 
-def _shared(numbers: Array, shares: Partition, at: Sequence[Array]) -> Array:
+def shared_by(shared: Any, shares: Partition, at: Sequence[Array]) -> Array:
     """Shared numbers in float64, each for the elements at these indices that share it."""
-    shape = np.broadcast_shapes(*(index.shape for index in at))
+    numbers, shape = to_host(shared), np.broadcast_shapes(*(index.shape for index in at))
     if shares.axis is None:
         return np.broadcast_to(numbers.reshape(()), shape).astype(np.float64)
     if shares.size is None:
@@ -240,7 +281,7 @@ def differing(y: Array, other: Array) -> dict[str, float]:
 def decibels(value: float) -> str:
     """A ratio in dB, as pictures say it.
 
-    >>> decibels(18.349), decibels(math.inf)
-    ('18.3 dB', 'exact')
+    >>> decibels(18.349), decibels(math.inf), decibels(math.nan)
+    ('18.3 dB', 'exact', 'no SQNR')
     """
-    return "exact" if value == math.inf else f"{value:.1f} dB"
+    return "exact" if value == math.inf else "no SQNR" if math.isnan(value) else f"{value:.1f} dB"

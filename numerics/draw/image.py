@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numerics.draw.grids import Array, Rounded, array_of, decibels, rounded
-from numerics.draw.picture import Picture, canvas, styled
+from numerics.draw.picture import Picture, canvas, named, styled
 from numerics.formats.errors import NumericsError
 
 COLUMNS = 4
@@ -21,7 +21,8 @@ def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
         blocks, each colour by itself.  What `x` covers, its own mean taken off, is what is rounded.
     d: what `nx.quantize` takes, a list of such, or a mapping of titles to them.
     original: False leaves the original out.  options: as for `nx.quantize`, for all.
-    Raises NumericsError for another shape, for what `nx.quantize` refuses, and where matplotlib is missing.
+    Raises NumericsError for another shape, for NaN and Inf, for what `nx.quantize` refuses, and where
+    matplotlib is missing.
 
     >>> import numpy as np, numerics as nx
     >>> ramp = np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)
@@ -31,6 +32,8 @@ def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
     pixels = array_of(x)
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise NumericsError(f"an image has shape (height, width) or (height, width, 3), not {pixels.shape}")
+    if not np.isfinite(pixels).all():
+        raise NumericsError("an image has finite pixels: here some are NaN or Inf")
     wanted = _wanted(d)
     middle = pixels.mean(dtype=np.float64).astype(np.float32)
     planes = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels
@@ -60,7 +63,7 @@ def _pixels(found: Rounded, middle: Any) -> Array:
 
 
 def _titles(found: dict[str, Rounded]) -> dict[str, str]:
-    return {title: f"{title}: {r.q.bits:.3g} bits, {decibels(r.sqnr)}" for title, r in found.items()}
+    return {title: f"{named(title)}: {r.q.bits:.3g} bits, {decibels(r.sqnr)}" for title, r in found.items()}
 
 
 def _panels(pixels: Array, found: dict[str, Array], titles: dict[str, str], original: bool) -> Any:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from numerics.draw.grids import decibels
-from numerics.draw.picture import BLUE, GREY, ORANGE, Picture, canvas, styled
+from numerics.draw.picture import BLUE, GREY, ORANGE, ROOM, Picture, canvas, named, styled
 from numerics.formats.errors import NumericsError, integer
 from numerics.view.text import shortened
 
@@ -39,7 +39,7 @@ def model(report: Any, *, most: int = 30) -> Picture:
         panel.plot(local, places, "o", color=BLUE, label="by itself")
         panel.plot(gathered, places, "s", color=ORANGE, markersize=5, label="with all before it")
         panel.set_yticks(
-            places, [f"{_name(one)}  {shortened(one['formats'], 26)}" for one in shown], fontsize=8
+            places, [f"{named(_name(one))}  {named(one['formats'], 26)}" for one in shown], fontsize=8
         )
         panel.invert_yaxis()
         panel.grid(axis="x", linewidth=0.4, color="#cccccc")
@@ -48,7 +48,7 @@ def model(report: Any, *, most: int = 30) -> Picture:
         )
         figure.legend(loc="outside lower center", ncols=2)
     worst = "; ".join(
-        f"{_name(one)} {decibels(_number(one['local']))} by itself, "
+        f"{shortened(_name(one), ROOM)} {decibels(_number(one['local']))} by itself, "
         f"{decibels(_number(one['cumulative']))} in all"
         for one in shown[:5]
     )
@@ -85,7 +85,7 @@ def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
 
 
 def _name(one: dict[str, Any]) -> str:
-    return shortened(" = ".join((one["name"] or "(the model)", *map(str, one.get("also", ())))), 40)
+    return " = ".join((one["name"] or "(the model)", *map(str, one.get("also", ()))))
 
 
 def _number(came: Any) -> float:

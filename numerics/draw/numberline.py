@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from numerics.draw.grids import Array, grid, values
-from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, canvas, styled
+from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, canvas, named, styled
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.dtype import Dtype, Element, Float
 from numerics.formats.registry import dtype
@@ -42,7 +42,7 @@ def format(d: Any) -> Picture:
 
 def _title(d: Dtype) -> str:
     bits = d.bits if isinstance(d, Element) else getattr(d, "bits", "")
-    return f"{d}: {bits:g} bits{' a value' if d.kind == 'block' else ''} ({d.source})"
+    return f"{named(str(d))}: {bits:g} bits{' a value' if d.kind == 'block' else ''} ({named(d.source, 60)})"
 
 
 def _alt(d: Dtype) -> str:

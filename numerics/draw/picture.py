@@ -13,12 +13,14 @@ from typing import Any
 
 from numerics.files.replacement import replace_file
 from numerics.formats.errors import NumericsError
+from numerics.view.text import printable, shortened, spelled
 
 PALETTE = "Okabe-Ito"
 """The palette: eight colours that people with any colour blindness tell apart (Okabe and Ito, 2008)."""
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, BLACK, GREY = "#56B4E9", "#CC79A7", "#000000", "#8A8A8A"
 KINDS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+ROOM = 40  # letters of a name
 DPI = 110  # dots an inch, of what is saved as dots
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -76,7 +78,17 @@ class Picture:
     def _repr_html_(self) -> str:
         """The picture with its alt text, for notebooks."""
         data = base64.b64encode(self._as("png")).decode()
-        return f'<img alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}">'
+        return f'<img alt="{html.escape(printable(self.alt))}" src="data:image/png;base64,{data}">'
+
+
+def named(text: str, room: int = ROOM) -> str:
+    """A name as pictures show it: in letters that their font has, others spelled out, cut in the middle."""
+    with styled():
+        from matplotlib.font_manager import findfont, get_font
+
+        font = get_font(findfont(STYLE["font.family"]))
+        shown = shortened(spelled(text, lambda letter: font.get_char_index(ord(letter))), room)
+    return shown.replace("$", r"\$")  # which begins no formula
 
 
 @contextmanager

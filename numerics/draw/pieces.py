@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from numerics.backends.partition import Partition
 from numerics.conform.deviations import elements
 from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.table import DIALECTS
 from numerics.conform.task import Task
-from numerics.draw.grids import Array, Rounded, differing, scales, tensor_scale
+from numerics.draw.grids import Array, Rounded, differing, partition_of, scales, tensor_scale
 from numerics.formats.block import Block, MicroexponentBlock, ScaledBlock
+from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC
 from numerics.quantization import quantize
@@ -43,6 +45,19 @@ class Chosen:
     sizes: list[int]
     worst: int
 
+    @property
+    def inside(self) -> Array:
+        """Of each place of each piece: is it an element, and no padding?"""
+        found: Array = np.arange(self.length) < np.array(self.sizes)[:, None]
+        return found
+
+    @property
+    def indices(self) -> list[Array]:
+        """The indices of the elements of each piece, an array for each axis; padding repeats the last one."""
+        *at, first = (axis[:, None] for axis in np.array(self.at).T)
+        last = np.array(self.sizes)[:, None] - 1
+        return [*at, first + np.minimum(np.arange(self.length), last)]
+
     def fewer(self, most: int) -> list[int]:
         """Which of them are shown where so many fit: some that lose most, some that are spread."""
         every = len(self.at)
@@ -53,8 +68,11 @@ class Chosen:
         return [*range(worst), *others.astype(int).tolist()]
 
 
-def check_pieces(specs: list[QuantSpec], axes: int) -> int:
-    """Returns how long a piece is; raises NumericsError for formats that have none along the last axis."""
+def check_pieces(specs: list[QuantSpec], axes: int, own: int = 1) -> int:
+    """Returns how long a piece is; raises NumericsError for formats that have none along the last axis.
+
+    own: how many elements share what is stored; pieces end between those unless they were too long.
+    """
     length = math.lcm(PIECE, *(spec.block.block for spec in specs if spec.blocked))
     if length > LONGEST:
         names = ", ".join(str(spec.dtype) for spec in specs)
@@ -62,16 +80,16 @@ def check_pieces(specs: list[QuantSpec], axes: int) -> int:
             f"{names}: a piece of {length} elements would not fit; at most {LONGEST}: fewer formats"
         )
     _check_lines(specs, axes)
-    return length
+    whole = math.lcm(length, own)
+    return whole if whole <= LONGEST else length
 
 
-def chosen(found: Rounded, length: int, most: int) -> Chosen:
-    """The pieces that lose most, and as many spread over the tensor; at most so many."""
-    x = found.data
+def chosen(x: Array, y: Array, length: int, most: int) -> Chosen:
+    """The pieces of x that lose most where it becomes y, and others spread over it; at most so many."""
     line = x.shape[-1]
     a_line = -(-line // length)
     lines, starts = x.reshape(-1, line), np.arange(0, line, length)
-    error = np.subtract(found.decoded.reshape(-1, line), lines, dtype=np.float64)
+    error = np.subtract(y.reshape(-1, line), lines, dtype=np.float64)
     signal = lines.astype(np.float64)
     if x.dtype == np.float64:  # whose squares may be beyond it
         power = _powers(signal, starts)
@@ -79,6 +97,7 @@ def chosen(found: Rounded, length: int, most: int) -> Chosen:
     noise, signal = _power(error, starts), _power(signal, starts)
     share = (noise / np.maximum(signal, 1e-300)).ravel()
     worst = np.argsort(-share, kind="stable")[: -(-most // 2)]
+    worst = worst[share[worst] > 0]
     others = np.delete(np.arange(share.size), worst)
     spread = np.linspace(0, others.size - 1, min(most - worst.size, others.size)).astype(int)
     places = [*worst.tolist(), *others[spread].tolist()]
@@ -157,14 +176,48 @@ def _variants(spec: QuantSpec) -> tuple[dict[str, QuantSpec], dict[str, QuantSpe
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows in a format: values of float32 or float64, codes, their bits by field, what blocks share."""
+    """Pieces in a format: values of float32 or float64, codes, their bits by field, what elements share.
+
+    scale: of each piece those of its elements, in their order; scale_codes, micro, zero: beside them, where
+    the format has them.  starts: the places in a piece where each scale begins; None for whole blocks.
+    """
 
     y: Array
     codes: Array
     bits: Callable[[int], str]
     scale: list[list[float]]
-    scale_codes: list[list[int]] | None
-    micro: list[list[int]] | None
+    scale_codes: list[list[int]] | None = None
+    micro: list[list[int]] | None = None
+    zero: list[list[float]] | None = None
+    starts: list[list[int]] | None = None
+
+    def own(self, k: int, size: int) -> dict[str, Any]:
+        """What the page says of a piece by itself, its elements in columns."""
+        codes = self.codes[k, :size].tolist()
+        said: dict[str, Any] = {
+            "c": codes, "b": [self.bits(code) for code in codes],
+            "y": self.y[k, :size].astype(np.float64).tolist(), "s": self.scale[k],
+        }  # fmt: skip
+        for name, field in (("sc", self.scale_codes), ("m", self.micro), ("z", self.zero)):
+            if field is not None:
+                said[name] = field[k]
+        if self.starts is not None and len(self.starts[k]) > 1:
+            said["g"] = self.starts[k]
+        return said
+
+
+def starts_of(shares: Partition, axis: int, picked: Chosen) -> list[list[int]]:
+    """The places in each piece, along that axis, where elements begin that share another scale."""
+    if shares.axis is None or (shares.size is None and shares.axis != axis):
+        return [[0]] * len(picked.at)
+    every = shares.sharing(axis)
+    return [[0, *range(every - at[-1] % every, size, every)]
+            for at, size in zip(picked.at, picked.sizes, strict=True)]  # fmt: skip
+
+
+def at_starts(field: Array, starts: list[list[int]]) -> list[list[Any]]:
+    """What elements share, [pieces, length], once for those that share it."""
+    return [row[places].tolist() for row, places in zip(field, starts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -181,9 +234,10 @@ def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[Quant
     if spec.blocked:
         d = spec.block
         scale_by = cache(lambda rule: tensor_scale(found.data, d, rule))
-        return lambda asked: _blocks(d, asked, picked.rows, scale_by(asked.scale_rule))
-    unit, zero = _shared(found, picked)
+        return lambda asked: _blocks(d, asked, picked, scale_by(asked.scale_rule))
+    unit, zero = (np.where(picked.inside, field, 1.0) for field in found.shared(picked.indices))
     stored = None if found.q.zero_point is None else zero.astype(np.asarray(found.q.zero_point).dtype)
+    starts = starts_of(partition_of(found.q), found.data.ndim - 1, picked)
 
     def encode(asked: QuantSpec) -> Encoded:
         if not spec.scaled:  # a cast
@@ -192,42 +246,40 @@ def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[Quant
             each = asked.replace(scheme="per_group(1)")
             given: dict[str, Any] = {} if stored is None else {"zero_point": stored}
             q = quantize(picked.rows, each, scale=unit.astype(picked.rows.dtype), **given)
-        codes = np.asarray(q.codes)
         return Encoded(
-            np.asarray(q.decoded()), codes, lambda code: _fields(code, spec), unit[:, :1].tolist(), None, None
-        )
+            np.asarray(q.decoded()), np.asarray(q.codes), fields_of(spec), at_starts(unit, starts),
+            zero=None if stored is None else at_starts(zero, starts), starts=starts,
+        )  # fmt: skip
 
     return encode
 
 
-def _fields(code: int, spec: QuantSpec) -> str:
-    return " ".join(part for _, part in bit_fields(code, spec.element))
+def fields_of(spec: QuantSpec) -> Callable[[int], str]:
+    """What spells a code of a format by its fields; of elements that are read in two ways the sign alone."""
+    d = spec.dtype
+    two = isinstance(d, ScaledBlock) and d.has_two_readings
+    element = d if isinstance(d, Element) else None if two else getattr(d, "element", None)
+    if element is not None:
+        return lambda code: " ".join(part for _, part in bit_fields(code, element))
+    width = spec.block.element_bits
+    return lambda code: f"{code >> width - 1:b} {code & (1 << width - 1) - 1:0{width - 1}b}"
 
 
-def _shared(found: Rounded, picked: Chosen) -> tuple[Array, Array]:
-    """What the elements of the pieces share, as `Rounded.shared` says it; 1 where a piece is padded."""
-    line = found.data.shape[-1]
-    *at, first = (axis[:, None] for axis in np.array(picked.at).T)
-    places = first + np.arange(picked.length)
-    unit, zero = found.shared([*at, np.minimum(places, line - 1)])
-    return np.where(places < line, unit, 1.0), np.where(places < line, zero, 1.0)
-
-
-def _blocks(d: Block, asked: QuantSpec, rows: Array, of_tensor: float | None) -> Encoded:
-    made = d.encode(rows, scale_rule=asked.scale_rule, rounding=asked.rounding, tensor_scale=of_tensor)
-    element = None if isinstance(d, ScaledBlock) and d.has_two_readings else getattr(d, "element", None)
-
-    def bits(code: int) -> str:
-        if element is not None:
-            return " ".join(part for _, part in bit_fields(code, element))
-        digits = f"{code:0{d.element_bits}b}"
-        return f"{digits[0]} {digits[1:]}"
-
-    micro = np.asarray(made.microexponents).tolist() if isinstance(d, MicroexponentBlock) else None
+def _blocks(d: Block, asked: QuantSpec, picked: Chosen, of_tensor: float | None) -> Encoded:
+    made = d.encode(picked.rows, scale_rule=asked.scale_rule, rounding=asked.rounding, tensor_scale=of_tensor)
+    micro = made.microexponents if isinstance(d, MicroexponentBlock) else None
+    shared = [
+        None if field is None else _unpadded(np.asarray(field), d.block, picked)
+        for field in (scales(d, made), made.scale, micro)
+    ]
     return Encoded(
-        np.asarray(d.decode(made)), np.asarray(made.codes), bits, scales(d, made).tolist(),
-        np.asarray(made.scale).tolist(), micro,
-    )  # fmt: skip
+        np.asarray(d.decode(made)), np.asarray(made.codes), fields_of(asked), shared[0] or [], *shared[1:]
+    )
+
+
+def _unpadded(field: Array, block: int, picked: Chosen) -> list[list[Any]]:
+    """What blocks share, without those that are padding alone."""
+    return [row[: -(-size // block)].tolist() for row, size in zip(field, picked.sizes, strict=True)]
 
 
 def _deviated(found: Rounded, spec: QuantSpec, picked: Chosen) -> dict[str, Array]:
@@ -253,21 +305,13 @@ def _deviated(found: Rounded, spec: QuantSpec, picked: Chosen) -> dict[str, Arra
 
 
 def _piece(k: int, size: int, first: Encoded, other: Others) -> dict[str, Any]:
-    """A piece, its elements in columns; of other options only what differs, by the place of the element."""
-    y, codes = first.y[k, :size], first.codes[k, :size].tolist()
-    blocks = -(-size * len(first.scale[k]) // first.y.shape[1])  # without those that are padding alone
-    said: dict[str, Any] = {
-        "c": codes, "b": [first.bits(code) for code in codes], "y": y.astype(np.float64).tolist(),
-        "s": first.scale[k][:blocks],
-        "r": {mode: differing(y, found[k, :size]) for mode, found in other.roundings.items()},
-    }  # fmt: skip
-    if first.scale_codes is not None:
-        said["sc"] = first.scale_codes[k][:blocks]
-    if first.micro is not None:
-        said["m"] = first.micro[k][:blocks]
+    """A piece, and of other options only what differs, by the place of the element."""
+    y = first.y[k, :size]
+    said = first.own(k, size)
+    said["r"] = {mode: differing(y, found[k, :size]) for mode, found in other.roundings.items()}
     if other.rules:
         said["rules"] = {
-            rule: {"s": found.scale[k][:blocks], "y": differing(y, found.y[k, :size])}
+            rule: {"s": found.scale[k], "y": differing(y, found.y[k, :size])}
             for rule, found in other.rules.items()
         }
     if other.deviations and k < DEVIATED:

@@ -9,18 +9,26 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from numerics.draw.grids import Array
+from numerics.draw.grids import Array, holds_floats
 from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
-from numerics.tensor.qtensor import QTensor
 
 ARRAY, REPORT = ".npy", ".json"
 
 
 def tensors_in(path: Any) -> dict[str, Any]:
-    """The tensors of floats in a .npy file, or in a checkpoint of any kind, by name; an array by its file's.
+    """The tensors of floats that `everything_in` finds; raises NumericsError where there are none."""
+    found = everything_in(path)
+    kept = {name: x for name, x in found.items() if holds_floats(x)}
+    if not kept:
+        raise NumericsError(f"{path} has no tensor of floats among its {len(found)}")
+    return kept
 
-    Tensors that were quantized come as QTensors, whose values count.  Raises NumericsError for other files.
+
+def everything_in(path: Any) -> dict[str, Any]:
+    """The tensors in a .npy file, or in a checkpoint of any kind, by name; an array by its file's.
+
+    Tensors that were quantized come as QTensors.  Raises NumericsError for other files.
     """
     path = Path(path)
     if path.suffix == ARRAY:
@@ -35,15 +43,7 @@ def tensors_in(path: Any) -> dict[str, Any]:
             raise NumericsError(f"{path} is not a .npy file of numbers: {why}") from None
     from numerics.checkpoints.loading import load  # late: pictures of arrays need none of it
 
-    found = load(path)
-    kept = {name: x for name, x in found.items() if isinstance(x, QTensor) or _is_float(x)}
-    if not kept:
-        raise NumericsError(f"{path} has no tensor of floats among its {len(found)}")
-    return kept
-
-
-def _is_float(x: Any) -> bool:
-    return bool(getattr(x, "size", 0)) and (x.dtype.kind == "f" or x.dtype.name == "bfloat16")
+    return dict(load(path))
 
 
 def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:

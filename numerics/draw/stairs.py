@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from numerics.draw.grids import Array, grid
-from numerics.draw.picture import BLACK, BLUE, GREY, RED, Picture, canvas, styled
+from numerics.draw.picture import BLACK, BLUE, GREY, RED, Picture, canvas, named, styled
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
 from numerics.formats.rounding import check_rounding
 
@@ -25,7 +26,8 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
     d: an element format or its name.  rounding: one of the modes of `Element.encode`, or several.  Of
     stochastic rounding the mean of 64 draws is drawn (seed 0 … 63).
     around: the value in the middle; None (the default) for 0, or for the lowest values where unsigned.
-    Raises NumericsError for a block format, another rounding, and where matplotlib is missing.
+    Raises NumericsError for a block format, another rounding, a middle that is no finite number, and where
+    matplotlib is missing.
 
     >>> import numerics as nx
     >>> nx.draw.rounding("fp4", ["half_even", "toward_zero"]).alt
@@ -37,15 +39,16 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
         raise NumericsError(
             f"{d} is a block format: nx.draw.block shows how it rounds; here an element format"
         )
+    middle = _middle(around)
     modes = [check_rounding(one) for one in ([rounding] if isinstance(rounding, str) else rounding)]
     if not modes:
         raise NumericsError("no rounding was given: name one, such as 'half_even'")
-    shown = _window(grid(d), around)
+    shown = _window(grid(d), middle)
     columns = min(len(modes), 4)
     with styled():
         rows = -(-len(modes) // columns)
         figure, axes = canvas(rows, columns, (max(3.0 * columns, 4.5), 3.2 * rows), sharex=True, sharey=True)
-        figure.suptitle(f"{d}: what comes out against what goes in", x=0.01, ha="left")
+        figure.suptitle(f"{named(str(d))}: what comes out against what goes in", x=0.01, ha="left")
         for panel, mode in zip(axes.flat, modes, strict=False):
             _stairs(panel, d, mode, shown)
         for panel in axes.flat[len(modes) :]:
@@ -53,9 +56,20 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
     return Picture(figure, _alt(d, modes, shown))
 
 
-def _window(found: Array, around: float | None) -> Array:
+def _middle(around: Any) -> float:
+    """The value in the middle; raises NumericsError for what is no finite number."""
+    try:
+        found = 0.0 if around is None else float(around)
+    except Exception:  # whatever what came raises: it is no number
+        found = math.nan
+    if not math.isfinite(found):
+        raise NumericsError(f"around={said(around)}: a finite number is needed")
+    return found
+
+
+def _window(found: Array, around: float) -> Array:
     """Values of the grid around one."""
-    middle = int(np.argmin(np.abs(found - (0.0 if around is None else around))))
+    middle = int(np.argmin(np.abs(found - around)))
     low = max(0, min(middle - STEPS, len(found) - 2 * STEPS - 1))
     return found[low : low + 2 * STEPS + 1]
 

@@ -6,7 +6,7 @@ import codecs
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _NUMBER = re.compile(r"\d+")
 UNBROKEN = re.compile(r"(?<!\d) | (?!(?:[kMGT]?B|dB|bits?|m?s|%)(?!\w))")  # blanks where a line may end
@@ -24,6 +24,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def spelled(text: str, known: Callable[[str], object]) -> str:
+    r"""The printable text, with letters that are not known as escapes.
+
+    >>> spelled("重み.w", str.isascii)
+    '\\u91cd\\u307f.w'
+    """
+    return "".join(letter if known(letter) else _escaped(letter) for letter in printable(text))
 
 
 def _escaped(letter: str) -> str:

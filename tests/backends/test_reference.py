@@ -458,3 +458,10 @@ def test_executor_is_the_judge_on_arrays(d: Element) -> None:
     draws = np.arange(400, dtype=np.uint32) * np.uint32(0x9E3779B9)
     drawn = REFERENCE.encode(x, d, "stochastic", d.overflows[-1], draws)
     assert drawn[0] == exact.encode(x[0], d, "stochastic", d.overflows[-1], 0)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "int16"])
+def test_a_few_codes_of_sixteen_bits_are_decoded_as_all_are(name: str) -> None:
+    d, judge, codes = dtype(name), ReferenceExecutor(), np.arange(1 << 16, dtype=np.uint16)
+    few = np.concatenate([judge.decode(part, d) for part in np.split(codes, 256)])
+    assert few.view(np.uint32).tolist() == judge.decode(codes, d).view(np.uint32).tolist()

@@ -72,26 +72,46 @@ def test_every_public_name_has_an_example():
     assert lacking == []
 
 
-def test_the_site_opens_without_errors_and_asks_for_nothing_elsewhere(built):
+PAGES = ("/", "/tutorials/model/", "/reference/", "/gallery/")
+
+
+@pytest.fixture(scope="module")
+def home(built):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
     Thread(target=server.serve_forever, daemon=True).start()
-    home = f"http://127.0.0.1:{server.server_port}"
-    try:
-        with browser() as found:
-            for name in ("/", "/tutorials/model/", "/reference/", "/gallery/"):
-                page, wrong = found.new_page(viewport={"width": 375, "height": 800}), []
-                page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
-                page.on("requestfailed", lambda asked, wrong=wrong: wrong.append(asked.url))
-                page.on("request", lambda asked, wrong=wrong: None if asked.url.startswith(home)
-                        or asked.url.startswith(("data:", "blob:")) else wrong.append(asked.url))  # fmt: skip
-                page.goto(home + name)
-                assert page.locator("h1").first.inner_text()
-                assert page.evaluate("document.documentElement.scrollWidth") <= 375
-                assert wrong == []
-                page.close()
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_site_opens_without_errors_and_asks_for_nothing_elsewhere(home):
+    with browser() as found:
+        for name in PAGES:
+            page, wrong = found.new_page(viewport={"width": 375, "height": 800}), []
+            page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            page.on("requestfailed", lambda asked, wrong=wrong: wrong.append(asked.url))
+            page.on("request", lambda asked, wrong=wrong: None if asked.url.startswith(home)
+                    or asked.url.startswith(("data:", "blob:")) else wrong.append(asked.url))  # fmt: skip
+            page.goto(home + name)
+            assert page.locator("h1").first.inner_text()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 375
+            assert wrong == []
+            page.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(375, "light"), (1200, "dark")])
+def test_axe_finds_nothing_that_keeps_people_out(home, width, scheme):
+    """Links were told by their colour alone, code was too pale, parts that Material makes had no names."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing"
+    )
+    with browser() as found:
+        for name in ("/", "/tutorials/model/", "/gallery/", "/threads/", "/qat/"):
+            page = found.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            page.goto(home + name)
+            result = axe.Axe().run(page)
+            assert result.violations_count == 0, result.generate_report()
+            page.close()
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import numerics as nx
 from numerics import cli
@@ -664,6 +665,49 @@ def test_a_file_that_is_no_array_is_refused_in_a_line(tmp_path, held, words):
     said = run(*command.split(), *files, *words, code=2)
     assert "pickle" not in said
     assert "x.npy is not a .npy file of numbers" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("E4M3", "fp8_e4m3"), ('{"bits": 5}', "int5"), ("mine:odd", "a_b_c"), ("mine:far", "format"),
+     ("mine:long", "x_" * 15 + "_x" * 15)],
+)  # fmt: skip
+def test_a_page_of_a_format_is_named_by_the_format(tmp_path, monkeypatch, words, name):
+    """It had the name of what was asked: `{"bits": 5}.html`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import numerics as nx\nodd, far, long = (nx.float_format(2, 2, name=n) "
+        "for n in ('a/b \"c\"', '../..', 'x/' * 50))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    run("explore", words)
+    (page,) = tmp_path.glob("*.html")
+    assert page.stem == name
+
+
+def test_a_page_says_which_tensors_are_not_on_it(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file(load_file(model) | {f"ids{k}": np.arange(4) for k in range(7)}, path)
+    said = run("explore", path, tmp_path / "o.html").splitlines()
+    assert said[1:] == ["not on it, no floats: ids0, ids1, ids2, ids3, ids4 and 2 more"]
+
+
+def test_what_is_quantized_is_plotted_as_it_is_stored(model, tmp_path):
+    pytest.importorskip("matplotlib")
+    run("quantize", model, tmp_path / "q.safetensors", "--dtype", "mxfp4")
+    arguments = "plot", "tensor", tmp_path / "q.safetensors", tmp_path / "o.png", "--tensor", "layer.weight"
+    assert "stored in mxfp4: " in run(*arguments)
+    assert "a tensor of floats is drawn in a format" in run(*arguments[:2], model, *arguments[3:], code=2)
+
+
+def test_a_warning_is_a_line_without_the_places_of_our_files(capsys, monkeypatch):
+    monkeypatch.setattr(cli.commands, "main", lambda **_: warnings.warn("two\nlines", stacklevel=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            cli.run()
+    assert capsys.readouterr().err == "numerics: warning: two lines\n"
 
 
 def test_an_end_of_a_file_is_no_ctrl_c(capsys):

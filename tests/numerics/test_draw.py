@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -21,6 +22,7 @@ from numerics.draw.formats import MARKS
 from numerics.draw.picture import STYLE
 from numerics.view.text import number
 
+DRAW_TENSOR = importlib.import_module("numerics.draw.tensor")
 X = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
 LAYERS = {
     "output": 12.0,
@@ -310,3 +312,121 @@ def test_a_block_with_numbers_that_have_no_place_on_an_axis_is_drawn(d, odd, tmp
     nx.draw.block(nx.quantize(x[None], d)).save(tmp_path / "a.svg")
     if d in (nx.mxfp4, nx.mx6):
         nx.draw.block(np.full(d.block, odd), d).save(tmp_path / "a.svg")
+
+
+# ---- what has nothing to show, or very much ------------------------------------------------------
+
+NOT_FINITE = {
+    "nan": np.full((4, 64), np.nan, np.float32), "inf": np.full((4, 64), -np.inf, np.float32),
+    "mixed": np.float32([[np.nan, np.inf, 1.0, -np.inf] * 16] * 4),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", NOT_FINITE.values(), ids=NOT_FINITE)
+@pytest.mark.parametrize("draw", [
+    lambda x: nx.draw.tensor(x, "mxfp4"), lambda x: nx.draw.tensor(x, "int4"), nx.draw.formats,
+    lambda x: nx.draw.block(x, "mxfp4"), lambda x: nx.draw.tensor(nx.quantize(x, "mxfp4")),
+])  # fmt: skip
+def test_what_is_not_finite_is_said_and_nobody_is_warned(draw, x):
+    """A picture of NaN was an empty panel, "0.00 % clipped", and a warning with a path of ours."""
+    picture = draw(x)
+    assert picture._repr_png_()
+    texts = [picture.alt, *(text.get_text() for text in picture.figure.findobj(Text))]
+    assert not any("clipped" in text for text in texts) or np.isfinite(x).any()
+    assert any(told in text for text in texts for told in ("no SQNR", "no finite value", "the scale nan"))
+
+
+def test_how_many_are_not_finite_is_said_beside_the_sqnr():
+    x = X.copy()
+    x[0, :3] = np.nan, np.inf, -np.inf
+    assert re.search(r"[\d.]+ dB, 3 NaN or Inf, ", nx.draw.tensor(x, "bfloat16").alt)
+
+
+def test_an_image_that_is_not_finite_is_refused():
+    with pytest.raises(nx.NumericsError, match="finite pixels"):
+        nx.draw.image(NOT_FINITE["mixed"], "fp4")
+
+
+def test_the_share_that_is_clipped_is_said_alike_above_the_picture_and_beside_it():
+    """It was 1e+02 % above the picture."""
+    picture = nx.draw.tensor(np.tile(np.float32([4.0, 7.9]), 32)[None], "mxfp4")
+    assert "50.00 % of the elements clipped" in picture.alt
+    assert "\n50.00 % clipped" in picture.figure.axes[0].get_title(loc="left")
+
+
+def named(picture):
+    """The texts of a picture but for the numbers of its axes, which may be formulas."""
+    return [text for text in picture.figure.findobj(Text) if "mathdefault" not in text.get_text()]
+
+
+@pytest.mark.parametrize("x", [X, np.zeros((4, 64), np.float32)])
+def test_numbers_of_axes_are_no_formulas_spelled_out(x):
+    picture = nx.draw.tensor(x, "mxfp4")
+    assert picture._repr_png_()
+    for text in picture.figure.findobj(Text):
+        assert text.get_parse_math() or "$" not in text.get_text()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["重み" * 30, "x" * 200, "$a$b_$", "\U0001f389"])
+def test_names_of_any_letters_and_length_are_drawn_without_a_warning(name):
+    """The font has no CJK; names of 200 letters left the panels no room; $ began a formula."""
+    d = nx.float_format(3, 1, name=name)
+    layers = {"output": 1.0, "layers": [{**LAYERS["layers"][0], "name": f"{name}\u202e", "formats": name}]}
+    q = nx.quantize(X, nx.mx(d))
+    pictures = [nx.draw.format(d), nx.draw.rounding(d), nx.draw.tensor(X, d), nx.draw.formats(X, [d]),
+                nx.draw.image(X, {name: d}), nx.draw.model(layers), nx.draw.block(X, nx.mx(d)),
+                nx.draw.block(q), nx.draw.tensor(q)]  # fmt: skip
+    for picture in pictures:
+        assert picture._repr_png_()
+        assert not any(text.get_text().count("$") > text.get_text().count(r"\$") for text in named(picture))
+        assert all(text.get_text().replace("\n", "").isprintable() for text in picture.figure.findobj(Text))
+
+
+@pytest.mark.parametrize("around", [float("nan"), float("inf"), "x", [1.0]])
+def test_a_middle_that_is_no_number_is_refused(around):
+    with pytest.raises(nx.NumericsError, match="a finite number is needed"):
+        nx.draw.rounding("fp4", around=around)
+
+
+def nearest(found, values):
+    """Which value of the grid each element has, in units of its scale."""
+    return np.abs((found.y / found.unit + found.zero).reshape(-1, 1) - values).argmin(axis=1)
+
+
+@pytest.mark.parametrize("d", ["mxfp4", "nvfp4", "int4", "mx6", "if4"])
+def test_what_is_quantized_is_drawn_as_it_is_stored(d):
+    q = nx.quantize(X, d)
+    picture = nx.draw.tensor(q)
+    used = np.unique(nearest(grids.Rounded(q.decoded(), q), grids.grid(q.format))).size
+    assert picture.alt.startswith(f"A tensor of shape 8x64 stored in {d}: {used} of ")
+    assert "clipped" not in picture.alt
+    assert len(picture.figure.axes) == 2
+
+
+def test_what_is_drawn_as_stored_takes_no_options_and_floats_need_a_format():
+    with pytest.raises(nx.NumericsError, match="leave 'axis' out"):
+        nx.draw.tensor(nx.quantize(X, "mxfp4"), axis=0)
+    with pytest.raises(nx.NumericsError, match="give d="):
+        nx.draw.tensor(X)
+
+
+@pytest.mark.parametrize(
+    "d", [*(d for d in nx.dtypes() if d.kind == "block"), nx.int4, nx.fp8_e4m3, nx.nf4], ids=str
+)
+def test_the_use_of_the_grid_is_counted_by_codes_as_it_is_by_values(d):
+    found = grids.rounded(X, d)
+    values, counts = DRAW_TENSOR._use(found)
+    assert counts.tolist() == np.bincount(nearest(found, values), minlength=len(values)).tolist()
+
+
+def test_of_very_many_values_the_worst_is_exact_and_the_median_says_of_how_many_it_is(monkeypatch):
+    """36 million values took half a minute."""
+    whole = nx.draw.tensor(X, "mxfp4").figure.axes[2]
+    monkeypatch.setattr(DRAW_TENSOR, "MANY", 100)
+    some = nx.draw.tensor(X, "mxfp4").figure.axes[2]
+    lines = [{line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in (whole, some)]
+    assert lines[0]["worst"] == lines[1]["worst"]
+    assert lines[0]["median"] != lines[1]["median"]
+    assert some.get_title(loc="left").endswith("\nmedian: of 100 of 512 values, drawn by lot")

@@ -15,7 +15,7 @@ from numerics.conform.task import REFERENCE, Array, Fields, Task
 from numerics.formats.block import ElementBlock, MicroexponentBlock, ScaledBlock, TieredBlock, tiered_scale
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
-from numerics.formats.integers import int16
+from numerics.formats.integers import int8, int16
 
 TINY = float(np.finfo(np.float32).smallest_subnormal)
 
@@ -118,7 +118,8 @@ def _counts(task: Task, d: ScaledBlock, y: NDArray[np.float32]) -> Array:
 def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
     """Sign and magnitude: a round-up past the top saturates."""
     m = task.block.element_bits - 1
-    rounded = _encoded(task, int16, y).view(np.int16)
+    holds = int8 if m <= 7 else int16  # the breakpoints of 16 bits take seconds
+    rounded = _encoded(task, holds, y).view(holds.name)
     magnitude = np.minimum(np.abs(rounded.astype(np.int64)), (1 << m) - 1)
     return np.asarray(magnitude | np.signbit(y).astype(np.int64) << m)
 

@@ -115,3 +115,11 @@ def test_the_file_of_a_models_data_was_overwritten_by_the_output(folder):
 def test_a_size_that_no_integer_of_a_file_holds_is_refused(folder):
     found = asked(folder, "--data", f"{folder}/data.npz", "--shape", "x=99999999999999999999,3,6,6")
     assert "of input 'x'; allowed: integers above 0" in str(found.exception)
+
+
+@pytest.mark.parametrize(("d", "on_the_cpu"), [("mxfp4", True), ("mx6", True), ("int8", False)])
+def test_what_the_profile_npu_leaves_to_the_host_is_said(tmp_path, d, on_the_cpu):
+    """Blocks are no types of the NPU, and nothing said so."""
+    found = CliRunner().invoke(commands, ["ipu", "export", d, f"{tmp_path}/o.onnx", "--profile", "npu"])
+    assert found.exit_code == 0
+    assert ("not a type of the NPU, runs on the host's CPU" in found.output) == on_the_cpu

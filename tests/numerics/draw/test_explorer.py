@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.draw import explorer, pieces
+from numerics.backends.reference import executor
+from numerics.draw import explorer, grids, pieces
 from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
 from numerics.draw.sources import report_in, tensors_in
@@ -119,8 +120,8 @@ def test_a_page_stays_small_and_says_what_is_not_on_it():
     page = nx.explore(many | {"ids": np.arange(4)})
     assert len(page.html) < LIMIT + 50_000
     data = data_of(page)
-    assert "ids" in data["left_out"]
-    assert len(data["tensors"]) + len(data["left_out"]) == 231
+    assert data["left_out"]["no floats"] == ["ids"]
+    assert len(data["tensors"]) + sum(map(len, data["left_out"].values())) == 231
 
 
 def test_a_page_reads_a_whole_tensor_once_a_format_however_many_pieces_are_left_away(monkeypatch):
@@ -134,6 +135,16 @@ def test_a_page_reads_a_whole_tensor_once_a_format_however_many_pieces_are_left_
     assert [len(one["shown"]) < one["pieces"] for one in data["tensors"]] == [True, False]
     assert count["whole"] == 2 * 2
     assert count["nvfp4"] == 2 * len(nx.nvfp4.scale_rules)
+
+
+def test_the_judge_of_a_page_makes_no_table_of_sixteen_bits(monkeypatch):
+    """The first page of a process took seconds: bfloat16, asked of few numbers, was tabled whole."""
+    asked = []
+    for name in ("_values", "steps"):
+        whole = getattr(executor, name)
+        monkeypatch.setattr(executor, name, lambda d, *a, whole=whole: asked.append(d.bits) or whole(d, *a))
+    nx.explore({"w": X})
+    assert max(asked) <= 8
 
 
 def test_of_pieces_that_do_not_fit_those_stay_that_lose_most_and_some_that_are_spread(monkeypatch):
@@ -166,6 +177,62 @@ def test_what_cannot_be_explored_is_refused(call, said):
         call()
 
 
+STORED = {
+    "mxfp4": {"axis": 1}, "nvfp4": {}, "nvfp4, rows": {"d": "nvfp4", "scheme": "per_block((16, 16))"},
+    "bfp16": {"axis": 0}, "mx512_fp4": {"d": nx.mx("fp4", block=512)}, "fp8_e4m3": {"scheme": "per_token"},
+    "int4, groups": {"d": "int4", "scheme": nx.per_group(12, axis=1), "symmetric": False},
+    "int8, channels": {"d": "int8", "scheme": nx.per_channel(2), "symmetric": False},
+    "nf4, tiles": {"d": "nf4", "scheme": "per_block((2, 16))"}, "uint4": {"symmetric": False},
+}  # fmt: skip
+
+
+def of_each(shown, k):
+    """What the k-th element of a piece shares, by the starts that the page says, or by whole blocks."""
+    return shown["g"].index(max(g for g in shown["g"] if g <= k)) if "g" in shown else None
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("name", STORED)
+def test_what_is_quantized_is_shown_as_it_is_stored_before_anything_else(name, kind):
+    """The page of a quantized file showed its values in other formats, along another axis, without a word."""
+    torch = pytest.importorskip("torch")
+    d, options = STORED[name].get("d", name), {k: v for k, v in STORED[name].items() if k != "d"}
+    q = nx.quantize(X if kind == "numpy" else torch.tensor(X), d, **options)
+    tensor = data_of(nx.explore({"w": q}, ["mxfp4", "int4"]))["tensors"][0]
+    first = tensor["formats"][0]
+    said = tensor["in"][first]
+    assert first == f"stored ({q.format})"
+    assert said["bits"] == q.bits
+    assert "sqnr" not in said
+    values, codes = np.asarray(q.decoded()), np.asarray(q.codes)
+    for piece, found in zip(tensor["shown"], said["pieces"], strict=True):
+        assert piece["x"] == found["y"]
+        for k, (y, code) in enumerate(zip(found["y"], found["c"], strict=True)):
+            at = list(piece["at"])
+            at[tensor["axis"]] += k
+            assert (y, code) == (values[tuple(at)], codes[tuple(at)])
+            mine = of_each(found, k)
+            mine = k // (q.format.block if q.spec.blocked else 10**6) if mine is None else mine
+            on = grids.values(q.format)[code] - (found["z"][mine] if "z" in found else 0)
+            assert y == np.float32(on) * np.float32(found["s"][mine])
+
+
+def test_what_a_file_holds_is_what_its_page_begins_with(tmp_path):
+    x = RNG.standard_normal((8, 64, 3, 3)).astype(np.float32)
+    nx.save({"conv.weight": nx.quantize(x, nx.QuantSpec("mxfp4", axis=1))}, tmp_path / "q.safetensors")
+    tensor = data_of(nx.explore(tensors_in(tmp_path / "q.safetensors")))["tensors"][0]
+    assert tensor["formats"] == ["stored (mxfp4)", "nvfp4", "mx6", "int4"]  # as mxfp4 it is stored
+    assert (tensor["axis"], tensor["in"]["stored (mxfp4)"]["stored"]) == (1, "blocks of 32 along axis 1")
+
+
+def test_names_from_a_file_are_shown_and_not_obeyed():
+    """U+202E turned what followed it around."""
+    page = nx.explore({"a\u202eb\x1b[0m": np.ones((2, 32), np.float32), "i\u202e": np.arange(3)}, ["mxfp4"])
+    assert "\u202e" not in page.html
+    assert data_of(page)["tensors"][0]["name"] == r"a\u202eb\x1b[0m"
+    assert page.left_out == {"no floats": [r"i\u202e"]}
+
+
 # ---- in a browser -------------------------------------------------------------------------------
 
 
@@ -192,10 +259,14 @@ def pages(tmp_path_factory):
     nx.explore("fp8_e4m3").save(folder / "format.html")
     nx.explore("mxfp4").save(folder / "block.html")
     nx.explore(LAYERS, tensors={"layer.3.weight": X[0]}).save(folder / "model.html")
+    nx.explore({"x": X[0], "q": nx.quantize(X, "int4", **GROUPS), "n": np.arange(3)}).save(
+        folder / "stored.html"
+    )
     return folder
 
 
-NAMES = ["tensors", "format", "block", "model"]
+GROUPS = {"scheme": nx.per_group(12, axis=-1), "symmetric": False}
+NAMES = ["tensors", "format", "block", "model", "stored"]
 
 
 def told(page):
@@ -257,6 +328,27 @@ def test_everything_is_reached_with_keys_alone(chromium, pages):
         page.keyboard.press("Enter")
         pressed = page.get_by_role("group", name="format").locator('[aria-pressed="true"]').inner_text()
         assert pressed == "nvfp4"
+
+
+def test_a_stored_number_shows_its_code_and_its_scale_and_keeps_to_the_format_looked_at(chromium, pages):
+    q = nx.quantize(X, "int4", **GROUPS)
+    with opened(chromium, pages / "stored.html") as page:
+        group = page.get_by_role("group", name="format")
+        group.get_by_role("button", name="mx6", exact=True).click()
+        page.locator("#pick").select_option("1")
+        assert group.locator('[aria-pressed="true"]').inner_text() == "mx6"
+        group.get_by_role("button", name="stored (int4)", exact=True).click()
+        page.get_by_role("group", name="values").get_by_role("button").nth(13).hover()
+        said = told(page)
+        at = tuple(map(int, re.search(r"\[(.*)\]", page.locator("#detail h2").inner_text())[1].split(", ")))
+        assert int(said["code"], 16) == q.codes[at]
+        assert float(said["value"]) == q.dequantize()[at]
+        group = (*at[:-1], at[-1] // 12)
+        assert (float(said["scale"]), float(said["zero point"])) == (q.scale[group], q.zero_point[group])
+        assert "becomes" not in said
+        assert "Not on this page, no floats: n" in page.content()
+        aligned = "[...document.querySelectorAll('thead th')].map((cell) => getComputedStyle(cell).textAlign)"
+        assert set(page.evaluate(f"{aligned}.slice(1, 4)")) == {"right"}
 
 
 def test_a_layers_button_leads_to_its_tensor(chromium, pages):
