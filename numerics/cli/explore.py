@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
 from numerics.cli.words import FORMAT, examples, format_of
 from numerics.files.replacement import check_output
 from numerics.formats.errors import NumericsError
@@ -36,13 +37,21 @@ PAGES = (".html", ".htm")
         "numerics explore fp8_e4m3",
     ),
 )
-@click.argument("file")
-@click.argument("out", required=False)
+@click.argument("file", type=FILE_OR_FORMAT)
+@click.argument("out", type=FILE, required=False)
 @click.option(
     "--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; mxfp4, nvfp4, mx6, int4."
 )
-@click.option("--tensor", "names", multiple=True, help="Its name; may be repeated; all by default.")
-@click.option("--weights", help="The checkpoint of a report's model: its tensors go on the page, too.")
+@click.option(
+    "--tensor",
+    "names",
+    multiple=True,
+    type=TensorType("weights", "file"),
+    help="Its name; may be repeated; all by default.",
+)
+@click.option(
+    "--weights", type=FILE, help="The checkpoint of a report's model: its tensors go on the page, too."
+)
 def explore_command(
     file: str, out: str | None, dtypes: Sequence[Any], names: Sequence[str], weights: str | None
 ) -> None:

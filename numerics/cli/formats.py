@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE
 from numerics.cli.words import (
     FORMAT,
-    OVERFLOW,
-    ROUNDING,
-    SCALE_RULE,
     as_json,
     check_seed,
     examples,

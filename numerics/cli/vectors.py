@@ -9,7 +9,9 @@ from typing import Any, BinaryIO
 
 import click
 
-from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples, json_of
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, WordType
+from numerics.cli.words import FORMAT, examples, json_of
+from numerics.conform.kinds import OPERATIONS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import deliver, deliver_bytes, say
@@ -37,7 +39,12 @@ def vectors_group() -> None: ...
 )
 @click.argument("dtype", metavar="FORMAT", type=FORMAT)
 @click.option(
-    "--op", "name", default="encode", show_default=True, help="encode, decode, round, affine, pack or unpack."
+    "--op",
+    "name",
+    type=WordType(OPERATIONS),
+    default="encode",
+    show_default=True,
+    help="encode, decode, round, affine, pack or unpack.",
 )
 @click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")

@@ -8,15 +8,15 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from numerics.cli.completing import formats_begun
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, hint, not_a_file, said
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 
 Command = Callable[..., None]
 QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
@@ -49,35 +49,11 @@ class FormatType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names of the tables that begin so, in any case."""
-        return formats_begun(ctx, param, incomplete)
-
-
-def formats_begun(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The formats whose names begin so, in any case, for a shell to complete."""
-    from numerics.formats import dtypes
-
-    return [CompletionItem(d.name, help=d.source) for d in dtypes() if d.name.startswith(incomplete.lower())]
-
-
-class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
-    """A word of a list on the command line: completed here, judged by what it is given to."""
-
-    name = "word"
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self.words = tuple(words)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """The words that begin so."""
-        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+        """The names of formats that begin so, in any case."""
+        return formats_begun(incomplete)
 
 
 FORMAT = FormatType()
-ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordType(SCALE_RULES)
-SCHEME = WordType(("per_tensor", "per_channel", "per_token", "per_group", "per_block"))
 
 
 def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
@@ -157,7 +133,8 @@ def check_seed(rounding: str, seed: int | None) -> None:
 WORST = 20  # tensors of which a terminal shows a line where it is not asked for all
 every_line = click.option(
     "--all", "every", is_flag=True,
-    help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most.",
+    help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most, and a plan in "
+    "which those alike share a line.",
 )  # fmt: skip
 
 
