@@ -246,7 +246,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
     def get_completions(self, args: list[str], incomplete: str) -> Completed:
         """What may stand there, without what bash has cut off."""
         found = super().get_completions(args, incomplete)
-        word = os.environ.get("COMP_WORD", "")
+        word = os.environ.get("COMP_WORD", incomplete)
         self.quoted = word[:1] in ("'", '"')
         seen = "" if word in ("=", ":") else "".join(split_arg_string(word)[:1])
         cut = incomplete[: len(incomplete) - len(seen)] if incomplete.endswith(seen) else ""

@@ -31,7 +31,8 @@ Asked = tuple[str, ...]
     "verify",
     help=cleandoc("""Prove encoders and decoders again: all float32 inputs.
 
-    Every one of 2**32 inputs, against shipped hashes.  Exit code 0 when all is right, 1 when not.
+    Every one of 2**32 inputs, against shipped hashes; a format of yours (module:name, or its facts as
+    JSON) against the exact judge.  Exit code 0 when all is right, 1 when not.
     Every format, rounding and overflow policy by default; some seconds a case.
     """)
     + examples("numerics verify fp8_e4m3", "numerics verify fp4 fp6_e3m2 --rounding half_even --sample"),
