@@ -21,7 +21,7 @@ from numerics.cli.words import (
     seeded,
 )
 from numerics.formats.block import no_tensor_scale
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, hint
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import Screen, deliver, draw, tell
 from numerics.view.table import Column, Table, name_column, records, text_column
@@ -178,6 +178,10 @@ def encode_command(d: Any, values: tuple[str, ...], as_json: bool, **options: An
 
 
 def _number(text: str) -> float:
+    """The number of an argument, which may begin with a minus; so unknown options come here, too."""
+    if text.startswith("--"):
+        options = [option for one in click.get_current_context().command.params for option in one.opts]
+        raise NumericsError(f"no such option {text!r};{hint(text, options)} --help lists them all")
     try:
         return float.fromhex(text) if "0x" in text.lower() else float(text)
     except (ValueError, OverflowError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import io
 import json
 import re
 import sys
@@ -17,7 +16,9 @@ from click.shell_completion import CompletionItem
 from numerics.cli.completing import formats_begun
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, hint, not_a_file, said
+from numerics.view.screen import deliver, say_beside, say_error
 
+SHOWN = 10  # formats of a module, where none of them is the one that was named
 Command = Callable[..., None]
 QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
 ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
@@ -81,16 +82,26 @@ def format_of(text: Any) -> Dtype:
 
 
 def _of_module(text: str) -> Dtype:
+    from numerics.conform.returned import Raised, guarded
+
     module, _, name = text.partition(":")
+    if not (name and all(part.isidentifier() for part in module.removesuffix(".py").split("."))):
+        raise NumericsError(
+            f"format {said(text)} is no module:name, as in mypkg.formats:e5m3, nor JSON of a format's facts"
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError as missing:
-        raise NumericsError(f"format {text}: {missing}{not_a_file(module, name)}") from None
-    if not isinstance(found, Dtype):
-        raise NumericsError(f"format {text}: {module} has no format {name!r}; it is {said(found)}")
-    return found
+        inside = vars(guarded(lambda: importlib.import_module(module)))
+    except Raised as wrong:  # whatever somebody's module does when it is imported
+        raise NumericsError(f"format {text}: {wrong}{not_a_file(module, name)}") from None
+    found = inside.get(name)
+    if isinstance(found, Dtype):
+        return found
+    formats = [own for own, thing in inside.items() if isinstance(thing, Dtype)]
+    what = f" it is {said(found)};" if name in inside else hint(name, formats)
+    known = f"it has {', '.join(formats[:SHOWN])}" if formats else "it has none at all"
+    raise NumericsError(f"format {text}: {module} has no format {name!r};{what} {known}")
 
 
 def _of_facts(text: str) -> Dtype:
@@ -186,16 +197,45 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
     return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 
+def say_usage(wrong: click.ClickException) -> None:
+    """Says what click says of wrong usage in one line on standard error; the help where nothing was asked."""
+    if isinstance(wrong, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # older ones have none
+        say_beside(wrong.format_message())
+    else:
+        say_error(usage(wrong))
+
+
 def usage(wrong: click.ClickException) -> str:
-    """What click says of wrong usage, to the end of its last line."""
-    said = io.StringIO()
-    wrong.show(said)
-    return said.getvalue().rstrip("\n")
+    """What click says of wrong usage: what is wrong, and what is due.
+
+    >>> with click.Context(click.Command("show"), info_name="show") as context:
+    ...     usage(click.UsageError("No such option '--x'.", context))
+    "No such option '--x'. Usage: show [OPTIONS]; --help says more"
+    """
+    context, said = getattr(wrong, "ctx", None), wrong.format_message()
+    if context is None:
+        return said
+    said += "" if said[-1:] in ".?)" else "."
+    if said.startswith("No such command"):
+        said += f" Allowed: {', '.join(sorted(getattr(context.command, 'commands', ())))}."
+    return f"{said} {' '.join(context.get_usage().split())}; --help says more"
+
+
+def _say_help(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        deliver(f"{context.get_help()}\n")
+        context.exit()
+
+
+def with_help(command: click.Command) -> None:
+    """Gives a command and all below it a --help that is delivered as answers are, not lost on a pipe."""
+    command.params.append(click.Option(["-h", "--help"], is_flag=True, is_eager=True, expose_value=False,
+                                       callback=_say_help, help="Show this message and exit."))  # fmt: skip
+    for below in getattr(command, "commands", {}).values():
+        with_help(below)
 
 
 def say_kept(shards: int) -> None:
     """Says of a job that went on what it found done, where that is anything."""
     if shards:
-        from numerics.view.screen import say_beside
-
         say_beside(f"shards that were done before and are kept: {shards}")

@@ -430,6 +430,34 @@ def test_only_whole_words_become_options(said, due):
     assert in_options(said, cli.commands, ["quantize", "m", "o"]) == due
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    ("quantize m", "Missing argument 'OUT'. Usage: numerics quantize [OPTIONS] MODEL OUT; --help says more"),
+    ("quantize m o --axis x", "'x' is not a valid integer. Usage: numerics quantize"),
+    ("show fp4 --jsn", "No such option '--jsn'"), ("ipu nope", "Allowed: export, quantize, verify. Usage:"),
+    ("encode fp4 1 --sed 3", "no such option '--sed'; did you mean '--seed'?"),
+    ("vectors verify nowhere", "'nowhere': No such file or directory. Usage"),
+    ("verify fp4 --resume .", "director"),
+    ("show :x", "is no module:name"), ("show ..:x", "is no module:name"), ("show sys:path", "it is ["),
+    ("show mine:two", "mine has no format 'two'; it has one"),
+    ("show mine:on", "did you mean 'one'? it has one"),
+    ("show broken:one", "ValueError: I break"),
+    ("show sys:nothing", "sys has no format 'nothing'; it has none"),
+])  # fmt: skip
+def test_wrong_usage_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, said):
+    """click says it in four, and what a module of formats lacked was None."""
+    (tmp_path / "mine.py").write_text("import numerics as nx\none = nx.fp4\n", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("raise ValueError('I break')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "argv", ["numerics", *words.split()])
+    code = cli.ended(lambda: cli.commands.main(words.split(), prog_name="numerics", standalone_mode=False))
+    printed = capsys.readouterr()
+    assert (code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert printed.err.startswith("numerics: ")
+    assert said in printed.err
+
+
 # ---- examples, completion, formats of one's own -------------------------------------------------
 
 
