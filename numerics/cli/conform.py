@@ -12,7 +12,7 @@ from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, SCHEME, SPEC
 from numerics.cli.words import FORMAT, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import deliver, say
 
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
@@ -47,9 +47,7 @@ def _accumulators() -> tuple[str, ...]:
 @click.option("--kind", type=WordType(KINDS), help=", ".join(KINDS) + "; encode by default.")
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option(
-    "--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=", ".join(SCALE_RULES) + "."
-)
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
 @click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor; 1 by default.")
 @click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")
 @click.option(

@@ -33,7 +33,7 @@ from numerics.cli.words import (
 )
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
@@ -87,7 +87,7 @@ def quantize_options(command: Command) -> Command:
                      help=ROUNDINGS_TEXT + "."),
         click.option("--scale-rule", type=SCALE_RULE_OF_ALL, default="floor",
                      show_default=True,
-                     help=", ".join(SCALE_RULES) + "; of blocks with a scale.  full_range: of integers."),
+                     help=f"{SCALE_RULES_TEXT}  {FULL_RANGE}: of integers."),
         click.option("--tensor-scale", type=float,
                      help="Of NVFP4: one scale for every tensor; by default each finds its own."),
         seeded,

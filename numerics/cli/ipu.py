@@ -11,7 +11,7 @@ import click
 from numerics.cli.completing import DEVICE, FILE, OBSERVER, OVERFLOW, SCALE_RULE, WordType, of
 from numerics.cli.words import FORMAT, as_json, examples, json_of, quietly
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 
@@ -61,9 +61,7 @@ def ipu_group() -> None: ...
     "--rounding", type=WordType(_roundings), help="half_even by default; for requantize a mode of AIE-ML."
 )
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option(
-    "--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=", ".join(SCALE_RULES) + "."
-)
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
 @click.option("--shift", type=int, help="For requantize.")
 @click.option("--device", type=DEVICE, help="For requantize: phx, hpt, stx or krk.")
 def ipu_export_command(name: Any, out: str, **options: Any) -> None:

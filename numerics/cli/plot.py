@@ -22,7 +22,7 @@ from numerics.cli.words import (
     with_options,
 )
 from numerics.files.replacement import check_output
-from numerics.formats.rounding import FLOAT_RULES, FULL_RANGE, MX_RULES
+from numerics.formats.rounding import FULL_RANGE, SCALE_RULES_TEXT
 from numerics.view.screen import after, tell
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ tensor_option = click.option(
     "--tensor", "name", type=TensorType("file"), help="Its name, where the file has several."
 )
 dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
-OF_BLOCKS = f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."
 
 
 @click.group(
@@ -55,7 +54,7 @@ def how_options(command: Command) -> Command:
         click.option("--axis", type=int, help="Along which the blocks of a block format lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
         click.option("--scale-rule", type=SCALE_RULE_OF_ALL,
-                     help=f"{OF_BLOCKS}  {FULL_RANGE}: of integers."),
+                     help=f"{SCALE_RULES_TEXT}  {FULL_RANGE}: of integers."),
     ]  # fmt: skip
     return with_options(command, options)
 
@@ -139,7 +138,7 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any
 @tensor_option
 @click.option("--dtype", type=FORMAT,
               help="A block format; none for a tensor that is quantized already.")  # fmt: skip
-@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=OF_BLOCKS)
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
 @click.option("--block", type=int, default=0, show_default=True, help="Which one, row after row.")
 def block_command(file: str, out: str, name: str | None, dtype: Any, **which: Any) -> None:
     from numerics import draw

@@ -13,7 +13,7 @@ from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, WordType
 from numerics.cli.words import FORMAT, examples, json_of
 from numerics.conform.kinds import OPERATIONS
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import deliver, deliver_bytes, say
 
 
@@ -51,7 +51,7 @@ def vectors_group() -> None: ...
 @click.option(
     "--scale-rule",
     type=SCALE_RULE,
-    help=", ".join(SCALE_RULES) + "; of blocks with a scale, floor by default.",
+    help=SCALE_RULES_TEXT + "  floor by default.",
 )
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
 @click.option("--count", type=int, help="So many at random, instead of the values that matter.")

@@ -92,10 +92,14 @@ def numbers_of(d):
 @pytest.mark.parametrize("columns", [80, 110, 200])
 def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     headings, _, *lines = look(columns, "formats")
-    assert headings.split()[:5] == ["format", "kind", "bits", "max", "smallest"]
+    shown = ["format", "kind", "bits", "max", "smallest"][: 4 + (columns > 80)]
+    assert headings.split()[: len(shown)] == shown
     lines = [line for line in lines if not line.startswith("left out: ")]
-    assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in DTYPES]
+    due = [[d.name, d.kind, *numbers_of(d)][: len(shown)] for d in DTYPES]
+    assert [line.split()[: len(shown)] for line in lines] == due
     assert ("source" in headings) == (columns == 200)
+    assert "also called" in headings
+    assert all(d.aliases[0] in line for d, line in zip(DTYPES, lines, strict=True) if d.aliases)
 
 
 def test_formats_on_a_pipe_have_every_field(look):
@@ -192,7 +196,7 @@ def test_quantize_reports_a_line_a_tensor(look, model, tmp_path, columns):
 
 
 @pytest.mark.parametrize(
-    ("columns", "lost"), [(80, "also called, source"), (110, "source"), (250, None), (None, None)]
+    ("columns", "lost"), [(80, "smallest, source"), (110, "source"), (250, None), (None, None)]
 )
 def test_a_list_of_formats_says_which_columns_are_left_out(look, columns, lost):
     said = [line for line in look(columns, "formats") if line.startswith("left out")]
