@@ -39,10 +39,11 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
 )
 @click.argument("model", type=FILE)
 @click.argument("out", type=FILE)
-@click.option("--to", type=click.Choice(TARGETS), default="numerics", show_default=True, help="What OUT is.")
+@click.option("--to", type=click.Choice(TARGETS, case_sensitive=False), default="numerics",
+              show_default=True, help="What OUT is.")  # fmt: skip
 @click.option(
     "--ggml",
-    type=click.Choice(["Q8_0", "Q4_0", "MXFP4"]),
+    type=click.Choice(["Q8_0", "Q4_0", "MXFP4"], case_sensitive=False),
     help="Of --to gguf: float matrices become this, byte for byte as ggml makes it.",
 )
 @quietly

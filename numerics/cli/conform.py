@@ -121,6 +121,8 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
         sys.path.insert(0, "")
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
+    if here and timeout is not None:
+        raise NumericsError(f"--timeout {timeout:g} is not for --here: what hangs here cannot be ended")
     found = check(target, isolated=not here, timeout=timeout, **options)
     if as_json:
         deliver(f"{found.to_json()}\n")
@@ -156,6 +158,10 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         sys.path.insert(0, "")
     try:
         m, n, k = map(int, shape.split(","))
+        if min(m, n, k) < 1:
+            raise ValueError
     except ValueError:
-        raise NumericsError(f"--shape {shape}: three sizes m,n,k are due, as in 64,64,32") from None
+        raise NumericsError(
+            f"--shape {shape}: three sizes m,n,k of 1 and more are due, as in 64,64,32"
+        ) from None
     say(str(fingerprint(target, shape=(m, n, k), **options)))

@@ -13,6 +13,7 @@ import click
 from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
 from numerics.cli.words import FORMAT, examples, format_of
 from numerics.files.replacement import check_output
+from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import size
 from numerics.view.screen import after, tell
@@ -58,11 +59,15 @@ def explore_command(
     from numerics.draw.explorer import explore
     from numerics.draw.sources import report_in
 
-    kind = Path(file).suffix
+    kind, of_format = Path(file).suffix, not os.path.exists(file) and Path(file).suffix not in KINDS
+    if weights and kind != ".json":
+        raise NumericsError(f"--weights {weights} belongs to a model's report (.json), and {file} is none")
+    if names and not weights and (of_format or kind == ".json"):
+        raise NumericsError(f"--tensor {names[0]} is of a checkpoint or, with --weights, of a report's model")
     out = f"{Path(file).stem}.html" if out is None else out
     check_output(out, PAGES, file, weights)
-    if kind not in KINDS and not os.path.exists(file):
-        page = explore(format_of(file), list(dtypes) or None)
+    if of_format:
+        page = explore(_format(file), list(dtypes) or None)
     elif kind == ".json":
         page = explore(
             report_in(file), list(dtypes) or None, tensors=_tensors(weights, names) if weights else None
@@ -72,6 +77,13 @@ def explore_command(
     page.save(out)
     with after(f"{out} is written"):
         tell(f"{out}: {size(len(page.html.encode()))}; open it in a browser")
+
+
+def _format(name: str) -> Dtype:
+    try:
+        return format_of(name)
+    except NumericsError as wrong:
+        raise NumericsError(f"{name!r} is no file that is there, and no format: {wrong}") from None
 
 
 def _tensors(path: str, names: Sequence[str]) -> dict[str, Any]:

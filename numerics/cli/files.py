@@ -54,8 +54,8 @@ def job_options(command: Command) -> Command:
         click.option("--save-plan", type=FILE,
                      help="Write what is decided: .toml, .json, or .html to look at."),
         click.option("--dry-run", is_flag=True, help="Say what would become of each tensor, and stop."),
-        click.option("--errors", type=click.Choice(["all", "sampled", "none"]), default="all",
-                     show_default=True, help="Which values are measured."),
+        click.option("--errors", type=click.Choice(["all", "sampled", "none"], case_sensitive=False),
+                     default="all", show_default=True, help="Which values are measured."),
         every_line,
         click.option("--observer", type=OBSERVER,
                      help="What finds the scales of integers and other single numbers: mse (of least "

@@ -61,7 +61,7 @@ def vectors_group() -> None: ...
 @click.option(
     "--format",
     "written",
-    type=click.Choice(["lines", "readmemh"]),
+    type=click.Choice(["lines", "readmemh"], case_sensitive=False),
     default="lines",
     show_default=True,
     help="readmemh: a file for Verilog's $readmemh, with the group of every vector.",

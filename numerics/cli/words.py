@@ -21,7 +21,7 @@ from numerics.view.screen import deliver, say_beside, say_error
 SHOWN = 10  # formats of a module, where none of them is the one that was named
 Command = Callable[..., None]
 QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
-ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
+ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+=True|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
 WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -178,7 +178,7 @@ def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     def spelled(found: re.Match[str]) -> str:
         name = found["name"] or ""
         option = options.get(name)
-        if option is None or any(f"{name}=" in argument for argument in arguments):
+        if option is None or any(f"{name.partition('=')[0]}=" in argument for argument in arguments):
             return found[0]  # it may be a path that the error repeats
         if not (found["given"] or "_" in name or "=" in name):
             return found[0]
@@ -193,7 +193,13 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
     while isinstance(command, click.Group) and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    found = {option.name: max(option.opts, key=len) for option in options if option.name}
+    found: dict[str, str] = {}
+    for option in options:
+        spelled = max(option.opts, key=len)
+        own = spelled.removeprefix("--").replace("-", "_")
+        names = [option.name or own, own]
+        names += [f"{own}=True"] * option.is_flag + [f"{own}s"] * option.multiple
+        found |= dict.fromkeys(names, spelled)
     return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 
@@ -215,7 +221,7 @@ def usage(wrong: click.ClickException) -> str:
     context, said = getattr(wrong, "ctx", None), wrong.format_message()
     if context is None:
         return said
-    said += "" if said[-1:] in ".?)" else "."
+    said += "" if said.endswith((".", "?", "?)")) else "."
     if said.startswith("No such command"):
         said += f" Allowed: {', '.join(sorted(getattr(context.command, 'commands', ())))}."
     return f"{said} {' '.join(context.get_usage().split())}; --help says more"

@@ -55,7 +55,11 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
 
 def _window(found: Array, around: float | None) -> Array:
     """Values of the grid around one."""
-    middle = int(np.argmin(np.abs(found - (0.0 if around is None else around))))
+    if around is not None and np.isnan(around):
+        raise NumericsError(
+            f"around={around} is no value; allowed: a number, the nearest of the grid is taken"
+        )
+    middle = int(np.argmin(np.abs(found - np.clip(around or 0.0, found.min(), found.max()))))
     low = max(0, min(middle - STEPS, len(found) - 2 * STEPS - 1))
     return found[low : low + 2 * STEPS + 1]
 

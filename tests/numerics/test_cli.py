@@ -441,7 +441,15 @@ def test_only_whole_words_become_options(said, due):
     ("show mine:two", "mine has no format 'two'; it has one"),
     ("show mine:on", "did you mean 'one'? it has one"),
     ("show broken:one", "ValueError: I break"),
-    ("show sys:nothing", "sys has no format 'nothing'; it has none"),
+    ("show sys:nothing", "sys has no format 'nothing'; it has none"), ("formats x", "argument (x). Usage"),
+    ("verify fp4 --overflow nonsaturate", "--overflow 'nonsaturate' cannot be"),
+    ("vectors generate fp4 --count 3 --exhaustive", "--count 3 and --exhaustive; allowed: 1 or more, or --"),
+    ("conform a:b --dtype fp4 --here --timeout 3", "--timeout 3 is not for --here"),
+    ("explore nothing", "is no file that is there, and no format: unknown format 'nothing'"),
+    ("explore fp4 --tensor x", "--tensor x is of a checkpoint"),
+    ("explore fp4 --weights m", "--weights m belongs"),
+    ("fingerprint a:b --shape 0,0,0", "m,n,k of 1 and more"),
+    ("ipu export int8 a.onnx --device stx", "--device belongs to --op 'requantize'"),
 ])  # fmt: skip
 def test_wrong_usage_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, said):
     """click says it in four, and what a module of formats lacked was None."""
@@ -456,6 +464,25 @@ def test_wrong_usage_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, s
     assert (code, printed.out, printed.err.count("\n")) == (2, "", 1)
     assert printed.err.startswith("numerics: ")
     assert said in printed.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("words", [
+    "inspect x", "compare x x", "convert x o.safetensors", "dequantize x o.safetensors", "explore x",
+    "explore x.npy", "explore x.json", "plot tensor x.npy o.png --dtype fp4", "plot model x.json o.png",
+    "plot image x.png o.png --dtype fp4", "quantize model.safetensors o.safetensors --plan x.toml",
+])  # fmt: skip
+def test_a_pipe_in_the_place_of_a_file_is_refused(model, tmp_path, monkeypatch, words):
+    """Who opens one that nobody writes to waits for ever."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("x", "x.npy", "x.json", "x.png", "x.toml"):
+        os.mkfifo(name)
+    assert "it is a pipe; a regular file is needed" in run(*words.split(), code=2)
+
+
+def test_words_of_lists_are_taken_in_any_case(model, tmp_path):
+    run("convert", model, tmp_path / "o.gguf", "--to", "GGUF", "--ggml", "q8_0")
+    assert "int8 per_group" in run("inspect", tmp_path / "o.gguf")
 
 
 # ---- examples, completion, formats of one's own -------------------------------------------------
