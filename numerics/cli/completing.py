@@ -136,7 +136,7 @@ def formats_begun(incomplete: str) -> Completed:
     """The formats whose names begin so, in any case; and what else those are called that do not.
 
     >>> [item.value for item in formats_begun("e5m")]
-    ['e5m2', 'e5m2fnuz']
+    ['E5M2']
     """
     from numerics.formats import dtypes
 
@@ -184,14 +184,15 @@ class _Whole(ShellComplete):
 def _files(begun: str) -> list[str]:
     """The files whose paths begin so; folders end with a slash."""
     folder, name = os.path.split(begun)
+    place = os.path.expanduser(folder) or "."
     try:
-        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda entry: entry.name)
+        entries = sorted(os.listdir(place))
     except OSError:
         return []
     return [
-        os.path.join(folder, entry.name) + "/" * entry.is_dir()
+        os.path.join(folder, entry) + "/" * os.path.isdir(os.path.join(place, entry))
         for entry in entries
-        if entry.name.startswith(name) and (name or not entry.name.startswith("."))
+        if entry.startswith(name) and (name or not entry.startswith("."))
     ]
 
 
