@@ -134,7 +134,7 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     from numerics.model.deciding.plan import Plan
     from numerics.tensor.spec import QuantSpec
 
-    usual, rules = rules_of_texts(options.pop("dtypes"))
+    usual, rules = rules_of_texts(options.pop("dtypes"), format_of)
     if usual is None and not rules and job["plan_file"] is None:
         raise NumericsError(
             "Missing option '--dtype': a format such as mxfp4 (`numerics formats`), a rule, or --plan"

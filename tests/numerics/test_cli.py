@@ -480,6 +480,23 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(model, tmp_path, monkeypatch, 
     assert "it is a pipe; a regular file is needed" in run(*words.split(), code=2)
 
 
+@pytest.mark.parametrize(("rule", "due"), [
+    ("layer.*=mine:one", "e4m2_mine"), ("layer.*=mine:one:per_channel(0)", "e4m2_mine per_channel(0)"),
+    ('layer.*={"bits": 5}', "int5"), ("layer.*=int8:per_channel(0)", "int8 per_channel(0)"),
+])  # fmt: skip
+def test_a_rule_takes_a_format_of_ones_own(model, tmp_path, monkeypatch, rule, due):
+    """--dtype alone took one, a rule of it did not."""
+    made = "import numerics as nx\none = nx.float_format(4, 2, name='e4m2_mine')\n"
+    (tmp_path / "mine.py").write_text(made, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    said = run("quantize", model, tmp_path / "o.safetensors", "--dtype", rule, "--dry-run")
+    assert re.search(rf"layer.weight  +\S+  {re.escape(due)} +rule", said)
+    for wrong in ("layer=", "=mxfp4", "layer=4"):
+        assert "is no rule and no format" in run("quantize", model, "o", "--dtype", wrong, code=2)
+
+
 def test_words_of_lists_are_taken_in_any_case(model, tmp_path):
     run("convert", model, tmp_path / "o.gguf", "--to", "GGUF", "--ggml", "q8_0")
     assert "int8 per_group" in run("inspect", tmp_path / "o.gguf")
