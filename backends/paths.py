@@ -28,6 +28,16 @@ def path_of(came: Any) -> Path:
     )
 
 
+def check_regular(path: Path) -> None:
+    """Raises NumericsError for a pipe, a device or a folder where a file is due: reading one may not end."""
+    try:
+        what = kind_of(path.stat().st_mode)
+    except OSError:
+        return  # whoever opens it says why
+    if what is not None:
+        raise NumericsError(f"cannot read {path}: it is {what}; a regular file is needed")
+
+
 def kind_of(mode: int) -> str | None:
     """What a file is that is no regular one, in words."""
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")

@@ -24,6 +24,7 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "int1": f"its values are 0 and -1; {_WIDTHS}",
     "fp8": f"{_TWO} 'fp8_e4m3', which most people mean, or 'fp8_e5m2'?",
     "float8": f"{_TWO} 'fp8_e4m3' (float8_e4m3fn), which most people mean, or 'fp8_e5m2'?",
+    "hybrid": "it is two formats: 'fp8_e4m3' of weights and activations, 'fp8_e5m2' of gradients;",
     "mxfp8": f"{_TWO} 'mxfp8_e4m3', which most people mean, or 'mxfp8_e5m2'?",
     "fp6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "float6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
@@ -49,6 +50,8 @@ _ADVICE |= dict.fromkeys(
 )
 _WHOSE = re.compile(r"^(?:torch|bnb|ggml|numpy|np|jnp|tf|onnx)[._]")
 _FLOATS = re.compile(r"^(mx|nv|)(?:float|fp)(?=[0-9])")
+_FAMILY = re.compile(r"(?<!hi)(?:fp|(?<!^h)float)[468](?![0-9])(?!.*e[0-9]m)")  # bfloat8, fp8_dynamic
+_HYBRID = re.compile(r"hybrid|^hfp8")
 _BITS = re.compile(r"^f[0-9]+(?=u?e[0-9])")  # which exponent and mantissa say once more
 _BOTH = re.compile(r"w([0-9]+)a([0-9]+)")  # w4a16
 _UNSIGNED = ', "signed": false'
@@ -159,7 +162,17 @@ def _meant(spelled: str) -> str:
     begins = [name for name in alike if len(name) > 2 and spelled.startswith(name.lower())]
     near = max(begins, key=len, default=None) or (nearest(spelled, alike) if len(spelled) > 2 else None)
     found = same or (alike[near] if near else None)
+    if not same and not begins and _FAMILY.search(squeezed := _SPACES.sub("", spelled)):
+        return _of_family(squeezed)
     return f" did you mean {found.name!r}?" if found else ""
+
+
+def _of_family(spelled: str) -> str:
+    """Which floats of so many bits there are, of a name that says no more of them than that."""
+    if _HYBRID.search(spelled):
+        return f" {_ADVICE['hybrid']}"
+    name = f"{'mx' * ('mx' in spelled)}fp{_FAMILY.findall(spelled)[0][-1]}"
+    return f" {_ADVICE[name]}" if name in _ADVICE else f" did you mean {name!r}?"
 
 
 def _shortest(name: str) -> str:

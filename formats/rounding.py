@@ -58,6 +58,11 @@ and to 4 the one with less square (four_over_six) or absolute error: arXiv 2512.
 SCALE_RULES: Final = tuple(dict.fromkeys((*MX_RULES, *FLOAT_RULES)))
 """Every rule; which a format has, its `scale_rules` say."""
 
+SCALE_RULES_TEXT: Final = (
+    f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."
+)
+"""Every rule with whose it is, as a list of options says them."""
+
 FULL_RANGE: Final = "full_range"
 """Of symmetric signed integers: amax over half of the range, 127.5, instead of the largest value, 127."""
 

@@ -92,7 +92,7 @@ def export(
         return shaped(_requantize(d, profile, rounding, shift, device), d, op, shape)
     for name, given in (("shift", shift), ("device", device)):
         if given is not None:
-            raise NumericsError(f"{name} belongs to op='requantize', not {op!r}")
+            raise NumericsError(f"{name}= belongs to op='requantize', not {op!r}")
     asked = BlockOptions(scale_rule, check_rounding(rounding or "half_even"), tensor_scale)
     return shaped(_operation(d, op, profile, asked, (overflow, scale, zero_point)), d, op, shape)
 

@@ -420,7 +420,9 @@ def _compressed(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
 
     layer, _, leaf = name.rpartition(".")
     if leaf != "weight":
-        raise NumericsError(f"compressed-tensors stores weights, not {name}; leave it in float")
+        raise NumericsError(
+            f"compressed-tensors stores weights, and {name!r} is none by its name; leave it in float"
+        )
     stored = stored_weight(name, as_tensors(q))
     work.look.schemes[layer] = stored.scheme
     return dict(_arrays(layer, stored.tensors))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
 from numerics.files.selection import Selection, outputs_of, says_no_axis
 from numerics.files.shards import Source
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.registry import dtype
 from numerics.model.deciding import plan as model_plan
 from numerics.model.deciding.routers import ROUTER, routers
 from numerics.model.deciding.rows import Row, told_scales
@@ -25,7 +26,7 @@ from numerics.tensor.words import words_in
 """How a rule on the command line says that tensors stay as they are."""
 PLANNED, ALL = "the plan", "the format of all"
 """Who says it where a plan that was saved does, and where no rule speaks of a tensor."""
-_RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z]\w*([:\s].+)?|\{.*\})", re.DOTALL)
+_RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z][\w.]*([:\s].+)?|\{.*\})", re.DOTALL)
 
 FUSED = (
     ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"), ("query", "key", "value"),
@@ -237,13 +238,16 @@ def _layer(name: str) -> str:
 # ---- rules as texts -------------------------------------------------------------------------------
 
 
-def rules_of_texts(texts: Sequence[str]) -> tuple[str | None, list[tuple[str, QuantSpec | None]]]:
+def rules_of_texts(
+    texts: Sequence[str], find: Callable[[str], Any] = dtype
+) -> tuple[str | None, list[tuple[str, QuantSpec | None]]]:
     """Returns the format of all, where one text names no pattern, and the rules of the others.
 
     A rule is PATTERN=FORMAT, PATTERN=FORMAT:SCHEME (or what else `QuantSpec` takes as a format),
     PATTERN={a QuantSpec's text} or PATTERN=none; patterns match whole names of tensors or of layers by *, ?
-    and [abc], or begin with re: and are regular expressions.  Raises NumericsError for two formats of all,
-    and for what is no format.
+    and [abc], or begin with re: and are regular expressions.  find: the format of a text that has a colon
+    or is of facts, as the command line has them.  Raises NumericsError for two formats of all, and for what
+    is no format and no rule.
 
     >>> rules_of_texts(["int4", "lm_head=none", "re:.*experts.*=mxfp4", "*.o_proj=int8:per_channel(0)"])[1][2]
     ('*.o_proj', QuantSpec('int8', scheme='per_channel(0)'))
@@ -251,11 +255,17 @@ def rules_of_texts(texts: Sequence[str]) -> tuple[str | None, list[tuple[str, Qu
     usual: list[str] = []
     rules = []
     for text in texts:
-        match = None if words_in(text) else _RULE.fullmatch(text)
+        words = words_in(text)
+        match = None if words else _RULE.fullmatch(text)
+        if match is None and not words and "=" in text and not text.lstrip().startswith("{"):
+            raise NumericsError(
+                f"{said(text)} is no rule and no format; a rule is PATTERN=FORMAT, PATTERN=FORMAT:SCHEME or "
+                "PATTERN=none"
+            )
         if match is None:
             usual.append(text)
         else:
-            rules.append((match["where"], _spec_of_text(match["what"])))
+            rules.append((match["where"], _spec_of_text(match["what"], find)))
     if len(usual) > 1:
         raise NumericsError(
             f"{' and '.join(map(repr, usual))} are each the format of all; give one, the others by rules, "
@@ -264,12 +274,14 @@ def rules_of_texts(texts: Sequence[str]) -> tuple[str | None, list[tuple[str, Qu
     return (usual[0] if usual else None), rules
 
 
-def _spec_of_text(text: str) -> QuantSpec | None:
+def _spec_of_text(text: str, find: Callable[[str], Any]) -> QuantSpec | None:
     if text in KEPT:
         return None
     if text.startswith("{"):
-        return QuantSpec.parse(text)
-    return QuantSpec(text)
+        return QuantSpec.parse(text) if '"dtype"' in text else QuantSpec(find(text))
+    words = dict(words_in(text) or {"dtype": text})
+    name = words.pop("dtype")
+    return QuantSpec(find(name) if ":" in name else name, **words)
 
 
 def _some(why: Mapping[str, str]) -> str:

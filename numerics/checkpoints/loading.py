@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from numerics.backends.host.tensors import is_tensor
-from numerics.backends.paths import path_of
+from numerics.backends.paths import check_regular, path_of
 from numerics.checkpoints.foreign import Weight, read, weights_of
 from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
 from numerics.checkpoints.torchao_file import weights_in
@@ -121,6 +121,7 @@ def _torch(x: Any) -> Any:
 
 
 def _first(path: Path) -> bytes:
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             return file.read(kinds.LOOKED_AT)

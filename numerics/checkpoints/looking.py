@@ -27,7 +27,8 @@ class Look:
     """One tensor, as it is.
 
     format: of the codes with their options, or the type of an array.  bits: of a value, scales included.
-    amax: the largest finite magnitude, None of what is no number.  scales: the least and the largest one.
+    amax: the largest finite magnitude, None of what is no number and where none is finite.  scales: the
+    least and the largest one.
     odd: what a look should stop at: NaN among values or scales, blocks of zeros, codes that nothing uses.
     """
 
@@ -76,16 +77,16 @@ def _plain(name: str, x: Any, odd: tuple[str, ...]) -> Look:
     amax, bad = _finite(values)
     told = (*odd, *([f"{bad} values are NaN or Inf"] if bad else []))
     if values.size > 1 and amax == 0:
-        told = (*told, "all values are zero")
+        told = (*told, f"all {'others' if bad else 'values'} are zero")
     return Look(name, x.shape, kind, bits, int(x.nbytes), amax, odd=told)
 
 
-def _finite(values: Array) -> tuple[float, int]:
-    """The largest finite magnitude, and how many values are not finite."""
+def _finite(values: Array) -> tuple[float | None, int]:
+    """The largest finite magnitude, None where none is finite, and how many values are not."""
     good = np.isfinite(values)
     bad = values.size - int(np.count_nonzero(good))
     rest = values if not bad else values[good]
-    return (float(np.abs(rest).max()) if rest.size else 0.0), bad
+    return (float(np.abs(rest).max()) if rest.size else None), bad
 
 
 def _quantized(name: str, q: QTensor) -> Look:
@@ -156,8 +157,8 @@ class Difference:
     formats: of the first and of the second.  codes: how many codes differ, None where the formats do.
     values: how many values differ; first: the index of the first of them, with both values.  sqnr: of the
     second as an approximation of the first, in dB, over the finite values of the first, as of `Error`; inf
-    where all values are equal.  non_finite: how many values of the first are NaN or Inf, where some differ,
-    and lost: how many finite ones are that in the second.  why: it was not compared.
+    where all of them are equal, NaN where there are none.  non_finite: how many values of the first are NaN
+    or Inf, and lost: how many finite ones are that in the second.  why: it was not compared.
     type: as what the values were compared, float32 or float64.
     """
 
@@ -225,7 +226,9 @@ def _difference(name: str, x: Any, y: Any) -> Difference:
     wrong_ones = (left != right) & ~(np.isnan(left) & np.isnan(right))
     count = int(np.count_nonzero(wrong_ones))
     if not count:
-        return Difference(name, formats, left.size, codes)
+        bad = left.size - int(np.count_nonzero(np.isfinite(left)))
+        sqnr = math.nan if bad and bad == left.size else math.inf
+        return Difference(name, formats, left.size, codes, sqnr=sqnr, non_finite=bad)
     place = tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong_ones)), left.shape))
     sums = ErrorSums()
     sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))

@@ -23,16 +23,16 @@ from numerics.cli.machine import doctor_command, warmup_command
 from numerics.cli.plot import plot_group
 from numerics.cli.vectors import vectors_group
 from numerics.cli.verify import verify_command
-from numerics.cli.words import examples, in_options, usage
+from numerics.cli.words import examples, in_options, say_usage, with_help
 from numerics.formats.errors import NumericsError
 from numerics.view import screen
 
 INTERRUPTED = 130  # as a shell says of what Ctrl-C ended
 UNREAD = 141  # as it says of what wrote to a pipe that nobody reads
 DEBUG = "NUMERICS_DEBUG"
-EXIT_CODES = f"""Exit codes: 0; 1 where conform, verify or vectors verify found something wrong, and after a
-fault of our own; 2 after one line on stderr about what was asked, or could not be written; {INTERRUPTED}
-after Ctrl-C; {UNREAD} where nobody read the answer."""
+EXIT_CODES = f"""Exit codes: 0; 1 where compare, conform, verify, vectors verify or ipu verify found
+something, and after a fault of our own; 2 after one line on stderr about what was asked, or could not
+be written; {INTERRUPTED} after Ctrl-C; {UNREAD} where nobody read the answer."""
 
 
 @click.group(
@@ -43,10 +43,16 @@ after Ctrl-C; {UNREAD} where nobody read the answer."""
         "numerics show fp8_e4m3",
     ),
     epilog=EXIT_CODES,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, prog_name="numerics")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
+              callback=lambda context, option, asked: _say_version(context) if asked else None,
+              help="Show the version and exit.")  # fmt: skip
 def commands() -> None: ...
+
+
+def _say_version(context: click.Context) -> None:
+    screen.deliver(f"numerics, version {__version__}\n")
+    context.exit()
 
 
 for _command in (
@@ -55,6 +61,7 @@ for _command in (
     warmup_command, ipu_group, conform_command, fingerprint_command, vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
+with_help(commands)
 
 
 def run() -> None:
@@ -70,7 +77,7 @@ def ended(work: Callable[[], Any]) -> int:
         code = work()
         return code if isinstance(code, int) else 0
     except click.ClickException as wrong:
-        screen.say_beside(usage(wrong))
+        say_usage(wrong)
         return wrong.exit_code
     except (click.Abort, KeyboardInterrupt) as stopped:
         if isinstance(stopped.__cause__, EOFError):  # which click takes for Ctrl-D

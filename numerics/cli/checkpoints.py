@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from numerics.cli.completing import FILE
 from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, worst
 from numerics.formats.errors import digits
 from numerics.view.bar import bar
@@ -36,12 +37,13 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
         "numerics convert model.gguf out.safetensors", "numerics convert OURS OUT --to compressed-tensors"
     ),
 )
-@click.argument("model")
-@click.argument("out")
-@click.option("--to", type=click.Choice(TARGETS), default="numerics", show_default=True, help="What OUT is.")
+@click.argument("model", type=FILE)
+@click.argument("out", type=FILE)
+@click.option("--to", type=click.Choice(TARGETS, case_sensitive=False), default="numerics",
+              show_default=True, help="What OUT is.")  # fmt: skip
 @click.option(
     "--ggml",
-    type=click.Choice(["Q8_0", "Q4_0", "MXFP4"]),
+    type=click.Choice(["Q8_0", "Q4_0", "MXFP4"], case_sensitive=False),
     help="Of --to gguf: float matrices become this, byte for byte as ggml makes it.",
 )
 @quietly
@@ -70,7 +72,7 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     help="What each tensor of MODEL is, and what is odd."
     + examples("numerics inspect model.safetensors", "numerics inspect model.gguf --json"),
 )
-@click.argument("model")
+@click.argument("model", type=FILE)
 @as_json
 def inspect_command(model: str, as_json: bool) -> None:
     from numerics.checkpoints.looking import inspect
@@ -115,8 +117,8 @@ def _looks(looks: list[Look], room: int | None) -> Table:
         "numerics compare model.safetensors out.safetensors --all",
     ),
 )
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
 @every_line
 @as_json
 def compare_command(first: str, second: str, every: bool, as_json: bool) -> int:

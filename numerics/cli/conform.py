@@ -8,11 +8,22 @@ from typing import Any
 
 import click
 
-from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, SCHEME, SPEC, WordType, of
+from numerics.cli.words import FORMAT, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import deliver, say
+
+CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
+ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
+
+
+def _accumulators() -> tuple[str, ...]:
+    """What a product may sum in."""
+    from numerics.conform.products.claim import ACCUMULATORS, INT32
+
+    return (*ACCUMULATORS, INT32)
 
 
 @click.command(
@@ -33,37 +44,73 @@ from numerics.view.screen import deliver, say
 @click.option(
     "--dtype", type=FORMAT, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`); not of matmul."
 )
-@click.option("--kind", help=", ".join(KINDS) + "; encode by default.")
+@click.option("--kind", type=WordType(KINDS), help=", ".join(KINDS) + "; encode by default.")
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option(
-    "--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=", ".join(SCALE_RULES) + "."
-)
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
 @click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor; 1 by default.")
 @click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")
-@click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
+@click.option(
+    "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
+)
 @click.option("--contiguous", is_flag=True, help="TARGET takes only contiguous arrays of one dimension.")
 @click.option("--whole-blocks", is_flag=True, help="TARGET takes only lines that are whole blocks.")
 @click.option("--finite", is_flag=True, help="TARGET takes neither NaN nor Inf.")
 @click.option("--one-thread", is_flag=True, help="TARGET is called by one thread alone.")
 @click.option(
-    "--inputs", default="float32", show_default=True, help="Of its values: " + ", ".join(INPUTS) + "."
+    "--inputs",
+    type=WordType(INPUTS),
+    default="float32",
+    show_default=True,
+    help="Of its values: " + ", ".join(INPUTS) + ".",
 )
-@click.option("--scheme", help="Of affine, arrays of scales: `per_channel(0)`, `per_group(32)`, 128x128.")
+@click.option(
+    "--scheme", type=SCHEME, help="Of affine, arrays of scales: `per_channel(0)`, `per_group(32)`, 128x128."
+)
 @click.option("--draw", help="Of stochastic rounding: own, or a rule and bits as in a8; a30 by default.")
 @click.option("--packed", is_flag=True, help="Of blocks: codes come as bytes.")
-@click.option("--scale-layout", help="Of blocks: scales lie as cublas or cdna4 has them.")
+@click.option(
+    "--scale-layout",
+    type=WordType(of(TASK, "LAYOUTS")),
+    help="Of blocks: scales lie as cublas or cdna4 has them.",
+)
 @click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")
 @click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
-@click.option("--a", help="Of matmul: float32, bfloat16, float16, a format, or `int4 per_group(128)`.")
-@click.option("--b", help="Of matmul: the same; rows of k elements, a row for each column of the result.")
-@click.option("--accumulate", default="float32", show_default=True, help="Of matmul: what it sums in.")
-@click.option("--out", help="Of matmul: the type of the result; float32, or int32 where that is summed in.")
-@click.option("--layout", default="nk", show_default=True, help="Of matmul: nk, or kn where b is turned.")
+@click.option(
+    "--a", type=SPEC, help="Of matmul: float32, bfloat16, float16, a format, or `int4 per_group(128)`."
+)
+@click.option(
+    "--b", type=SPEC, help="Of matmul: the same; rows of k elements, a row for each column of the result."
+)
+@click.option(
+    "--accumulate",
+    type=WordType(_accumulators),
+    default="float32",
+    show_default=True,
+    help="Of matmul: what it sums in.",
+)
+@click.option(
+    "--out", type=OUT, help="Of matmul: the type of the result; float32, or int32 where that is summed in."
+)
+@click.option(
+    "--layout",
+    type=WordType(of(CLAIM, "LAYOUTS")),
+    default="nk",
+    show_default=True,
+    help="Of matmul: nk, or kn where b is turned.",
+)
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
-@click.option("--zero-point", default="split", show_default=True, help="Of matmul: split or folded.")
+@click.option(
+    "--zero-point",
+    type=WordType(of(CLAIM, "ZERO_POINTS")),
+    default="split",
+    show_default=True,
+    help="Of matmul: split or folded.",
+)
 @click.option("--seed", type=int, help="Of the numbers that are drawn; 0 by default.")
-@click.option("--effort", default="default", show_default=True, help=", ".join(EFFORTS) + ".")
+@click.option(
+    "--effort", type=WordType(EFFORTS), default="default", show_default=True, help=", ".join(EFFORTS) + "."
+)
 @click.option("--timeout", type=float, help="Seconds, then TARGET hangs; 600 by default; not with --here.")
 @click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -74,6 +121,8 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
         sys.path.insert(0, "")
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
+    if here and timeout is not None:
+        raise NumericsError(f"--timeout {timeout:g} is not for --here: what hangs here cannot be ended")
     found = check(target, isolated=not here, timeout=timeout, **options)
     if as_json:
         deliver(f"{found.to_json()}\n")
@@ -95,11 +144,13 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
     ),
 )
 @click.argument("target")
-@click.option("--a", default="float32", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--b", default="float32", show_default=True, help="The same.")
-@click.option("--out", help="The type of the result; float32 by default.")
+@click.option("--a", type=SPEC, default="float32", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--b", type=SPEC, default="float32", show_default=True, help="The same.")
+@click.option("--out", type=OUT, help="The type of the result; float32 by default.")
 @click.option("--shape", default="64,64,32", show_default=True, help="m,n,k of the product that is probed.")
-@click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
+@click.option(
+    "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
+)
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
     from numerics.conform.products.fingerprint import fingerprint
 
@@ -107,6 +158,10 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         sys.path.insert(0, "")
     try:
         m, n, k = map(int, shape.split(","))
+        if min(m, n, k) < 1:
+            raise ValueError
     except ValueError:
-        raise NumericsError(f"--shape {shape}: three sizes m,n,k are due, as in 64,64,32") from None
+        raise NumericsError(
+            f"--shape {shape}: three sizes m,n,k of 1 and more are due, as in 64,64,32"
+        ) from None
     say(str(fingerprint(target, shape=(m, n, k), **options)))

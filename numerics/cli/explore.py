@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
 from numerics.cli.words import FORMAT, examples, format_of
 from numerics.files.replacement import check_output
+from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import size
 from numerics.view.screen import after, tell
@@ -44,21 +46,33 @@ LONGEST = 60  # letters of a file's name that a format gives
         "numerics explore fp8_e4m3",
     ),
 )
-@click.argument("file")
-@click.argument("out", required=False)
+@click.argument("file", type=FILE_OR_FORMAT)
+@click.argument("out", type=FILE, required=False)
 @click.option(
     "--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; mxfp4, nvfp4, mx6, int4."
 )
-@click.option("--tensor", "names", multiple=True, help="Its name; may be repeated; all by default.")
-@click.option("--weights", help="The checkpoint of a report's model: its tensors go on the page, too.")
+@click.option(
+    "--tensor",
+    "names",
+    multiple=True,
+    type=TensorType("weights", "file"),
+    help="Its name; may be repeated; all by default.",
+)
+@click.option(
+    "--weights", type=FILE, help="The checkpoint of a report's model: its tensors go on the page, too."
+)
 def explore_command(
     file: str, out: str | None, dtypes: Sequence[Any], names: Sequence[str], weights: str | None
 ) -> None:
     from numerics.draw.explorer import explore
     from numerics.draw.sources import report_in
 
-    kind = Path(file).suffix
-    d = None if kind in KINDS or os.path.exists(file) or not file else format_of(file)
+    kind, of_format = Path(file).suffix, not os.path.exists(file) and Path(file).suffix not in KINDS
+    if weights and kind != ".json":
+        raise NumericsError(f"--weights {weights} belongs to a model's report (.json), and {file} is none")
+    if names and not weights and (of_format or kind == ".json"):
+        raise NumericsError(f"--tensor {names[0]} is of a checkpoint or, with --weights, of a report's model")
+    d = _format(file) if of_format else None
     out = f"{safe_name(str(d)) if d else Path(file).resolve().stem}.html" if out is None else out
     check_output(out, PAGES, file, weights)
     if d:
@@ -90,6 +104,13 @@ def _left_out(page: Page) -> list[str]:
         for why, names in page.left_out.items()
         for more in [len(names) - SOME]
     ]
+
+
+def _format(name: str) -> Dtype:
+    try:
+        return format_of(name)
+    except NumericsError as wrong:
+        raise NumericsError(f"{name!r} is no file that is there, and no format: {wrong}") from None
 
 
 def _tensors(path: str, names: Sequence[str]) -> dict[str, Any]:

@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import (
+from numerics.cli.completing import (
+    FILE,
+    OBSERVER,
     ROUNDING,
+    RULE,
+    SCALE_RULE_OF_ALL,
     SCHEME,
-    Command,
+    TensorType,
     WordType,
+    of,
+)
+from numerics.cli.words import (
+    Command,
     every_line,
     examples,
-    formats_begun,
     quietly,
     say_kept,
     seeded,
@@ -26,7 +33,7 @@ from numerics.cli.words import (
 )
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
@@ -36,16 +43,21 @@ if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
 
 
+SPECS = "numerics.tensor.spec"
+
+
 def job_options(command: Command) -> Command:
     """How a job runs, as options of a command."""
     options = [
-        click.option("--plan", "plan_file", help="A plan that was saved (.toml, .json): a format a tensor."),
-        click.option("--save-plan", help="Write what is decided: .toml, .json, or .html to look at."),
+        click.option("--plan", "plan_file", type=FILE,
+                     help="A plan that was saved (.toml, .json): a format a tensor."),
+        click.option("--save-plan", type=FILE,
+                     help="Write what is decided: .toml, .json, or .html to look at."),
         click.option("--dry-run", is_flag=True, help="Say what would become of each tensor, and stop."),
-        click.option("--errors", type=click.Choice(["all", "sampled", "none"]), default="all",
-                     show_default=True, help="Which values are measured."),
+        click.option("--errors", type=click.Choice(["all", "sampled", "none"], case_sensitive=False),
+                     default="all", show_default=True, help="Which values are measured."),
         every_line,
-        click.option("--observer",
+        click.option("--observer", type=OBSERVER,
                      help="What finds the scales of integers and other single numbers: mse (of least "
                      "error), percentile(99.9), kl, pof2, pof2_mse; by default their largest magnitude."),
         click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
@@ -56,7 +68,7 @@ def job_options(command: Command) -> Command:
 def quantize_options(command: Command) -> Command:
     """How tensors are quantized, as options of a command."""
     options = [
-        click.option("--dtype", "dtypes", multiple=True, shell_complete=formats_begun,
+        click.option("--dtype", "dtypes", multiple=True, type=RULE,
                      help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as "
                      "JSON; or a rule for some tensors, PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, "
                      "PATTERN=none; may be repeated."),
@@ -66,20 +78,22 @@ def quantize_options(command: Command) -> Command:
         click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
         click.option("--axis", type=int, help="Along which channels, groups or blocks lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
-        click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
-                     "bfloat16, pof2; bfloat16 and float16 are a plain cast without it and a scheme."),
-        click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
+        click.option("--scale-type", type=WordType(of(SPECS, "SCALE_TYPES")),
+                     help="float32 (the default), float (the tensor's own), float16, bfloat16, pof2; "
+                     "bfloat16 and float16 are a plain cast without it and a scheme."),
+        click.option("--zero-point-type", type=WordType(of(SPECS, "ZERO_POINT_TYPES")), default="int32",
+                     show_default=True, help="int32 or float32."),
         click.option("--rounding", type=ROUNDING, default="half_even", show_default=True,
                      help=ROUNDINGS_TEXT + "."),
-        click.option("--scale-rule", type=WordType((*SCALE_RULES, FULL_RANGE)), default="floor",
+        click.option("--scale-rule", type=SCALE_RULE_OF_ALL, default="floor",
                      show_default=True,
-                     help=", ".join(SCALE_RULES) + "; of blocks with a scale.  full_range: of integers."),
+                     help=f"{SCALE_RULES_TEXT}  {FULL_RANGE}: of integers."),
         click.option("--tensor-scale", type=float,
                      help="Of NVFP4: one scale for every tensor; by default each finds its own."),
         seeded,
-        click.option("--include", multiple=True,
+        click.option("--include", multiple=True, type=TensorType("model"),
                      help="Pattern of the tensors or layers to quantize; may be repeated."),
-        click.option("--exclude", multiple=True,
+        click.option("--exclude", multiple=True, type=TensorType("model"),
                      help="Pattern of the tensors or layers to copy; may be repeated."),
     ]  # fmt: skip
     return with_options(command, options)
@@ -138,8 +152,8 @@ def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: 
         "numerics dequantize out.safetensors back.safetensors", "numerics dequantize FP8_FOLDER FLOAT"
     ),
 )
-@click.argument("model")
-@click.argument("out")
+@click.argument("model", type=FILE)
+@click.argument("out", type=FILE)
 @quietly
 def dequantize_command(model: str, out: str, quiet: bool) -> None:
     from numerics.checkpoints.converting import Running, dequantize

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE
 from numerics.cli.words import (
     FORMAT,
-    OVERFLOW,
-    ROUNDING,
-    SCALE_RULE,
     as_json,
     check_seed,
     examples,
@@ -23,8 +21,8 @@ from numerics.cli.words import (
     seeded,
 )
 from numerics.formats.block import no_tensor_scale
-from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.errors import NumericsError, hint
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import Screen, deliver, draw, tell
 from numerics.view.table import Column, Table, name_column, records, text_column
 from numerics.view.text import number
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from numerics.view.describe import Encoded, EncodedBlocks
 
 COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue", "code": "blue"}
+ALSO = 22  # cells of other names where somebody looks: two of them, or one
 ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
 
 
@@ -51,13 +50,16 @@ def formats_command(as_json: bool) -> None:
         return
     table = Table([
         name_column("format", least=16), text_column("kind"), Column("bits"), Column("max"),
-        Column("smallest"), text_column("also called", spare=1), text_column("source", spare=2),
+        Column("smallest", spare=2), name_column("also called", least=ALSO, spare=1),
+        text_column("source", spare=3),
     ])  # fmt: skip
-    for d in dtypes():
-        said = facts(d)
-        numbers = [number(said[name]) for name in ("bits", "max", "smallest_subnormal")]
-        table.add(d.name, d.kind, *numbers, ", ".join(d.aliases[:2]), d.source)
     screen = Screen.of(sys.stdout)
+    for d in dtypes():
+        said, also = facts(d), ", ".join(d.aliases[:2])
+        if screen.width is not None and len(also) > ALSO:
+            also = d.aliases[0]
+        numbers = [number(said[name]) for name in ("bits", "max", "smallest_subnormal")]
+        table.add(d.name, d.kind, *numbers, also, d.source)
     draw([*table.lines(screen), *table.left_out(screen)])
 
 
@@ -144,7 +146,7 @@ def run_table(d: Element) -> Table:
 @click.argument("values", nargs=-1, required=True)
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option("--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; of blocks with a scale.")
+@click.option("--scale-rule", type=SCALE_RULE, help=SCALE_RULES_TEXT)
 @click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor, instead of found.")
 @seeded
 @as_json
@@ -180,6 +182,10 @@ def encode_command(d: Any, values: tuple[str, ...], as_json: bool, **options: An
 
 
 def _number(text: str) -> float:
+    """The number of an argument, which may begin with a minus; so unknown options come here, too."""
+    if text.startswith("--"):
+        options = [option for one in click.get_current_context().command.params for option in one.opts]
+        raise NumericsError(f"no such option {text!r};{hint(text, options)} --help lists them all")
     try:
         return float.fromhex(text) if "0x" in text.lower() else float(text)
     except (ValueError, OverflowError):

@@ -8,13 +8,22 @@ from typing import Any
 
 import click
 
-from numerics.cli.words import FORMAT, OVERFLOW, SCALE_RULE, as_json, examples, json_of, quietly
+from numerics.cli.completing import DEVICE, FILE, OBSERVER, OVERFLOW, SCALE_RULE, WordType, of
+from numerics.cli.words import FORMAT, as_json, examples, json_of, quietly
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 
 MODELS = (".onnx",)
+EXPORT, CONFIGS = "numerics.backends.ipu.export", "numerics.model.ipu.configs"
+
+
+def _roundings() -> tuple[str, ...]:
+    """The roundings of quantizing, and AIE-ML's of requantizing."""
+    from numerics.backends.ipu.srs import MODES
+
+    return (*ROUNDINGS, *MODES)
 
 
 @click.group(
@@ -33,18 +42,28 @@ def ipu_group() -> None: ...
     ),
 )
 @click.argument("name", metavar="FORMAT", type=FORMAT)
-@click.argument("out")
+@click.argument("out", type=FILE)
 @click.option(
-    "--op", default="round", show_default=True, help="encode, decode, round, pack, unpack, requantize."
+    "--op",
+    type=WordType(of(EXPORT, "OPS")),
+    default="round",
+    show_default=True,
+    help="encode, decode, round, pack, unpack, requantize.",
 )
-@click.option("--profile", default="bits", show_default=True, help="bits, portable or npu.")
-@click.option("--rounding", help="half_even by default; for requantize a mode of AIE-ML.")
+@click.option(
+    "--profile",
+    type=WordType(of(EXPORT, "PROFILES")),
+    default="bits",
+    show_default=True,
+    help="bits, portable or npu.",
+)
+@click.option(
+    "--rounding", type=WordType(_roundings), help="half_even by default; for requantize a mode of AIE-ML."
+)
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option(
-    "--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=", ".join(SCALE_RULES) + "."
-)
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
 @click.option("--shift", type=int, help="For requantize.")
-@click.option("--device", help="For requantize: phx, hpt, stx or krk.")
+@click.option("--device", type=DEVICE, help="For requantize: phx, hpt, stx or krk.")
 def ipu_export_command(name: Any, out: str, **options: Any) -> None:
     import numerics as nx
     from numerics.files.replacement import check_output, replace_file
@@ -69,13 +88,21 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
         "numerics ipu quantize model.onnx out.onnx --config bf16 --device krk",
     ),
 )
-@click.argument("model")
-@click.argument("out")
-@click.option("--data", help="What it is calibrated on: an .npz file.")
-@click.option("--config", default="xint8", show_default=True, help="xint8, a8w8, a16w8 or bf16.")
-@click.option("--device", default="stx", show_default=True, help="phx, hpt, stx or krk.")
-@click.option("--observer", help="Who finds scales: pof2_mse for xint8, min_max for others by default.")
-@click.option("--bias", help="int32 (the default), or int8 for xint8.")
+@click.argument("model", type=FILE)
+@click.argument("out", type=FILE)
+@click.option("--data", type=FILE, help="What it is calibrated on: an .npz file.")
+@click.option(
+    "--config",
+    type=WordType(of(CONFIGS, "CONFIGS")),
+    default="xint8",
+    show_default=True,
+    help="xint8, a8w8, a16w8 or bf16.",
+)
+@click.option("--device", type=DEVICE, default="stx", show_default=True, help="phx, hpt, stx or krk.")
+@click.option(
+    "--observer", type=OBSERVER, help="Who finds scales: pof2_mse for xint8, min_max for others by default."
+)
+@click.option("--bias", type=WordType(of(CONFIGS, "BIASES")), help="int32 (the default), or int8 for xint8.")
 @click.option("--keep", multiple=True, help="A node's name or an operator that stays in float; repeatable.")
 @click.option("--shape", multiple=True, help="NAME=1,3,224,224: an input's shape, if open; repeatable.")
 @as_json
@@ -121,8 +148,8 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     help="Run known-answer networks; say which rounding they show."
     + examples("numerics ipu verify --device stx"),
 )
-@click.option("--device", default="stx", show_default=True, help="phx, hpt, stx or krk.")
-@click.option("--xclbin", help="The NPU binary that phx and hpt need.")
+@click.option("--device", type=DEVICE, default="stx", show_default=True, help="phx, hpt, stx or krk.")
+@click.option("--xclbin", type=FILE, help="The NPU binary that phx and hpt need.")
 @click.option("--require-npu", is_flag=True, help="Fail without the NPU's provider.")
 @as_json
 def ipu_verify_command(device: str, xclbin: str | None, require_npu: bool, as_json: bool) -> None:

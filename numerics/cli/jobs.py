@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from numerics.cli.completing import FILE
 from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
 from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept
 from numerics.formats.errors import NumericsError
@@ -49,8 +50,8 @@ OF_JOBS = (
         "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 'lm_head*=none' --dry-run",
     ),
 )
-@click.argument("model")
-@click.argument("out")
+@click.argument("model", type=FILE)
+@click.argument("out", type=FILE)
 @quantize_options
 @job_options
 @as_json
@@ -103,7 +104,8 @@ def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> N
     elif not quiet and not as_json:
         from numerics.files.selection import already_said
 
-        draw(plan.lines(Screen.of(sys.stdout)))
+        screen = Screen.of(sys.stdout)
+        draw(plan.lines(screen, full=job["every"] or (job["dry_run"] and screen.width is None)))
         already = already_said((row.shape, row.reason) for row in plan.rows)
         if already and job["dry_run"]:
             tell(already)
@@ -132,7 +134,7 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     from numerics.model.deciding.plan import Plan
     from numerics.tensor.spec import QuantSpec
 
-    usual, rules = rules_of_texts(options.pop("dtypes"))
+    usual, rules = rules_of_texts(options.pop("dtypes"), format_of)
     if usual is None and not rules and job["plan_file"] is None:
         raise NumericsError(
             "Missing option '--dtype': a format such as mxfp4 (`numerics formats`), a rule, or --plan"

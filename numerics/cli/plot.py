@@ -7,26 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import (
-    FORMAT,
+from numerics.cli.completing import (
+    FILE,
     ROUNDING,
     SCALE_RULE,
+    SCALE_RULE_OF_ALL,
     SCHEME,
+    TensorType,
+)
+from numerics.cli.words import (
+    FORMAT,
     Command,
-    WordType,
     examples,
     with_options,
 )
 from numerics.files.replacement import check_output
-from numerics.formats.rounding import FLOAT_RULES, FULL_RANGE, MX_RULES, SCALE_RULES
+from numerics.formats.rounding import FULL_RANGE, SCALE_RULES_TEXT
 from numerics.view.screen import after, tell
 
 if TYPE_CHECKING:
     from numerics.draw.picture import Picture
 
-out_argument = click.argument("out", metavar="OUT")
-tensor_option = click.option("--tensor", "name", help="Its name, where the file has several.")
-OF_BLOCKS = f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."
+out_argument = click.argument("out", metavar="OUT", type=FILE)
+tensor_option = click.option(
+    "--tensor", "name", type=TensorType("file"), help="Its name, where the file has several."
+)
+dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
 
 
 @click.group(
@@ -47,8 +53,8 @@ def how_options(command: Command) -> Command:
                      help="per_tensor, per_token, per_channel(AXIS), per_group(SIZE) or per_block((R, C))."),
         click.option("--axis", type=int, help="Along which the blocks of a block format lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
-        click.option("--scale-rule", type=WordType((*SCALE_RULES, FULL_RANGE)),
-                     help=f"{OF_BLOCKS}  {FULL_RANGE}: of integers."),
+        click.option("--scale-rule", type=SCALE_RULE_OF_ALL,
+                     help=f"{SCALE_RULES_TEXT}  {FULL_RANGE}: of integers."),
     ]  # fmt: skip
     return with_options(command, options)
 
@@ -112,7 +118,7 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
     help="A tensor of FILE, a checkpoint or .npy: codes and error."
     + examples("numerics plot tensor m.safetensors w.png --tensor fc1.weight --dtype mx6"),
 )
-@click.argument("file")
+@click.argument("file", type=FILE)
 @out_argument
 @tensor_option
 @click.option("--dtype", type=FORMAT, help="The format; none for a tensor that is quantized already.")
@@ -127,12 +133,12 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any
 
 @plot_group.command("block", help="A block of FILE's tensor, as all of it is quantized."
                     + examples("numerics plot block x.npy block.png --dtype nvfp4 --block 7"))  # fmt: skip
-@click.argument("file")
+@click.argument("file", type=FILE)
 @out_argument
 @tensor_option
 @click.option("--dtype", type=FORMAT,
               help="A block format; none for a tensor that is quantized already.")  # fmt: skip
-@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=OF_BLOCKS)
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
 @click.option("--block", type=int, default=0, show_default=True, help="Which one, row after row.")
 def block_command(file: str, out: str, name: str | None, dtype: Any, **which: Any) -> None:
     from numerics import draw
@@ -147,7 +153,7 @@ def block_command(file: str, out: str, name: str | None, dtype: Any, **which: An
     help="A picture IN in formats: each posterizes in its own way."
     + examples("numerics plot image photo.png out.png --dtype fp4 --dtype mxfp4"),
 )
-@click.argument("file", metavar="IN")
+@click.argument("file", metavar="IN", type=FILE)
 @out_argument
 @click.option("--dtype", "dtypes", type=FORMAT, multiple=True, required=True, help="May be repeated.")
 def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
@@ -163,7 +169,7 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
     help="What formats leave of FILE's tensor, against their bits."
     + examples("numerics plot formats m.safetensors out.svg --tensor fc1.weight"),
 )
-@click.argument("file")
+@click.argument("file", type=FILE)
 @out_argument
 @tensor_option
 @click.option("--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; by default all.")
@@ -177,7 +183,7 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."
                     + examples("numerics plot model report.json layers.png --most 20"))  # fmt: skip
-@click.argument("report")
+@click.argument("report", type=FILE)
 @out_argument
 @click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many layers.")
 def model_command(report: str, out: str, most: int) -> None:

@@ -9,9 +9,11 @@ from typing import Any, BinaryIO
 
 import click
 
-from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples, json_of
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, WordType
+from numerics.cli.words import FORMAT, examples, json_of
+from numerics.conform.kinds import OPERATIONS
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import deliver, deliver_bytes, say
 
 
@@ -37,14 +39,19 @@ def vectors_group() -> None: ...
 )
 @click.argument("dtype", metavar="FORMAT", type=FORMAT)
 @click.option(
-    "--op", "name", default="encode", show_default=True, help="encode, decode, round, affine, pack or unpack."
+    "--op",
+    "name",
+    type=WordType(OPERATIONS),
+    default="encode",
+    show_default=True,
+    help="encode, decode, round, affine, pack or unpack.",
 )
 @click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option(
     "--scale-rule",
     type=SCALE_RULE,
-    help=", ".join(SCALE_RULES) + "; of blocks with a scale, floor by default.",
+    help=SCALE_RULES_TEXT + "  floor by default.",
 )
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
 @click.option("--count", type=int, help="So many at random, instead of the values that matter.")
@@ -54,7 +61,7 @@ def vectors_group() -> None: ...
 @click.option(
     "--format",
     "written",
-    type=click.Choice(["lines", "readmemh"]),
+    type=click.Choice(["lines", "readmemh"], case_sensitive=False),
     default="lines",
     show_default=True,
     help="readmemh: a file for Verilog's $readmemh, with the group of every vector.",

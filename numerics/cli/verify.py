@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from numerics._version import __version__
-from numerics.cli.words import OVERFLOW, ROUNDING, examples, formats_begun
+from numerics.cli.completing import OVERFLOW, ROUNDING, WordType, of
+from numerics.cli.words import FORMAT, examples
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC, OVERFLOWS
 from numerics.view.bar import Bar, bar
@@ -30,12 +31,13 @@ Asked = tuple[str, ...]
     "verify",
     help=cleandoc("""Prove encoders and decoders again: all float32 inputs.
 
-    Every one of 2**32 inputs, against shipped hashes.  Exit code 0 when all is right, 1 when not.
+    Every one of 2**32 inputs, against shipped hashes; a format of yours (module:name, or its facts as
+    JSON) against the exact judge.  Exit code 0 when all is right, 1 when not.
     Every format, rounding and overflow policy by default; some seconds a case.
     """)
     + examples("numerics verify fp8_e4m3", "numerics verify fp4 fp6_e3m2 --rounding half_even --sample"),
 )
-@click.argument("formats", metavar="[FORMAT]...", nargs=-1, shell_complete=formats_begun)
+@click.argument("formats", metavar="[FORMAT]...", nargs=-1, type=FORMAT)
 @click.option(
     "--rounding",
     "roundings",
@@ -45,7 +47,13 @@ Asked = tuple[str, ...]
 )
 @click.option("--overflow", "overflows", type=OVERFLOW, multiple=True,
               help=" or ".join(OVERFLOWS) + "; may be repeated.")  # fmt: skip
-@click.option("--backend", default="cpu", show_default=True, help="cpu, array or gpu.")
+@click.option(
+    "--backend",
+    type=WordType(of("numerics.conform.verify.proof", "BACKENDS")),
+    default="cpu",
+    show_default=True,
+    help="cpu, array or gpu.",
+)
 @click.option("--resume", type=click.Path(dir_okay=False, path_type=Path), help="A journal of what is done.")
 @click.option("--sample", "sampled", is_flag=True, help="A slice of the inputs: quick, and no proof.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from numerics.cli.completing import formats_begun
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, hint, not_a_file, said
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.view.screen import deliver, say_beside, say_error
 
+SHOWN = 10  # formats of a module, where none of them is the one that was named
 Command = Callable[..., None]
 QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
-ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
+ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+=True|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
 WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -49,35 +50,11 @@ class FormatType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names of the tables that begin so, in any case."""
-        return formats_begun(ctx, param, incomplete)
-
-
-def formats_begun(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The formats whose names begin so, in any case, for a shell to complete."""
-    from numerics.formats import dtypes
-
-    return [CompletionItem(d.name, help=d.source) for d in dtypes() if d.name.startswith(incomplete.lower())]
-
-
-class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
-    """A word of a list on the command line: completed here, judged by what it is given to."""
-
-    name = "word"
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self.words = tuple(words)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """The words that begin so."""
-        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+        """The names of formats that begin so, in any case."""
+        return formats_begun(incomplete)
 
 
 FORMAT = FormatType()
-ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordType(SCALE_RULES)
-SCHEME = WordType(("per_tensor", "per_channel", "per_token", "per_group", "per_block"))
 
 
 def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
@@ -105,16 +82,26 @@ def format_of(text: Any) -> Dtype:
 
 
 def _of_module(text: str) -> Dtype:
+    from numerics.conform.returned import Raised, guarded
+
     module, _, name = text.partition(":")
+    if not (name and all(part.isidentifier() for part in module.removesuffix(".py").split("."))):
+        raise NumericsError(
+            f"format {said(text)} is no module:name, as in mypkg.formats:e5m3, nor JSON of a format's facts"
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError as missing:
-        raise NumericsError(f"format {text}: {missing}{not_a_file(module, name)}") from None
-    if not isinstance(found, Dtype):
-        raise NumericsError(f"format {text}: {module} has no format {name!r}; it is {said(found)}")
-    return found
+        inside = vars(guarded(lambda: importlib.import_module(module)))
+    except Raised as wrong:  # whatever somebody's module does when it is imported
+        raise NumericsError(f"format {text}: {wrong}{not_a_file(module, name)}") from None
+    found = inside.get(name)
+    if isinstance(found, Dtype):
+        return found
+    formats = [own for own, thing in inside.items() if isinstance(thing, Dtype)]
+    what = f" it is {said(found)};" if name in inside else hint(name, formats)
+    known = f"it has {', '.join(formats[:SHOWN])}" if formats else "it has none at all"
+    raise NumericsError(f"format {text}: {module} has no format {name!r};{what} {known}")
 
 
 def _of_facts(text: str) -> Dtype:
@@ -157,7 +144,8 @@ def check_seed(rounding: str, seed: int | None) -> None:
 WORST = 20  # tensors of which a terminal shows a line where it is not asked for all
 every_line = click.option(
     "--all", "every", is_flag=True,
-    help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most.",
+    help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most, and a plan in "
+    "which those alike share a line.",
 )  # fmt: skip
 
 
@@ -190,7 +178,7 @@ def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     def spelled(found: re.Match[str]) -> str:
         name = found["name"] or ""
         option = options.get(name)
-        if option is None or any(f"{name}=" in argument for argument in arguments):
+        if option is None or any(f"{name.partition('=')[0]}=" in argument for argument in arguments):
             return found[0]  # it may be a path that the error repeats
         if not (found["given"] or "_" in name or "=" in name):
             return found[0]
@@ -205,20 +193,55 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
     while isinstance(command, click.Group) and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    found = {option.name: max(option.opts, key=len) for option in options if option.name}
+    found: dict[str, str] = {}
+    for option in options:
+        spelled = max(option.opts, key=len)
+        own = spelled.removeprefix("--").replace("-", "_")
+        names = [option.name or own, own]
+        names += [f"{own}=True"] * option.is_flag + [f"{own}s"] * option.multiple
+        found |= dict.fromkeys(names, spelled)
     return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 
+def say_usage(wrong: click.ClickException) -> None:
+    """Says what click says of wrong usage in one line on standard error; the help where nothing was asked."""
+    if isinstance(wrong, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # older ones have none
+        say_beside(wrong.format_message())
+    else:
+        say_error(usage(wrong))
+
+
 def usage(wrong: click.ClickException) -> str:
-    """What click says of wrong usage, to the end of its last line."""
-    said = io.StringIO()
-    wrong.show(said)
-    return said.getvalue().rstrip("\n")
+    """What click says of wrong usage: what is wrong, and what is due.
+
+    >>> with click.Context(click.Command("show"), info_name="show") as context:
+    ...     usage(click.UsageError("No such option '--x'.", context))
+    "No such option '--x'. Usage: show [OPTIONS]; --help says more"
+    """
+    context, said = getattr(wrong, "ctx", None), wrong.format_message()
+    if context is None:
+        return said
+    said += "" if said.endswith((".", "?", "?)")) else "."
+    if said.startswith("No such command"):
+        said += f" Allowed: {', '.join(sorted(getattr(context.command, 'commands', ())))}."
+    return f"{said} {' '.join(context.get_usage().split())}; --help says more"
+
+
+def _say_help(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        deliver(f"{context.get_help()}\n")
+        context.exit()
+
+
+def with_help(command: click.Command) -> None:
+    """Gives a command and all below it a --help that is delivered as answers are, not lost on a pipe."""
+    command.params.append(click.Option(["-h", "--help"], is_flag=True, is_eager=True, expose_value=False,
+                                       callback=_say_help, help="Show this message and exit."))  # fmt: skip
+    for below in getattr(command, "commands", {}).values():
+        with_help(below)
 
 
 def say_kept(shards: int) -> None:
     """Says of a job that went on what it found done, where that is anything."""
     if shards:
-        from numerics.view.screen import say_beside
-
         say_beside(f"shards that were done before and are kept: {shards}")

@@ -65,7 +65,7 @@ def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -
 def _blocked(d: Any) -> Block:
     """The block format that was asked for; raises NumericsError for another and for none."""
     if d is None:
-        raise NumericsError("a tensor of floats is drawn in a block format: give d=, such as 'mxfp4'")
+        raise NumericsError("a tensor of floats is drawn in a block format: name one, such as 'mxfp4'")
     d = dtype(d)
     if not isinstance(d, Block):
         raise NumericsError(f"{d} has no blocks: nx.draw.tensor and nx.draw.rounding show single numbers")

@@ -63,13 +63,13 @@ def _middle(around: Any) -> float:
     except Exception:  # whatever what came raises: it is no number
         found = math.nan
     if not math.isfinite(found):
-        raise NumericsError(f"around={said(around)}: a finite number is needed")
+        raise NumericsError(f"around={said(around)} is no value; allowed: a finite number")
     return found
 
 
 def _window(found: Array, around: float) -> Array:
     """Values of the grid around one."""
-    middle = int(np.argmin(np.abs(found - around)))
+    middle = int(np.argmin(np.abs(found - np.clip(around, found.min(), found.max()))))
     low = max(0, min(middle - STEPS, len(found) - 2 * STEPS - 1))
     return found[low : low + 2 * STEPS + 1]
 

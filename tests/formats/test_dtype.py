@@ -244,9 +244,22 @@ def test_an_unknown_scale_rule_is_told_those_of_the_format(name, rules):
     ("fp4_e2m1fn", "fp4"), ("float4_e2m1fn_x2", "fp4"), ("E5M2FNUZ", "fp8_e5m2fnuz"), ("bnb_nf4", "nf4"),
     ("qint8", "int8"), ("bfloat", "bfloat16"), ("posit", "posit8"), ("int8_sym", "int8"),
     ("fp8_e4m4", "fp8_e4m3"), ("hfloat8", "hifloat8"), ("MXFP4_e3m0", "mxfp4"), ("nvfp4_e2m1", "nvfp4"),
+    ("hifp8", "hifloat8"), ("bfloat4", "fp4"),
 ])  # fmt: skip
 def test_a_name_that_is_no_formats_is_refused_with_our_name_of_the_one_that_is_meant(name, meant):
     with pytest.raises(nx.NumericsError, match=f"did you mean '{meant}'\\?"):
+        nx.dtype(name)
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [
+    ("HFP8", "fp8_e4m3", "fp8_e5m2"), ("hybrid fp8", "fp8_e4m3", "fp8_e5m2"),
+    ("hybrid", "fp8_e4m3", "fp8_e5m2"), ("bfloat8", "fp8_e4m3", "fp8_e5m2"),
+    ("fp8_dynamic", "fp8_e4m3", "fp8_e5m2"), ("hfp6", "fp6_e3m2", "fp6_e2m3"),
+    ("mxfp8x", "mxfp8_e4m3", "mxfp8_e5m2"),
+])  # fmt: skip
+def test_a_name_of_a_family_is_refused_with_both_that_are_meant(name, first, second):
+    """HFP8 and bfloat8 were taken for hifloat8, which is spelled alike."""
+    with pytest.raises(nx.NumericsError, match=f"'{first}'.*'{second}'"):
         nx.dtype(name)
 
 

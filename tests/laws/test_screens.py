@@ -92,10 +92,14 @@ def numbers_of(d):
 @pytest.mark.parametrize("columns", [80, 110, 200])
 def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     headings, _, *lines = look(columns, "formats")
-    assert headings.split()[:5] == ["format", "kind", "bits", "max", "smallest"]
+    shown = ["format", "kind", "bits", "max", "smallest"][: 4 + (columns > 80)]
+    assert headings.split()[: len(shown)] == shown
     lines = [line for line in lines if not line.startswith("left out: ")]
-    assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in DTYPES]
+    due = [[d.name, d.kind, *numbers_of(d)][: len(shown)] for d in DTYPES]
+    assert [line.split()[: len(shown)] for line in lines] == due
     assert ("source" in headings) == (columns == 200)
+    assert "also called" in headings
+    assert all(d.aliases[0] in line for d, line in zip(DTYPES, lines, strict=True) if d.aliases)
 
 
 def test_formats_on_a_pipe_have_every_field(look):
@@ -192,7 +196,7 @@ def test_quantize_reports_a_line_a_tensor(look, model, tmp_path, columns):
 
 
 @pytest.mark.parametrize(
-    ("columns", "lost"), [(80, "also called, source"), (110, "source"), (250, None), (None, None)]
+    ("columns", "lost"), [(80, "smallest, source"), (110, "source"), (250, None), (None, None)]
 )
 def test_a_list_of_formats_says_which_columns_are_left_out(look, columns, lost):
     said = [line for line in look(columns, "formats") if line.startswith("left out")]
@@ -280,7 +284,7 @@ def test_a_plan_of_shards_fits_the_terminal(look, tmp_path, columns):
     text = "\n".join(lines)
     assert "int4 per_group(128) " in text
     assert "the format of all" in text
-    assert ("model.layers.{0-2}" in text) == (columns == 120)
+    assert text.count("model.layers.{0-2}.self_attn.q_proj.weight") == 1
     assert ("left out: kind; a wider" in text) == (columns == 80)  # nobody uses it: "used by" says nothing
 
 
@@ -436,6 +440,31 @@ def test_a_real_terminal_of_any_width_gets_no_line_that_folds(tmp_path):
         assert max(map(cells, lines)) <= columns
         assert any("0.012500000000000011" in line for line in lines)
         assert columns == 80 or any(line.startswith(NAME.format(1)) for line in lines)
+
+
+def test_every_name_of_a_plan_is_to_be_found(look, tmp_path):
+    """A row of braces named four tensors and counted the others, on a pipe and with --all too."""
+    names = [NAME.format(i) for i in range(3)] + [
+        f"{word}_of_many" for word in ("a", "b", "c", "d", "e", "f")
+    ]
+    save_file(
+        {name: np.ones((4, 32 + 32 * ("of" in name)), np.float32) for name in names},
+        tmp_path / "m.safetensors",
+    )
+    words = (
+        "quantize",
+        tmp_path / "m.safetensors",
+        tmp_path / "q.safetensors",
+        "--dtype",
+        "mxfp4",
+        "--dry-run",
+    )
+    assert [line.split()[2] for line in look(None, *words)[1:-1]] == sorted(names)
+    folded = look(80, *words)
+    assert "in full: encoder.layer.{0-2}.attention.self.query.weight" in folded
+    assert "+N: so many more names, which --all shows" in folded
+    every = " ".join(look(80, *words, "--all"))
+    assert all(name in every for name in names)
 
 
 def test_warmup_shows_how_far_it_is(look, monkeypatch):

@@ -56,7 +56,20 @@ def test_a_written_file_is_said_where_its_report_is_lost(model, tmp_path, redire
     assert set(nx.load(out)) == set(NAMES)
 
 
-@pytest.mark.parametrize("words", [("formats",), ("vectors", "generate", "fp4"), ("--help",)], ids=" ".join)
+HELP = [("--help",), ("--version",), ("plot", "tensor", "-h")]
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_is_an_answer_as_others_are(words):
+    """A closed stdout took it without a word, and a pipe that nobody read was a fault of ours."""
+    assert shell("", *words).returncode == 0
+    failed = shell(">&-", *words)
+    assert (failed.returncode, failed.stderr) == (
+        2, "numerics: standard output cannot be written: it is closed\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("formats",), ("vectors", "generate", "fp4"), *HELP], ids=" ".join)
 def test_an_answer_that_a_full_disk_does_not_take_is_an_error(words):
     failed = shell(">/dev/full", *words)
     assert failed.returncode == 2
@@ -86,7 +99,7 @@ def test_a_closed_stdin_is_an_empty_one():
     assert failed.stderr.startswith("numerics: line 1: '' is no header")
 
 
-@pytest.mark.parametrize("words", [("formats",), ("vectors", "generate", "fp8_e4m3")], ids=" ".join)
+@pytest.mark.parametrize("words", [("formats",), ("vectors", "generate", "fp8_e4m3"), *HELP], ids=" ".join)
 def test_a_pipe_that_nobody_reads_ends_quietly(words):
     reader, writer = os.pipe()
     os.close(reader)

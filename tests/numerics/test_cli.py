@@ -431,6 +431,78 @@ def test_only_whole_words_become_options(said, due):
     assert in_options(said, cli.commands, ["quantize", "m", "o"]) == due
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    ("quantize m", "Missing argument 'OUT'. Usage: numerics quantize [OPTIONS] MODEL OUT; --help says more"),
+    ("quantize m o --axis x", "'x' is not a valid integer. Usage: numerics quantize"),
+    ("show fp4 --jsn", "No such option '--jsn'"), ("ipu nope", "Allowed: export, quantize, verify. Usage:"),
+    ("encode fp4 1 --sed 3", "no such option '--sed'; did you mean '--seed'?"),
+    ("vectors verify nowhere", "'nowhere': No such file or directory. Usage"),
+    ("verify fp4 --resume .", "director"),
+    ("show :x", "is no module:name"), ("show ..:x", "is no module:name"), ("show sys:path", "it is ["),
+    ("show mine:two", "mine has no format 'two'; it has one"),
+    ("show mine:on", "did you mean 'one'? it has one"),
+    ("show broken:one", "ValueError: I break"),
+    ("show sys:nothing", "sys has no format 'nothing'; it has none"), ("formats x", "argument (x). Usage"),
+    ("verify fp4 --overflow nonsaturate", "--overflow 'nonsaturate' cannot be"),
+    ("vectors generate fp4 --count 3 --exhaustive", "--count 3 and --exhaustive; allowed: 1 or more, or --"),
+    ("conform a:b --dtype fp4 --here --timeout 3", "--timeout 3 is not for --here"),
+    ("explore nothing", "is no file that is there, and no format: unknown format 'nothing'"),
+    ("explore fp4 --tensor x", "--tensor x is of a checkpoint"),
+    ("explore fp4 --weights m", "--weights m belongs"),
+    ("fingerprint a:b --shape 0,0,0", "m,n,k of 1 and more"),
+    ("ipu export int8 a.onnx --device stx", "--device belongs to --op 'requantize'"),
+])  # fmt: skip
+def test_wrong_usage_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, said):
+    """click says it in four, and what a module of formats lacked was None."""
+    (tmp_path / "mine.py").write_text("import numerics as nx\none = nx.fp4\n", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("raise ValueError('I break')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "argv", ["numerics", *words.split()])
+    code = cli.ended(lambda: cli.commands.main(words.split(), prog_name="numerics", standalone_mode=False))
+    printed = capsys.readouterr()
+    assert (code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert printed.err.startswith("numerics: ")
+    assert said in printed.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("words", [
+    "inspect x", "compare x x", "convert x o.safetensors", "dequantize x o.safetensors", "explore x",
+    "explore x.npy", "explore x.json", "plot tensor x.npy o.png --dtype fp4", "plot model x.json o.png",
+    "plot image x.png o.png --dtype fp4", "quantize model.safetensors o.safetensors --plan x.toml",
+])  # fmt: skip
+def test_a_pipe_in_the_place_of_a_file_is_refused(model, tmp_path, monkeypatch, words):
+    """Who opens one that nobody writes to waits for ever."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("x", "x.npy", "x.json", "x.png", "x.toml"):
+        os.mkfifo(name)
+    assert "it is a pipe; a regular file is needed" in run(*words.split(), code=2)
+
+
+@pytest.mark.parametrize(("rule", "due"), [
+    ("layer.*=mine:one", "e4m2_mine"), ("layer.*=mine:one:per_channel(0)", "e4m2_mine per_channel(0)"),
+    ('layer.*={"bits": 5}', "int5"), ("layer.*=int8:per_channel(0)", "int8 per_channel(0)"),
+])  # fmt: skip
+def test_a_rule_takes_a_format_of_ones_own(model, tmp_path, monkeypatch, rule, due):
+    """--dtype alone took one, a rule of it did not."""
+    made = "import numerics as nx\none = nx.float_format(4, 2, name='e4m2_mine')\n"
+    (tmp_path / "mine.py").write_text(made, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    said = run("quantize", model, tmp_path / "o.safetensors", "--dtype", rule, "--dry-run")
+    assert re.search(rf"layer.weight  +\S+  {re.escape(due)} +rule", said)
+    for wrong in ("layer=", "=mxfp4", "layer=4"):
+        assert "is no rule and no format" in run("quantize", model, "o", "--dtype", wrong, code=2)
+
+
+def test_words_of_lists_are_taken_in_any_case(model, tmp_path):
+    run("convert", model, tmp_path / "o.gguf", "--to", "GGUF", "--ggml", "q8_0")
+    assert "int8 per_group" in run("inspect", tmp_path / "o.gguf")
+
+
 # ---- examples, completion, formats of one's own -------------------------------------------------
 
 

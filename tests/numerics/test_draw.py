@@ -212,7 +212,8 @@ def test_alt_text_is_in_the_files_and_in_the_notebook(tmp_path):
         (lambda: nx.draw.rounding("fp4", "half_evn"), "did you mean 'half_even'"),
         (lambda: nx.draw.rounding("fp4", []), "no rounding was given"),
         (lambda: nx.draw.block(X, "int4"), "int4 has no blocks"),
-        (lambda: nx.draw.block(X), "give d=, such as 'mxfp4'"),
+        (lambda: nx.draw.rounding("fp4", around=float("nan")), "around=nan is no value"),
+        (lambda: nx.draw.block(X), "name one, such as 'mxfp4'"),
         (lambda: nx.draw.block(X, "mxfp4", block=16), "has 16 blocks; allowed: 0 to 15"),
         (lambda: nx.draw.block(X, "mxfp4", scale_rule="nvidia"), "allowed: floor, ceil, even"),
         (lambda: nx.draw.block(nx.quantize(X, "int4")), "int4 has no blocks"),
@@ -386,7 +387,7 @@ def test_names_of_any_letters_and_length_are_drawn_without_a_warning(name):
 
 @pytest.mark.parametrize("around", [float("nan"), float("inf"), "x", [1.0]])
 def test_a_middle_that_is_no_number_is_refused(around):
-    with pytest.raises(nx.NumericsError, match="a finite number is needed"):
+    with pytest.raises(nx.NumericsError, match="is no value; allowed: a finite number"):
         nx.draw.rounding("fp4", around=around)
 
 

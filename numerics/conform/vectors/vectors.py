@@ -62,7 +62,7 @@ def generate(
 def _chosen(count: int | None, exhaustive: bool, seed: int) -> Chosen:
     if count is not None and (count < 1 or exhaustive):
         raise NumericsError(
-            f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
+            f"count={count}{' and exhaustive=True' * exhaustive}; allowed: 1 or more, or exhaustive=True"
         )
     return Chosen(count, exhaustive, check_seed(seed))
 

@@ -12,6 +12,7 @@ from numerics.view.table import Table, name_column, text_column
 from numerics.view.text import brief, wrapped
 
 SHOWN = 4  # names in braces, more are counted
+WAY = "table(full=True)"  # what shows everything in Python
 
 
 @dataclass
@@ -88,7 +89,7 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
     shown = Table([
         text_column("kind", spare=1), text_column("n"), name_column("name", least=24), text_column("shape"),
         text_column("format"), name_column("reason", least=18), name_column("used by", least=8, spare=2),
-    ], way="table(full=True)")  # fmt: skip
+    ], way=WAY)  # fmt: skip
     every = [_Group([[row.name]], [row]) for row in rows] if full else groups(rows)
     for group in every:
         row = group.rows[0]
@@ -99,13 +100,23 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
             row.reason, ", ".join(_operations(row)),
         )  # fmt: skip
     lines = shown.lines(screen)
-    return [line.rstrip() for line in (*lines, *_in_full(rows, lines, screen), *shown.left_out(screen))]
+    below = [*_in_full(every, lines, screen), *_counted(every, screen), *shown.left_out(screen)]
+    return [line.rstrip() for line in (*lines, *below)]
 
 
-def _in_full(rows: Sequence[Row], lines: Sequence[str], screen: Screen) -> list[str]:
-    """The reasons that were shortened, each once and whole."""
+def _in_full(every: Sequence[_Group], lines: Sequence[str], screen: Screen) -> list[str]:
+    """The names and the reasons that were shortened, each once and whole."""
     if screen.width is None:
         return []
-    reasons = (screen.text(reason) for reason in dict.fromkeys(row.reason for row in rows))
-    cut = [reason for reason in reasons if not any(reason in line for line in lines)]
-    return [line for reason in cut for line in wrapped(f"in full: {reason}", screen.width)]
+    said = dict.fromkeys([*(group.name for group in every), *(group.rows[0].reason for group in every)])
+    cut = [text for text in map(screen.text, said) if not any(text in line for line in lines)]
+    return [line for text in cut for line in wrapped(f"in full: {text}", screen.width)]
+
+
+def _counted(every: Sequence[_Group], screen: Screen) -> list[str]:
+    """Who names the tensors that braces only count."""
+    if not any(len(part) > SHOWN and _braced(part).endswith(f",+{len(part) - SHOWN}}}")
+               for group in every for part in group.parts):  # fmt: skip
+        return []
+    said = f"+N: so many more names, which {WAY if screen.plain else '--all'} shows"
+    return wrapped(said, screen.width or len(said))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numerics.backends.paths import check_regular
 from numerics.files.replacement import Replacement
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
@@ -56,10 +57,13 @@ def read(path: Path) -> Mapping[str, Any]:
     """What `written` was given; raises NumericsError for a file that is no plan."""
     if path.suffix not in KINDS[:2]:
         raise NumericsError(f"{path.name!r} is no plan to be read; allowed: names that end in .toml or .json")
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8")
         came = parsed_by(tomllib.loads if path.suffix == ".toml" else json.loads, text)
-    except (OSError, ValueError) as wrong:
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from None
+    except ValueError as wrong:
         raise NumericsError(f"{path}: {wrong}") from None
     if not isinstance(came, dict) or came.get("format") != FORMAT:
         raise NumericsError(f"{path} is not a plan: its first line would say format = {FORMAT!r}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from numerics.backends.paths import path_of
+from numerics.backends.paths import check_regular, path_of
 from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network, named
@@ -60,6 +60,7 @@ def _iterated(data: Any) -> Iterator[Any]:
 
 def _archive(path: Any) -> dict[str, Array]:
     file = path_of(path)
+    check_regular(file)
     try:
         with open(file, "rb") as held:
             found = np.load(held, allow_pickle=False)
@@ -68,7 +69,7 @@ def _archive(path: Any) -> dict[str, Array]:
             with found as archive:
                 return {name: archive[name] for name in archive.files}
     except Exception as wrong:  # missing, no archive, objects
-        why = " ".join(str(wrong).split())
+        why = " ".join(str(getattr(wrong, "strerror", None) or wrong).split())
         if "pickle" in why:  # NumPy's advice, which would run what the file says
             why = "an .npz file is needed, an array of numbers for every input"
         raise NumericsError(f"{file} is no calibration data: {why:.200}") from wrong

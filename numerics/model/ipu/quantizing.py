@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx
 from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.files.replacement import replace_file
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, hint, said
 from numerics.model.ipu import approximating, choosing, folding, plainer, writing
 from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
@@ -97,7 +98,19 @@ class Opened:
 def open_for(model: Any, config: Config | str) -> Opened:
     """Opens a model; raises NumericsError as `quantize_model`."""
     found = config_of(config)
-    return Opened(open_model(model, found.shapes), found)
+    network = open_model(model, found.shapes)
+    _check_kept(network, found)
+    return Opened(network, found)
+
+
+def _check_kept(network: Network, config: Config) -> None:
+    """Raises NumericsError for what keep= names that is neither a node here nor an operator of ONNX."""
+    names = {node.name for node in network.nodes} | {node.op_type for node in network.nodes}
+    for name in config.keep:
+        if name not in names and not onnx.defs.has(name):
+            raise NumericsError(
+                f"keep= names {said(name)}, no node here and no operator;{hint(name, names)}".rstrip(";")
+            )
 
 
 def quantized(source: Opened, data: Any, device: str, progress: Progress | None = None) -> Quantized:

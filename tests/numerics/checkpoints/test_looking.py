@@ -117,3 +117,30 @@ def test_values_that_differ_are_shown_whole(tmp_path):
     a, b, c = (str(tmp_path / f"{name}.safetensors") for name in "abc")
     assert "[0]: -1.0392305, 1.0392305" in run("compare", a, b).output
     assert "[0]: -1.039230465888977, -1.03923046" in run("compare", a, c).output
+
+
+def test_what_has_no_finite_value_has_no_magnitude_and_is_not_zero(tmp_path):
+    """A tensor of Inf alone was said to be of zeros alone."""
+    half = np.where(np.arange(64) % 2, np.nan, 0).astype(np.float32).reshape(2, 32)
+    nx.save({"inf": np.full_like(half, np.inf), "half": half, "zero": np.zeros_like(half),
+             "none": half[:0], "q": nx.quantize(np.full_like(half, np.nan), "int4")},
+            tmp_path / "a.safetensors")  # fmt: skip
+    looks = {look.name: (look.amax, look.odd[:2]) for look in inspect(tmp_path / "a.safetensors")}
+    assert looks["inf"] == (None, ("64 values are NaN or Inf",))
+    assert looks["half"] == (0, ("32 values are NaN or Inf", "all others are zero"))
+    assert looks["zero"] == (0, ("all values are zero",))
+    assert looks["none"] == (None, ())
+
+
+def test_where_nothing_is_finite_there_is_no_sqnr_even_of_equals(tmp_path):
+    """NaN against its own mxfp4 was "inf" dB, with no NaN counted."""
+    nan, some = np.full((2, 32), np.nan, np.float32), np.ones((2, 32), np.float32)
+    some[0, 0] = np.nan
+    nx.save({"nan": nan, "ids": np.ones(2, np.int8)}, tmp_path / "a.safetensors")
+    nx.save({"nan": nx.quantize(nan, "mxfp4"), "ids": np.ones(2, np.int8)}, tmp_path / "b.safetensors")
+    found = {one.name: one for one in compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors").tensors}
+    assert (found["nan"].values, found["nan"].non_finite, found["ids"].sqnr) == (0, 64, np.inf)
+    assert np.isnan(found["nan"].sqnr)
+    said = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert "nan: 64 NaN or Inf in the first, in no SQNR" in said.output
+    assert " inf " not in said.output

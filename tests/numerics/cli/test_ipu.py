@@ -58,6 +58,15 @@ def test_options_reach_the_configuration(folder):
     assert {row["what"].split(",")[0] for row in told["rows"] if row["step"] == "bias"} == {"int8"}
 
 
+def test_what_keep_names_is_there(folder):
+    """A name that nothing has was taken without a word."""
+    wrong = asked(folder, "--data", f"{folder}/data.npz", "--keep", "conv")
+    assert "keep= names 'conv', no node here and no operator; did you mean 'Conv'?" in str(wrong.exception)
+    assert (
+        asked(folder, "--data", f"{folder}/data.npz", "--keep", "Softmax").exit_code == 0
+    )  # of other models
+
+
 def test_an_open_shape_is_given_by_its_name(folder):
     found = model(
         [node("Conv", "x w", "y")], {"x": ("n", 3, 6, 6)}, {"y": None}, {"w": np.ones((1, 3, 1, 1), "f")}

@@ -181,8 +181,7 @@ def test_a_sample_finds_a_moved_breakpoint(monkeypatch):
     ("arguments", "message"),
     [
         ([["fp8_e4m4"]], "unknown format"),
-        ([["mx6"]], r"no hash is shipped for mx6; allowed: int2, .*, fp8_e4m3, .*, nf4, "),
-        ([[nx.float_format(4, 2, name="e4m2_mine")]], "no hash is shipped for e4m2_mine"),
+        ([["mx6"]], r"mx6 is of blocks, .* allowed: int2, .*, fp8_e4m3, .*, nf4, "),
         ([[], ["stochastic"]], "unknown deterministic rounding mode 'stochastic'"),
         ([[], [], ["saturated"]], "did you mean 'saturate'"),
         ([["fp4"], [], ["nonsaturate"]], "neither Inf nor NaN"),
@@ -191,6 +190,20 @@ def test_a_sample_finds_a_moved_breakpoint(monkeypatch):
 def test_refused_cases(arguments, message):
     with pytest.raises(nx.NumericsError, match=message):
         cases(*arguments)
+
+
+def test_a_format_of_ones_own_is_judged_by_the_reference_and_kept_in_no_journal(tmp_path, monkeypatch):
+    """Formats without a shipped hash were refused, and every other command takes them."""
+    own = nx.float_format(3, 2, name="e3m2_own")
+    decode, encode = cases([own], ["floor"], ["saturate"])
+    assert sample(encode)
+    assert str(sample(decode)) == "e3m2_own decode on cpu: 64 inputs, 0 mismatches"
+    journal = Journal(tmp_path / "proofs.jsonl")
+    assert [found.sha256 for found in prove_all([decode], journal=journal)] == [None]
+    assert not Journal(tmp_path / "proofs.jsonl").finished
+    due = cases([own], ["ceil"], ["saturate"])[1]
+    monkeypatch.setattr("numerics.conform.verify.proof.encoder", lambda case, backend: encoder(due, backend))
+    assert "mismatches; first" in str(sample(encode))
 
 
 def test_chosen_cases():
