@@ -24,7 +24,6 @@ from numerics.files.stretches import Joined, Stretch
 from numerics.formats import dispatch
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
-from numerics.formats.floats import bfloat16
 from numerics.formats.protocol import Given, Parts
 from numerics.formats.rounding import Draw
 from numerics.observe import observer
@@ -254,9 +253,9 @@ class _Source:
 
     def piece(self, piece: Piece) -> Array:
         """float32, or float64 where the tensor is."""
-        words = self._words(piece)
-        if self.plan.original == "bfloat16":
-            return cast(Array, bfloat16.decode(np.ascontiguousarray(words)))
+        words, codec = self._words(piece), SCALE_CODECS.get(self.plan.original)
+        if codec is not None:
+            return cast(Array, codec.decode(np.ascontiguousarray(words).view(f"u{words.itemsize}")))
         return words.astype(wide_type(self.plan.original), order="C", copy=False)
 
     def _words(self, piece: Piece) -> Array:
