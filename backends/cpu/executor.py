@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
-from numerics.backends.cpu import hadamard, helpers, kernels, threads
+from numerics.backends.cpu import decoded, hadamard, helpers, kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
@@ -307,15 +307,20 @@ class CpuExecutor(ArrayExecutor):
     def _affine(
         self, asked: tuple[str, Element, Any, str], affine: Affine, shape: Any, arrays: Sequence[Array]
     ) -> None:
-        """The operation that is asked for, by the first facts of its AffineKind, over rows of that shape."""
+        """The operation that is asked for over rows, or columns, of that shape."""
+        operation, numbers = self._affine_operation(asked, affine, shape)
+        run = self.launcher.run_columns if operation.columns else self.launcher.run_rows
+        run(operation, shape, arrays, numbers)
+
+    def _affine_operation(
+        self, asked: tuple[str, Element, Any, str], affine: Affine, shape: Any
+    ) -> tuple[Operation, list[Array]]:
+        """The operation that is asked for, by the first facts of its AffineKind, and its numbers."""
         zero, columns = affine.zero, len(shape) == 3
         kind = "none" if zero is None else "integer" if zero.dtype.kind == "i" else "float"
         key = AffineKind(*asked, kind, columns, widths(shape[-1]))
         make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
-        operation = self._once(key, lambda: make(key))
-        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        run = self.launcher.run_columns if columns else self.launcher.run_rows
-        run(operation, shape, arrays, numbers)
+        return self._once(key, lambda: make(key)), [np.ascontiguousarray(n) for n in affine if n is not None]
 
     def by_rows(
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
@@ -404,6 +409,52 @@ class CpuExecutor(ArrayExecutor):
         ]  # fmt: skip
         threads.work(kernel, calls, (x, y, found))
         return found
+
+    def error_sums_of_blocks(
+        self,
+        x: NDArray[np.float32],
+        packed_codes: NDArray[np.uint8],
+        scale: Codes | None,
+        dtype: Block,
+        tensor_scale: float | None,
+    ) -> NDArray[np.float64] | None:
+        """Decodes in registers, where tiles are whole."""
+        if not packs(dtype):
+            return None
+        operation = self._unblock("unpack", dtype, tensor_scale, packed_streams(dtype))
+        return self._sums_of(operation, x, [packed_codes, *(() if scale is None else (scale,))])
+
+    def error_sums_of_rows(
+        self, x: NDArray[np.float32], packed_codes: NDArray[np.uint8], dtype: Element, affine: Affine
+    ) -> NDArray[np.float64] | None:
+        """Decodes in registers, where tiles of a row are whole."""
+        n = x.shape[1]
+        if affine.scale.dtype == np.float64 or dtype.bits > 8:
+            return None
+        operation, numbers = self._affine_operation(("unpack", dtype, x.dtype, ""), affine, x.shape)
+        return None if n % operation.width else self._sums_of(operation, x, [packed_codes], numbers)
+
+    def _sums_of(
+        self, operation: Operation, x: Array, stored: Sequence[Array], numbers: Sequence[Array] = ()
+    ) -> NDArray[np.float64] | None:
+        """The figures of x and of what a decoding operation makes of what is stored."""
+        width = operation.width
+        if width % sums.LANES or sums.CHUNK % width or x.size % width:
+            return None
+        found = np.empty((sums.chunks(x.size), sums.FIGURES))
+        kernel = operation.kernels.get("error_sums") or self._summing(operation)
+        addresses = [address_of(array) for array in (x, *stored, *numbers, found)]
+        rest = (x.size, *(x.shape[1:] if numbers else ()), operation.parameters.address)
+        calls = [(*addresses, *share, *rest) for share in threads.shares(len(found), x.size)]
+        threads.work(kernel, calls, (x, stored, numbers, found, operation))
+        return found
+
+    def _summing(self, operation: Operation) -> Callable[..., None]:
+        """The kernel that sums what an operation decodes."""
+        name, count = f"error_sums_{operation.kernel_name(False)}", decoded.words_of(operation)
+        emit = partial(decoded.error_sums, operation=operation)
+        kernel = operation.kernels["error_sums"] = self.launcher.built(name, count, emit)
+        return kernel
 
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape

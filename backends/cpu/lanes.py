@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
+from numerics.backends.cpu.target import has
 from numerics.formats.grid import UNREACHED
 
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
@@ -26,13 +27,17 @@ F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 
 class Lane:
-    """An LLVM value under the operators that the dialect allows."""
+    """An LLVM value under the operators that the dialect allows.
 
-    __slots__ = ("builder", "value")
+    bits: of codes that were just unpacked, how many they have; None of other numbers.
+    """
 
-    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+    __slots__ = ("bits", "builder", "value")
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value, bits: int | None = None) -> None:
         self.builder = builder
         self.value = value
+        self.bits = bits
 
     if TYPE_CHECKING:  # set below, one for every operator of the dialect
 
@@ -318,23 +323,57 @@ def sum_of_run(x: Lane, size: int) -> Lane:
     return x if size & (size - 1) == 0 else pick(x, [i // size * size for i in range(x.width)])
 
 
+IN_REGISTER = 16  # values of a table that one register of AVX-512 holds
+
+
+def decoded_by_table(decode: Callable[[Lane, Any], Lane], code: Lane, f: Any) -> Lane:
+    """decode(code, f): codes of four bits and fewer from a table in a register, where there is one for it.
+
+    The table is what decode makes of every code, once: nothing of it changes in a loop.
+    """
+    if code.bits is None or 1 << code.bits > IN_REGISTER or code.width % IN_REGISTER or not code.width:
+        return decode(code, f)
+    if not has("avx512f"):
+        return decode(code, f)
+    builder, kind = code.builder, ir.VectorType(I32, IN_REGISTER)
+    table = decode(Lane(builder, ir.Constant(kind, list(range(IN_REGISTER)))), f).value
+    signature = ir.FunctionType(kind, [kind, kind])
+    look = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512.permvar.si.512")
+    parts = [
+        pick(code, range(first, first + IN_REGISTER)).value for first in range(0, code.width, IN_REGISTER)
+    ]
+    return joined([Lane(builder, builder.call(look, [table, part])) for part in parts])
+
+
+def joined(parts: list[Lane]) -> Lane:
+    """Lanes of one width, a power of two of them, end to end."""
+    while len(parts) > 1:
+        width = 2 * parts[0].width
+        mask = ir.Constant(ir.VectorType(I32, width), list(range(width)))
+        parts = [
+            Lane(low.builder, low.builder.shuffle_vector(low.value, high.value, mask))
+            for low, high in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
 @lru_cache(maxsize=256)
 def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
     """The shared arithmetic on lanes, for vectors that hold whole blocks of this size."""
-    return bind(
-        {
-            "where": where,
-            "minimum": minimum,
-            "maximum": maximum,
-            "as_bits": as_bits,
-            "as_float": as_float,
-            "divide": divide,
-            "entry": entry,
-            "places_up_to": places_up_to,
-            "code_of_key": code_of_key,
-            "max_of_block": lambda x: max_of_run(x, block),
-            "max_of_group": lambda x: max_of_run(x, sub_block),
-            "max_of_pair": lambda x: max_of_run(x, 2 * sub_block),
-            "sum_of_block": lambda x: sum_of_run(x, block),
-        }
-    )
+    primitives = {
+        "where": where,
+        "minimum": minimum,
+        "maximum": maximum,
+        "as_bits": as_bits,
+        "as_float": as_float,
+        "divide": divide,
+        "entry": entry,
+        "places_up_to": places_up_to,
+        "code_of_key": code_of_key,
+        "max_of_block": lambda x: max_of_run(x, block),
+        "max_of_group": lambda x: max_of_run(x, sub_block),
+        "max_of_pair": lambda x: max_of_run(x, 2 * sub_block),
+        "sum_of_block": lambda x: sum_of_run(x, block),
+    }
+    decode = bind(primitives).decode
+    return bind({**primitives, "decode": partial(decoded_by_table, decode)})

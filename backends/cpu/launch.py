@@ -141,7 +141,8 @@ class Operation:
     rows: int = 0
     columns: bool = False
     unit: int = 1  # elements that belong together: a block
-    kernels: dict[bool, Run] = field(default_factory=dict, init=False)  # made of it, by where they write
+    kernels: dict[bool | str, Run] = field(default_factory=dict, init=False)
+    """Made of it: by whether they write past the caches, and by what else they do."""
 
     def beginning(self, number: int) -> Operation:
         """The same, and by the same kernels, with another number in the place of its first."""

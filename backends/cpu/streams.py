@@ -207,7 +207,8 @@ def packed(bits: int) -> Stream:
         return CODES["uint8"]
 
     def load(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane:
-        return unpack_bytes(builder, load_as(builder, address, vector(I8, width * bits // 8)), width, bits)
+        packed = load_as(builder, address, vector(I8, width * bits // 8))
+        return Lane(builder, unpack_bytes(builder, packed, width, bits).value, bits)
 
     def store(x: Lane, width: int) -> list[ir.Value]:
         return [pack_bytes(x.builder, x.builder.trunc(x.spread(width), vector(I8, width)), bits)]
@@ -243,6 +244,8 @@ def pack_bytes(builder: ir.IRBuilder, codes: ir.Value, bits: int) -> ir.Value:
 
 def unpack_bytes(builder: ir.IRBuilder, value: ir.Value, width: int, bits: int) -> Lane:
     """Returns the codes that pack_bytes made bytes of, each in a 32-bit lane."""
+    if bits == 1:  # a mask
+        return Lane(builder, builder.zext(builder.bitcast(value, vector(I1, width)), vector(I32, width)))
     used, codes = bits, 1
     while used % 8:
         used, codes = 2 * used, 2 * codes

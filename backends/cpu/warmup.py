@@ -42,15 +42,17 @@ def _warm_element(d: Element, rounding: str) -> None:
     packed = executor.encode_affine_packed(x[None], d, affine, how)
     executor.round_affine(x[None], d, affine, how)
     executor.decode_affine_packed(packed, d, affine, np.empty_like(x[None]))
+    executor.error_sums_of_rows(x[None], packed, d, affine)
     executor.extremes(x[None])
     executor.error_sums(x, x)
 
 
 def _warm_block(d: Block, rounding: str) -> None:
-    x, executor = np.ones((2, d.block), np.float32), EXECUTOR
+    x, executor = np.ones((4, d.block), np.float32), EXECUTOR
     options = BlockOptions("floor", rounding, 1.0 if d.has_tensor_scale else None)
     out = np.empty_like(x)
     executor.decode_blocks(executor.encode_blocks(x, d, options), d, options.tensor_scale, out)
     packed, scale = executor.encode_blocks_packed(x, d, options)
     executor.decode_blocks_packed(packed, scale, d, options.tensor_scale, out)
+    executor.error_sums_of_blocks(x.reshape(-1), packed, scale, d, options.tensor_scale)
     executor.round_blocks(x, d, options, out)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,16 +122,14 @@ class HostAffine:
 
     def dequantize_packed(self, packed: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of such bytes, without the codes where rows are the memory; fewer are refused."""
-        view, count = partition.view, math.prod(partition.shape)
-        if type(packed) is not np.ndarray or packed.dtype != np.uint8 or not packed.flags.c_contiguous:
-            packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
-        check_bytes(packed.size, count, dtype.bits)
+        view = partition.view
         if view.padded is not None:
-            codes = self.executor.unpack(packed, count, dtype.bits).reshape(partition.shape)
-            return self.decode_affine(codes, dtype, partition, affine)
-        _check_numbers(affine)
+            count = math.prod(partition.shape)
+            codes = self.executor.unpack(_bytes_of(packed, count, dtype), count, dtype.bits)
+            return self.decode_affine(codes.reshape(partition.shape), dtype, partition, affine)
+        packed, numbers = stored_rows(packed, dtype, view, affine)
         out = allocate(view.shape, affine.scale.dtype)
-        self.executor.decode_affine_packed(packed, dtype, Affine(*view.numbers(*affine)), out)
+        self.executor.decode_affine_packed(packed, dtype, numbers, out)
         return view.elements(out)
 
     def decode_affine(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
@@ -154,6 +152,24 @@ def _by_rows(
         bits = random_bits.bits(rounding.draw, data.shape)
         rounding = rounding.drawing(None if bits is None else view.rows(bits.reshape(data.shape)))
     return view.rows(data), Affine(*view.numbers(*affine)), rounding
+
+
+def stored_rows(packed: Any, dtype: Element, view: RowView, affine: Affine) -> tuple[Array, Affine]:
+    """The bytes of codes, and scales and zero points as executors take them, whose rows are the memory.
+
+    Raises NumericsError for fewer bytes, and for numbers of types that kernels do not read.
+    """
+    packed = _bytes_of(packed, math.prod(view.whole), dtype)
+    _check_numbers(affine)
+    return packed, Affine(*view.numbers(*affine))
+
+
+def _bytes_of(packed: Any, count: int, dtype: Element) -> Array:
+    """The bytes of so many codes; raises NumericsError for fewer."""
+    if type(packed) is not np.ndarray or packed.dtype != np.uint8 or not packed.flags.c_contiguous:
+        packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+    check_bytes(packed.size, count, dtype.bits)
+    return cast(Array, packed)
 
 
 def _check_numbers(affine: Affine) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host import random_bits
-from numerics.backends.host.affine import HostAffine
+from numerics.backends.host.affine import HostAffine, stored_rows
 from numerics.backends.host.arrays import Target, as_given, check_blocks, check_bytes, take, take_codes
 from numerics.backends.host.executor import Array, BlockFields, Executor
 from numerics.backends.host.float_bits import as_float32, name_of, to_float32
@@ -29,6 +29,7 @@ from numerics.backends.partition import Blocking, as_shape, blocks_along, check_
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
+from numerics.formats.protocol import Parts, Spec
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
 T = TypeVar("T")
@@ -68,6 +69,32 @@ class HostBackend(HostAffine, Quantizing):
         return self.executor.error_sums(
             *(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1) for array in wide)
         )
+
+    def error_sums_of(self, x: Array, parts: Parts, spec: Spec) -> NDArray[np.float64] | None:
+        """error_sums of x and of what `dequantize` makes of parts, in one pass.
+
+        None where the executor has no such pass, and where a figure is not finite.
+        """
+        if x.dtype != np.float32 or not x.size or not x.flags.c_contiguous or x.shape != tuple(parts.shape):
+            return None
+        of = self._sums_of_blocks if spec.blocked else self._sums_of_rows
+        found = of(x, parts, spec)
+        return found if found is not None and np.isfinite(found).all() else None
+
+    def _sums_of_blocks(self, x: Array, parts: Parts, spec: Spec) -> NDArray[np.float64] | None:
+        blocking = blocks_along(spec.axis or 0, x.shape, spec.block.block)
+        if not blocking.whole:
+            return None
+        packed, shared = _stored_rows(parts.packed, parts.shared, spec.block, blocking)
+        number = parts.tensor_scale
+        return self.executor.error_sums_of_blocks(x.reshape(-1), packed, shared, spec.block, number)
+
+    def _sums_of_rows(self, x: Array, parts: Parts, spec: Spec) -> NDArray[np.float64] | None:
+        view = spec.partition(x.shape).view
+        if view.padded is not None or len(view.shape) != 2:
+            return None
+        packed, numbers = stored_rows(parts.packed, spec.element, view, self.affine_of(parts, spec))
+        return self.executor.error_sums_of_rows(x.reshape(view.shape), packed, spec.element, numbers)
 
     def each(self, work: Callable[[int], T], count: int) -> list[T]:
         """[work(0), ..., work(count - 1)], side by side where the executor has threads."""
@@ -210,13 +237,7 @@ class HostBackend(HostAffine, Quantizing):
         blocking = blocks_along(stored.axis, shape, dtype.block)
         if dtype.scale_beside and not blocking.whole:
             return np.asarray(self.decode_blocks(self.unpack_blocks(stored), None))
-        packed, _ = take_codes(stored.packed, 8, "uint8", "packed bytes")
-        shared = None
-        if dtype.scale_beside:
-            check_bytes(packed.size, math.prod(shape), dtype.element_bits)
-            shared = _shared_rows(stored.scale, "scale", dtype, blocking)
-        else:
-            check_blocks(packed.size, blocking.count, dtype)
+        packed, shared = _stored_rows(stored.packed, stored.scale, dtype, blocking)
         rows = allocate((blocking.count, dtype.block))
         self.executor.decode_blocks_packed(packed, shared, dtype, stored.tensor_scale, rows)
         return blocking.elements(rows)
@@ -290,6 +311,16 @@ def _block_targets(
     )  # fmt: skip
     check_apart({f"out.{name}": getattr(out, name) for name in dtype.fields})
     return targets
+
+
+def _stored_rows(packed: Any, scale: Any, dtype: Block, blocking: Blocking) -> tuple[Array, Array | None]:
+    """The bytes of blocks, and the scales beside them, an entry a row; checked."""
+    packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+    if dtype.scale_beside:
+        check_bytes(packed.size, math.prod(blocking.shape), dtype.element_bits)
+        return packed, _shared_rows(scale, "scale", dtype, blocking)
+    check_blocks(packed.size, blocking.count, dtype)
+    return packed, None
 
 
 def _shared_rows(field: Any, name: str, dtype: Block, blocking: Blocking) -> Array:

@@ -114,6 +114,24 @@ class Executor(Protocol):
         """What backends/host/sums.py finds of one-dimensional arrays of float32 or float64."""
         ...
 
+    def error_sums_of_blocks(
+        self,
+        x: NDArray[np.float32],
+        packed: NDArray[np.uint8],
+        scale: Codes | None,
+        dtype: Block,
+        tensor_scale: float | None,
+    ) -> NDArray[np.float64] | None:
+        """error_sums of x and of what decode_blocks_packed gives, in one pass; None where there is none.
+
+        Where a figure that it returns is not finite, the figures are those of error_sums nowhere.
+        """
+
+    def error_sums_of_rows(
+        self, x: NDArray[np.float32], packed: NDArray[np.uint8], dtype: Element, affine: Affine
+    ) -> NDArray[np.float64] | None:
+        """The same of rows x [rows, n] and of what decode_affine_packed gives."""
+
     def each(self, work: Callable[[int], object], count: int) -> None:
         """work(0) .. work(count - 1), in any order, side by side where the executor has threads."""
 

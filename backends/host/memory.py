@@ -17,6 +17,7 @@ from numerics.formats.errors import NumericsError, said
 LINE = 64  # bytes
 PAGE = 4096  # bytes: a load that meets a store at the same place of another page waits for it
 LARGE = 1 << 20  # bytes from which on it matters
+OTHERS = 16  # rooms of another size than the one asked for that are kept
 
 
 def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
@@ -93,13 +94,21 @@ def room_of(size: int) -> NDArray[np.uint8]:
 
 
 def _fitting(free: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8] | None:
-    """What is free and as large, or up to twice; what is not goes back to the system."""
+    """What is free and as large, or up to twice; what is of quite another size goes back to the system.
+
+    Of some that are twice as large, or half, as floats of 32 bits are beside those of 16, a few stay.
+    """
+    others: list[NDArray[np.uint8]] = []
+    found = None
     with suppress(IndexError):  # other threads take, too
-        while True:
+        while found is None:
             room = free.pop()
             if size <= room.size <= 2 * size:
-                return room
-    return None
+                found = room
+            elif max(size, room.size) <= 4 * min(size, room.size):
+                others.append(room)
+    free.extend(others[:OTHERS])
+    return found
 
 
 # ---- where arrays begin --------------------------------------------------------------------------

@@ -155,17 +155,21 @@ class Quantizing(AffineBackend, Protocol):
 
     def dequantize(self, parts: Parts, spec: Spec, original: str) -> Any:
         """numerics.dequantize: the values, as that float type."""
-        packed, scale, zero, number, shape, was = parts
-        wide = wide_type(was)
+        packed, scale, _, number, shape, was = parts
         if spec.blocked:
             stored = PackedBlocks(spec.block, spec.axis or 0, shape, packed, scale, number)
             values = self.dequantize_blocks(stored)
-            return self.give(self.give(values, wide), original)
-        if zero is not None and spec.zero_point_type == "float32":
-            zero = self.give(zero, wide)
-        affine = Affine(self.give(scale, wide), zero)
+            return self.give(self.give(values, wide_type(was)), original)
+        affine = self.affine_of(parts, spec)
         values = self.dequantize_packed(packed, spec.element, spec.partition(shape), affine)
         return self.give(values, original)
+
+    def affine_of(self, parts: Parts, spec: Spec) -> Affine:
+        """The scale and the zero point of a quantized tensor in the types in which values are computed."""
+        scale, zero, wide = parts.shared, parts.zero_point, wide_type(parts.original)
+        if zero is not None and spec.zero_point_type == "float32":
+            zero = self.give(zero, wide)
+        return Affine(self.give(scale, wide), zero)
 
     def _affine(
         self, x: Prepared, spec: Spec, given: Given, whole: bool = True

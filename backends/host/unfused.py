@@ -39,6 +39,23 @@ class Composed(Executor):
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
 
+    def error_sums_of_blocks(
+        self,
+        x: NDArray[np.float32],
+        packed: NDArray[np.uint8],
+        scale: Codes | None,
+        dtype: Block,
+        tensor_scale: float | None,
+    ) -> NDArray[np.float64] | None:
+        """None: they are decoded first."""
+        return None
+
+    def error_sums_of_rows(
+        self, x: NDArray[np.float32], packed: NDArray[np.uint8], dtype: Element, affine: Affine
+    ) -> NDArray[np.float64] | None:
+        """None: they are decoded first."""
+        return None
+
     def each(self, work: Callable[[int], object], count: int) -> None:
         """One after another."""
         for place in range(count):

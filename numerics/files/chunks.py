@@ -32,17 +32,20 @@ class Cut:
     axis: int | None = None
     size: int = 1
 
-    def pieces(self, most: int) -> Iterator[Piece]:
-        """Pieces of at most that many elements, or the smallest that can be."""
+    def pieces(self, most: int, chunk: int = 1, limit: int = 0) -> Iterator[Piece]:
+        """Pieces of at most that many elements, or the smallest that can be.
+
+        chunk: each but the last holds whole chunks of so many elements, where one of at most `limit` can.
+        """
         if not self.shape:
             return iter([()])
-        depth, step = self._depth(most)
+        depth, step = self._depth(most, chunk, limit)
         lengths = [self.shape[a] for a in self.order]
         outer = product(*(_cuts(n, 1) for n in lengths[:depth]), _cuts(lengths[depth], step))
         rest = [slice(0, n) for n in lengths[depth + 1 :]]
         return (self._in_axes([*leading, *rest]) for leading in outer)
 
-    def _depth(self, most: int) -> tuple[int, int]:
+    def _depth(self, most: int, chunk: int, limit: int) -> tuple[int, int]:
         """The axis that is cut, as a place in `order`, and how many of its indices a piece takes."""
         lengths = [self.shape[a] for a in self.order]
         for depth in range(len(lengths)):
@@ -50,6 +53,8 @@ class Cut:
             least = self._least(depth, inner)
             if inner * least <= most or not self._deeper(depth):
                 break
+        whole = math.lcm(least, chunk // math.gcd(chunk, inner))
+        least = whole if inner * whole <= max(most, limit) else least
         return depth, max(most // inner // least, 1) * least
 
     def _least(self, depth: int, inner: int) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.float_bits import bits_of
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import Clipped, Prepared, wide_type
+from numerics.backends.host.sums import CHUNK
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
 from numerics.files.chunks import Piece, random_bits, runs, shape_of, size
@@ -24,7 +25,6 @@ from numerics.files.stretches import Joined, Stretch
 from numerics.formats import dispatch
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
-from numerics.formats.floats import bfloat16
 from numerics.formats.protocol import Given, Parts
 from numerics.formats.rounding import Draw
 from numerics.observe import observer
@@ -98,6 +98,7 @@ def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -
 
 
 CACHED = 1 << 19  # elements of a part: whatever is done to it is done while a cache holds it
+PARTS = 16  # of a tensor that has so many anyway they are longer: each costs what it costs to begin one
 ERRORS = {"all": 1, "sampled": 16, "none": 0}
 """Of how many pieces one is measured, by the word that asks for it; 0: of none."""
 SAMPLED = 1 << 18  # elements of a part, where parts are measured by sample
@@ -117,10 +118,11 @@ class Stream:
     done: Done
     errors: str = "all"
 
-    @property
-    def part(self) -> int:
+    def part(self, plan: Plan) -> int:
         """Elements of a part of a tensor, about."""
-        return min(self.most, SAMPLED if self.errors == "sampled" else CACHED)
+        if self.errors == "sampled":
+            return min(self.most, SAMPLED)
+        return min(self.most, max(CACHED, min(2 * CACHED, math.prod(plan.shape) // PARTS)))
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,10 @@ NO_SCALES = Scales()
 def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scales = NO_SCALES) -> ErrorSums:
     """Quantizes a tensor piece by piece; returns how far the values moved, of those that were measured."""
     reader, done = stream.reader, stream.done
+    every, part = ERRORS[stream.errors], stream.part(plan) // plan.padding
     source = _Source(
-        reader, name, plan, stream.most // plan.padding, stream.part // plan.padding, scales.observer
+        reader, name, plan, stream.most // plan.padding, part, scales.observer, CHUNK if every == 1 else 1
     )
-    every = ERRORS[stream.errors]
     writing, sums = _Writing(stream.writer, plan), Joined(every == 1)
     tensor_scale = scales.tensor_scale
     spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
@@ -208,8 +210,18 @@ class _Encoding:
 
     def _errors(self, place: _Place, data: Array, q: ArrayQTensor) -> Stretch:
         """In the order in which elements are stored, in which all parts follow each other."""
+        first = place.first if self.every == 1 else 0
+        if self._ends_chunks(first, data):
+            return Stretch.whole(q.figures(data))
         x, y = (array.transpose(self.source.plan.cut.order).reshape(-1) for array in (data, q.decoded()))
-        return Stretch.of(x, y, place.first if self.every == 1 else 0)
+        return Stretch.of(x, y, first)
+
+    def _ends_chunks(self, first: int, data: Array) -> bool:
+        """Is a part that begins with that element stored as it lies, and has it no chunk with another one?"""
+        plan = self.source.plan
+        if plan.cut.order != tuple(range(len(plan.shape))) or first % CHUNK:
+            return False
+        return data.size % CHUNK == 0 or self.every != 1 or first + data.size == math.prod(plan.shape)
 
 
 def _at(work: Callable[[_Place], T], places: list[_Place], number: int) -> T:
@@ -218,7 +230,10 @@ def _at(work: Callable[[_Place], T], places: list[_Place], number: int) -> T:
 
 @dataclass(frozen=True)
 class _Source:
-    """A float tensor of a file, and what finds its scales, where it is not its spec."""
+    """A float tensor of a file, and what finds its scales, where it is not its spec.
+
+    chunk: elements of which parts hold whole numbers, where that makes none twice as long.
+    """
 
     reader: Reader
     name: str
@@ -226,6 +241,7 @@ class _Source:
     most: int  # elements at work at once
     part: int
     observer: str | None = None
+    chunk: int = 1
 
     def pieces(self) -> Iterator[Piece]:
         return self.plan.cut.pieces(self.most)
@@ -241,7 +257,8 @@ class _Source:
         some: list[_Place] = []
         spec, own = self.plan.spec, not _spans(self.plan)
         first = codes = scales = held = 0
-        for number, piece in enumerate(self.plan.cut.pieces(self.part)):
+        pieces = self.plan.cut.pieces(self.part, self.chunk, min(2 * self.part, self.most))
+        for number, piece in enumerate(pieces):
             shape, count = shape_of(piece), size(piece)
             if some and held + count > self.most:
                 yield some
@@ -254,9 +271,9 @@ class _Source:
 
     def piece(self, piece: Piece) -> Array:
         """float32, or float64 where the tensor is."""
-        words = self._words(piece)
-        if self.plan.original == "bfloat16":
-            return cast(Array, bfloat16.decode(np.ascontiguousarray(words)))
+        words, codec = self._words(piece), SCALE_CODECS.get(self.plan.original)
+        if codec is not None:
+            return cast(Array, codec.decode(np.ascontiguousarray(words).view(f"u{words.itemsize}")))
         return words.astype(wide_type(self.plan.original), order="C", copy=False)
 
     def _words(self, piece: Piece) -> Array:

@@ -30,6 +30,12 @@ class Stretch(NamedTuple):
         before, after = ((x[cut].copy(), y[cut].copy()) for cut in (slice(begin), slice(end, None)))
         return cls(before, figures, after)
 
+    @classmethod
+    def whole(cls, figures: Figures) -> Stretch:
+        """Returns those of a part that has no chunk with another one."""
+        nothing = np.empty(0, np.float32), np.empty(0, np.float32)
+        return cls(nothing, figures, nothing)
+
 
 class Joined:
     """The sums of stretches that come in order.  following: each begins where the one before it ended."""

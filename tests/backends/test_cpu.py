@@ -14,8 +14,9 @@ import pytest
 from llvmlite import binding
 
 import numerics as nx
-from numerics.backends.cpu import threads
+from numerics.backends.cpu import EXECUTOR, threads
 from numerics.backends.cpu.lanes import joined_codes
+from numerics.formats.dtype import Element
 from numerics.formats.grid import grid
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
@@ -202,6 +203,15 @@ for name in EXECUTOR.compiled:
     assert len(found) > 15
     scalar = {name: count for name, count in found.items() if int(count) < 4}
     assert not scalar
+
+
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if isinstance(d, Element) and d.bits <= 4], ids=str)
+def test_a_table_in_a_register_holds_what_every_code_stands_for(d):
+    """Packed codes of four bits are looked up; one a byte, they are computed."""
+    for size in (1, 16, 33, 100):
+        codes = (np.arange(size) % (1 << d.bits)).astype(np.uint8)
+        with nx.use("cpu"):
+            assert_same_bits(d.decode_packed(EXECUTOR.pack(codes, d.bits), size), d.decode(codes))
 
 
 @pytest.mark.parametrize(

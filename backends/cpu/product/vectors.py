@@ -12,18 +12,13 @@ from numba.core import cgutils
 from numerics.backends.cpu.lanes import F32, F64, I8, I32, I64, Lane
 from numerics.backends.cpu.streams import vector
 from numerics.backends.cpu.target import architecture, generator
+from numerics.backends.cpu.target import has as has
 from numerics.backends.host.product import LANES
 
 FLOAT, WORD = vector(F32, LANES), vector(I32, LANES)
 BYTES = 4 * LANES  # of a vector of floats
 ZERO = ir.Constant(FLOAT, [0.0] * LANES)
 Pair = tuple[ir.Value, ir.Value]
-
-
-@cache
-def has(feature: str) -> bool:
-    """Has the CPU that kernels are compiled for that feature, by LLVM's name for it?"""
-    return f"+{feature}" in str(generator().magic_tuple()[2]).split(",")
 
 
 def subnormals_are_cheap() -> bool:

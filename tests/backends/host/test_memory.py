@@ -25,3 +25,27 @@ def test_memory_is_taken_again_when_nobody_has_it():
     kept = memory.allocate(memory.LARGE)
     assert type(kept.base) is np.ndarray
     del larger, small
+
+
+def test_arrays_of_two_sizes_in_turn_took_new_memory_each_time():
+    """Parts of bfloat16 are read beside their floats, which are twice as large: seven times the CPU."""
+    with memory.taken_again():
+        for sizes in ([1, 2], [1, 2, 4], [4, 1]):
+            places = []
+            for _ in range(5):
+                held = [memory.room_of(n * memory.LARGE + n) for n in sizes]
+                places.append({room.ctypes.data for room in held})
+                del held
+            assert places[-1] == places[-2] == places[-3]
+
+
+def test_what_is_of_quite_another_size_goes_back_to_the_system():
+    with memory.taken_again():
+        rooms = [memory.room_of(memory.LARGE * 3 + k) for k in range(3 * memory.OTHERS)]
+        del rooms
+        memory.room_of(memory.LARGE)
+        assert len(memory._FREE.get(None)) <= memory.OTHERS + 1
+        large = memory.room_of(64 * memory.LARGE)
+        del large
+        memory.room_of(memory.LARGE)
+        assert max(room.size for room in memory._FREE.get(None)) < 4 * memory.LARGE

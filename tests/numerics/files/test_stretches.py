@@ -10,8 +10,9 @@ from numerics.backends.host.sums import CHUNK
 from numerics.checkpoints import Request, quantize
 from numerics.checkpoints.job import Options
 from numerics.files import stream
+from numerics.files.chunks import Cut, size
 from numerics.files.stretches import Joined, Stretch
-from numerics.tensor.qtensor import ErrorSums
+from numerics.tensor.qtensor import ArrayQTensor, ErrorSums
 
 SPECS = [
     nx.QuantSpec("mxfp4"), nx.QuantSpec("nvfp4"), nx.QuantSpec("mx6"), nx.QuantSpec("int8"),
@@ -73,3 +74,38 @@ def test_stretches_are_joined_where_chunks_are(cuts):
         each.add(x[first:last], y[first:last])
     assert joined.end() == due
     assert alone.end() == each
+
+
+def never(*_):
+    raise AssertionError("codes were decoded into memory")
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(1100, 352), (65, 4096), (7, 64), (40, 20480)], ids=str)
+def test_a_report_decoded_what_was_quantized(tmp_path, monkeypatch, kind, shape):
+    """Of what lies as it is stored nothing is decoded into memory: parts end where chunks do."""
+    torch = pytest.importorskip("torch")
+    x = odd(shape)
+    nx.save({"w": torch.from_numpy(x).to(getattr(torch, kind))}, tmp_path / "m.safetensors")
+    monkeypatch.setattr(stream, "CACHED", 100_000)
+    for spec in SPECS[:4]:
+        q = nx.quantize(torch.from_numpy(x).to(getattr(torch, kind)), spec)
+        due = q.error(torch.from_numpy(x).to(getattr(torch, kind)))
+        with monkeypatch.context() as patch:
+            patch.setattr(ArrayQTensor, "decoded", never)
+            request = Request(spec)
+            (found,) = quantize(tmp_path / "m.safetensors", tmp_path / f"{spec.dtype}", request).tensors
+        assert (found.sqnr, found.max_error) == (due.sqnr, due.max_error)
+
+
+@pytest.mark.parametrize("shape", [(1100, 352), (65, 4096), (7, 1000), (3, 40, 512), (5,)], ids=str)
+def test_parts_hold_whole_chunks_where_none_is_twice_as_long(shape):
+    cut = Cut(shape, tuple(range(len(shape))), 4)
+    for most in (1 << 12, 100_000, 1 << 19):
+        sizes = [size(piece) for piece in cut.pieces(most, CHUNK, 2 * most)]
+        plain = [size(piece) for piece in cut.pieces(most)]
+        assert sum(sizes) == sum(plain) == np.prod(shape)
+        if sizes[0] % CHUNK:
+            assert sizes == plain
+        assert max(sizes) <= max(2 * most, *plain)
+    assert size(next(Cut((1100, 352), (0, 1), 4).pieces(100_000, CHUNK, 200_000))) == 512 * 352
