@@ -6,7 +6,7 @@ NUMBA_CPU_NAME and NUMBA_CPU_FEATURES make another of it.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numba
@@ -73,6 +73,12 @@ def architecture(triple: str) -> str:
     if name.startswith(("aarch64", "arm64")):
         return "aarch64"
     return "arm" if name.startswith(("arm", "thumb")) else name
+
+
+@cache
+def has(feature: str) -> bool:
+    """Has the CPU that kernels are compiled for that feature, by LLVM's name for it?"""
+    return f"+{feature}" in str(generator().magic_tuple()[2]).split(",")
 
 
 def converts_halves(triple: str) -> bool:

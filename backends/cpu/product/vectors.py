@@ -10,20 +10,16 @@ from llvmlite import binding, ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, F64, I8, I32, I64, Lane
+from numerics.backends.cpu.lookups import shuffled
 from numerics.backends.cpu.streams import vector
 from numerics.backends.cpu.target import architecture, generator
+from numerics.backends.cpu.target import has as has
 from numerics.backends.host.product import LANES
 
 FLOAT, WORD = vector(F32, LANES), vector(I32, LANES)
 BYTES = 4 * LANES  # of a vector of floats
 ZERO = ir.Constant(FLOAT, [0.0] * LANES)
 Pair = tuple[ir.Value, ir.Value]
-
-
-@cache
-def has(feature: str) -> bool:
-    """Has the CPU that kernels are compiled for that feature, by LLVM's name for it?"""
-    return f"+{feature}" in str(generator().magic_tuple()[2]).split(",")
 
 
 def subnormals_are_cheap() -> bool:
@@ -62,19 +58,6 @@ def _fused_in_doubles(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Val
     odd = builder.select(apart, builder.sub(word, one), builder.add(word, one))
     found = builder.select(builder.and_(inexact, even), odd, word)
     return builder.fptrunc(builder.bitcast(found, wide), a.type)
-
-
-def instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *operands: ir.Value) -> ir.Value:
-    """One of x86, by LLVM's name for it."""
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), operands)
-
-
-def shuffled(
-    builder: ir.IRBuilder, a: ir.Value, places: Sequence[int], b: ir.Value | None = None
-) -> ir.Value:
-    mask = ir.Constant(vector(I32, len(places)), list(places))
-    return builder.shuffle_vector(a, ir.Constant(a.type, ir.Undefined) if b is None else b, mask)
 
 
 def turned(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
