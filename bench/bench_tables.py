@@ -10,6 +10,8 @@ import numpy as np
 import numerics as nx
 from bench import ceiling, peers
 from bench.measure import Contest
+from numerics.backends.cpu import EXECUTOR
+from numerics.formats.rounding import Rounding
 
 GROUP = 64  # values that share a scale, as bitsandbytes has them
 GFLOAT_SHARE = 1 / 64  # of the values that gfloat works on: it is that slow
@@ -21,9 +23,23 @@ def encode(name: str) -> Callable[[int], Contest]:
     def make(n: int) -> Contest:
         d, x = nx.dtype(name), np.random.default_rng(0).standard_normal(n, np.float32)
         copy, size = ceiling.encode(x, d.bits)
-        out = nx.empty(n, np.uint8)
-        ours = (lambda: d.encode(x, out=out)) if d.bits == 8 else (lambda: d.encode_packed(x))
-        return Contest(ours, x.nbytes + n * d.bits // 8, copy, size)
+        out = nx.empty(n * d.bits // 8, np.uint8)
+        run = EXECUTOR.encode_packed
+        return Contest(lambda: run(x, d, Rounding(), out), x.nbytes + out.nbytes, copy, size)
+
+    return make
+
+
+def decode(name: str) -> Callable[[int], Contest]:
+    """Returns a contest of packed codes to values."""
+
+    def make(n: int) -> Contest:
+        d = nx.dtype(name)
+        packed = np.random.default_rng(0).integers(0, 256, n * d.bits // 8, dtype=np.uint8)
+        out = nx.empty(n)
+        copy, size = ceiling.decode(packed, n, d.bits)
+        run = EXECUTOR.decode_packed
+        return Contest(lambda: run(packed, d, out), packed.nbytes + out.nbytes, copy, size)
 
     return make
 
@@ -91,6 +107,8 @@ CASES = {
     "tables: packed nf4": encode("nf4"),
     "tables: hifloat8": encode("hifloat8"),
     "tables: posit8": encode("posit8"),
+    "tables: unpacked nf4": decode("nf4"),
+    "tables: values of hifloat8": decode("hifloat8"),
     "tables: round nf4": rounded("nf4"),
     "tables: round hifloat8": rounded("hifloat8"),
     "tables: binary8p4se": p3109,

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from llvmlite import ir
@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
-from numerics.backends.cpu.target import has
+from numerics.backends.cpu import lookups
 from numerics.formats.grid import UNREACHED
 
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
@@ -147,76 +147,216 @@ def maximum(x: Any, y: Any) -> Any:
     return where(x > y, x, y)
 
 
-CHOSEN = 16  # numbers of a table that are kept in registers, and chosen by the bits of an index
+CHOSEN = 4  # numbers of a table that are chosen by the bits of an index where nothing permutes
+REGISTER = 16  # int32 of the widest register
+LARGEST = 0x7F7FFFFF  # the bits of the largest float32
+FINITE, LOWER, UPPER = "finite", "lower", "upper"  # what tables may be known to be (kind_of_table)
 
 
 class Table:
     """A table of a record: its numbers as they were loaded, and where they stand.
 
-    joined: of the steps of a codebook, the address of `joined_codes`; None where there are none.
+    vector: all of them; of 16 bits, to be shifted, where no number has others and registers hold them so.
+    floats: of the steps of a codebook, the float32 bits of each; None where not all are finite.
+    joined: of them, the address of `joined_codes` and how many words they are; None where there are none.
     """
 
-    __slots__ = ("address", "joined", "numbers")
+    __slots__ = ("address", "floats", "joined", "numbers", "shift", "vector")
 
-    def __init__(self, numbers: list[Lane], address: ir.Value, joined: ir.Value | None = None) -> None:
-        self.numbers, self.address, self.joined = numbers, address, joined
+    def __init__(self, numbers: list[Lane], address: ir.Value, vector: ir.Value) -> None:
+        self.numbers, self.address, self.vector = numbers, address, vector
+        self.shift = 0
+        self.floats: ir.Value | None = None
+        self.joined: tuple[ir.Value, int] | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
+def kind_of_table(name: str, numbers: Sequence[int]) -> str:
+    """What kernels may make of a table of that name; empty where nothing but itself.
+
+    `finite`: of steps that are keys of finite numbers, but for what fills up.  `lower`, `upper`: of others
+    that have only these 16 bits, and are more than a register holds of 32.
+    """
+    if name == "steps":
+        return FINITE if all(-0x7F800000 <= n <= LARGEST or n == UNREACHED for n in numbers) else ""
+    if len(numbers) <= REGISTER:
+        return ""
+    if all(0 <= n <= 0xFFFF for n in numbers):
+        return LOWER
+    return "" if any(n & 0xFFFF for n in numbers) else UPPER
+
+
+def loaded_table(builder: ir.IRBuilder, numbers: list[Lane], address: ir.Value, kind: str) -> Table:
+    """The table of these numbers, which stand at an address; kind: what `kind_of_table` says of them."""
+    size = len(numbers)
+    words = ir.VectorType(I32, size)
+    vector = builder.load(builder.inttoptr(address, words.as_pointer()), align=4)
+    table = Table(numbers, address, vector)
+    if kind in (LOWER, UPPER) and lookups.room(builder.module.triple, I16) >= size:
+        table.shift = 16 if kind == UPPER else 0
+        moved = builder.lshr(vector, constant(table.shift, I32, size))
+        table.vector = builder.trunc(moved, ir.VectorType(I16, size))
+    elif kind == FINITE:
+        key = minimum(Lane(builder, vector), LARGEST)  # what fills up a list: the last code's, too
+        table.floats = where(key < 0, (-1 - key) | -0x80000000, key).value
+    return table
+
+
 def entry(table: Any, index: Lane) -> Lane:
-    """A choice by the bits of the index, or a gather from a table that registers do not hold."""
-    if len(table) > CHOSEN:
-        return _gathered(table, index)
-    numbers = table.numbers if isinstance(table, Table) else table
-    return _chosen([*numbers], [(index & (1 << k)) > 0 for k in range((len(numbers) - 1).bit_length())])
+    """In registers, where they hold the table; else a choice by the bits of the index, or loads."""
+    found = _in_registers(table, index, range(len(table)))
+    if found is not None:
+        return found
+    if len(table) > CHOSEN or not index.width:
+        return _loaded(table, index)
+    numbers = [*(table.numbers if isinstance(table, Table) else table)]
+    bits = [(index & (1 << k)) > 0 for k in range((len(numbers) - 1).bit_length())]
+    return cast(Lane, _chosen(numbers, bits))
+
+
+def _in_registers(table: Any, index: Lane, places: Sequence[int]) -> Lane | None:
+    """The numbers of a table at these places, by permutations; None where registers do not hold them."""
+    if isinstance(table, Table):
+        found = _permuted(table.vector, index, places)
+        return found if found is None else found << table.shift
+    return _permuted(ir.Constant(ir.VectorType(I32, len(table)), list(table)), index, places)
+
+
+def _permuted(vector: ir.Value, index: Lane, places: Sequence[int]) -> Lane | None:
+    """As `_in_registers`, of the elements of a vector."""
+    builder, element = index.builder, vector.type.element
+    if not index.width or lookups.room(builder.module.triple, element) < len(places):
+        return None
+    chosen = lookups.shuffled(builder, vector, places)
+    if element == I32:
+        return Lane(builder, lookups.in_registers(builder, chosen, index.value))
+    narrow = builder.trunc(index.value, ir.VectorType(I16, index.width))
+    return Lane(builder, builder.zext(lookups.in_registers(builder, chosen, narrow), index.value.type))
 
 
 def places_up_to(steps: Any, key: Lane) -> Lane:
-    """A binary search in 2**n - 1 steps: the first of them in registers, those that follow in memory."""
-    depth, numbers = len(steps).bit_length(), steps.numbers if isinstance(steps, Table) else steps
-    shallow = min(depth, CHOSEN.bit_length() - 1)
-    place: Any = key & 0
+    """A binary search in 2**n - 1 steps."""
+    return _search(steps, key).place
+
+
+class _Found(NamedTuple):
+    """A place as a search ends: in which pair of places, times `repeats`; and is it the upper one?"""
+
+    pair: Lane
+    repeats: int
+    upper: Lane
+
+    @property
+    def place(self) -> Lane:
+        """As a number."""
+        pair = self.pair >> (self.repeats.bit_length() - 1)
+        return pair + pair + where(self.upper, 1, 0)
+
+
+def _search(steps: Any, key: Lane) -> _Found:
+    """A binary search; the steps in the middle of what is left are looked up at each level.
+
+    The first levels, as many as a register serves, set bits of one index from the highest on: an instruction
+    each, and 1 takes more.  Then every level doubles it.
+    """
+    depth, lanes = len(steps).bit_length(), lookups.lanes(key.builder.module.triple) if key.width else 1
+    pair, repeats = key & 0, lanes
     reached: list[Lane] = []
     for level in range(depth):
-        half = 1 << (depth - level - 1)
-        if level < shallow:
-            pivots = [numbers[i * 2 * half + half - 1] for i in range(1 << level)]
-            pivot = _chosen(pivots, reached[::-1])
+        upper = key >= _middle(steps, pair, reached, repeats)
+        if level == depth - 1:
+            break
+        reached.append(upper)
+        if repeats == 1:
+            pair = pair + pair
+        repeats = max(repeats >> 1, 1)
+        pair = pair + where(upper, repeats, 0)
+    return _Found(pair, repeats, upper)
+
+
+def _middle(steps: Any, part: Lane, reached: Sequence[Lane], repeats: int) -> Any:
+    """The step in the middle of each part, of 2**len(reached); part: its number times `repeats`."""
+    level, numbers = len(reached), steps.numbers if isinstance(steps, Table) else steps
+    half = (len(steps) + 1) >> (level + 1)
+    middles = range(half - 1, len(steps), 2 * half)
+    if not level:
+        return numbers[half - 1]
+    found = _in_registers(steps, part, [middle for middle in middles for _ in range(repeats)])
+    if found is not None:
+        return found
+    if level < CHOSEN.bit_length() - 1 and part.width:
+        return _chosen([numbers[k] for k in middles], reached[::-1])
+    return _loaded(steps, (part << (2 * half).bit_length() - 1) + (half - 1))
+
+
+def _of_pair(table: Any, found: _Found) -> Lane:
+    """The number of a table at the place that a search found: both of a pair, where registers hold them."""
+    sides = [[k for k in range(side, len(table), 2) for _ in range(found.repeats)] for side in range(2)]
+    low, high = (_in_registers(table, found.pair, places) for places in sides)
+    return entry(table, found.place) if low is None else cast(Lane, where(found.upper, high, low))
+
+
+def _code_by_signs(steps: Any, codes: Any, number: Lane) -> Lane | None:
+    """The code by a search in floats: what lies below a step differs from it by a negative number.
+
+    The sign of a difference moves into an index by one instruction, and no mask is made; -0.0 lies below 0.0,
+    as in keys.  None where registers do not hold the steps, or where that takes more instructions.
+    """
+    builder, size = number.builder, len(steps) + 1
+    triple = builder.module.triple
+    if not isinstance(steps, Table) or steps.floats is None or not number.width:
+        return None
+    if size > 2 * lookups.room(triple) or not lookups.shifts_bits_in(triple):
+        return None
+    below = number & 0
+    for half in (size >> level for level in range(1, size.bit_length())):
+        middles = range(size - half - 1, -1, -2 * half)  # the highest first: an index counts from above
+        if half == size >> 1:
+            step: Any = Lane(builder, lookups.shuffled(builder, steps.floats, [*middles] * number.width))
         else:
-            pivot = _gathered(steps, place + (half - 1))
-        reached.append(key >= pivot)
-        place = place + where(reached[-1], half, 0)
-    return cast(Lane, place)
+            step = _permuted(steps.floats, below, middles)
+        apart = as_bits(as_float(number) - as_float(step))
+        below = Lane(builder, lookups.shifted_in(builder, below.value, apart.value))
+    found = _in_registers(codes, below, range(size - 1, -1, -1))
+    return entry(codes, (size - 1) - below) if found is None else found
 
 
-JOINED_BITS = 16  # of a key that say its run
+LEAST_RUN = 14  # of keys whose codes are joined, as a power of two: a megabyte of runs
 
 
 def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.int32] | None:
-    """The codes of every run of 2**16 keys as one word; None where a run has more than two.
+    """The codes of every run of 2**16 keys as one word; of 2**15 or 2**14 where a run has more than two.
 
     A word: the code below a step (8 bits), that from it on (8 bits), and the low bits of the step's key.
+    None where runs of 2**14, too, have more than two codes.
     """
-    size = 1 << JOINED_BITS
-    starts = (np.arange(size, dtype=np.int64) - (size >> 1)) << JOINED_BITS
     rising = np.array([step for step in steps if step != UNREACHED], np.int64)  # what fills up a list is none
-    first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, size - 1))
-    if np.any(last - first > 1):
-        return None
-    low, high = (np.array(codes, np.uint32)[place] for place in (first, last))
-    step = np.where(last > first, rising[np.minimum(first, len(rising) - 1)] - starts, 0).astype(np.uint32)
-    return (low | high << np.uint32(8) | step << np.uint32(JOINED_BITS)).view(np.int32)
+    for run in range(16, LEAST_RUN - 1, -1):
+        starts = np.arange(-(1 << 31), 1 << 31, 1 << run, dtype=np.int64)
+        first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, (1 << run) - 1))
+        if not np.any(last - first > 1):
+            low, high = (np.array(codes, np.uint32)[place] for place in (first, last))
+            step = np.where(last > first, rising[np.minimum(first, len(rising) - 1)] - starts, 0)
+            return (low | high << np.uint32(8) | step.astype(np.uint32) << np.uint32(16)).view(np.int32)
+    return None
 
 
-def code_of_key(steps: Any, codes: Any, key: Lane) -> Lane:
-    """One gather, where the codes of the key's run are joined; else a search and a look-up."""
-    joined = steps.joined if isinstance(steps, Table) else None
-    if joined is None:
-        return entry(codes, places_up_to(steps, key))
-    word = _gathered(Table([], joined), (key >> JOINED_BITS) + (1 << (JOINED_BITS - 1)))
-    beyond = (key & 0xFFFF) >= ((word >> JOINED_BITS) & 0xFFFF)
+def code_of_key(steps: Any, codes: Any, key: Lane, number: Lane) -> Lane:
+    """One look-up, where the codes of the key's run are joined; else a search and a look-up."""
+    if isinstance(steps, Table) and steps.joined is not None:
+        return _joined_code(*steps.joined, key)
+    found = _code_by_signs(steps, codes, number)
+    return _of_pair(codes, _search(steps, key)) if found is None else found
+
+
+def _joined_code(address: ir.Value, runs: int, key: Lane) -> Lane:
+    """The code of a key by so many words of `joined_codes`."""
+    bits = runs.bit_length() - 1
+    run = (key >> (32 - bits)) + (runs >> 1)
+    word = Lane(key.builder, lookups.in_memory(key.builder, address, run.value))
+    beyond = (key & ((1 << (32 - bits)) - 1)) >= ((word >> 16) & 0xFFFF)
     return cast(Lane, where(beyond, (word >> 8) & 0xFF, word & 0xFF))
 
 
@@ -227,27 +367,15 @@ def _chosen(numbers: list[Any], bits: Sequence[Lane]) -> Any:
     return numbers[0]
 
 
-def _gathered(table: Any, index: Lane) -> Lane:
+def _loaded(table: Any, index: Lane) -> Lane:
     """The numbers at these places of memory."""
-    builder, width = index.builder, index.width or 1
-    if not isinstance(table, Table):
-        table = _compiled_in(builder, tuple(table))
-    wide = ir.VectorType(I64, width)
-    offsets = builder.shl(builder.zext(index.spread(width), wide), ir.Constant(wide, [2] * width))
-    base = Lane(builder, table.address).spread(width)
-    places = builder.inttoptr(builder.add(base, offsets), ir.VectorType(I32.as_pointer(), width))
-    kind = ir.VectorType(I32, width)
-    mask = ir.Constant(ir.VectorType(I1, width), [1] * width)
-    signature = ir.FunctionType(kind, [places.type, I32, mask.type, kind])
-    name = f"llvm.masked.gather.v{width}i32.v{width}p0"
-    gather = cgutils.get_or_insert_function(builder.module, signature, name)
-    undefined = ir.Constant(kind, ir.Undefined)
-    found = builder.call(gather, [places, ir.Constant(I32, 4), mask, undefined])
-    return Lane(builder, found if index.width else builder.extract_element(found, ir.Constant(I32, 0)))
+    builder = index.builder
+    address = table.address if isinstance(table, Table) else _compiled_in(builder, tuple(table))
+    return Lane(builder, lookups.in_memory(builder, address, index.value))
 
 
-def _compiled_in(builder: ir.IRBuilder, numbers: tuple[int, ...]) -> Table:
-    """A table that is part of the kernel."""
+def _compiled_in(builder: ir.IRBuilder, numbers: tuple[int, ...]) -> ir.Value:
+    """Where a table stands that is part of the kernel."""
     kind = ir.ArrayType(I32, len(numbers))
     name = f"table.{zlib.crc32(repr(numbers).encode()):08x}"
     known = builder.module.globals.get(name)
@@ -255,7 +383,7 @@ def _compiled_in(builder: ir.IRBuilder, numbers: tuple[int, ...]) -> Table:
         known = ir.GlobalVariable(builder.module, kind, name)
         known.global_constant, known.linkage = True, "private"
         known.initializer = ir.Constant(kind, list(numbers))
-    return Table([], builder.ptrtoint(known, I64))
+    return builder.ptrtoint(known, I64)
 
 
 def _bitcast(x: Lane, element: ir.Type) -> Lane:
@@ -331,30 +459,14 @@ def decoded_by_table(decode: Callable[[Lane, Any], Lane], code: Lane, f: Any) ->
 
     The table is what decode makes of every code, once: nothing of it changes in a loop.
     """
-    if code.bits is None or 1 << code.bits > IN_REGISTER or code.width % IN_REGISTER or not code.width:
+    builder, few = code.builder, code.bits is not None and 1 << code.bits <= IN_REGISTER
+    if not few or not code.width or code.width % IN_REGISTER:
         return decode(code, f)
-    if not has("avx512f"):
+    if lookups.lanes(builder.module.triple) < IN_REGISTER:
         return decode(code, f)
-    builder, kind = code.builder, ir.VectorType(I32, IN_REGISTER)
-    table = decode(Lane(builder, ir.Constant(kind, list(range(IN_REGISTER)))), f).value
-    signature = ir.FunctionType(kind, [kind, kind])
-    look = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512.permvar.si.512")
-    parts = [
-        pick(code, range(first, first + IN_REGISTER)).value for first in range(0, code.width, IN_REGISTER)
-    ]
-    return joined([Lane(builder, builder.call(look, [table, part])) for part in parts])
-
-
-def joined(parts: list[Lane]) -> Lane:
-    """Lanes of one width, a power of two of them, end to end."""
-    while len(parts) > 1:
-        width = 2 * parts[0].width
-        mask = ir.Constant(ir.VectorType(I32, width), list(range(width)))
-        parts = [
-            Lane(low.builder, low.builder.shuffle_vector(low.value, high.value, mask))
-            for low, high in zip(parts[::2], parts[1::2], strict=True)
-        ]
-    return parts[0]
+    every = ir.Constant(ir.VectorType(I32, IN_REGISTER), list(range(IN_REGISTER)))
+    table = decode(Lane(builder, every), f).value
+    return Lane(builder, lookups.in_registers(builder, table, code.value))
 
 
 @lru_cache(maxsize=256)

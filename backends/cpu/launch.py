@@ -15,12 +15,12 @@ from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numpy.typing import NDArray
 
-from numerics.backends.cpu import compiler, kernels, locks, threads
+from numerics.backends.cpu import compiler, kernels, locks, lookups, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
-from numerics.backends.cpu.lanes import I64, Lane, Table, joined_codes
+from numerics.backends.cpu.lanes import I64, Lane, Table, joined_codes, kind_of_table, loaded_table
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError
@@ -42,7 +42,12 @@ class Number:
     value: Any
 
 
-_joined_codes = lru_cache(maxsize=64)(joined_codes)  # 256 kB each
+_joined_codes = lru_cache(maxsize=64)(joined_codes)  # a quarter of a megabyte each, or all of it
+
+
+def _lanes() -> int:
+    """How many steps one register holds on this machine, to be looked up there."""
+    return lookups.lanes(binding.get_process_triple())
 
 
 def _address_at(builder: ir.IRBuilder, address: ir.Value, at: int) -> ir.Value:
@@ -63,6 +68,11 @@ class Parameters:
         flat = [getattr(r, name) for r, names in zip(records, self.names, strict=True) for name in names]
         self.sizes = [len(found) if isinstance(found, tuple) else None for found in flat]  # of tables
         self.joined = [self._joined(record) for record in records]
+        self.kinds = [
+            self._kind(record, name, joined)
+            for record, names, joined in zip(records, self.names, self.joined, strict=True)
+            for name in names
+        ]
         numbers = [n for found in flat for n in (found if isinstance(found, tuple) else (found,))]
         for joined in self.joined:  # their addresses, in two halves
             if joined is not None:
@@ -84,17 +94,26 @@ class Parameters:
     def _joined(record: Any) -> NDArray[np.int32] | None:
         """The codes of a codebook as an encoder finds them soonest, where they are too many for registers."""
         steps = getattr(record, "steps", None)
-        if steps is None or record.heights is not None or len(steps) < 7:
+        if steps is None or record.heights is not None or len(steps) < max(7, 2 * _lanes()):
             return None
         return _joined_codes(steps, record.codes)
+
+    @staticmethod
+    def _kind(record: Any, name: str, joined: NDArray[np.int32] | None) -> str:
+        """What is known of a table; of steps that are not searched nothing, so that kernels are few."""
+        table = getattr(record, name)
+        searched = name != "steps" or joined is None
+        return kind_of_table(name, table) if isinstance(table, tuple) and searched else ""
 
     @property
     def shape(self) -> str:
         """Which numbers there are: what a kernel is compiled for."""
         flags = [[f for f in FLAGS if getattr(r, f, None) is not None] for r in self.records]
-        tables = "".join(f"[{size}]" for size in self.sizes if size is not None)
+        tables = "".join(
+            f"[{size}{kind}]" for size, kind in zip(self.sizes, self.kinds, strict=True) if size is not None
+        )
         kinds = ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
-        return kinds + tables + "".join("+" for joined in self.joined if joined is not None)
+        return kinds + tables + "".join(f"+{len(joined)}" for joined in self.joined if joined is not None)
 
     def lanes(self, builder: ir.IRBuilder, address: ir.Value) -> list[Any]:
         """The records with lanes for numbers."""
@@ -106,7 +125,7 @@ class Parameters:
         at = sum(size or 1 for size in self.sizes)
         for record, joined in zip(made, self.joined, strict=True):
             if joined is not None:
-                record.steps.joined = _address_at(builder, address, at)
+                record.steps.joined = _address_at(builder, address, at), len(joined)
                 at += 2
         return made
 
@@ -114,12 +133,12 @@ class Parameters:
         """Each number as a lane, each table as one."""
         loaded = kernels.numbers(builder, address, sum(size or 1 for size in self.sizes))
         at = 0
-        for size in self.sizes:
+        for size, kind in zip(self.sizes, self.kinds, strict=True):
             if size is None:
                 yield loaded[at]
             else:
                 place = builder.add(address, ir.Constant(I64, at * self.array.itemsize))
-                yield Table(loaded[at : at + size], place)
+                yield loaded_table(builder, loaded[at : at + size], place, kind)
             at += 1 if size is None else size
 
 

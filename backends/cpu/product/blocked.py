@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, I64
+from numerics.backends.cpu.lookups import shuffled
 from numerics.backends.cpu.product.codes import Codes
 from numerics.backends.cpu.product.rows import Rows, sums_of_lanes
 from numerics.backends.cpu.product.vectors import (
@@ -30,7 +31,6 @@ from numerics.backends.cpu.product.vectors import (
     is_arm,
     pieces,
     plus,
-    shuffled,
     store,
 )
 from numerics.backends.cpu.streams import load_as, vector

@@ -14,13 +14,12 @@ from numba.core import cgutils
 
 from numerics.backends.array.executor import bound
 from numerics.backends.cpu.lanes import F32, I8, I32, I64, Lane, arithmetic
+from numerics.backends.cpu.lookups import instruction, shuffled
 from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.vectors import (
     FLOAT,
     WORD,
     filled,
-    instruction,
-    shuffled,
     spread,
     subnormals_are_cheap,
     turned,

@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, I64
+from numerics.backends.cpu.lookups import shuffled
 from numerics.backends.cpu.product.codes import Codes
 from numerics.backends.cpu.product.rows import Place, Rows, sum_of_lanes
 from numerics.backends.cpu.product.vectors import (
@@ -21,7 +22,6 @@ from numerics.backends.cpu.product.vectors import (
     pieces,
     plus,
     prefetch,
-    shuffled,
     store,
     turned,
 )

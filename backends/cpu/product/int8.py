@@ -18,6 +18,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from numerics.backends.cpu.lanes import I8, I64
+from numerics.backends.cpu.lookups import instruction, shuffled
 from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.codes import Codes, values_of_span
 from numerics.backends.cpu.product.dot import Emit, of_few
@@ -28,10 +29,8 @@ from numerics.backends.cpu.product.vectors import (
     filled,
     fused,
     i64,
-    instruction,
     plus,
     prefetch,
-    shuffled,
 )
 from numerics.backends.cpu.streams import load_as, vector
 from numerics.backends.host.memory import on_a_line

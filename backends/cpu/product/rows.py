@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import I8, I32, I64
+from numerics.backends.cpu.lookups import shuffled
 from numerics.backends.cpu.product.codes import (
     HALVES,
     Codes,
@@ -19,7 +20,7 @@ from numerics.backends.cpu.product.codes import (
     values_of_span,
     zeros_of_span,
 )
-from numerics.backends.cpu.product.vectors import i64, plus, shuffled
+from numerics.backends.cpu.product.vectors import i64, plus
 from numerics.backends.host.product import LANES
 
 Place = tuple[ir.Value, ir.Value, ir.Value]

@@ -10,6 +10,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, F64, I8, I32, I64, Lane
+from numerics.backends.cpu.lookups import shuffled
 from numerics.backends.cpu.streams import vector
 from numerics.backends.cpu.target import architecture, generator
 from numerics.backends.cpu.target import has as has
@@ -57,19 +58,6 @@ def _fused_in_doubles(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Val
     odd = builder.select(apart, builder.sub(word, one), builder.add(word, one))
     found = builder.select(builder.and_(inexact, even), odd, word)
     return builder.fptrunc(builder.bitcast(found, wide), a.type)
-
-
-def instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *operands: ir.Value) -> ir.Value:
-    """One of x86, by LLVM's name for it."""
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), operands)
-
-
-def shuffled(
-    builder: ir.IRBuilder, a: ir.Value, places: Sequence[int], b: ir.Value | None = None
-) -> ir.Value:
-    mask = ir.Constant(vector(I32, len(places)), list(places))
-    return builder.shuffle_vector(a, ir.Constant(a.type, ir.Undefined) if b is None else b, mask)
 
 
 def turned(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
