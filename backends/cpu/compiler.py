@@ -27,9 +27,10 @@ Emit = Callable[[ir.IRBuilder, list[ir.Value]], None]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A compiled function of 64-bit integers; run lets go of the interpreter lock."""
+    """A compiled function of so many 64-bit integers, words; run lets go of the interpreter lock."""
 
     run: Callable[..., None]
+    words: int
     library: Any  # of Numba's code generator, for its text; None for what was on disk
 
     @property
@@ -59,7 +60,7 @@ def build(name: str, words: int, emit: Emit) -> Kernel:
         if library is not None:
             cache.write(_key(name), code)
         address = _loaded(name, code)
-    return Kernel(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * words)(address), library)
+    return Kernel(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * words)(address), words, library)
 
 
 def _compiled(name: str, words: int, emit: Emit) -> tuple[bytes, Any]:

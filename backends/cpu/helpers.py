@@ -21,6 +21,7 @@ from functools import partial
 from itertools import repeat
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 Call = tuple[Any, ...]
@@ -137,8 +138,8 @@ def _serve(jobs: SimpleQueue[tuple[Job, Gate]]) -> None:
 
 
 _pool = Helpers()
-_open: set[Job] = set()
-"""Jobs whose callers have not left."""
+_open: WeakSet[Job] = WeakSet()
+"""Jobs whose callers have not left: one that a signal handler left behind goes with its caller."""
 
 
 def _forget() -> None:

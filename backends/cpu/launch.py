@@ -218,6 +218,10 @@ class Launcher:
     def __init__(self) -> None:
         self.kernels: dict[str, compiler.Kernel] = {}
 
+    def words(self) -> set[int]:
+        """How many integers its kernels take."""
+        return {kernel.words for kernel in self.kernels.values()}
+
     def built(self, name: str, words: int, emit: compiler.Emit) -> Run:
         """The kernel of that name, made when it is first asked for."""
         found = self.kernels.get(name)

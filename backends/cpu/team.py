@@ -7,7 +7,13 @@ Whoever calls a team waits for all of it, also for a thread that another program
 that had nothing to do any more.  So the time is taken of each wait, and after a long one a team rests.
 
 A team is entered and left in one call of C, so no signal handler runs while another thread is in a kernel,
-and what one raises comes before or after.  Threads of OpenMP do not outlive a fork: a child has none.
+and what one raises comes before or after.
+
+OpenMP gives each thread that calls it a set of threads, and ends the process where the system has none left
+for one.  So few threads have a team, the main thread among them, and one at a time works with it.
+
+Threads of OpenMP do not outlive a fork, and the child's torch would wait for those that its one thread
+had: they end before.  A child has no team, as nobody knows whether torch's own operations left it threads.
 """
 
 from __future__ import annotations
@@ -15,10 +21,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
+from weakref import WeakSet
 
 from llvmlite import ir
 
@@ -33,7 +43,19 @@ LATE = 5e-4
 REST = 50
 """Times as long as it kept its caller waiting it is then left alone: so such waits are 2 % of all time."""
 
+SEATS = 4
+"""Threads that may have a team at a time, and the main thread."""
+
 _Word = ctypes.c_int64
+_SOFT = 1  # omp_pause_soft: threads end, settings stay
+
+
+class _Token:
+    """It stands for a call, or a thread, as long as that lasts."""
+
+
+_seats: WeakSet[_Token] = WeakSet()
+_own = threading.local()
 
 
 class Team:
@@ -44,16 +66,44 @@ class Team:
         kind = ctypes.CFUNCTYPE(None, data, data, ctypes.c_uint, ctypes.c_uint)
         self._parallel = kind(("GOMP_parallel", library))
         self._clock = ctypes.PYFUNCTYPE(ctypes.c_double)(("omp_get_wtime", library))
+        self._pause = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(("omp_pause_resource_all", library))
         self._rests_until = 0.0
+        self._working: WeakSet[_Token] = WeakSet()
 
     @property
     def rests(self) -> bool:
         """Did it keep a caller waiting of late?"""
         return self._rests_until > 0.0 and self._clock() < self._rests_until
 
+    @property
+    def serves(self) -> bool:
+        """May this thread have it now?"""
+        return not self._working and not self.rests and self._seated()
+
+    def _seated(self) -> bool:
+        """Has this thread a seat, which it then keeps until it ends?  The main thread always gets one."""
+        if not hasattr(_own, "seat"):
+            if len(_seats) >= SEATS and threading.current_thread() is not threading.main_thread():
+                return False
+            _own.team, _own.seat = self, _Token()
+            _seats.add(_own.seat)
+        return True
+
+    def end(self) -> None:
+        """Ends the threads that this thread's calls left waiting; the next operation gets new ones."""
+        self._pause(_SOFT)
+
     def run(self, kernel: Callable[..., None], calls: Sequence[tuple[int, ...]], count: int) -> None:
         """The calls of a kernel by so many threads; each takes the next, until none is left."""
-        take, began = _taking(len(calls[0])), self._clock()
+        working = _Token()  # whatever a signal handler raises, and wherever, it goes with this frame
+        self._working.add(working)
+        try:
+            self._run(kernel, calls, count)
+        finally:
+            self._working.discard(working)
+
+    def _run(self, kernel: Callable[..., None], calls: Sequence[tuple[int, ...]], count: int) -> None:
+        take, began = taking(len(calls[0])), self._clock()
         head = (0, _address(kernel), len(calls), _address(self._clock), 0)
         numbers = (*head, *(word for call in calls for word in call))
         data = (_Word * len(numbers))(*numbers)
@@ -70,35 +120,56 @@ class Team:
 _lost = False
 
 
+def _before_fork() -> None:
+    if hasattr(_own, "seat"):
+        _own.team.end()
+
+
 def _lose() -> None:
     global _lost
     _lost = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lose)
+    os.register_at_fork(before=_before_fork, after_in_child=_lose)
+
+
+def _core() -> Any:
+    """torch's own library, once it is loaded; None before, or where something stands in for it.
+
+    The module `torch` may be one that is imported when it is first asked for something.
+    """
+    found = sys.modules.get("torch._C")
+    return found if isinstance(getattr(found, "get_num_threads", None), BuiltinFunctionType) else None
 
 
 def size() -> int | None:
     """How many threads torch's operations use; None where nobody has imported it."""
-    asked = getattr(sys.modules.get("torch"), "get_num_threads", None)
-    return None if asked is None else asked()
+    core = _core()
+    return None if core is None else int(core.get_num_threads())
 
 
 def of_torch() -> Team | None:
-    """The team of torch's threads, unless it rests; None where it has none of OpenMP."""
-    torch = sys.modules.get("torch")
-    found = None if torch is None or _lost else _team(str(torch.__file__))
-    return None if found is None or found.rests else found
+    """The team of torch's threads, if it serves this thread now; None where it has none of OpenMP."""
+    core = _core()
+    found = None if core is None or _lost else _team(str(core.__file__))
+    return found if found is not None and found.serves else None
 
 
 @lru_cache(maxsize=1)
-def _team(torch: str) -> Team | None:
-    """That of the library of OpenMP which torch's own library is linked with."""
+def _team(core: str) -> Team | None:
+    """That of OpenMP as the library of torch beside its core has it, which is loaded.
+
+    The loader asks what all may see first (LD_PRELOAD), then what that library is linked with.
+    """
+    library = str(Path(core).parent / "lib" / "libtorch_cpu.so")
     try:
-        return Team(ctypes.CDLL(str(Path(torch).parent / "lib" / "libtorch_cpu.so")))
+        linked = Team(ctypes.CDLL(library, mode=getattr(os, "RTLD_NOLOAD", 0)))
     except (OSError, AttributeError):  # another system, or threads of another kind
         return None
+    with suppress(AttributeError):
+        return Team(ctypes.CDLL(None))
+    return linked
 
 
 def _address(function: Any) -> int:
@@ -106,18 +177,31 @@ def _address(function: Any) -> int:
     return int(ctypes.c_void_p.from_buffer(function).value or 0)
 
 
-_made: list[compiler.Kernel] = []  # whose code lives as long as these
+_made: dict[int, compiler.Kernel] = {}
 
 
-@lru_cache(maxsize=64)
-def _taking(words: int) -> int:
+def taking(words: int) -> int:
     """The address of what each thread of a team does: calls of a kernel of so many integers."""
-    locks.give_way()
-    with locks.LOCK:
-        emit = partial(_take, words=words)
-        made = compiler.undisturbed(partial(compiler.build, f"team_{words}", 1, emit))
-    _made.append(made)
-    return _address(made.run)
+    if words not in _made:
+        locks.give_way()
+        with locks.LOCK:
+            compiler.undisturbed(partial(_build, words))
+    return _address(_made[words].run)
+
+
+def _build(words: int) -> None:
+    if words not in _made:
+        _made[words] = compiler.build(name(words), 1, partial(_take, words=words))
+
+
+def made() -> set[int]:
+    """Of how many integers there are such by now."""
+    return set(_made)
+
+
+def name(words: int) -> str:
+    """The name of what threads of a team do with kernels of so many integers."""
+    return f"team_{words}"
 
 
 def _take(builder: ir.IRBuilder, arguments: list[ir.Value], words: int) -> None:

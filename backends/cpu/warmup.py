@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from numerics.backends.cpu import EXECUTOR
+from numerics.backends.cpu import EXECUTOR, team
 from numerics.backends.host.executor import Affine
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
@@ -31,6 +31,14 @@ def warm_up(rounding: str = "half_even") -> Iterator[str]:
         added = [name for name in EXECUTOR.compiled if name not in known]
         known.update(added)
         yield from added
+    yield from _warm_teams()
+
+
+def _warm_teams() -> Iterator[str]:
+    """What torch's threads run kernels by, of as many integers as those of this process take."""
+    for words in sorted(EXECUTOR.launcher.words() - team.made()):
+        team.taking(words)
+        yield team.name(words)
 
 
 def _warm_element(d: Element, rounding: str) -> None:
