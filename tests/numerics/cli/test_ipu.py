@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ import onnx
 from click.testing import CliRunner
 
 from numerics.cli import commands
+from numerics.cli.words import in_options
+from numerics.formats import NumericsError
+from numerics.view.screen import Screen
 from tests.helpers.onnx_models import items, model, node, residual
 
 
@@ -97,3 +101,54 @@ def test_data_of_another_kind_is_refused_without_numpys_advice_to_unpickle(folde
     found = asked(folder, "--data", f"{folder}/d.npz")
     assert "an .npz file is needed" in str(found.exception)
     assert "pickle" not in str(found.exception)
+
+
+def test_a_terminal_shows_the_totals_first_and_all_rows_where_they_are_asked_for(folder, monkeypatch):
+    """Records of five lines a row filled ten screens."""
+    screens = {}
+    for words in ([], ["--all"]):
+        monkeypatch.setattr("numerics.cli.ipu.Screen.of", lambda _: Screen(80))
+        found = asked(folder, "--data", f"{folder}/data.npz", *words)
+        assert found.exit_code == 0, found.output
+        screens[bool(words)] = found.output.splitlines()
+        assert all(len(line) <= 80 for line in screens[bool(words)][:-1])  # the last has the path
+        assert screens[bool(words)][0].startswith("xint8 for stx: 11 nodes are integer; none stays in float")
+    assert "  2 Conv  c{1-2}" in screens[False]
+    assert not any("c{1-2}" in line for line in screens[True])
+    assert len(screens[False]) < 40
+
+
+def test_json_has_every_row_and_the_totals_quiet_or_not(folder):
+    words = ["--data", f"{folder}/data.npz", "--json"]
+    found = [json.loads(asked(folder, *words, *more).output) for more in ([], ["--quiet"])]
+    assert found[0] == found[1]
+    assert found[0]["totals"]["quantized"] == 11
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--keep", "/nope"], "--keep names '/nope', which is neither a node nor an operator of this model"),
+        (["--keep", "LayerNormalization"], "neither a node nor an operator"),
+        (["--keep", "n1"], "BatchNormalization 'n1' taken into Conv 'c1'"),
+        (["--config", "bf16", "--observer", "kl"], "is about scales, which bfloat16 has none of"),
+        (["--config", "bf16", "--observer", "min_max"], "is about scales"),
+        (["--config", "bf16", "--data", "none.npz"], "none.npz is no calibration data"),
+        (["--config", "bf16", "--device", "phx"], "allowed for it: xint8, a8w8, a16w8"),
+        (["--shape", "x=2,3,6,6", "--shape", "x=4,3,6,6"], "--shape names x twice"),
+    ],
+)
+def test_what_is_asked_for_and_would_do_nothing_is_refused(folder, words, said, monkeypatch):
+    data = [] if "bf16" in words else ["--data", f"{folder}/data.npz"]
+    words = ["ipu", "quantize", f"{folder}/in.onnx", f"{folder}/out.onnx", *data, *words]
+    monkeypatch.setattr(sys, "argv", ["numerics", *words])
+    with pytest.raises(NumericsError) as wrong:
+        commands.main(words, standalone_mode=False)
+    assert said in in_options(str(wrong.value), commands, words)
+    assert not (folder / "out.onnx").exists()
+
+
+def test_calibration_that_bf16_does_not_use_is_said(folder):
+    found = asked(folder, "--config", "bf16", "--data", f"{folder}/data.npz")
+    assert found.exit_code == 0, found.output
+    assert "8 batches of calibration not used" in found.output
