@@ -68,7 +68,7 @@ def _nodes(model: Any) -> str:
 
     The report says what was done to each node, and why: totals first, on a terminal what is alike in one
     line (--all: every row).  The data is an .npz file, an array for every input, whose first axis holds
-    the items.
+    the items.  On a CPU, defaults of ONNX Runtime change integers: nx.ipu.session(OUT) turns them off.
     """)
     + examples(
         "numerics ipu quantize model.onnx out.onnx --data calibration.npz",

@@ -47,6 +47,10 @@ def export_model(
     config: by default what the plan's formats say: int8 with powers of two is xint8, int8 with float scales
         a8w8, int16 with int8 a16w8, bfloat16 bf16.
 
+    The file rounds more than the wrapped model: every tensor between integer nodes, not only what the plan
+    names; so its error is larger than what nx.report says of the wrapped one.  The report of what came back
+    names scales of the plan that the file does not use.
+
     Raises NumericsError for a model that is not wrapped or not calibrated, for formats that no configuration
     has, without onnxscript, and as `quantize_model`.
 

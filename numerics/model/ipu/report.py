@@ -15,6 +15,8 @@ from numerics.view.table import Table, clauses, name_column, records, text_colum
 
 STEPS: Final = ("load", "calibrate", "keep", "approximate", "limit", "share", "quantize", "bias", "fold")
 """The steps as a report that is folded shows them: first what costs accuracy, last what computes the same."""
+SAME: Final = ("fold", "bias")
+"""Of those the ones that leave the numbers as they are: there the operators of rows may differ."""
 UNWRITTEN: Final = "the device's own way of it is not written down"
 """Of functions whose integers are what QuantizeLinear and DequantizeLinear around them say."""
 
@@ -160,7 +162,8 @@ def _alike(rows: Sequence[Row], full: bool) -> list[list[Row]]:
         return [[row] for row in rows]
     found: dict[object, list[Row]] = {}
     for row in rows:
-        found.setdefault((row.operator, template(row.what), template(row.why)), []).append(row)
+        operator = row.operator if row.step not in SAME else ""
+        found.setdefault((operator, template(row.what), template(row.why)), []).append(row)
     return sorted(found.values(), key=lambda alike: UNWRITTEN not in alike[0].why)
 
 
@@ -173,9 +176,15 @@ def _section(step: str, groups: Sequence[Sequence[Row]], screen: Screen) -> list
         names = patterns(row.node for row in group if row.node != "-")
         shown = ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more of such" * (len(names) > SHOWN)
         texts = [text for text in ("; ".join(part for part in parts if part not in shared), shown) if text]
-        count = f"{len(group)} " if len(group) > 1 else ""
-        pairs += zip((f"  {count}{group[0].operator}", ""), texts, strict=False)
+        pairs += zip((f"  {_label(group)}", ""), texts, strict=False)
     return [*clauses("; ".join([step, *shared]).replace("; ", ": ", 1), screen), *records(pairs, screen)]
+
+
+def _label(group: Sequence[Row]) -> str:
+    """How many there are, and of which operator where it is one."""
+    operators = {row.operator for row in group}
+    name = operators.pop() if len(operators) == 1 else "nodes"
+    return f"{len(group)} {name}" if len(group) > 1 else name
 
 
 def _clauses(group: Sequence[Row], name: str) -> list[str]:

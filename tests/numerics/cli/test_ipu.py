@@ -113,7 +113,8 @@ def test_a_terminal_shows_the_totals_first_and_all_rows_where_they_are_asked_for
         screens[bool(words)] = found.output.splitlines()
         assert all(len(line) <= 80 for line in screens[bool(words)][:-1])  # the last has the path
         assert screens[bool(words)][0].startswith("xint8 for stx: 11 nodes are integer; none stays in float")
-    assert "  2 Conv  c{1-2}" in screens[False]
+    assert "  3 nodes  int32, at activation x weight; it is added to the accumulator" in screens[False]
+    assert "           c{1-2}, y" in screens[False]
     assert not any("c{1-2}" in line for line in screens[True])
     assert len(screens[False]) < 40
 
