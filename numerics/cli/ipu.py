@@ -89,9 +89,7 @@ def _nodes(model: Any) -> str:
 @every_row
 @as_json
 @quietly
-def ipu_quantize_command(
-    model: str, out: str, every: bool, as_json: bool, quiet: bool, **options: Any
-) -> None:
+def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     import numerics as nx
     from numerics.files.replacement import check_output
 
@@ -105,7 +103,7 @@ def ipu_quantize_command(
             deliver(json_of(found.report.as_dict()) + "\n")
         elif not quiet:
             screen = Screen.of(sys.stdout)
-            draw(found.report.lines(screen, every))
+            draw(found.report.lines(screen, options["every"]))
             totals = f"{found.report.summary}; " if screen.width is None else ""
             tell(f"{totals}{out}: {_nodes(found.model)}, {found.report.config} for {found.report.device}")
 

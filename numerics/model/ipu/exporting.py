@@ -253,7 +253,9 @@ def _take_scales(model: ModelProto, rows: list[Row]) -> dict[str, float]:
     """
     constants = {each.name: each for each in model.graph.initializer}
     by_output = {each.output[0]: each for each in model.graph.node}
-    found, around, gone = {}, {}, []
+    found: dict[str, float] = {}
+    around: dict[str, str] = {}
+    gone = []
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear":
             continue

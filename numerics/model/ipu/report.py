@@ -171,7 +171,7 @@ def _section(step: str, groups: Sequence[Sequence[Row]], screen: Screen) -> list
     """The rows of a step under its name, with the clauses that all of them share."""
     said = [[part for name in ("what", "why") for part in _clauses(group, name)] for group in groups]
     shared = [part for part in said[0] if all(part in parts for parts in said)] if len(groups) > 1 else []
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for group, parts in zip(groups, said, strict=True):
         names = patterns(row.node for row in group if row.node != "-")
         shown = ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more of such" * (len(names) > SHOWN)
