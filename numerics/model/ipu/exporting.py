@@ -71,7 +71,7 @@ def export_model(
     tensors = _take_scales(made, rows := _rows_of_weights(chosen, weights))
     shapes = {value.name: _shape(value) for value in made.graph.input}
     network = open_model(made, {**shapes, **chosen.shapes})
-    if data is None:
+    if data is None and not chosen.floats:
         data = [dict(zip(shapes, _arrays(example), strict=True))]
     source = Opened(network, chosen, tensors, weights, tuple(rows))
     found = quantized(source, data, device)
