@@ -121,6 +121,8 @@ def refusal(network: Network, node: NodeProto, config: Config) -> str | None:
         return "keep= names it"
     if node.op_type in STEEP:
         return "it is steep near 0: one integer step there is most of its range"
+    if node.op_type == "Identity":
+        return "it changes nothing, and gives a result its name"
     if node.op_type not in OPERATORS:
         return "no integer arithmetic is written down for it"
     operator = operator_of(network, node)
