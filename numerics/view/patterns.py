@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 
+DIGITS = 18  # of a number that a name may have in a range
 SHOWN = 4  # names in braces, and patterns in a line; more are counted
 NUMBER = r"(?<![\w./])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?:/\d+)?(?![\w/])"
 VARIES = re.compile(rf"'[^']*'|(?<=\bof )\S+(?= -?\d)|{NUMBER}")
@@ -36,10 +36,10 @@ class Pattern:
         return "".join(_braced(part) for part in self.parts)
 
 
-def _braced(names: list[str]) -> str:
+def _braced(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
-    if all(name.isdigit() for name in names):
+    if all(name.isascii() and name.isdecimal() and len(name) <= DIGITS for name in names):
         numbers = sorted(map(int, names))
         if numbers == list(range(numbers[0], numbers[-1] + 1)):
             return f"{{{numbers[0]}-{numbers[-1]}}}"
@@ -55,24 +55,40 @@ def patterns(names: Iterable[str], seams: str = r"([.:#\[\]/_]|\d+)") -> list[st
     >>> patterns(["h.0.q", "h.1.q", "h.0.k", "h.1.k", "head"])
     ['h.{0-1}.{q,k}', 'head']
     """
-    found = [Pattern(re.split(seams, name)) for name in dict.fromkeys(names)]
+    found = [tuple((part,) for part in re.split(seams, name)) for name in dict.fromkeys(names)]
     while True:
-        fewer: list[Pattern] = []
-        for one in found:
-            if not any(kept.joined(one) for kept in fewer):
-                fewer.append(one)
-        if len(fewer) == len(found):
-            return [str(one) for one in found]
-        found = fewer
+        before = len(found)
+        for place in range(max(map(len, found), default=0)):
+            found = _joined_at(place, found)
+        if len(found) == before:
+            return ["".join(_braced(part) for part in parts) for parts in found]
 
 
-def template(text: str) -> str:
-    """Returns a sentence without what may vary in it: those that are alike have one template.
+Parts = tuple[tuple[str, ...], ...]
+"""The parts of names, each with what stands in its place."""
+
+
+def _joined_at(place: int, found: Sequence[Parts]) -> list[Parts]:
+    """Those that differ in that place only as one."""
+    alike: dict[object, list[Parts]] = {}
+    for parts in found:
+        key = (len(parts), parts[:place], parts[place + 1 :]) if place < len(parts) else (parts,)
+        alike.setdefault(key, []).append(parts)
+    return [
+        (*one[0][:place], tuple(part for parts in one for part in parts[place]), *one[0][place + 1 :])
+        if one[1:]
+        else one[0]
+        for one in alike.values()
+    ]
+
+
+def template(text: str) -> tuple[str, ...]:
+    """Returns what stands around all that may vary in a sentence: those that are alike have one template.
 
     >>> template("scale of /a/b 0.5 became 2"), template("taken into Conv 'c'")
-    ('scale of * * became *', 'taken into Conv *')
+    (('scale of ', ' ', ' became ', ''), ('taken into Conv ', ''))
     """
-    return VARIES.sub("*", text)
+    return tuple(VARIES.split(text))
 
 
 def in_one(texts: Sequence[str]) -> str:
@@ -90,5 +106,10 @@ def _range(values: Sequence[str]) -> str:
         return values[0]
     if not all(re.fullmatch(NUMBER, value) for value in values):
         return "…"
-    ordered = sorted(values, key=Fraction)
+    ordered = sorted(values, key=_value)
     return f"{ordered[0]} .. {ordered[-1]}"
+
+
+def _value(number: str) -> float:
+    above, _, below = number.partition("/")
+    return float(above) / float(below) if below and float(below) else float(above)

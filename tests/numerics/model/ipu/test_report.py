@@ -74,3 +74,22 @@ def test_a_text_like_a_terminals_orders_is_harmless():
     found = Report("xint8", "stx")
     found.add("a\x1b[2Jb", "Conv", "keep", "stays in float", "why")
     assert "\x1b" not in "".join(found.lines(Screen(80)))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["\u00b2", "\u00b3"],  # digits that are no numbers
+        ["9" * 5000, "8" * 5000],
+        ["of 1e999999999 b", "of 1e-999999999 b", "of 1/0 b", "of * b"],
+        ["it's 1", "a \"b\" 'c' 2", "'", "\x00"],
+    ],
+)
+def test_names_of_any_kind_are_folded_or_stay(names):
+    found = Report("xint8", "stx")
+    for name in names:
+        found.add(name, "Conv", "share", f"scale of {name} 0.5 became 1/4 of Conv {name!r}", f"why {name}")
+    for columns in (40, 80):
+        lines = found.lines(Screen(columns))
+        assert max(map(cells, lines)) <= columns
+    assert len(found.table(full=True).splitlines()) >= 1 + len(names)
