@@ -55,7 +55,7 @@ def patterns(names: Iterable[str], seams: str = r"([.:#\[\]/_]|\d+)") -> list[st
     >>> patterns(["h.0.q", "h.1.q", "h.0.k", "h.1.k", "head"])
     ['h.{0-1}.{q,k}', 'head']
     """
-    found = [tuple((part,) for part in re.split(seams, name)) for name in dict.fromkeys(names)]
+    found: list[Parts] = [tuple((part,) for part in re.split(seams, name)) for name in dict.fromkeys(names)]
     while True:
         before = len(found)
         for place in range(max(map(len, found), default=0)):
