@@ -17,6 +17,7 @@ from numerics.view.screen import Screen, after, deliver, draw, tell
 
 MODELS = (".onnx",)
 EXPORT, CONFIGS = "numerics.backends.ipu.export", "numerics.model.ipu.configs"
+every_row = click.option("--all", "every", is_flag=True, help="Every row of the report, none folded.")
 
 
 def _roundings() -> tuple[str, ...]:
@@ -72,16 +73,21 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
     model = nx.ipu.export(name, options.pop("op"), options.pop("profile"), **options)
     replace_file(out, model.SerializeToString())
     with after(f"{out} is written"):
-        opset = model.opset_import[0].version
-        tell(f"{out}: {len(model.graph.node)} nodes, opset {opset}: {model.doc_string}")
+        tell(f"{out}: {_nodes(model)}, opset {model.opset_import[0].version}: {model.doc_string}")
+
+
+def _nodes(model: Any) -> str:
+    count = len(model.graph.node)
+    return f"{count} node{'s' * (count != 1)}"
 
 
 @ipu_group.command(
     "quantize",
     help=cleandoc("""Write a float ONNX MODEL for the device, to OUT.
 
-    A table says what was done to each node, and why.  The data is an .npz file, an array for every
-    input, whose first axis holds the items.
+    The report says what was done to each node, and why: totals first, on a terminal what is alike in one
+    line (--all: every row).  The data is an .npz file, an array for every input, whose first axis holds
+    the items.  On a CPU, defaults of ONNX Runtime change integers: nx.ipu.session(OUT) turns them off.
     """)
     + examples(
         "numerics ipu quantize model.onnx out.onnx --data calibration.npz",
@@ -90,7 +96,7 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 )
 @click.argument("model", type=FILE)
 @click.argument("out", type=FILE)
-@click.option("--data", type=FILE, help="What it is calibrated on: an .npz file.")
+@click.option("--data", type=FILE, help="What it is calibrated on: an .npz file; bf16 needs none.")
 @click.option(
     "--config",
     type=WordType(of(CONFIGS, "CONFIGS")),
@@ -100,11 +106,14 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 )
 @click.option("--device", type=DEVICE, default="stx", show_default=True, help="phx, hpt, stx or krk.")
 @click.option(
-    "--observer", type=OBSERVER, help="Who finds scales: pof2_mse for xint8, min_max for others by default."
+    "--observer",
+    type=OBSERVER,
+    help="Who finds scales: pof2_mse for xint8, min_max for others by default; not for bf16.",
 )
 @click.option("--bias", type=WordType(of(CONFIGS, "BIASES")), help="int32 (the default), or int8 for xint8.")
 @click.option("--keep", multiple=True, help="A node's name or an operator that stays in float; repeatable.")
 @click.option("--shape", multiple=True, help="NAME=1,3,224,224: an input's shape, if open; repeatable.")
+@every_row
 @as_json
 @quietly
 def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -121,10 +130,10 @@ def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **opt
         if as_json:
             deliver(json_of(found.report.as_dict()) + "\n")
         elif not quiet:
-            draw(found.report.lines(Screen.of(sys.stdout)))
-            tell(
-                f"{out}: {len(found.model.graph.node)} nodes, {found.report.config} for {found.report.device}"
-            )
+            screen = Screen.of(sys.stdout)
+            draw(found.report.lines(screen, options["every"]))
+            totals = f"{found.report.summary}; " if screen.width is None else ""
+            tell(f"{totals}{out}: {_nodes(found.model)}, {found.report.config} for {found.report.device}")
 
 
 def _config(options: dict[str, Any]) -> Any:
@@ -132,7 +141,11 @@ def _config(options: dict[str, Any]) -> Any:
     from numerics.model.ipu.configs import config_of
 
     asked = {name: options[name] for name in ("observer", "bias", "keep") if options[name]}
-    shapes = dict(_shape(text) for text in options["shape"])
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, sizes in map(_shape, options["shape"]):
+        if name in shapes:
+            raise NumericsError(f"--shape names {name} twice; allowed: one shape an input")
+        shapes[name] = sizes
     return config_of(options["config"]).replace(**asked, **({"shapes": shapes} if shapes else {}))
 
 

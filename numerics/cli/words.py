@@ -25,7 +25,9 @@ ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+=True|\w+)(?P<given>=(?P<va
 WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quietly = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+quietly = click.option(
+    "--quiet", is_flag=True, help="Print nothing but errors, and JSON where that is asked for."
+)
 seeded = click.option("--seed", type=int, help="For --rounding stochastic.")
 
 

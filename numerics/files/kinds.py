@@ -19,7 +19,10 @@ _GGML = "a file of ggml's older kinds, whose tensors are quantized; take the mod
 _NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"
 _NPZ = "NumPy arrays in a zip; write them again with nx.save(dict(numpy.load(path)), 'out.safetensors')"
 _HDF5 = "an HDF5 file, as Keras writes; read it with h5py and write its arrays with nx.save"
-_ONNX = "an ONNX model; write its initializers with nx.save({i.name: onnx.numpy_helper.to_array(i) ...})"
+_ONNX = (
+    "an ONNX model; numerics ipu quantize takes it whole, for AMD's NPU, and "
+    "nx.save({i.name: onnx.numpy_helper.to_array(i) ...}) writes its initializers as a checkpoint"
+)
 _TFLITE = "a TensorFlow Lite model, whose tensors its own tools read"
 _LFS = "a Git LFS pointer; fetch the file itself with `git lfs pull`"
 _HTML = "an HTML page, not what its address should give; download it again"

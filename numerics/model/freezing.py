@@ -65,7 +65,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     if waiting:
         raise NumericsError(
             f"{', '.join(waiting[:6])}{' ...' if waiting[6:] else ''} never got a scale: "
-            "nx.calibrate(model, batches) before freezing"
+            "nx.calibrate(model, batches) first"
         )
     check_known(model)
     by_identity = _packed(model, state.plan, keep)

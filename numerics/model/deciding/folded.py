@@ -7,47 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from numerics.model.deciding.rows import Row
+from numerics.view.patterns import Pattern
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
 from numerics.view.text import brief, wrapped
 
-SHOWN = 4  # names in braces, more are counted
 WAY = "table(full=True)"  # what shows everything in Python
 
 
 @dataclass
 class _Group:
-    """Rows that are alike, by the parts of their names."""
+    """Rows that are alike, by the pattern of their names."""
 
-    parts: list[list[str]]
+    pattern: Pattern
     rows: list[Row]
 
     def joined(self, other: _Group) -> bool:
         """Takes the other in where one part of the names differs at most."""
-        if len(self.parts) != len(other.parts):
-            return False
-        differing = [k for k, (a, b) in enumerate(zip(self.parts, other.parts, strict=True)) if a != b]
-        if len(differing) > 1:
-            return False
-        for k in differing:
-            self.parts[k] = list(dict.fromkeys([*self.parts[k], *other.parts[k]]))
-        self.rows += other.rows
-        return True
+        fits = self.pattern.joined(other.pattern)
+        if fits:
+            self.rows += other.rows
+        return fits
 
     @property
     def name(self) -> str:
-        return "".join(_braced(part) for part in self.parts)
-
-
-def _braced(names: list[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    if all(name.isdigit() for name in names):
-        numbers = sorted(map(int, names))
-        if numbers == list(range(numbers[0], numbers[-1] + 1)):
-            return f"{{{numbers[0]}-{numbers[-1]}}}"
-    more = f",+{len(names) - SHOWN}" if len(names) > SHOWN else ""
-    return f"{{{','.join(names[:SHOWN])}{more}}}"
+        return str(self.pattern)
 
 
 def groups(rows: Sequence[Row]) -> list[_Group]:
@@ -55,9 +39,7 @@ def groups(rows: Sequence[Row]) -> list[_Group]:
     by_kind: dict[object, list[_Group]] = {}
     for row in rows:
         key = row.kind, row.shape, row.format, row.reason, _operations(row)
-        by_kind.setdefault(key, []).append(
-            _Group([[part] for part in re.split(r"([.:#\[\]])", row.name)], [row])
-        )
+        by_kind.setdefault(key, []).append(_Group(Pattern(re.split(r"([.:#\[\]])", row.name)), [row]))
     found = []
     for alike in by_kind.values():
         while True:
@@ -90,7 +72,7 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
         text_column("kind", spare=1), text_column("n"), name_column("name", least=24), text_column("shape"),
         text_column("format"), name_column("reason", least=18), name_column("used by", least=8, spare=2),
     ], way=WAY)  # fmt: skip
-    every = [_Group([[row.name]], [row]) for row in rows] if full else groups(rows)
+    every = [_Group(Pattern([row.name]), [row]) for row in rows] if full else groups(rows)
     for group in every:
         row = group.rows[0]
         ties = "".join(f" = {name}" for name in row.also) if len(group.rows) == 1 else ""
@@ -115,8 +97,7 @@ def _in_full(every: Sequence[_Group], lines: Sequence[str], screen: Screen) -> l
 
 def _counted(every: Sequence[_Group], screen: Screen) -> list[str]:
     """Who names the tensors that braces only count."""
-    if not any(len(part) > SHOWN and _braced(part).endswith(f",+{len(part) - SHOWN}}}")
-               for group in every for part in group.parts):  # fmt: skip
+    if not any(group.pattern.counts for group in every):
         return []
     said = f"+N: so many more names, which {WAY if screen.plain else '--all'} shows"
     return wrapped(said, screen.width or len(said))

@@ -20,7 +20,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from numerics.model.ipu.functions import refusal
-from numerics.model.ipu.network import Array, Network, attribute, set_attribute
+from numerics.model.ipu.network import Array, Network, attribute, label, set_attribute
 from numerics.model.ipu.report import Report
 
 SLOPE: Final = Fraction(2731, 16384)
@@ -57,7 +57,7 @@ def approximate(network: Network, report: Report) -> None:
 
 def leaky_relus(network: Network, report: Report) -> None:
     """Slopes in 256ths."""
-    for node in network.walk():
+    for node in network.walk_free():
         if node.op_type != "LeakyRelu":
             continue
         before = attribute(node, "alpha", 0.01)
@@ -75,7 +75,7 @@ def leaky_relus(network: Network, report: Report) -> None:
 def sigmoids(network: Network, report: Report) -> None:
     """Sigmoid as the device's HardSigmoid."""
     far = _farthest(_sigmoid, _hard_sigmoid)
-    for node in network.walk():
+    for node in network.walk_free():
         if node.op_type == "Sigmoid":
             network.replace(node, *_hard_sigmoid_nodes(network, node, node.input[0], node.output[0]))
             report.about(
@@ -89,7 +89,7 @@ def sigmoids(network: Network, report: Report) -> None:
 def swishes(network: Network, report: Report) -> None:
     """HardSwish as a product with HardSigmoid; of x * Sigmoid(x) the sigmoid is replaced by `sigmoids`."""
     far = _farthest(lambda x: x * _sigmoid(x), lambda x: x * _hard_sigmoid(x))
-    for node in network.walk():
+    for node in network.walk_free():
         if node.op_type == "HardSwish":
             gate = network.new_name(f"{node.output[0]}_gate")
             nodes = _hard_sigmoid_nodes(network, node, node.input[0], gate)
@@ -114,7 +114,7 @@ def _is_swish(network: Network, node: NodeProto) -> bool:
     for gate, x in (tuple(node.input), tuple(reversed(node.input))):
         made = network.producer(gate)
         if made is not None and made.op_type == "Sigmoid" and made.input[0] == x:
-            return True
+            return not network.is_kept(made)
     return False
 
 
@@ -130,11 +130,11 @@ def _hard_sigmoid_nodes(network: Network, node: NodeProto, x: str, y: str) -> li
 
 def average_pools(network: Network, report: Report) -> None:
     """The device's multiplier after every mean of a window that has one."""
-    for node in network.walk():
+    for node in network.walk_free():
         window = _window(network, node) if refusal(node) is None else None
         if window is None or multiplier(window) == 1:
             continue
-        factor, name, y = multiplier(window), node.name or node.output[0], node.output[0]
+        factor, name, y = multiplier(window), label(node), node.output[0]
         mean = network.new_name(f"{y}_mean")
         constant = network.add_constant(f"{y}_multiplier", np.array(float(factor), np.float32))
         node.output[0] = mean

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import helper
 
+from numerics.backends.host.tensors import check_plain
 from numerics.backends.paths import check_regular, path_of
 from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu.configs import Config
@@ -77,6 +78,8 @@ def _archive(path: Any) -> dict[str, Array]:
 
 def _cut(data: Mapping[str, Any], network: Network) -> Iterator[Mapping[str, Array]]:
     """Arrays of many items as batches of the model's shape."""
+    for name, array in data.items():
+        check_plain(f"calibration of {name!r}", array)
     arrays = {str(name): np.asarray(array) for name, array in data.items()}
     shapes = _shapes(network)
     _check_names(arrays, shapes)
@@ -121,6 +124,7 @@ def _checked(batch: Any, network: Network) -> Mapping[str, Array]:
     _check_names(batch, shapes)
     found = {}
     for name, shape in shapes.items():
+        check_plain(f"calibration of {name!r}", batch[name])
         array = np.asarray(batch[name])
         users = [named(node) for node in network.consumers(name)]
         if array.shape != shape:
@@ -140,11 +144,18 @@ def _checked(batch: Any, network: Network) -> Mapping[str, Array]:
     return found
 
 
+class Calibrated(NamedTuple):
+    """scales: of tensors, by name.  zeros: those that were 0 in every batch, whose scale says nothing."""
+
+    scales: dict[str, float]
+    zeros: list[str]
+
+
 def calibrate(
     network: Network, tensors: Sequence[str], feeds: Sequence[Mapping[str, Array]], config: Config,
     progress: Progress | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Returns a scale for every tensor, found by observers that saw all batches.
+) -> Calibrated:  # fmt: skip
+    """Returns a scale for every tensor, found by observers that saw all batches; and which saw only zeros.
 
     progress: called with the name of the step, how many batches are done, and of how many.  Raises
     NumericsError where a node makes NaN or Inf of a batch.
@@ -152,20 +163,25 @@ def calibrate(
     watching = {name: _observer(config, config.activations) for name in tensors}
     inputs = {value.name for value in network.inputs}
     computed = [name for name in tensors if name not in inputs]
+    zeros = dict.fromkeys(tensors)
     session = opened(network.model(computed), optimized=False)
     for done, batch in enumerate(feeds):
         made = {**batch, **run(session, batch, computed)}
         for name, one in watching.items():
             _check_finite(network, name, made[name], done)
             one.observe(made[name])
+            if name in zeros and made[name].any():
+                del zeros[name]
         if progress is not None:
             progress("calibrating", done + 1, len(feeds))
-    return {name: float(one.scale) for name, one in watching.items()}
+    return Calibrated({name: float(one.scale) for name, one in watching.items()}, [*zeros])
 
 
 def _observer(config: Config, dtype: str, scheme: str | None = None) -> Observer:
     options = {"scheme": scheme} if scheme else {}
-    return observer(config.observer, dtype, scale_type="pof2" if config.pof2 else "float32", **options)
+    return observer(
+        config.observer or "min_max", dtype, scale_type="pof2" if config.pof2 else "float32", **options
+    )
 
 
 def _check_finite(network: Network, name: str, array: Array, batch: int) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, hint
 from numerics.model.ipu.configs import Config
-from numerics.model.ipu.network import Network, named
+from numerics.model.ipu.network import Network, label, named
 from numerics.model.ipu.operators import FUSED, operator_of, refusal, values_of
 from numerics.model.ipu.report import Report
 
@@ -36,7 +36,7 @@ class Group:
     @property
     def name(self) -> str:
         """As the report names it."""
-        return self.first.name or str(self.first.output[0])
+        return label(self.first)
 
     @property
     def operator(self) -> str:
@@ -55,8 +55,10 @@ class Chosen:
 def choose(network: Network, config: Config, report: Report) -> Chosen:
     """Decides for every node; the report lists what stays in float, with the reason.
 
-    Raises NumericsError, with the reasons, where nothing can be quantized.
+    Raises NumericsError, with the reasons, where nothing can be quantized, and for a name in keep= that no
+    node has.
     """
+    _check_keep(network, report)
     why = {id(node): refusal(network, node, config) for node in network.nodes}
     taken: dict[int, Group] = {}
     quantized: dict[str, None] = {}
@@ -74,8 +76,37 @@ def choose(network: Network, config: Config, report: Report) -> Chosen:
     _list_floats(network, taken, why, report)
     if not groups:
         reasons = "; ".join(f"{named(node)}: {why[id(node)]}" for node in network.nodes[:6])
-        raise NumericsError(f"nothing in this model can be quantized to {config.name}: {reasons}")
+        raise NumericsError(
+            f"nothing in this model can be quantized to {config.name}: "
+            f"{reasons or 'all that it computes is constant'}"
+        )
     return Chosen(groups, list(quantized))
+
+
+def _check_keep(network: Network, report: Report) -> None:
+    """Raises NumericsError for what keep= names and no node is, with what became of it or was meant."""
+    there = {label(node): node.op_type for node in network.nodes}
+    for name in network.keep:
+        if name in there or name in there.values():
+            continue
+        gone = [row for row in report if name in (row.node, row.operator) and row.node not in there]
+        if gone:
+            raise NumericsError(
+                f"keep= names {name!r}, of which nothing is left to keep: {gone[0].operator} "
+                f"{gone[0].node!r} {gone[0].what} ({gone[0].why}); name what it is part of now, or "
+                "leave it out"
+            )
+        if name in network.came:
+            raise NumericsError(
+                f"keep= names {name!r}, a {network.came[name]} without a name that was taken into another "
+                f"node; the nodes are {', '.join([*there][:12])}{' ...' if len(there) > 12 else ''}"
+            )
+        operators = ", ".join(sorted({*there.values()}))
+        meant = hint(name, [*there, *there.values(), *network.came, *network.came.values()])
+        raise NumericsError(
+            f"keep= names {name!r}, which is neither a node nor an operator of this model;{meant} its "
+            f"operators are {operators}"
+        )
 
 
 def _taken_values(network: Network, group: Group) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from numerics.backends.ipu.devices import Device
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, items_of, one_of, said
 from numerics.observe import observer_text
 
 BIASES: Final = ("int32", "int8")
@@ -26,12 +26,14 @@ class Config:
     name: which column of AMD's table of operators holds: xint8, a8w8, a16w8 or bf16.
     activations: int8, int16 or bfloat16.  weights: int8 or bfloat16.
     pof2: are scales powers of two?  Then the device only shifts, and the limits of shifts hold.
-    observer: who finds the scales: a name from `nx.observe`, with its own options as in "percentile(99.9)".
+    observer: who finds the scales: a name from `nx.observe`, with its own options as in "percentile(99.9)";
+        min_max where none is given.  Not for bfloat16, which has no scales.
     per_channel: has each output channel of a layer a scale of its own?  Not with pof2.
     bias: int32, at the scale of activation x weight; or int8 with a power of two of its own, as AMD Quark
         writes XINT8.
     shapes: input name -> its shape, where the model leaves sizes open.
-    keep: names of nodes, or operators, that stay in float.
+    keep: names of nodes (as the report has them), or operators, that stay in float.  One that fits no node
+        is refused when a model comes.
 
     >>> CONFIGS["xint8"].replace(observer="min_max", keep=("Add",)).keep
     ('Add',)
@@ -41,7 +43,7 @@ class Config:
     activations: str
     weights: str
     pof2: bool
-    observer: str = "min_max"
+    observer: str | None = None
     per_channel: bool = False
     bias: str = "int32"
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -51,13 +53,18 @@ class Config:
         one_of("config", self.name, ("xint8", "a8w8", "a16w8", "bf16"))
         one_of("type of activations", self.activations, TYPES)
         one_of("type of weights", self.weights, ("int8", "bfloat16"))
-        observer_text(self.observer)
         one_of("bias", self.bias, BIASES)
         if not isinstance(self.shapes, Mapping):
             raise NumericsError(f"shapes={said(self.shapes)}; allowed: a mapping of input name -> sizes")
         for name, shape in self.shapes.items():
             if not _is_shape(shape):
                 raise NumericsError(f"shape {said(shape)} of input {said(name)}; allowed: integers above 0")
+        self._check_keep()
+        if self.floats:
+            self._check_no_scales()
+            return
+        object.__setattr__(self, "observer", self.observer or "min_max")
+        observer_text(self.observer)
         if self.pof2 and self.per_channel:
             raise NumericsError(
                 f"{self.name}: weights of power-of-two scales share one a tensor: the device shifts all "
@@ -65,6 +72,26 @@ class Config:
             )
         if self.bias == "int8" and not self.pof2:
             raise NumericsError(f"{self.name}: a bias of int8 has a power of two; bias='int32' here")
+
+    def _check_keep(self) -> None:
+        """Raises NumericsError for anything but names: a text would be taken letter by letter."""
+        names = () if isinstance(self.keep, str) else tuple(items_of("keep", self.keep))
+        if isinstance(self.keep, str) or not all(isinstance(name, str) and name for name in names):
+            raise NumericsError(
+                f"keep is {said(self.keep)}; allowed: a tuple of nodes' names and of operators, as in "
+                "keep=('conv1', 'Softmax')"
+            )
+        object.__setattr__(self, "keep", names)
+
+    def _check_no_scales(self) -> None:
+        """Raises NumericsError for what only has a meaning where there are scales."""
+        asked = [f"observer={self.observer!r}"] if self.observer is not None else []
+        asked += [f"{name}=True" for name in ("pof2", "per_channel") if getattr(self, name)]
+        if asked:
+            raise NumericsError(
+                f"{self.name}: {' and '.join(asked)} is about scales, which {self.activations} has none of; "
+                "leave it out, or take xint8, a8w8 or a16w8"
+            )
 
     @property
     def floats(self) -> bool:
@@ -106,7 +133,7 @@ def check_device(config: Config, device: Device) -> None:
     if config.name == "bf16" and device.target == "X1":
         raise NumericsError(
             f"{device.name} runs no BF16 models: Ryzen AI has them on stx, krk and newer; "
-            "allowed for it: xint8"
+            f"allowed for it: {', '.join(name for name in CONFIGS if name != 'bf16')}"
         )
 
 

@@ -13,11 +13,11 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.formats.errors import NumericsError, said, words_of
@@ -25,6 +25,7 @@ from numerics.model.ipu.configs import CONFIGS, Config, check_device, config_of
 from numerics.model.ipu.loading import open_model
 from numerics.model.ipu.network import Array, check_bytes
 from numerics.model.ipu.quantizing import Opened, Quantized, quantized
+from numerics.model.ipu.report import Row
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,10 @@ def export_model(
     config: by default what the plan's formats say: int8 with powers of two is xint8, int8 with float scales
         a8w8, int16 with int8 a16w8, bfloat16 bf16.
 
+    The file rounds more than the wrapped model: every tensor between integer nodes, not only what the plan
+    names; so its error is larger than what nx.report says of the wrapped one.  The report of what came back
+    names scales of the plan that the file does not use.
+
     Raises NumericsError for a model that is not wrapped or not calibrated, for formats that no configuration
     has, without onnxscript, and as `quantize_model`.
 
@@ -63,15 +68,25 @@ def export_model(
     frozen, example = frozen_copy(model)
     weights = {name: _scale_of(name, q) for name, q in unpacked(frozen).items() if q.scale is not None}
     made = exported(frozen, example, _pair)
-    tensors = _take_scales(made)
+    tensors = _take_scales(made, rows := _rows_of_weights(chosen, weights))
     shapes = {value.name: _shape(value) for value in made.graph.input}
     network = open_model(made, {**shapes, **chosen.shapes})
-    if data is None:
+    if data is None and not chosen.floats:
         data = [dict(zip(shapes, _arrays(example), strict=True))]
-    source = Opened(network, chosen, tensors, weights)
+    source = Opened(network, chosen, tensors, weights, tuple(rows))
     found = quantized(source, data, device)
     found.save(path)
     return found
+
+
+def _rows_of_weights(config: Config, weights: Mapping[str, Array]) -> list[Row]:
+    """A row where weights came with one scale a tensor, and the configuration has one an output channel."""
+    whole = [name for name, scale in weights.items() if config.per_channel and not scale.ndim]
+    why = (
+        f"so the plan says; {config.name} by itself has one an output channel: "
+        "nx.wrap(model, nx.QuantSpec('int8', scheme='per_channel(0)'), ...)"
+    )
+    return [Row(name, "-", "load", "one scale for all of a weight", why) for name in whole]
 
 
 def _check_size(model: nn.Module) -> None:
@@ -231,11 +246,16 @@ def _no_pair(spec: Any, scale: Any) -> str:
     return f"an activation in {spec} {why}"
 
 
-def _take_scales(model: ModelProto) -> dict[str, float]:
-    """Takes pairs of QuantizeLinear and DequantizeLinear out of a model; returns the scales of tensors."""
+def _take_scales(model: ModelProto, rows: list[Row]) -> dict[str, float]:
+    """Takes pairs of QuantizeLinear and DequantizeLinear out of a model; returns the scales of tensors.
+
+    rows: takes in what is lost with that: of a tensor that is rounded twice, the second scale.
+    """
     constants = {each.name: each for each in model.graph.initializer}
     by_output = {each.output[0]: each for each in model.graph.node}
-    found, around, gone = {}, {}, []
+    found: dict[str, float] = {}
+    around: dict[str, str] = {}
+    gone = []
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear":
             continue
@@ -243,17 +263,47 @@ def _take_scales(model: ModelProto) -> dict[str, float]:
         scale = numpy_helper.to_array(constants[node.input[1]])
         if scale.size != 1:
             raise NumericsError(f"{pair.input[0]} has scales of shape {scale.shape}, not one a tensor")
-        found[pair.input[0]] = float(scale.reshape(()))
-        around[node.output[0]] = pair.input[0]
-        gone += [node, pair]
-    for node in gone:
+        x, own = _bare(pair.input[0], around), float(scale.reshape(()))
+        if found.setdefault(x, own) != own:
+            what = f"a second scale of {x}, {own:.6g}, is not used"
+            rows.append(Row(x, "-", "load", what, f"a tensor has one scale: its first, {found[x]:.6g}"))
+        around[node.output[0]] = x
+        gone += [node, pair, *(by_output[name] for name in pair.input[2:] if name in by_output)]
+    for node in {id(node): node for node in gone}.values():
         model.graph.node.remove(node)
     for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            while name in around:
-                name = around[name]
-            node.input[place] = name
+        node.input[:] = [_bare(name, around) for name in node.input]
+    _end_bare(model, around, found)
     return found
+
+
+def _bare(name: str, around: Mapping[str, str]) -> str:
+    """What stands before the pairs that made a tensor."""
+    while name in around:
+        name = around[name]
+    return name
+
+
+def _end_bare(model: ModelProto, around: Mapping[str, str], found: dict[str, float]) -> None:
+    """Gives results that pairs made to the nodes before those: the result's name is theirs."""
+    ends = {value.name for value in model.graph.output}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    renamed: dict[str, str] = {}
+    for y in sorted(ends & {*around}):
+        x = _bare(y, around)
+        x = renamed.get(x, x)
+        if x not in makers or x in ends:  # an input, or a result itself: it keeps its name
+            model.graph.node.append(helper.make_node("Identity", [x], [y], f"{y}_node"))
+            continue
+        _rename(model, x, y)
+        renamed[x] = y
+        found[y] = found.pop(x)
+
+
+def _rename(model: ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
 
 
 # ---- the configuration ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto, helper
 
-from numerics.model.ipu.network import Array, Network, attribute, named, set_attribute
+from numerics.model.ipu.network import Array, Network, attribute, label, named, set_attribute
 from numerics.model.ipu.report import Report
 from numerics.model.ipu.running import Nodes, feeds_of
 
@@ -51,18 +51,16 @@ def fold(network: Network, report: Report) -> None:
 def fold_constants(network: Network, report: Report) -> None:
     """Computes what depends on no input, and the shapes of tensors whose shape is fixed."""
     one = Nodes(network.opset)
-    count = 0
     for node in network.walk():
         made = _constant_of(node, network, one)
         if made is not None:
             network.constants.update(made)
             network.nodes.remove(node)
-            count += node.op_type != "Constant"
+            if node.op_type != "Constant":
+                report.about(node, "fold", "became a constant", "nothing that it takes is an input")
             if any(array.nbytes >= LARGE for array in made.values()):
                 network.drop_unused()
                 network.check_size()
-    if count:
-        report.add("-", "-", "fold", f"{count} nodes became constants", "nothing that they take is an input")
 
 
 def _constant_of(node: NodeProto, network: Network, one: Nodes) -> dict[str, Array] | None:
@@ -86,9 +84,7 @@ def drop_nothing(network: Network, report: Report) -> None:
         if _is_nothing(network, node) and node.output[0] not in network.outputs:
             network.nodes.remove(node)
             network.redirect(node.output[0], node.input[0])
-            report.add(
-                node.name or node.output[0], node.op_type, "fold", "removed", "it changes nothing in use"
-            )
+            report.about(node, "fold", "removed", "it changes nothing in use")
 
 
 def _is_nothing(network: Network, node: NodeProto) -> bool:
@@ -190,7 +186,7 @@ def norms_to_convolutions(network: Network, report: Report) -> None:
         if affine is None or rank < 3:
             continue
         scale, shift = (part.astype(np.float32) for part in affine)
-        name = node.name or node.output[0]
+        name = label(node)
         weights = network.add_constant(f"{name}_weight", scale.reshape(-1, *[1] * (rank - 1)))
         bias = network.add_constant(f"{name}_bias", shift)
         layer = helper.make_node(

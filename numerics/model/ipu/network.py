@@ -26,6 +26,11 @@ def named(node: NodeProto) -> str:
     return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} that makes {node.output[0]!r}"
 
 
+def label(node: NodeProto) -> str:
+    """A node as the report and keep= have it: its name, or that of what it makes where it has none."""
+    return node.name or next((str(name) for name in node.output if name), "")
+
+
 def check_bytes(sizes: Mapping[str, int], nodes: Iterable[NodeProto], what: str) -> None:
     """Raises NumericsError where tensors, name -> bytes, are more than a model in memory may have."""
     total = sum(sizes.values())
@@ -58,10 +63,14 @@ class Network:
     """A graph in the making.
 
     nodes: in an order in which they can run.  constants: name -> array.  types, shapes: of every tensor
-    that ONNX's shape inference knows, by name.
+    that ONNX's shape inference knows, by name.  keep: names of nodes, and operators, that are to stay as
+    they are: no pass makes another function of them.  came: the nodes that came, by name, and their
+    operators.  defaults: inputs that have a value in the file, of which constants are made.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, keep: Sequence[str] = ()) -> None:
+        self.keep = tuple(keep)
+        self.came = {label(node): node.op_type for node in model.graph.node}
         self.source = ModelProto()
         self.source.CopyFrom(model)
         graph = self.source.graph
@@ -70,6 +79,7 @@ class Network:
             each.name: numpy_helper.to_array(each) for each in graph.initializer
         }
         self.inputs = [value for value in graph.input if value.name not in self.constants]
+        self.defaults = [value.name for value in graph.input if value.name in self.constants]
         self.outputs = [value.name for value in graph.output]
         self._names = {*self.constants, *(value.name for value in graph.input), *self.outputs}
         self._names |= {n for node in self.nodes for n in (*node.input, *node.output, node.name)}
@@ -177,6 +187,14 @@ class Network:
         """Forgets constants that nothing takes."""
         used = {name for node in self.nodes for name in node.input} | set(self.outputs)
         self.constants = {name: array for name, array in self.constants.items() if name in used}
+
+    def is_kept(self, node: NodeProto) -> bool:
+        """Is it to stay as it is: by its name, as the report has it, or by its operator?"""
+        return label(node) in self.keep or node.op_type in self.keep
+
+    def walk_free(self) -> Iterator[NodeProto]:
+        """As `walk`, without the nodes that are to stay as they are."""
+        yield from (node for node in self.walk() if not self.is_kept(node))
 
     def walk(self) -> Iterator[NodeProto]:
         """The nodes as they are now; changing the network meanwhile is allowed."""

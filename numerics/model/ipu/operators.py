@@ -88,6 +88,9 @@ table, rows: what QuantizeLinear and DequantizeLinear around an operator say, si
 down: the function of the exact numbers, rounded once.  The device may compute it in a way of its own.
 """
 
+UNWRITTEN_KINDS: Final = ("table", "rows")
+"""Kinds of which the device's own way is not written down."""
+
 TWO_COMPUTED: Final = Operator("product", "gemm", None)
 """MatMul whose second operand is computed: no weights, and no channels."""
 STEEP: Final = ("Sqrt", "Reciprocal", "Log", "Pow", "Div")
@@ -114,10 +117,12 @@ def refusal(network: Network, node: NodeProto, config: Config) -> str | None:
     """Why a node stays in float; None where it does not."""
     if not lists(node.op_type, config.name):
         return f"Ryzen AI does not list {node.op_type} for {config.name}"
-    if node.name in config.keep or node.op_type in config.keep:
+    if network.is_kept(node):
         return "keep= names it"
     if node.op_type in STEEP:
         return "it is steep near 0: one integer step there is most of its range"
+    if node.op_type == "Identity":
+        return "it changes nothing, and gives a result its name"
     if node.op_type not in OPERATORS:
         return "no integer arithmetic is written down for it"
     operator = operator_of(network, node)

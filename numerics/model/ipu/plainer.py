@@ -11,14 +11,14 @@ from numerics.model.ipu.report import Report
 
 def plainer(network: Network, report: Report) -> None:
     """All passes, in their order; each row of the report says how far the result is from what stood there."""
-    for step in (splits, quotients, slopes):
+    for step in (splits, picks, quotients, slopes):
         step(network, report)
     network.infer()
 
 
 def splits(network: Network, report: Report) -> None:
     """A Split as a Slice for each part, which more configurations take: the same numbers."""
-    for node in network.walk():
+    for node in network.walk_free():
         ends = _ends(network, node) if node.op_type == "Split" else None
         if ends is None:
             continue
@@ -26,12 +26,52 @@ def splits(network: Network, report: Report) -> None:
         for name, low, high in zip(node.output, [0, *ends[:-1]], ends, strict=True):
             if not name:
                 continue  # a part that nobody takes
-            places = {"start": low, "end": high, "axis": attribute(node, "axis", 0)}
-            bounds = [network.add_constant(f"{name}_{at}", np.array([n])) for at, n in places.items()]
-            own = network.new_name(f"{name}_slice")
-            slices.append(helper.make_node("Slice", [node.input[0], *bounds], [name], own))
+            slices.append(_slice(network, node, name, (low, high)))
         network.replace(node, *slices)
         report.about(node, "fold", f"became {len(slices)} Slices", "the same numbers")
+
+
+def _slice(network: Network, node: NodeProto, y: str, ends: tuple[int, int], step: int = 1) -> NodeProto:
+    """A Slice of what a node takes, along the node's axis."""
+    places = {"start": ends[0], "end": ends[1], "axis": attribute(node, "axis", 0), "step": step}
+    bounds = [network.add_constant(f"{y}_{at}", np.array([n])) for at, n in places.items()]
+    return helper.make_node("Slice", [node.input[0], *bounds], [y], network.new_name(f"{y}_slice"))
+
+
+def picks(network: Network, report: Report) -> None:
+    """A Gather of one known index as Slice and Squeeze, of several at one distance as Slice.
+
+    So torch writes how attention takes q, k and v apart; Ryzen AI lists Gather for bf16 only.
+    """
+    for node in network.walk_free():
+        found = _range(network, node) if node.op_type == "Gather" else None
+        if found is None:
+            continue
+        indices, y = network.constant(node, 1), node.output[0]
+        single = indices is not None and not indices.ndim
+        part = network.new_name(f"{y}_part") if single else y
+        nodes = [_slice(network, node, part, (found.start, found.stop), found.step)]
+        if single:
+            axis = network.add_constant(f"{y}_axis", np.array([attribute(node, "axis", 0)]))
+            nodes.append(helper.make_node("Squeeze", [part, axis], [y], network.new_name(f"{y}_squeeze")))
+        network.replace(node, *nodes)
+        report.about(node, "fold", f"became {' and '.join(n.op_type for n in nodes)}", "the same numbers")
+
+
+def _range(network: Network, node: NodeProto) -> range | None:
+    """The known indices of a Gather as a range that goes up; None where they are none."""
+    indices, shape = network.constant(node, 1), network.shapes.get(node.input[0])
+    if indices is None or indices.ndim > 1 or not indices.size or not network.is_float(node.input[0]):
+        return None
+    if node.input[0] in network.constants or shape is None:
+        return None
+    size = shape[attribute(node, "axis", 0)]
+    if not isinstance(size, int):
+        return None
+    places = [int(k) % size if -size <= k < size else -1 for k in indices.reshape(-1)]
+    step = places[1] - places[0] if len(places) > 1 else 1
+    found = range(places[0], places[-1] + 1, step) if step > 0 else range(0)
+    return found if places == [*found] and places[0] >= 0 else None
 
 
 def _ends(network: Network, node: NodeProto) -> list[int] | None:
@@ -49,7 +89,7 @@ def _ends(network: Network, node: NodeProto) -> list[int] | None:
 
 def quotients(network: Network, report: Report) -> None:
     """A quotient by a constant as a product with its reciprocal."""
-    for node in network.walk():
+    for node in network.walk_free():
         below = network.constant(node, 1) if node.op_type == "Div" else None
         if below is None or below.dtype != np.float32 or node.input[0] in network.constants:
             continue
@@ -68,7 +108,7 @@ def quotients(network: Network, report: Report) -> None:
 
 def slopes(network: Network, report: Report) -> None:
     """A PRelu of one slope as LeakyRelu."""
-    for node in network.walk():
+    for node in network.walk_free():
         slope = network.constant(node, 1) if node.op_type == "PRelu" else None
         if slope is None or not _is_one(slope):
             continue

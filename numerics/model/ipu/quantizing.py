@@ -7,27 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import onnx
 from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.files.replacement import replace_file
-from numerics.formats.errors import NumericsError, hint, said
+from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu import approximating, choosing, folding, plainer, writing
 from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
 from numerics.model.ipu.configs import Config, check_device, config_of, remark
 from numerics.model.ipu.loading import ADVISED, open_model
 from numerics.model.ipu.network import Network, check_bytes
-from numerics.model.ipu.operators import is_layer
-from numerics.model.ipu.report import Report
+from numerics.model.ipu.operators import UNWRITTEN_KINDS, is_layer, operator_of
+from numerics.model.ipu.report import UNWRITTEN, Report, Row
 
 LISTED = "Ryzen AI lists it for"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Quantized:
-    """A model, and what was done to it.
+    """A model, and what was done to it; shown by its totals.
 
     model: what ONNX Runtime and the VitisAI provider open.  report: a row for everything that was done.
     prepared: the float model after folding and approximating, whose tensors have the names of the model's.
@@ -47,6 +46,9 @@ class Quantized:
     prepared: ModelProto
     scales: dict[str, float]
 
+    def __repr__(self) -> str:
+        return f"Quantized({self.report.summary}; {len(self.model.graph.node)} nodes in the file)"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model: whole, or not at all."""
         replace_file(path, self.model.SerializeToString())
@@ -60,7 +62,7 @@ def quantize_model(
 
     model: a ModelProto, its bytes, or the path of a file, in float32, of opset 13 to 21; it stays as it is.
     data: what it is calibrated on: the path of an .npz file or a mapping, input name -> array whose first
-        axis holds the items; or an iterable of batches.  Not for bf16, which needs none.
+        axis holds the items; or an iterable of batches.  bf16 needs none; what comes is looked at, not used.
     config: xint8 (the default: int8, scales of powers of two), a8w8 (int8, float scales), a16w8 (activations
         of int16), bf16 (bfloat16 as casts); or a Config, for another observer, bias or nodes to keep.
     device: phx, hpt, stx (the default) or krk.  progress: called with a step, done and total.
@@ -86,31 +88,21 @@ def quantize_model(
 class Opened:
     """A model that was opened for a configuration.
 
-    tensors, weights: scales that are known already, by the names of tensors and constants.
+    tensors, weights: scales that are known already, by the names of tensors and constants.  rows: what the
+    report begins with.
     """
 
     network: Network
     config: Config
     tensors: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
 
 
 def open_for(model: Any, config: Config | str) -> Opened:
     """Opens a model; raises NumericsError as `quantize_model`."""
     found = config_of(config)
-    network = open_model(model, found.shapes)
-    _check_kept(network, found)
-    return Opened(network, found)
-
-
-def _check_kept(network: Network, config: Config) -> None:
-    """Raises NumericsError for what keep= names that is neither a node here nor an operator of ONNX."""
-    names = {node.name for node in network.nodes} | {node.op_type for node in network.nodes}
-    for name in config.keep:
-        if name not in names and not onnx.defs.has(name):
-            raise NumericsError(
-                f"keep= names {said(name)}, no node here and no operator;{hint(name, names)}".rstrip(";")
-            )
+    return Opened(open_model(model, found.shapes), found)
 
 
 def quantized(source: Opened, data: Any, device: str, progress: Progress | None = None) -> Quantized:
@@ -121,7 +113,8 @@ def quantized(source: Opened, data: Any, device: str, progress: Progress | None 
         )
     network, config, profile = source.network, source.config, find_device(device)
     check_device(config, profile)
-    report = Report(config.name, profile.name)
+    report = Report(config.name, profile.name, list(source.rows))
+    network.keep = config.keep
     _first_rows(network, config, report, remark(config, profile))
     folding.fold(network, report)
     plainer.plainer(network, report)
@@ -131,16 +124,27 @@ def quantized(source: Opened, data: Any, device: str, progress: Progress | None 
     prepared = network.model()
     writer = writing.Writer(network, chosen, config, report)
     if config.floats:
+        _say_not_needed(data, network, report)
         for group in chosen.groups:
-            report.add(group.name, group.operator, "quantize", "bfloat16, by casts", f"{LISTED} bf16")
+            why = _why(network, group, config)
+            report.add(group.name, group.operator, "quantize", "bfloat16, by casts", why)
         return Quantized(writing.write_casts(writer), report, prepared, {})
     check_bytes(writing.bytes_written(writer), network.nodes, "the quantized model")
-    scales = _scales(source, chosen, _calibrated(source, chosen, data, progress), report)
+    _say_unused(source, chosen, report)
+    scales = _scales(source, chosen, _calibrated(source, chosen, data, report, progress), report)
     return Quantized(writing.write_integers(writer, scales), report, prepared, dict(scales.tensors))
 
 
+def _say_unused(source: Opened, chosen: choosing.Chosen, report: Report) -> None:
+    """Rows about scales that came with the model, of tensors that are not rounded in the file."""
+    for name, scale in source.tensors.items():
+        if name not in chosen.tensors:
+            why = "nothing is rounded there: it is inside of nodes that are one to the device, or in float"
+            report.add(name, "-", "load", f"the plan's scale {scale:.6g} is not used", why)
+
+
 def _calibrated(
-    source: Opened, chosen: choosing.Chosen, data: Any, progress: Progress | None
+    source: Opened, chosen: choosing.Chosen, data: Any, report: Report, progress: Progress | None
 ) -> dict[str, float]:
     """The scales of the chosen tensors: those that are known, and the others from the data."""
     unknown = [name for name in chosen.tensors if name not in source.tensors]
@@ -148,7 +152,11 @@ def _calibrated(
     if not unknown:
         return known
     feeds = feeds_from(data, source.network)
-    found = {**known, **calibrate(source.network, unknown, feeds, source.config, progress)}
+    calibrated = calibrate(source.network, unknown, feeds, source.config, progress)
+    for name in calibrated.zeros:
+        what = f"0 in all calibration, scale {calibrated.scales[name]:.6g}"
+        report.add(name, "-", "calibrate", what, "its scale says nothing of other inputs")
+    found = {**known, **calibrated.scales}
     return {name: found[name] for name in chosen.tensors}
 
 
@@ -170,11 +178,27 @@ def _scales(
     for group in chosen.groups:
         weights = f", weights {config.weights}" if is_layer(network, group.first) else ""
         what = f"{config.activations}{weights}, result {scales.tensors[group.output]:.6g}"
-        report.add(group.name, group.operator, "quantize", what, f"{LISTED} {config.name}")
+        report.add(group.name, group.operator, "quantize", what, _why(network, group, config))
     return scales
 
 
+def _why(network: Network, group: choosing.Group, config: Config) -> str:
+    """Who lists the operator, and that nobody says how the device computes it, where that is so."""
+    unwritten = operator_of(network, group.first).kind in UNWRITTEN_KINDS
+    return f"{LISTED} {config.name}{f'; {UNWRITTEN}' if unwritten else ''}"
+
+
+def _say_not_needed(data: Any, network: Network, report: Report) -> None:
+    """A row about calibration that came for a configuration without scales; raises where it is none."""
+    if data is not None:
+        count = len(feeds_from(data, network))
+        what = f"{count} {'batch' if count == 1 else 'batches'} of calibration not used"
+        report.add("-", "-", "load", what, f"{report.config} has no scales to find")
+
+
 def _first_rows(network: Network, config: Config, report: Report, remarked: str | None) -> None:
+    for name in network.defaults:
+        report.add(name, "-", "load", "is no input any more", "it has a value, which is a constant now")
     if network.opset != ADVISED:
         report.add("-", "-", "load", f"opset {network.opset} is kept", f"Ryzen AI advises {ADVISED}")
     if remarked is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from numerics._version import __version__
 from numerics.backends.ipu.export import QUARK, quark_operator
 from numerics.files.replacement import replace_file
 from numerics.formats.errors import NumericsError
@@ -50,7 +51,7 @@ def export_quark(model: nn.Module, path: str | os.PathLike[str]) -> ModelProto:
     _put_weights(made, packed)
     if not any(each.domain == QUARK for each in made.opset_import):
         made.opset_import.append(helper.make_opsetid(QUARK, 1))
-    made.producer_name = "numerics"
+    made.producer_name, made.producer_version = "numerics", __version__
     onnx.checker.check_model(made)
     replace_file(path, made.SerializeToString())
     return made

@@ -205,21 +205,35 @@ class Place:
 def limit(network: Network, chosen: Chosen, scales: Scales, report: Report) -> None:
     """Moves positions until every shift is within the device's limits.
 
-    Raises NumericsError, naming the node, where the limits contradict each other.
+    Raises NumericsError, naming the nodes, where the limits contradict each other.
     """
+    stuck: list[Group] = []
+    while (last := _contradicted(network, chosen, stuck, scales, report)) is not None:
+        stuck.append(last)
+    if stuck:
+        names = ", ".join(named(group.first) for group in stuck)
+        its, it = ("their", "them") if stuck[1:] else ("its", "it")
+        raise NumericsError(
+            f"{names}: no positions meet {its} limits and those of {its} neighbours; keep {it} in float: "
+            f"config.replace(keep={tuple(group.name for group in stuck)!r}), on the command line "
+            f"{' '.join(f'--keep {group.name}' for group in stuck)}"
+        )
+
+
+def _contradicted(
+    network: Network, chosen: Chosen, without: list[Group], scales: Scales, report: Report
+) -> Group | None:
+    """Repairs all but some groups; returns one that is still to be repaired after ROUNDS."""
+    looked = [group for group in chosen.groups if not any(group is one for one in without)]
     last = None
     for _ in range(ROUNDS):
         last = None
-        for group in chosen.groups:
+        for group in looked:
             if _repaired(network, group, scales, report):
                 last = group
         if last is None:
-            return
-    assert last is not None
-    raise NumericsError(
-        f"{named(last.first)}: no positions meet its limits and those of its neighbours; keep it in float: "
-        f"config.replace(keep=({last.name!r},))"
-    )
+            return None
+    return last
 
 
 def _repaired(network: Network, group: Group, scales: Scales, report: Report) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from numerics._version import __version__
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network
@@ -260,12 +261,19 @@ def _finished(writer: Writer) -> ModelProto:
         _set_sizes(value, network.shapes.get(value.name))
     if any(node.domain == MICROSOFT for node in made.graph.node):
         made.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-    made.producer_name = "numerics"
-    helper.set_model_props(
-        made, {"numerics.config": writer.config.name, "numerics.device": writer.report.device}
-    )
+    _sign(made, writer)
     onnx.checker.check_model(made)
     return made
+
+
+def _sign(made: ModelProto, writer: Writer) -> None:
+    """Says who made the file, for what; who made the float model, and what it says of itself, stays."""
+    facts = {"numerics.config": writer.config.name, "numerics.device": writer.report.device}
+    if made.producer_name:
+        facts["numerics.source"] = f"{made.producer_name} {made.producer_version}".strip()
+    facts = {**{each.key: each.value for each in made.metadata_props if each.key not in facts}, **facts}
+    made.producer_name, made.producer_version = "numerics", __version__
+    helper.set_model_props(made, facts)
 
 
 def _set_sizes(value: ValueInfoProto, sizes: tuple[int | str, ...] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ import onnx
 from click.testing import CliRunner
 
 from numerics.cli import commands
+from numerics.cli.words import in_options
+from numerics.formats import NumericsError
+from numerics.view.screen import Screen
 from tests.helpers.onnx_models import items, model, node, residual
 
 
@@ -61,7 +65,10 @@ def test_options_reach_the_configuration(folder):
 def test_what_keep_names_is_there(folder):
     """A name that nothing has was taken without a word."""
     wrong = asked(folder, "--data", f"{folder}/data.npz", "--keep", "conv")
-    assert "keep= names 'conv', no node here and no operator; did you mean 'Conv'?" in str(wrong.exception)
+    assert (
+        "keep= names 'conv', which is neither a node nor an operator of this model; did you mean 'Conv'?"
+        in str(wrong.exception)
+    )
     assert (
         asked(folder, "--data", f"{folder}/data.npz", "--keep", "Softmax").exit_code == 0
     )  # of other models
@@ -132,3 +139,55 @@ def test_what_the_profile_npu_leaves_to_the_host_is_said(tmp_path, d, on_the_cpu
     found = CliRunner().invoke(commands, ["ipu", "export", d, f"{tmp_path}/o.onnx", "--profile", "npu"])
     assert found.exit_code == 0
     assert ("not a type of the NPU, runs on the host's CPU" in found.output) == on_the_cpu
+
+
+def test_a_terminal_shows_the_totals_first_and_all_rows_where_they_are_asked_for(folder, monkeypatch):
+    """Records of five lines a row filled ten screens."""
+    screens = {}
+    for words in ([], ["--all"]):
+        monkeypatch.setattr("numerics.cli.ipu.Screen.of", lambda _: Screen(80))
+        found = asked(folder, "--data", f"{folder}/data.npz", *words)
+        assert found.exit_code == 0, found.output
+        screens[bool(words)] = found.output.splitlines()
+        assert all(len(line) <= 80 for line in screens[bool(words)][:-1])  # the last has the path
+        assert screens[bool(words)][0].startswith("xint8 for stx: 11 nodes are integer; none stays in float")
+    assert "  3 nodes  int32, at activation x weight; it is added to the accumulator" in screens[False]
+    assert "           c{1-2}, y" in screens[False]
+    assert not any("c{1-2}" in line for line in screens[True])
+    assert len(screens[False]) < 40
+
+
+def test_json_has_every_row_and_the_totals_quiet_or_not(folder):
+    words = ["--data", f"{folder}/data.npz", "--json"]
+    found = [json.loads(asked(folder, *words, *more).output) for more in ([], ["--quiet"])]
+    assert found[0] == found[1]
+    assert found[0]["totals"]["quantized"] == 11
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--keep", "/nope"], "--keep names '/nope', which is neither a node nor an operator of this model"),
+        (["--keep", "LayerNormalization"], "neither a node nor an operator"),
+        (["--keep", "n1"], "BatchNormalization 'n1' taken into Conv 'c1'"),
+        (["--config", "bf16", "--observer", "kl"], "is about scales, which bfloat16 has none of"),
+        (["--config", "bf16", "--observer", "min_max"], "is about scales"),
+        (["--config", "bf16", "--data", "none.npz"], "none.npz is no calibration data"),
+        (["--config", "bf16", "--device", "phx"], "allowed for it: xint8, a8w8, a16w8"),
+        (["--shape", "x=2,3,6,6", "--shape", "x=4,3,6,6"], "--shape names x twice"),
+    ],
+)
+def test_what_is_asked_for_and_would_do_nothing_is_refused(folder, words, said, monkeypatch):
+    data = [] if "bf16" in words else ["--data", f"{folder}/data.npz"]
+    words = ["ipu", "quantize", f"{folder}/in.onnx", f"{folder}/out.onnx", *data, *words]
+    monkeypatch.setattr(sys, "argv", ["numerics", *words])
+    with pytest.raises(NumericsError) as wrong:
+        commands.main(words, standalone_mode=False)
+    assert said in in_options(str(wrong.value), commands, words)
+    assert not (folder / "out.onnx").exists()
+
+
+def test_calibration_that_bf16_does_not_use_is_said(folder):
+    found = asked(folder, "--config", "bf16", "--data", f"{folder}/data.npz")
+    assert found.exit_code == 0, found.output
+    assert "8 batches of calibration not used" in found.output

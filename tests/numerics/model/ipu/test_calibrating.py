@@ -43,6 +43,13 @@ def test_data_that_cannot_calibrate_is_refused_by_name(data, said):
         feeds_from(data, NETWORK)
 
 
+def test_an_array_that_hides_values_is_refused():
+    hides = np.ma.masked_array(numbers(2, 3, 6, 6), mask=numbers(2, 3, 6, 6) > 0)
+    for data in ({"x": hides}, [{"x": hides}]):
+        with pytest.raises(NumericsError, match="calibration of 'x' is a masked array"):
+            feeds_from(data, NETWORK)
+
+
 def test_one_array_is_no_archive(tmp_path):
     np.save(tmp_path / "x.npy", numbers(2, 3, 6, 6))
     with pytest.raises(NumericsError, match=r"one array, not an \.npz"):
@@ -58,11 +65,11 @@ def test_a_node_that_makes_nan_of_a_batch_is_named():
 
 def test_scales_are_those_of_the_observers_of_the_house():
     feeds = feeds_from(items(8), NETWORK)
-    found = calibrate(NETWORK, ["x", "y"], feeds, CONFIGS["a8w8"])
+    found = calibrate(NETWORK, ["x", "y"], feeds, CONFIGS["a8w8"]).scales
     watching = observe.MinMax("int8")
     watching.observe(items(8)["x"])
     assert found["x"] == float(watching.scale)
-    found = calibrate(NETWORK, ["x"], feeds, CONFIGS["xint8"].replace(observer="pof2"))
+    found = calibrate(NETWORK, ["x"], feeds, CONFIGS["xint8"].replace(observer="pof2")).scales
     watching = observe.Pof2("int8")
     watching.observe(items(8)["x"])
     assert found["x"] == float(watching.scale)

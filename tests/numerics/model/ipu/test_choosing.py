@@ -22,8 +22,9 @@ CONV = node("Conv", "x w", "c")
 
 
 def chosen(nodes, constants=None, config="xint8", shape=None, **changed):
-    network, report = Network(model(nodes, {"x": X}, {"y": shape}, constants)), Report(config, "stx")
-    found = choose(network, CONFIGS[config].replace(**changed), report)
+    options, report = CONFIGS[config].replace(**changed), Report(config, "stx")
+    network = Network(model(nodes, {"x": X}, {"y": shape}, constants), options.keep)
+    found = choose(network, options, report)
     return [group.operator for group in found.groups], found.tensors, report.rows
 
 
@@ -116,3 +117,66 @@ def test_tensors_without_elements_stay_in_float(config):
     found = model(nodes, {"x": (2, 3)}, {"y": None}, {"w": numbers(3, 3), "a": np.array([0])})
     made = nx.ipu.quantize_model(found, None if config == "bf16" else {"x": numbers(4, 3)}, config)
     assert "'s' has no elements" in {row.node: row.why for row in made.report.of("keep")}["s"]
+
+
+BATCH_NORM = [CONV, node("BatchNormalization", "c g g g g", "n"), node("Sigmoid", "n", "s")]
+SPLIT_UP = [*BATCH_NORM, node("Div", "s two", "d"), node("Relu", "d", "y")]
+PARTS = {"w": W, "g": np.ones(2, np.float32), "two": np.float32(2)}
+OTHERS = model(SPLIT_UP, {"x": X}, {"y": None}, PARTS)
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8", "bf16"])
+@pytest.mark.parametrize("name", ["s", "Sigmoid", "d", "Div"])
+def test_what_is_kept_is_neither_approximated_nor_rewritten(config, name):
+    """keep="Sigmoid" was a HardSigmoid of int8 in xint8, and Div by a constant a Mul."""
+    options = nx.ipu.CONFIGS[config].replace(keep=(name,))
+    made = nx.ipu.quantize_model(OTHERS, {"x": numbers(4, *X[1:])}, options)
+    operator = {"s": "Sigmoid", "d": "Div"}.get(name, name)
+    assert operator in [each.op_type for each in made.model.graph.node]
+    assert operator in {row.operator for row in made.report.of("keep")}
+
+
+def test_a_hard_swish_of_a_kept_sigmoid_is_none():
+    nodes = [CONV, node("Sigmoid", "c", "s"), node("Mul", "c s", "y")]
+    found = model(nodes, {"x": X}, {"y": None}, {"w": W})
+    made = nx.ipu.quantize_model(
+        found, {"x": numbers(4, *X[1:])}, nx.ipu.CONFIGS["xint8"].replace(keep=("s",))
+    )
+    assert not made.report.of("approximate")
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        ("sig", "keep= names 'sig', which is neither a node nor an operator.*operators are .*Sigmoid"),
+        ("Sigmiod", "did you mean 'Sigmoid'"),
+        ("LayerNormalization", "neither a node nor an operator"),
+        ("n", "keep= names 'n', of which nothing is left.*BatchNormalization 'n' taken into Conv 'c'"),
+        ("BatchNormalization", "BatchNormalization 'n' taken into Conv 'c'"),
+    ],
+)
+@pytest.mark.parametrize("config", ["xint8", "bf16"])
+def test_a_name_to_keep_that_keeps_nothing_is_refused(config, keep, said):
+    with pytest.raises(NumericsError, match=said):
+        nx.ipu.quantize_model(
+            OTHERS, {"x": numbers(4, *X[1:])}, nx.ipu.CONFIGS[config].replace(keep=("c", keep))
+        )
+
+
+def test_a_node_without_a_name_is_kept_by_what_it_makes():
+    """So the report has it, and so a refusal advises."""
+    nodes = [CONV, node("Relu", "c", "r"), node("Conv", "r w", "y")]
+    for each in nodes:
+        each.ClearField("name")
+    found = model(nodes, {"x": X}, {"y": None}, {"w": W})
+    made = nx.ipu.quantize_model(
+        found, {"x": numbers(4, *X[1:])}, nx.ipu.CONFIGS["xint8"].replace(keep=["r"])
+    )
+    assert [(row.node, row.why) for row in made.report.of("keep")] == [("r", "keep= names it")]
+
+
+def test_a_model_that_computes_constants_only_is_refused_with_words():
+    network = Network(OTHERS)
+    network.nodes = []
+    with pytest.raises(NumericsError, match=r"to xint8: all that it computes is constant"):
+        choose(network, CONFIGS["xint8"], Report("xint8", "stx"))

@@ -6,6 +6,7 @@ import copy
 import os
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("onnxruntime")
@@ -17,7 +18,9 @@ import torch
 import numerics as nx
 from numerics.formats import NumericsError
 from numerics.model.ipu import network as networks
+from numerics.model.ipu.exporting import _take_scales
 from numerics.model.ipu.writing import constant_of
+from tests.helpers.onnx_models import model, node
 
 LONG = os.environ.get("NUMERICS_TEST_LONG") == "1"  # torch.onnx.export takes seconds each time
 long = pytest.mark.skipif(not LONG, reason="make verify")
@@ -120,12 +123,72 @@ def test_the_model_stays_as_it_is_and_the_example_calibrates_the_rest(tmp_path):
         assert (m(X) == due).all()
 
 
+@pytest.mark.parametrize("share", [False, pytest.param(True, marks=long)])
+def test_results_that_are_rounded_are_exported(tmp_path, share):
+    """The pair at the model's end was taken out with its name: "no valid ONNX model"."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.ReLU(), torch.nn.Conv2d(3, 2, 3)).eval()
+    m = wrapped(model=net, outputs=POF2, share=share)
+    found = nx.ipu.export_model(m, tmp_path / "m.onnx", data={"input": X.numpy()})
+    scales = {name: float(x) for name, x in m.named_buffers() if name.endswith("scale")}
+    assert scales["2.quantize_conv2d_out.scale"] == found.scales[found.model.graph.output[0].name]
+    rows = [(row.what, row.node) for row in found.report.of("load") if "is not used" in row.what]
+    assert rows == [(f"the plan's scale {scales['0.quantize_conv2d_out.scale']:.6g} is not used", "conv2d")]
+    came = nx.ipu.session(tmp_path / "m.onnx").run({"input": X[:2].numpy()})
+    assert next(iter(came.values())).shape == (2, 2, 2, 2)
+    assert all(layer.differing == 0 for layer in nx.ipu.compare(found.model, [{"input": X[:2].numpy()}]))
+
+
+def pairs(nodes, **constants):
+    """A model of `x` with pairs of QuantizeLinear and DequantizeLinear: "x a scale", each."""
+    made = []
+    for one in nodes:
+        if isinstance(one, str):
+            x, y, scale = one.split()
+            made += [node("QuantizeLinear", f"{x} {scale} zero", f"{y}_q"),
+                     node("DequantizeLinear", f"{y}_q {scale} zero", y)]  # fmt: skip
+        else:
+            made.append(one)
+    held = {"s": np.float32(0.5), "t": np.float32(0.25), "zero": np.int8(0), **constants}
+    return made, held
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "scales", "operators"),
+    [
+        ([node("Relu", "x", "r"), "r y s"], ["y"], {"y": 0.5}, ["Relu"]),
+        ([node("Relu", "x", "r"), "r y s", node("Abs", "r", "z")], ["y", "z"], {"y": 0.5}, ["Relu", "Abs"]),
+        ([node("Relu", "x", "r"), "r y s", "r z s"], ["y", "z"], {"y": 0.5}, ["Relu", "Identity"]),
+        ([node("Relu", "x", "r"), "r y s"], ["r", "y"], {"r": 0.5}, ["Relu", "Identity"]),
+        ([node("Relu", "x", "r"), "r a s", "a y t"], ["y"], {"y": 0.5}, ["Relu"]),
+        (["x y s"], ["y"], {"x": 0.5}, ["Identity"]),
+    ],
+)
+def test_pairs_at_the_end_leave_the_names_of_results(nodes, outputs, scales, operators):
+    made, held = pairs(nodes)
+    found = model(made, {"x": (1, 2)}, dict.fromkeys(outputs, (1, 2)), held)
+    rows = []
+    assert _take_scales(found, rows) == scales
+    assert [each.op_type for each in found.graph.node] == operators
+    onnx.checker.check_model(found, full_check=True)
+    assert [row.what for row in rows] == ["a second scale of r, 0.25, is not used"] * ("a y t" in nodes)
+
+
+@long
+def test_one_scale_for_all_of_a_weight_is_said_where_channels_have_their_own(tmp_path):
+    rows = {
+        weights: nx.ipu.export_model(wrapped(weights, "int8"), tmp_path / "m.onnx").report.of("load")
+        for weights in ("int8", CHANNELS)
+    }
+    said = {weights: [row.node for row in rows[weights] if "one scale" in row.what] for weights in rows}
+    assert said == {"int8": ["0.weight", "4.weight"], CHANNELS: []}
+
+
 def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(NumericsError, match="not wrapped"):
         nx.ipu.export_model(float_model(), path)
     waits = nx.wrap(float_model(), POF2, activations=POF2, observer="min_max", device="IPU", example=X[:2])
-    with pytest.raises(NumericsError, match="never got a scale"):
+    with pytest.raises(NumericsError, match=r"never got a scale: nx.calibrate\(model, batches\) first"):
         nx.ipu.export_model(waits, path)
     with pytest.raises(NumericsError, match=r"no configuration has weights in \['mxfp4'\]"):
         nx.ipu.export_model(nx.wrap(float_model(), "mxfp4", example=X[:2], rules={"0": None}), path)
@@ -138,7 +201,7 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize("export", [nx.ipu.export_model, nx.ipu.export_quark])
 def test_a_model_of_more_than_a_file_may_have_is_refused_before_it_is_exported(tmp_path, monkeypatch, export):
     m = wrapped()
-    monkeypatch.setattr(networks, "MOST_BYTES", 1000)
+    monkeypatch.setattr(networks, "MOST_BYTES", 600)  # of 644
     monkeypatch.setattr(torch.onnx, "export", None)
     with pytest.raises(
         NumericsError, match=r"this torch model, as float32, have [\d,]+ bytes, the largest '.*weight'"

@@ -23,6 +23,12 @@ HALVES = onnx.helper.make_node("Split", ["x"], ["p", "q"], "split", axis=1)
     [
         ([SPLIT, node("Concat", "q p", "y", axis=2)], {"a": np.array([4, 1])}, "Slice", "same numbers"),
         ([HALVES, node("Mul", "q p", "y")], {}, "Slice", "same numbers"),
+        ([node("Gather", "x a", "y", axis=1)], {"a": np.array(-1)}, "Squeeze", "same numbers"),
+        ([node("Gather", "x a", "y", axis=2)], {"a": np.array([3])}, "Slice", "same numbers"),
+        ([node("Gather", "x a", "y", axis=-1)], {"a": np.array([0, -3, 4])}, "Slice", "same numbers"),
+        ([node("Gather", "x a", "y", axis=2)], {"a": np.array([4, 3])}, "Gather", None),
+        ([node("Gather", "x a", "y", axis=2)], {"a": np.array([1, 1])}, "Gather", None),
+        ([node("Gather", "x a", "y", axis=2)], {"a": np.array([[0, 1]])}, "Gather", None),
         ([node("Div", "x a", "y")], {"a": np.float32(8)}, "Mul", "same numbers"),
         ([node("Div", "x a", "y")], {"a": np.float32([3, 7, -1, 2, 5])}, "Mul", "rounding of the reciprocal"),
         ([node("Div", "x a", "y")], {"a": np.float32(0)}, "Div", None),

@@ -115,11 +115,69 @@ def test_unknown_words_are_refused(arguments, said):
         ({"bias": "int16"}, "unknown bias 'int16'"),
         ({"scale": 1}, "unknown field of a Config 'scale'"),
         ({"pof2": False, "bias": "int8"}, "a bias of int8 has a power of two"),
+        ({"keep": "Add"}, r"keep is 'Add'; allowed: a tuple of nodes' names"),
+        ({"keep": ("Add", 3)}, r"keep is .*3.*; allowed: a tuple of nodes' names"),
+        ({"keep": 3}, "keep=3 cannot be read item by item"),
     ],
 )
 def test_a_config_that_no_device_takes_is_refused(changed, said):
     with pytest.raises(NumericsError, match=said):
         nx.ipu.CONFIGS["xint8"].replace(**changed)
+
+
+@pytest.mark.parametrize("changed", [{"observer": "kl"}, {"observer": "min_max"}, {"per_channel": True}])
+def test_bfloat16_takes_nothing_that_is_about_scales(changed):
+    with pytest.raises(NumericsError, match=r"bf16: .* is about scales, which bfloat16 has none of"):
+        nx.ipu.CONFIGS["bf16"].replace(**changed)
+    assert nx.ipu.CONFIGS["bf16"].observer is None
+    assert nx.ipu.CONFIGS["a8w8"].replace(observer=None).observer == "min_max"
+
+
+def test_calibration_that_bfloat16_does_not_need_is_looked_at_and_said(tmp_path):
+    found = nx.ipu.quantize_model(residual(), items(6), "bf16")
+    assert "3 batches of calibration not used" in [row.what for row in found.report.of("load")]
+    assert not nx.ipu.quantize_model(residual(), None, "bf16").report.of("load")
+    for data in (tmp_path / "none.npz", {"z": numbers(2, 3, 6, 6)}, {"x": numbers(2, 3, 6, 7)}):
+        with pytest.raises(NumericsError, match="calibration"):
+            nx.ipu.quantize_model(residual(), data, "bf16")
+
+
+@pytest.mark.parametrize("config", [*nx.ipu.CONFIGS])
+def test_what_the_file_says_of_itself_stays_and_an_input_with_a_value_is_said(config):
+    """Names of classes were gone, an input with a default became a constant without a word."""
+    float_model = residual()
+    float_model.producer_name, float_model.producer_version = "pytorch", "2.9"
+    onnx.helper.set_model_props(float_model, {"names": "cat, dog", "numerics.config": "mine"})
+    float_model.graph.input.append(onnx.helper.make_tensor_value_info("w1", 1, (4, 3, 3, 3)))
+    found = nx.ipu.quantize_model(float_model, items(), config)
+    facts = {each.key: each.value for each in found.model.metadata_props}
+    assert facts == {"names": "cat, dog", "numerics.source": "pytorch 2.9", "numerics.config": config,
+                     "numerics.device": "stx"}  # fmt: skip
+    assert (found.model.producer_name, found.model.producer_version) == ("numerics", nx.__version__)
+    rows = [(row.node, row.what) for row in found.report.of("load")]
+    assert ("w1", "is no input any more") in rows
+
+
+def test_a_tensor_that_calibration_only_saw_as_zero_is_said():
+    for config in ("xint8", "a8w8", "a16w8"):
+        found = nx.ipu.quantize_model(residual(), {"x": np.zeros((4, 3, 6, 6), np.float32)}, config)
+        assert [row.node for row in found.report.of("calibrate")] == ["x"]
+        assert not nx.ipu.quantize_model(residual(), items(), config).report.of("calibrate")
+
+
+def test_functions_whose_way_is_not_written_down_are_said_and_counted():
+    weights = {"w": numbers(6, 6), "g": np.ones(6, np.float32)}
+    nodes = [node("MatMul", "x w", "m"), node("LayerNormalization", "m g", "l"), node("Softmax", "l", "y")]
+    found = nx.ipu.quantize_model(model(nodes, {"x": (4, 6)}, {"y": None}, weights), {"x": numbers(8, 6)})
+    why = {row.operator: row.why for row in found.report.of("quantize")}
+    assert "not written down" not in why["MatMul"]
+    assert all("not written down" in why[name] for name in ("LayerNormalization", "Softmax"))
+    assert (found.report.totals["quantized"], found.report.totals["unwritten"]) == (3, 2)
+
+
+def test_a_result_is_shown_by_its_totals(quantized):
+    assert repr(quantized["xint8"]).startswith("Quantized(xint8 for stx: 11 nodes are integer; none stays in")
+    assert len(repr(quantized["xint8"])) < 200
 
 
 def test_a_tensor_that_is_a_result_and_goes_on_keeps_its_name():

@@ -182,6 +182,25 @@ def test_limits_that_contradict_each_other_name_the_node():
         scaling.limit(network, chosen, scales, report)
 
 
+def test_nodes_whose_limits_contradict_each_other_are_all_named_at_once():
+    """Each had to be found by another run."""
+    nodes = []
+    for k, end in ("a", "c"), ("b", "d"):
+        nodes += [
+            node("Relu", f"x{k}", f"p{k}"),
+            node("HardSigmoid", f"p{k}", f"h{k}", alpha=1 / 6, beta=0.5),
+            node("Add", f"x{k} h{k}", end),
+        ]
+    MODELS["two"] = model([*nodes, node("Concat", "c d", "y", axis=1)],
+                          {"xa": (1, 2, 3, 3), "xb": (1, 2, 3, 3)}, {"y": None})  # fmt: skip
+    starts = {f"{name}{k}": p for k in "ab" for name, p in {"x": -9, "p": -9, "h": 7}.items()}
+    network, chosen, scales, report = prepared("two", {**starts, "c": 0, "d": 0, "y": 0})
+    with pytest.raises(
+        NumericsError, match=r"keep them in float: config.replace\(keep=\('.*', '.*'\)\).*--keep"
+    ):
+        scaling.limit(network, chosen, scales, report)
+
+
 def test_what_only_moves_shares_the_largest_scale():
     nodes = [node("Relu", "x", "r"), node("Concat", "x r", "c", axis=1), node("Flatten", "c", "y")]
     MODELS["all"] = three(*nodes)
