@@ -2,7 +2,7 @@
 
 AveragePool, GlobalAveragePool   the sum of a window times k / 2**n, near 1 / window
 LeakyRelu                        a slope of round(256 alpha) / 256; 0.1 becomes 26 / 256
-Sigmoid                          (clip(x + 3, 0, 6) * 2731) / 16384: HardSigmoid of that slope
+Sigmoid, HardSigmoid of 1/6      (clip(x + 3, 0, 6) * 2731) / 16384: HardSigmoid of that slope
 x * Sigmoid(x), HardSwish        x * HardSigmoid(x), of that slope
 
 Source: AMD Quark 0.13 (MIT), quark/onnx: simulate_dpu's multipliers, ConvertSigmoidToHardSigmoid; the shift
@@ -13,6 +13,7 @@ far the operator is from what stood there: of formulas over all inputs, in units
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Final
 
@@ -48,18 +49,22 @@ def multiplier(window: int) -> Fraction:
     return window * Fraction(round(2**best / window), 2**best)
 
 
-def approximate(network: Network, report: Report) -> None:
-    """All passes, in their order."""
-    for step in (swishes, sigmoids, leaky_relus, average_pools):
-        step(network, report)
+def approximate(network: Network, report: Report, keep: Collection[str] = ()) -> None:
+    """All passes, in their order.  keep: names of nodes, or operators, that stay as they are."""
+    for step in (hard_sigmoids, swishes, sigmoids, leaky_relus, average_pools):
+        step(network, report, keep)
     network.infer()
 
 
-def leaky_relus(network: Network, report: Report) -> None:
+def _nodes(network: Network, keep: Collection[str], *operators: str) -> list[NodeProto]:
+    """The nodes of such operators that are not kept."""
+    found = [node for node in network.nodes if node.op_type in operators]
+    return [node for node in found if node.name not in keep and node.op_type not in keep]
+
+
+def leaky_relus(network: Network, report: Report, keep: Collection[str] = ()) -> None:
     """Slopes in 256ths."""
-    for node in network.walk():
-        if node.op_type != "LeakyRelu":
-            continue
+    for node in _nodes(network, keep, "LeakyRelu"):
         before = attribute(node, "alpha", 0.01)
         after = round(256 * before) / 256 if refusal(node) is None else before
         if after != before:
@@ -72,24 +77,34 @@ def leaky_relus(network: Network, report: Report) -> None:
             )
 
 
-def sigmoids(network: Network, report: Report) -> None:
+def sigmoids(network: Network, report: Report, keep: Collection[str] = ()) -> None:
     """Sigmoid as the device's HardSigmoid."""
     far = _farthest(_sigmoid, _hard_sigmoid)
-    for node in network.walk():
-        if node.op_type == "Sigmoid":
+    for node in _nodes(network, keep, "Sigmoid"):
+        network.replace(node, *_hard_sigmoid_nodes(network, node, node.input[0], node.output[0]))
+        why = f"{SOURCE}; differs by {far:.3g} at most"
+        report.about(node, "approximate", "became HardSigmoid, 2731/16384", why)
+
+
+def hard_sigmoids(network: Network, report: Report, keep: Collection[str] = ()) -> None:
+    """HardSigmoid of slope 1/6 with the device's slope; what has it already is left alone."""
+    for node in _nodes(network, keep, "HardSigmoid"):
+        if refusal(node) is None and not _is_multiplied(network, node):
             network.replace(node, *_hard_sigmoid_nodes(network, node, node.input[0], node.output[0]))
-            report.about(
-                node,
-                "approximate",
-                "became HardSigmoid, 2731/16384",
-                f"{SOURCE}; differs by {far:.3g} at most",
-            )
+            why = f"{SOURCE}; differs by {float(HARD - 1):.3g} of it at most"
+            report.about(node, "approximate", f"times {HARD}, for a slope of 2731/16384", why)
 
 
-def swishes(network: Network, report: Report) -> None:
+def _is_multiplied(network: Network, node: NodeProto) -> bool:
+    after = network.only_consumer(node.output[0])
+    factor = None if after is None or after.op_type != "Mul" else network.constant(after, 1)
+    return factor is not None and factor.ndim == 0 and np.float32(factor) == np.float32(float(HARD))
+
+
+def swishes(network: Network, report: Report, keep: Collection[str] = ()) -> None:
     """HardSwish as a product with HardSigmoid; of x * Sigmoid(x) the sigmoid is replaced by `sigmoids`."""
     far = _farthest(lambda x: x * _sigmoid(x), lambda x: x * _hard_sigmoid(x))
-    for node in network.walk():
+    for node in _nodes(network, keep, "HardSwish", "Mul"):
         if node.op_type == "HardSwish":
             gate = network.new_name(f"{node.output[0]}_gate")
             nodes = _hard_sigmoid_nodes(network, node, node.input[0], gate)
@@ -101,7 +116,7 @@ def swishes(network: Network, report: Report) -> None:
                 "became x * HardSigmoid(x), 2731/16384",
                 f"{SOURCE}; differs by {float(HARD - 1):.3g} |x| at most",
             )
-        elif node.op_type == "Mul" and _is_swish(network, node):
+        elif _is_swish(network, node, keep):
             report.about(
                 node,
                 "approximate",
@@ -110,10 +125,11 @@ def swishes(network: Network, report: Report) -> None:
             )
 
 
-def _is_swish(network: Network, node: NodeProto) -> bool:
+def _is_swish(network: Network, node: NodeProto, keep: Collection[str]) -> bool:
+    sigmoids = [id(each) for each in _nodes(network, keep, "Sigmoid")]
     for gate, x in (tuple(node.input), tuple(reversed(node.input))):
         made = network.producer(gate)
-        if made is not None and made.op_type == "Sigmoid" and made.input[0] == x:
+        if made is not None and id(made) in sigmoids and made.input[0] == x:
             return True
     return False
 
@@ -128,9 +144,9 @@ def _hard_sigmoid_nodes(network: Network, node: NodeProto, x: str, y: str) -> li
     ]
 
 
-def average_pools(network: Network, report: Report) -> None:
+def average_pools(network: Network, report: Report, keep: Collection[str] = ()) -> None:
     """The device's multiplier after every mean of a window that has one."""
-    for node in network.walk():
+    for node in _nodes(network, keep, "AveragePool", "GlobalAveragePool"):
         window = _window(network, node) if refusal(node) is None else None
         if window is None or multiplier(window) == 1:
             continue

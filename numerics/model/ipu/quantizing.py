@@ -108,7 +108,7 @@ def quantized(source: Opened, data: Any, device: str, progress: Progress | None 
     folding.fold(network, report)
     plainer.plainer(network, report)
     if config.pof2:
-        approximating.approximate(network, report)
+        approximating.approximate(network, report, config.keep)
     chosen = choosing.choose(network, config, report)
     prepared = network.model()
     writer = writing.Writer(network, chosen, config, report)

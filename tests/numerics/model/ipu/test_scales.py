@@ -13,10 +13,10 @@ from numerics.formats import NumericsError
 from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.choosing import choose
 from numerics.model.ipu.configs import CONFIGS
-from numerics.model.ipu.integers import Reference, shown
+from numerics.model.ipu.fused import shown
+from numerics.model.ipu.integers import Reference
 from numerics.model.ipu.network import Network
 from numerics.model.ipu.report import Report
-from numerics.model.ipu.running import opened, run
 from numerics.model.ipu.writing import Writer, write_integers
 from tests.helpers.onnx_models import model, node, numbers
 
@@ -164,9 +164,12 @@ def test_a_repaired_model_runs_and_is_predicted(name, positions, why, what):
     scaling.limit(network, chosen, scales, report)
     written = write_integers(Writer(network, chosen, CONFIGS["xint8"], report), scales)
     feeds = {"x": numbers(*X)}
-    came = run(opened(shown(written)), feeds)
-    for tensor, due in Reference(written).run(feeds).integers.items():
-        assert (came[tensor] == due).all()
+    reference = Reference(written)
+    for optimized in (True, False):
+        _, came = shown(written, reference.constants, reference.zeros, optimized).run(feeds)
+        due = reference.run(feeds).integers
+        assert all((came[tensor] == due[tensor]).all() for tensor in came)
+    assert came.keys() == due.keys()
 
 
 def test_limits_that_contradict_each_other_name_the_node():
