@@ -57,8 +57,9 @@ def set_attribute(node: NodeProto, name: str, value: Any) -> None:
 class Network:
     """A graph in the making.
 
-    nodes: in an order in which they can run.  constants: name -> array.  types, shapes: of every tensor
-    that ONNX's shape inference knows, by name.
+    nodes: in an order in which they can run.  constants: name -> array.  turned: constants that are others
+    turned around, name -> the name of the other.  types, shapes: of every tensor that ONNX's shape inference
+    knows, by name.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -73,6 +74,7 @@ class Network:
         self.outputs = [value.name for value in graph.output]
         self._names = {*self.constants, *(value.name for value in graph.input), *self.outputs}
         self._names |= {n for node in self.nodes for n in (*node.input, *node.output, node.name)}
+        self.turned: dict[str, str] = {}
         self.types: dict[str, int] = {}
         self.shapes: dict[str, tuple[int | str, ...]] = {}
         self.infer()

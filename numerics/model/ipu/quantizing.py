@@ -20,6 +20,9 @@ from numerics.model.ipu.network import Network, check_bytes
 from numerics.model.ipu.operators import is_layer
 from numerics.model.ipu.report import Report
 
+ROUNDED_TWICE = (
+    "a normalization was folded into weights that were rounded already; nx.wrap(fold=True) rounds once"
+)
 LISTED = "Ryzen AI lists it for"
 
 
@@ -140,7 +143,11 @@ def _scales(
     network, config, scales = source.network, source.config, scaling.Scales(found)
     scaling.separate(network, chosen, config)
     scaling.find_constants(network, chosen, config, scales)
-    scales.constants |= {name: source.weights[name] for name in scales.constants if name in source.weights}
+    origins = {name: network.turned.get(name, name) for name in scales.constants}
+    known = source.weights
+    scales.constants |= {name: known[origin] for name, origin in origins.items() if origin in known}
+    for name in known.keys() - network.constants.keys() - set(origins.values()):
+        report.add(name, "-", "fold", "its integers became others", ROUNDED_TWICE)
     scaling.share(network, chosen, scales, report)
     if config.activations == "int8" and not config.pof2:
         scaling.whole_reciprocals(network, chosen, scales, report)
