@@ -22,6 +22,7 @@ from onnx import NodeProto, helper
 
 from numerics.model.ipu.functions import refusal
 from numerics.model.ipu.network import Array, Network, attribute, set_attribute
+from numerics.model.ipu.operators import AVERAGES
 from numerics.model.ipu.report import Report
 
 SLOPE: Final = Fraction(2731, 16384)
@@ -146,7 +147,7 @@ def _hard_sigmoid_nodes(network: Network, node: NodeProto, x: str, y: str) -> li
 
 def average_pools(network: Network, report: Report, keep: Collection[str] = ()) -> None:
     """The device's multiplier after every mean of a window that has one."""
-    for node in _nodes(network, keep, "AveragePool", "GlobalAveragePool"):
+    for node in _nodes(network, keep, *AVERAGES):
         window = _window(network, node) if refusal(node) is None else None
         if window is None or multiplier(window) == 1:
             continue

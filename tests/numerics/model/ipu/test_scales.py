@@ -189,7 +189,7 @@ def test_what_only_moves_shares_the_largest_scale():
     nodes = [node("Relu", "x", "r"), node("Concat", "x r", "c", axis=1), node("Flatten", "c", "y")]
     MODELS["all"] = three(*nodes)
     network, chosen, scales, report = prepared("all", {"x": 3, "r": 5, "c": 4, "y": 6})
-    scaling.share(network, chosen, scales, report)
+    scaling.share(network, chosen, CONFIGS["xint8"], scales, report)
     assert set(scales.tensors.values()) == {2.0**-3}
     assert [(row.node, row.step) for row in report][-3:] == [("c", "share"), ("c", "share"), ("y", "share")]
 
@@ -202,7 +202,7 @@ def test_a_chain_that_is_coarser_at_its_end_is_shared_to_its_beginning():
     ]
     MODELS["all"] = three(*nodes)
     network, chosen, scales, report = prepared("all", {"x": 3, "r": 5, "p": 4, "y": 2})
-    scaling.share(network, chosen, scales, report)
+    scaling.share(network, chosen, CONFIGS["xint8"], scales, report)
     assert scales.tensors == {"x": 2.0**-3, "r": 0.25, "p": 0.25, "y": 0.25}
 
 
