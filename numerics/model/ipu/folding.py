@@ -30,6 +30,7 @@ TURNING = ("Transpose", "Identity")
 MOST_FOLDED = 1 << 24  # values of a constant that is computed; a larger one stays a node
 
 
+NO_BIAS = "MatMul has no bias, and Gemm, which has one, takes two axes; AMD Quark 0.13 leaves both too"
 LARGE = 1 << 14  # bytes of a constant after which the size of all is looked at
 
 
@@ -258,6 +259,8 @@ def fold_biases(network: Network, report: Report) -> None:
                 network.nodes.remove(node)
                 report.about(node, "fold", f"became the bias of {named(layer)}", "a constant by channels")
                 break
+            if layer is not None and added is not None and _would_be_bias(network, layer, added):
+                report.about(node, "bias", f"stays a sum: {named(layer)} is rounded before it", NO_BIAS)
 
 
 def _takes_bias(network: Network, layer: NodeProto, added: Array) -> bool:
@@ -273,6 +276,14 @@ def _takes_bias(network: Network, layer: NodeProto, added: Array) -> bool:
         shape = (weights.shape[0], *[1] * (weights.ndim - 2))
         return added.shape in (shape, (1, *shape))
     return False
+
+
+def _would_be_bias(network: Network, layer: NodeProto, added: Array) -> bool:
+    """Is it a vector of outputs, after a product that has no place for it?"""
+    weights = network.constant(layer, 1)
+    if layer.op_type != "MatMul" or weights is None or network.only_consumer(layer.output[0]) is None:
+        return False
+    return weights.ndim == 2 and added.size == weights.shape[1] and added.shape[-1:] == weights.shape[1:]
 
 
 def _give_bias(network: Network, layer: NodeProto, added: Array) -> None:

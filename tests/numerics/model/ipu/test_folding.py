@@ -146,6 +146,19 @@ def test_a_product_with_a_constant_added_becomes_gemm():
     assert ops == ["Flatten", "Gemm"]
 
 
+def test_a_product_on_three_axes_keeps_its_sum_and_says_so():
+    """It is rounded twice, which no row said; Gemm with Reshapes around it was no better by what it costs."""
+    weights = {"w": np.float32([[1, -2, 3], [2, 0, 1], [0, 1, 1], [1, 1, 2]]), "k": np.float32([1, -2, 3])}
+    nodes = [node("MatMul", "x w", "m"), node("Add", "k m", "y")]
+    ops, report = folded(model(nodes, {"x": X}, {"y": None}, weights))
+    assert ops == ["MatMul", "Add"]
+    (row,) = report.of("bias")
+    assert (row.node, row.what) == ("y", "stays a sum: MatMul 'm' is rounded before it")
+    nodes[1] = node("Add", "rows m", "y")
+    _, report = folded(model(nodes, {"x": X}, {"y": None}, {**weights, "rows": np.ones((4, 1), np.float32)}))
+    assert report.of("bias") == []
+
+
 def test_what_depends_on_no_input_is_computed():
     nodes = [
         node("Shape", "x", "s"),
