@@ -17,8 +17,8 @@ from numerics.model.ipu.folding import is_random
 from numerics.model.ipu.network import Array, attribute, named
 
 PAIR: Final = ("QuantizeLinear", "DequantizeLinear")
-TYPES: Final = {"QuantizeLinear": ("int8", "uint8", "int16", "uint16")}
-TYPES["DequantizeLinear"] = (*TYPES["QuantizeLinear"], "int32")
+NARROW: Final = ("int8", "uint8", "int16", "uint16")
+TYPES: Final[dict[str, tuple[str, ...]]] = {"QuantizeLinear": NARROW, "DequantizeLinear": (*NARROW, "int32")}
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 INTEGER: Final = (
     "QLinear",
