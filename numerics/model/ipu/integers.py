@@ -31,7 +31,7 @@ from numerics.model.ipu.fixed import (
     windows_of,
 )
 from numerics.model.ipu.network import attribute, named
-from numerics.model.ipu.predictable import check, zero_of
+from numerics.model.ipu.predictable import check, opset_of, zero_of
 from numerics.model.ipu.running import Nodes
 
 Value = Any  # a Fixed, or an array
@@ -65,8 +65,7 @@ class Reference:
 
     def __init__(self, model: ModelProto, device: str = "stx") -> None:
         self.model, self.mode = model, find_device(device).mode
-        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-        self._alone = Nodes(opset)
+        self._alone = Nodes(opset_of(model))
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         for node in model.graph.node:
             if node.op_type == "Constant":

@@ -7,12 +7,12 @@ does not hold for a file would look like a prediction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.ipu.folding import is_random
 from numerics.model.ipu.network import Array, attribute, named
 
@@ -30,6 +30,16 @@ INTEGER: Final = (
     "DynamicQuantize",
 )
 """How operators begin that hold integers of their own."""
+
+
+def opset_of(model: Any) -> int:
+    """The version of the standard operators; raises NumericsError for what is no model, and without one."""
+    if not isinstance(model, ModelProto):
+        raise NumericsError(f"model is {said(model)}; allowed: an onnx.ModelProto, as onnx.load gives it")
+    for each in model.opset_import:
+        if each.domain in ("", "ai.onnx"):
+            return int(each.version)
+    raise NumericsError("this model names no version of ONNX's operators (opset_import)")
 
 
 def check(model: ModelProto, constants: Mapping[str, Array]) -> None:

@@ -171,6 +171,13 @@ def test_a_node_is_named_once_where_it_fails():
     assert str(wrong.value).count("Gather 'm'") == 1
 
 
+@pytest.mark.parametrize("came", ["net.onnx", b"12", None, onnx.GraphProto(), onnx.ModelProto()])
+def test_what_is_no_model_is_refused(came):
+    for call in (nx.ipu.Reference, lambda made: nx.ipu.compare(made, [])):
+        with pytest.raises(NumericsError, match=r"allowed: an onnx\.ModelProto|names no version"):
+            call(came)
+
+
 def test_inputs_that_are_missing_are_named():
     made = model(pair(), {"x": (1, 4)}, {"y": (1, 4)}, S)
     with pytest.raises(NumericsError, match="inputs are x; came: z"):
