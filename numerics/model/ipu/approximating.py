@@ -2,7 +2,7 @@
 
 AveragePool, GlobalAveragePool   the sum of a window times k / 2**n, near 1 / window
 LeakyRelu                        a slope of round(256 alpha) / 256; 0.1 becomes 26 / 256
-Sigmoid                          (clip(x + 3, 0, 6) * 2731) / 16384: HardSigmoid of that slope
+Sigmoid, HardSigmoid of 1/6      (clip(x + 3, 0, 6) * 2731) / 16384: HardSigmoid of that slope
 x * Sigmoid(x), HardSwish        x * HardSigmoid(x), of that slope
 
 Source: AMD Quark 0.13 (MIT), quark/onnx: simulate_dpu's multipliers, ConvertSigmoidToHardSigmoid; the shift
@@ -21,6 +21,7 @@ from onnx import NodeProto, helper
 
 from numerics.model.ipu.functions import refusal
 from numerics.model.ipu.network import Array, Network, attribute, label, set_attribute
+from numerics.model.ipu.operators import AVERAGES
 from numerics.model.ipu.report import Report
 
 SLOPE: Final = Fraction(2731, 16384)
@@ -50,16 +51,19 @@ def multiplier(window: int) -> Fraction:
 
 def approximate(network: Network, report: Report) -> None:
     """All passes, in their order."""
-    for step in (swishes, sigmoids, leaky_relus, average_pools):
+    for step in (hard_sigmoids, swishes, sigmoids, leaky_relus, average_pools):
         step(network, report)
     network.infer()
 
 
+def _free(network: Network, *operators: str) -> list[NodeProto]:
+    """The nodes of such operators that are not to stay as they are."""
+    return [node for node in network.walk_free() if node.op_type in operators]
+
+
 def leaky_relus(network: Network, report: Report) -> None:
     """Slopes in 256ths."""
-    for node in network.walk_free():
-        if node.op_type != "LeakyRelu":
-            continue
+    for node in _free(network, "LeakyRelu"):
         before = attribute(node, "alpha", 0.01)
         after = round(256 * before) / 256 if refusal(node) is None else before
         if after != before:
@@ -75,21 +79,31 @@ def leaky_relus(network: Network, report: Report) -> None:
 def sigmoids(network: Network, report: Report) -> None:
     """Sigmoid as the device's HardSigmoid."""
     far = _farthest(_sigmoid, _hard_sigmoid)
-    for node in network.walk_free():
-        if node.op_type == "Sigmoid":
+    for node in _free(network, "Sigmoid"):
+        network.replace(node, *_hard_sigmoid_nodes(network, node, node.input[0], node.output[0]))
+        why = f"{SOURCE}; differs by {far:.3g} at most"
+        report.about(node, "approximate", "became HardSigmoid, 2731/16384", why)
+
+
+def hard_sigmoids(network: Network, report: Report) -> None:
+    """HardSigmoid of slope 1/6 with the device's slope; what has it already is left alone."""
+    for node in _free(network, "HardSigmoid"):
+        if refusal(node) is None and not _is_multiplied(network, node):
             network.replace(node, *_hard_sigmoid_nodes(network, node, node.input[0], node.output[0]))
-            report.about(
-                node,
-                "approximate",
-                "became HardSigmoid, 2731/16384",
-                f"{SOURCE}; differs by {far:.3g} at most",
-            )
+            why = f"{SOURCE}; differs by {float(HARD - 1):.3g} of it at most"
+            report.about(node, "approximate", f"times {HARD}, for a slope of 2731/16384", why)
+
+
+def _is_multiplied(network: Network, node: NodeProto) -> bool:
+    after = network.only_consumer(node.output[0])
+    factor = None if after is None or after.op_type != "Mul" else network.constant(after, 1)
+    return factor is not None and factor.ndim == 0 and np.float32(factor) == np.float32(float(HARD))
 
 
 def swishes(network: Network, report: Report) -> None:
     """HardSwish as a product with HardSigmoid; of x * Sigmoid(x) the sigmoid is replaced by `sigmoids`."""
     far = _farthest(lambda x: x * _sigmoid(x), lambda x: x * _hard_sigmoid(x))
-    for node in network.walk_free():
+    for node in _free(network, "HardSwish", "Mul"):
         if node.op_type == "HardSwish":
             gate = network.new_name(f"{node.output[0]}_gate")
             nodes = _hard_sigmoid_nodes(network, node, node.input[0], gate)
@@ -101,7 +115,7 @@ def swishes(network: Network, report: Report) -> None:
                 "became x * HardSigmoid(x), 2731/16384",
                 f"{SOURCE}; differs by {float(HARD - 1):.3g} |x| at most",
             )
-        elif node.op_type == "Mul" and _is_swish(network, node):
+        elif _is_swish(network, node):
             report.about(
                 node,
                 "approximate",
@@ -111,10 +125,11 @@ def swishes(network: Network, report: Report) -> None:
 
 
 def _is_swish(network: Network, node: NodeProto) -> bool:
+    sigmoids = [id(each) for each in _free(network, "Sigmoid")]
     for gate, x in (tuple(node.input), tuple(reversed(node.input))):
         made = network.producer(gate)
-        if made is not None and made.op_type == "Sigmoid" and made.input[0] == x:
-            return not network.is_kept(made)
+        if made is not None and id(made) in sigmoids and made.input[0] == x:
+            return True
     return False
 
 
@@ -130,7 +145,7 @@ def _hard_sigmoid_nodes(network: Network, node: NodeProto, x: str, y: str) -> li
 
 def average_pools(network: Network, report: Report) -> None:
     """The device's multiplier after every mean of a window that has one."""
-    for node in network.walk_free():
+    for node in _free(network, *AVERAGES):
         window = _window(network, node) if refusal(node) is None else None
         if window is None or multiplier(window) == 1:
             continue

@@ -9,7 +9,7 @@ from onnx import NodeProto
 from numerics.formats.errors import NumericsError, hint
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Network, label, named
-from numerics.model.ipu.operators import FUSED, operator_of, refusal, values_of
+from numerics.model.ipu.operators import AVERAGES, FUSED, operator_of, refusal, shares, values_of
 from numerics.model.ipu.report import Report
 
 
@@ -66,8 +66,9 @@ def choose(network: Network, config: Config, report: Report) -> Chosen:
     for node in network.nodes:
         if id(node) in taken or why[id(node)] is not None:
             continue
-        if operator_of(network, node).kind == "same" and values_of(network, node)[0] not in quantized:
-            why[id(node)] = "it moves numbers, and nothing before it is quantized"
+        if shares(network, node, config) and values_of(network, node)[0] not in quantized:
+            does = "averages integers of one scale" if node.op_type in AVERAGES else "moves numbers"
+            why[id(node)] = f"it {does}, and nothing before it is quantized"
             continue
         group = _group(network, node, why)
         groups.append(group)
@@ -122,7 +123,7 @@ def _group(network: Network, first: NodeProto, why: dict[int, str | None]) -> Gr
     kind = operator_of(network, first).kind
     if after is None or why[id(after)] is not None:
         return group
-    multiplied = first.op_type in ("AveragePool", "GlobalAveragePool", "HardSigmoid")
+    multiplied = first.op_type in (*AVERAGES, "HardSigmoid")
     if (multiplied and _is_multiplier(network, after)) or (
         kind in ("layer", "sum", "product") and after.op_type in FUSED
     ):

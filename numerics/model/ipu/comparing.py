@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from onnx import ModelProto
 
 from numerics.model.ipu.fixed import Array, Rounded
-from numerics.model.ipu.integers import Reference, shown
+from numerics.model.ipu.fused import shown
+from numerics.model.ipu.integers import Reference
 from numerics.model.ipu.running import opened, run
+
+HALF_EVEN: Final = "conv_even"  # how ONNX Runtime rounds, and X2
 
 
 @dataclass
 class Layer:
     """The integers of one QuantizeLinear.
 
-    tensor: its output's name.  elements, differing: how many.  ties: of those that differ, midway between
-    two integers: the documented rounding of the device decides.  wide: accumulators from 2**24 on, which
-    float32 does not hold.  near: within 2**-20 of midway, where the order of float32 operations decides.
-    unexplained: none of these.  most: the largest difference.
+    tensor: its output's name.  elements, differing: how many; no elements where the runtime's fusions
+    leave none of its integers.  ties: of those that differ, midway between two integers, where the
+    device's documented rounding is not the runtime's, half to even (X1).  wide: accumulators from 2**24
+    on, which float32 does not hold.  near: within 2**-20 of midway, or midway by scales that are no
+    powers of two, where the order of float32 operations decides.  unexplained: none of these.  most: the
+    largest difference.
     """
 
     tensor: str
@@ -32,16 +38,17 @@ class Layer:
     unexplained: int = 0
     most: float = 0
 
-    def take(self, came: Array, due: Array, rounded: Rounded | None) -> None:
-        """Counts one batch."""
+    def take(self, came: Array, due: Array, rounded: Rounded | None, ties: bool = True) -> None:
+        """Counts one batch.  ties: does the device round them in another way than the runtime?"""
         differ = (came != due) & ~((came != came) & (due != due))  # two NaNs are the same
         self.elements += came.size
         self.differing += int(differ.sum())
         if not differ.any():
             return
         self.most = max(self.most, float(np.abs(came.astype(np.float64) - due)[differ].max()))
-        nothing = np.zeros(came.shape, bool)
-        tie, wide, near = (nothing,) * 3 if rounded is None else (rounded.tie, rounded.wide, rounded.near)
+        tie = wide = near = np.zeros(came.shape, bool)
+        if rounded is not None:
+            tie, wide, near = rounded.tie & ties, rounded.wide, rounded.near
         self.ties += int((differ & tie).sum())
         self.wide += int((differ & ~tie & wide).sum())
         self.near += int((differ & ~tie & ~wide & near).sum())
@@ -52,14 +59,17 @@ def compare(
     model: ModelProto, batches: Sequence[Mapping[str, Array]], device: str = "stx", *, optimized: bool = True,
     by_layer: bool = True,
 ) -> list[Layer]:  # fmt: skip
-    """Returns a Layer for every QuantizeLinear of a model that `quantize_model` made, and for every output.
+    """Returns a Layer for every QuantizeLinear of a quantized model, and for every output.
 
-    To show its integers the model is changed, which keeps some fusions from it; so the outputs are those of
-    the model as it is, beside those of the one that shows its integers.
+    The integers are those of the model as the runtime runs it, where its fusions leave them
+    (`fused.py`).  The outputs are those of the model as it is, beside those of the one that shows its
+    integers.
 
-    batches: input name -> array, each.  device: whose rounding the reference has.  optimized: with the
-    runtime's fusions (the default), or without.  by_layer: each layer from the runtime's own integers before
-    it (the default), so that no difference travels on; or all from the inputs alone.
+    model: what `quantize_model` made, or another one of QuantizeLinear and DequantizeLinear.  batches:
+    input name -> array, each.  device: whose rounding the reference has.  optimized: with the runtime's
+    fusions (the default), or without.  by_layer: each layer from the runtime's own integers before it
+    (the default), so that no difference travels on; or all from the inputs alone.  Raises NumericsError
+    as `Reference`.
 
     >>> from numerics.backends.ipu.verify import known_inputs, network
     >>> for device in "stx", "phx":
@@ -67,17 +77,15 @@ def compare(
     [(0, 0), (0, 0), (0, 0), (0, 0)]
     [(0, 0), (0, 0), (256, 256), (0, 0)]
     """
-    reference, session, plain = (
-        Reference(model, device),
-        opened(shown(model), optimized),
-        opened(model, optimized),
-    )
-    layers: dict[str, Layer] = {}
+    reference = Reference(model, device)
+    seen, plain = shown(model, reference.constants, reference.zeros, optimized), opened(model, optimized)
+    ties = reference.mode != HALF_EVEN
+    layers = {name: Layer(name) for name in reference.zeros}
     for feeds in batches:
-        came = run(session, feeds)
+        outputs, came = seen.run(feeds)
         found = reference.run(feeds, came if by_layer else None)
-        for name, due in found.integers.items():
-            layers.setdefault(name, Layer(name)).take(came[name], due, found.rounded.get(name))
+        for name in came:
+            layers[name].take(came[name], found.integers[name], found.rounded.get(name), ties)
         for name, as_it_is in run(plain, feeds).items():
-            layers.setdefault(name, Layer(name)).take(as_it_is, came[name], None)
+            layers.setdefault(name, Layer(name)).take(as_it_is, outputs[name], None)
     return list(layers.values())

@@ -55,7 +55,8 @@ class Rounded:
 
     integers: int64, saturated.  tie: where it lay midway between two integers.  wide: where the sum, or a
     partial sum, may have more digits than float32 keeps.  near: where it lay within 2**-20, of what is
-    summed, of midway, so that float32 operations in some order may round it elsewhere.
+    summed, of midway, or midway by scales that are no powers of two, so that float32 operations in some
+    order may round it elsewhere.
     """
 
     integers: Array
@@ -64,16 +65,16 @@ class Rounded:
     near: Array = field(repr=False)
 
 
-def requantized(x: Fixed, scale: Fraction, mode: str, bits: int) -> Rounded:
-    """x in units of another scale, rounded in an AIE-ML mode and saturated.
+def requantized(x: Fixed, scale: Fraction, mode: str, ends: tuple[int, int], zero: int = 0) -> Rounded:
+    """x in units of another scale, rounded in an AIE-ML mode, moved by a zero point, saturated to the ends.
 
     By the shift of `srs` where the scales are in a ratio of n / 2**k; else by a product in float64, in the
     modes pos_inf and conv_even.  Raises NumericsError where n times the accumulator leaves int32.
     """
-    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    low, high = ends[0] - zero, ends[1] - zero
     ratio = x.scale / scale if isinstance(x.scale, Fraction) else None
     if ratio is None or x.q.dtype.kind == "f" or not _is_dyadic(ratio):
-        return _by_product(x, scale, mode, (low, high))
+        return _by_product(x, scale, mode, (low, high), zero)
     acc, shift = x.q * ratio.numerator, ratio.denominator.bit_length() - 1
     if np.abs(acc).max(initial=0) >= INT32:
         raise NumericsError(
@@ -85,8 +86,16 @@ def requantized(x: Fixed, scale: Fraction, mode: str, bits: int) -> Rounded:
     integers = _bound.srs(acc.astype(np.int32), shift, mode, low, high).astype(np.int64)
     rest, half = acc & ((1 << shift) - 1), (1 << shift) >> 1
     tie = (rest == half) & (shift > 0)
-    near = (np.abs(rest - half) <= (half >> 19)) & (shift > 0)
-    return Rounded(integers, tie, _is_wide(x), near)
+    most = np.maximum(np.maximum(1 << shift, np.abs(acc)), x.reach * ratio.numerator)
+    near = (np.abs(rest - half) <= most * 2.0**-20) & (shift > 0)
+    exact = is_power_of_two(x.scale) and is_power_of_two(scale) and zero % 2 == 0
+    return Rounded(integers + zero, tie, _is_wide(x), near & (not exact))
+
+
+def is_power_of_two(scale: Fraction) -> bool:
+    """Are numbers of that scale exact in float32, while their integers are?"""
+    n, d = scale.numerator, scale.denominator
+    return n & (n - 1) == 0 and d & (d - 1) == 0
 
 
 def _is_wide(x: Fixed) -> Array:
@@ -103,13 +112,13 @@ def _is_dyadic(ratio: Fraction) -> bool:
     return ratio.denominator & (ratio.denominator - 1) == 0 and n < 1 << 20 and n // (n & -n) < 1 << 15
 
 
-def _by_product(x: Fixed, scale: Fraction, mode: str, ends: tuple[int, int]) -> Rounded:
+def _by_product(x: Fixed, scale: Fraction, mode: str, ends: tuple[int, int], zero: int) -> Rounded:
     exact = x.values / float(scale)
     rounded = np.floor(exact + 0.5) if mode == "pos_inf" else np.rint(exact)
     apart = np.abs(exact - np.floor(exact) - 0.5)
     summands = np.asarray(x.moved(x.reach).values) / float(scale)  # float32 loses digits of the largest
     near = apart <= np.maximum(np.maximum(1.0, np.abs(exact)), summands) * 2.0**-20
-    return Rounded(np.clip(rounded, *ends).astype(np.int64), apart == 0, _is_wide(x), near)
+    return Rounded(np.clip(rounded, *ends).astype(np.int64) + zero, apart == 0, _is_wide(x), near)
 
 
 # ---- products -------------------------------------------------------------------------------------

@@ -24,9 +24,13 @@ RANDOM = (
     "Multinomial",
     "Bernoulli",
 )
+LOOKED_AT = {"CastLike": (1, False), "EyeLike": (0, True), "Size": (0, True)}
+"""Operator -> the input of which only the type counts, and whether its shape does too."""
+TURNING = ("Transpose", "Identity")
 MOST_FOLDED = 1 << 24  # values of a constant that is computed; a larger one stays a node
 
 
+NO_BIAS = "MatMul has no bias, and Gemm, which has one, takes two axes; AMD Quark 0.13 leaves both too"
 LARGE = 1 << 14  # bytes of a constant after which the size of all is looked at
 
 
@@ -55,6 +59,8 @@ def fold_constants(network: Network, report: Report) -> None:
         made = _constant_of(node, network, one)
         if made is not None:
             network.constants.update(made)
+            if node.op_type in TURNING:
+                network.turned[node.output[0]] = node.input[0]
             network.nodes.remove(node)
             if node.op_type != "Constant":
                 report.about(node, "fold", "became a constant", "nothing that it takes is an input")
@@ -72,10 +78,23 @@ def _constant_of(node: NodeProto, network: Network, one: Nodes) -> dict[str, Arr
             return None
         ends = slice(attribute(node, "start", 0), attribute(node, "end"))
         return {node.output[0]: np.array(shape[ends], np.int64)}
-    if network.computed(node):
+    known = {**network.constants, **_looked_at(node, network)}
+    if any(name and name not in known for name in node.input):
         return None
-    made = one.run(node, feeds_of(node, network.constants))
+    made = one.run(node, feeds_of(node, known))
     return made if all(array.size <= MOST_FOLDED for array in made.values()) else None
+
+
+def _looked_at(node: NodeProto, network: Network) -> dict[str, Array]:
+    """An input of which only type or shape counts, as zeros; nothing where these are not known."""
+    place, needs_shape = LOOKED_AT.get(node.op_type, (None, False))
+    if place is None:
+        return {}
+    name = node.input[place]
+    shape, dtype = network.shapes.get(name) if needs_shape else (), network.types.get(name)
+    if not dtype or shape is None or not all(isinstance(size, int) for size in shape):
+        return {}
+    return {name: np.zeros(tuple(map(int, shape)), helper.tensor_dtype_to_np_dtype(dtype))}
 
 
 def drop_nothing(network: Network, report: Report) -> None:
@@ -203,8 +222,20 @@ def norms_to_convolutions(network: Network, report: Report) -> None:
             node.op_type,
             "fold",
             "became a Conv of 1 x 1 by channels",
-            "no layer stands before it; the device normalizes by a convolution",
+            f"{_why_alone(network, node)}; the device normalizes by a convolution",
         )
+
+
+def _why_alone(network: Network, norm: NodeProto) -> str:
+    """Why a normalization is not part of the layer before it."""
+    layer = network.producer(norm.input[0])
+    if layer is None or layer.op_type not in LAYERS:
+        return "no layer stands before it"
+    if network.only_consumer(layer.output[0]) is None:
+        return f"others take the result of {named(layer)} before it"
+    if not _is_plain(network, layer):
+        return f"the weights or the bias of {named(layer)} before it are computed"
+    return f"float32 does not hold its product with the weights of {named(layer)}"
 
 
 # ---- biases ---------------------------------------------------------------------------------------
@@ -224,6 +255,8 @@ def fold_biases(network: Network, report: Report) -> None:
                 network.nodes.remove(node)
                 report.about(node, "fold", f"became the bias of {named(layer)}", "a constant by channels")
                 break
+            if layer is not None and added is not None and _would_be_bias(network, layer, added):
+                report.about(node, "bias", f"stays a sum: {named(layer)} is rounded before it", NO_BIAS)
 
 
 def _takes_bias(network: Network, layer: NodeProto, added: Array) -> bool:
@@ -239,6 +272,14 @@ def _takes_bias(network: Network, layer: NodeProto, added: Array) -> bool:
         shape = (weights.shape[0], *[1] * (weights.ndim - 2))
         return added.shape in (shape, (1, *shape))
     return False
+
+
+def _would_be_bias(network: Network, layer: NodeProto, added: Array) -> bool:
+    """Is it a vector of outputs, after a product that has no place for it?"""
+    weights = network.constant(layer, 1)
+    if layer.op_type != "MatMul" or weights is None or network.only_consumer(layer.output[0]) is None:
+        return False
+    return weights.ndim == 2 and added.size == weights.shape[1] and added.shape[-1:] == weights.shape[1:]
 
 
 def _give_bias(network: Network, layer: NodeProto, added: Array) -> None:

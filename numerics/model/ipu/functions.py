@@ -72,13 +72,32 @@ TABLES: Final[dict[str, Callable[[NodeProto, Array], Array]]] = {
 }
 
 
+SUMMANDS: Final[dict[str, Callable[[NodeProto, Array], Any]]] = {
+    "Celu": lambda node, _: abs(attribute(node, "alpha", 1.0)),
+    "Cos": lambda _, x: np.abs(x),
+    "Elu": lambda node, _: abs(attribute(node, "alpha", 1.0)),
+    "Erf": lambda _, x: 1.0,
+    "Gelu": lambda _, x: np.abs(x),
+    "HardSwish": lambda _, x: np.abs(x),
+    "Mish": lambda _, x: np.abs(x),
+    "Shrink": lambda node, x: np.abs(x) + abs(attribute(node, "bias", 0.0)),
+    "Sigmoid": lambda _, x: 1.0,
+    "Sin": lambda _, x: np.abs(x),
+}
+"""Functions whose formulas add numbers that may cancel -> how large these are."""
+
+
 def table(node: NodeProto, x: Fixed) -> Fixed | None:
     """A function of each number; None where the integers have several scales."""
     if not isinstance(x.scale, Fraction):
         return None
     every, places = np.unique(x.q, return_inverse=True)
-    made = TABLES[node.op_type](node, every * float(x.scale))
-    return Fixed(made[places.reshape(x.q.shape)], ONE)
+    values = every * float(x.scale)
+    made = TABLES[node.op_type](node, values)
+    summands = SUMMANDS.get(node.op_type, lambda *_: 0.0)(node, values)
+    reach = np.broadcast_to(np.maximum(np.abs(made), summands), made.shape)
+    at = places.reshape(x.q.shape)
+    return Fixed(made[at], ONE, reach[at])
 
 
 # ---- rows -----------------------------------------------------------------------------------------

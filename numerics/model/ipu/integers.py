@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.formats.errors import NumericsError
@@ -30,8 +30,8 @@ from numerics.model.ipu.fixed import (
     requantized,
     windows_of,
 )
-from numerics.model.ipu.folding import is_random
 from numerics.model.ipu.network import attribute, named
+from numerics.model.ipu.predictable import check, opset_of, zero_of
 from numerics.model.ipu.running import Nodes
 
 Value = Any  # a Fixed, or an array
@@ -52,7 +52,9 @@ class Prediction:
 class Reference:
     """A quantized model, ready to be predicted for one device.
 
-    model: what `quantize_model` gave.  device: phx or hpt (ties toward +Inf), stx or krk (ties to even).
+    model: what `quantize_model` gave, or another one of QuantizeLinear and DequantizeLinear with fixed
+    scales, zero points included.  device: phx or hpt (ties toward +Inf), stx or krk (ties to even).  Raises
+    NumericsError, naming the node, for what is not modelled (`predictable.py`).
 
     >>> import numerics as nx
     >>> from numerics.backends.ipu.verify import known_inputs, network
@@ -63,16 +65,17 @@ class Reference:
 
     def __init__(self, model: ModelProto, device: str = "stx") -> None:
         self.model, self.mode = model, find_device(device).mode
+        self._alone = Nodes(opset_of(model))
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-        self._alone = Nodes(opset)
-        self._rounded_next = _rounded_next(model)
         for node in model.graph.node:
-            if is_random(node, self.constants):
-                raise NumericsError(
-                    f"{named(node)} draws numbers, others at every run: nothing predicts them"
-                )
-        self.nodes = _in_order(model, {*self.constants, *(value.name for value in model.graph.input)})
+            if node.op_type == "Constant":
+                self.constants |= self._alone.run(node, {})
+        check(model, self.constants)
+        self._rounded_next = _rounded_next(model)
+        every = _in_order(model, {*self.constants, *(value.name for value in model.graph.input)})
+        self.nodes = [node for node in every if node.op_type != "Constant"]
+        pairs = [node for node in self.nodes if node.op_type == "QuantizeLinear"]
+        self.zeros = {node.output[0]: zero_of(node, self.constants) for node in pairs}
 
     def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
         """What the device is expected to make of an input.
@@ -81,12 +84,17 @@ class Reference:
         follows is then predicted from these, layer by layer, and no difference travels on.  Raises
         NumericsError, naming the node, for accumulators that leave int32.
         """
+        inputs = [value.name for value in self.model.graph.input if value.name not in self.constants]
+        if not set(inputs) <= set(feeds):
+            raise NumericsError(f"the model's inputs are {', '.join(inputs)}; came: {', '.join(feeds)}")
         found = Prediction()
         known: dict[str, Value] = {**self.constants, **feeds}
         for node in self.nodes:
             try:
                 self._step(node, known, found)
             except NumericsError as wrong:
+                if str(wrong).startswith(named(node)):
+                    raise
                 raise NumericsError(f"{named(node)}: {wrong}") from wrong
             if given is not None and node.output[0] in given:
                 known[node.output[0]] = given[node.output[0]]
@@ -112,15 +120,16 @@ class Reference:
                 known[node.output[0]] = made
 
     def _quantized(self, node: NodeProto, known: dict[str, Value], found: Prediction) -> Array:
-        x, scale, zero = known[node.input[0]], known[node.input[1]], known[node.input[2]]
+        x, scale, zero = known[node.input[0]], known[node.input[1]].reshape(()), self.zeros[node.output[0]]
+        ends = np.iinfo(zero.dtype)
         if isinstance(x, Fixed):
-            rounded = requantized(x, Fraction(float(scale)), self.mode, zero.dtype.itemsize * 8)
+            both = int(ends.min), int(ends.max)
+            rounded = requantized(x, Fraction(float(scale)), self.mode, both, int(zero.reshape(())))
             found.rounded[node.output[0]] = rounded
             integers = rounded.integers.astype(zero.dtype)
         else:
-            ends = np.iinfo(zero.dtype)
-            scaled = np.asarray(x, np.float32) / np.asarray(scale, np.float32)
-            integers = np.clip(np.rint(scaled), ends.min, ends.max).astype(zero.dtype)
+            scaled = np.asarray(x, np.float32) / scale
+            integers = np.clip(np.rint(scaled) + int(zero.reshape(())), ends.min, ends.max).astype(zero.dtype)
         found.integers[node.output[0]] = integers
         return np.asarray(integers)
 
@@ -165,12 +174,14 @@ def as_floats(x: Value) -> Array:
 
 
 def _dequantized(node: NodeProto, known: Mapping[str, Value]) -> Fixed:
-    q, scale = known[node.input[0]], np.asarray(known[node.input[1]])
-    if scale.ndim == 0:
-        return Fixed(q.astype(np.int64), Fraction(float(scale)))
+    scale, zero = np.asarray(known[node.input[1]]), zero_of(node, known)
+    q = known[node.input[0]].astype(np.int64)
+    if scale.size == 1:
+        return Fixed(q - int(zero.reshape(())), Fraction(float(scale.reshape(()))))
     axis = attribute(node, "axis", 1)
     shape = [-1 if k == axis % q.ndim else 1 for k in range(q.ndim)]
-    return Fixed(q.astype(np.int64), scale.astype(np.float64).reshape(shape))
+    q = q - (zero.astype(np.int64).reshape(shape) if zero.size > 1 else int(zero.reshape(())))
+    return Fixed(q, scale.astype(np.float64).reshape(shape))
 
 
 # ---- layers ---------------------------------------------------------------------------------------
@@ -302,8 +313,10 @@ def _sum(sign: int) -> Callable[[Reference, NodeProto, list[Value]], Fixed | Non
             unit = min(a.scale, b.scale)
             up, down = a.scale / unit, b.scale / unit
             if up.denominator == down.denominator == 1:
-                return Fixed(a.q * up.numerator + sign * b.q * down.numerator, unit)
-        return Fixed(a.values + sign * b.values, Fraction(1))
+                one, other = a.q * up.numerator, b.q * down.numerator
+                return Fixed(one + sign * other, unit, np.abs(one) + np.abs(other))
+        one, other = a.values, b.values
+        return Fixed(one + sign * other, Fraction(1), np.abs(one) + np.abs(other))
 
     return rule
 
@@ -316,7 +329,7 @@ def _mul(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     x, factor = taken if isinstance(taken[0], Fixed) else reversed(taken)
     if np.ndim(factor) or not np.isfinite(factor) or not isinstance(x.scale, Fraction):
         return None
-    return Fixed(x.q, x.scale * _multiplier(float(factor)))
+    return Fixed(x.q, x.scale * _multiplier(float(factor)), x.reach)
 
 
 def _multiplier(factor: float) -> Fraction:
@@ -365,7 +378,7 @@ def _hard_sigmoid(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | 
     three = Fraction(3) / x.scale if isinstance(x.scale, Fraction) else Fraction(1, 2)
     if three.denominator != 1:
         return None
-    return Fixed(np.clip(x.q + three.numerator, 0, 2 * three.numerator), x.scale / 6)
+    return Fixed(np.clip(x.q + three.numerator, 0, 2 * three.numerator), x.scale / 6, x.reach)
 
 
 # ---- pools and what moves -------------------------------------------------------------------------
@@ -377,7 +390,7 @@ def _average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | 
         return None
     windows = windows_of(x.q, kernel, geometry_of(node, x.q, kernel))
     axes = tuple(range(-len(kernel), 0))
-    return Fixed(windows.sum(axis=axes), x.scale / int(np.prod(kernel)))
+    return Fixed(windows.sum(axis=axes), x.scale / int(np.prod(kernel)), np.abs(windows).sum(axis=axes))
 
 
 def _global_average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
@@ -385,7 +398,8 @@ def _global_average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> F
     if not isinstance(x.scale, Fraction):
         return None
     axes = tuple(range(2, x.q.ndim))
-    return Fixed(x.q.sum(axis=axes, keepdims=True), x.scale / int(np.prod(x.q.shape[2:])))
+    acc, reach = (q.sum(axis=axes, keepdims=True) for q in (x.q, np.abs(x.q)))
+    return Fixed(acc, x.scale / int(np.prod(x.q.shape[2:])), reach)
 
 
 def _global_max_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
@@ -500,12 +514,3 @@ RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | Non
 
 ONCE: Final = (*functions.TABLES, *functions.ROWS, "ReduceSum", "ReduceMean", "Resize")
 """Functions of exact numbers where their result is rounded next; elsewhere they stay in float."""
-
-
-def shown(model: ModelProto) -> ModelProto:
-    """The model with the integers of every QuantizeLinear among its outputs."""
-    found = ModelProto()
-    found.CopyFrom(model)
-    names = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    found.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    return found

@@ -66,6 +66,7 @@ class Network:
     that ONNX's shape inference knows, by name.  keep: names of nodes, and operators, that are to stay as
     they are: no pass makes another function of them.  came: the nodes that came, by name, and their
     operators.  defaults: inputs that have a value in the file, of which constants are made.
+    turned: constants that are others turned around, name -> the name of the other.
     """
 
     def __init__(self, model: ModelProto, keep: Sequence[str] = ()) -> None:
@@ -83,6 +84,7 @@ class Network:
         self.outputs = [value.name for value in graph.output]
         self._names = {*self.constants, *(value.name for value in graph.input), *self.outputs}
         self._names |= {n for node in self.nodes for n in (*node.input, *node.output, node.name)}
+        self.turned: dict[str, str] = {}
         self.types: dict[str, int] = {}
         self.shapes: dict[str, tuple[int | str, ...]] = {}
         self.infer()

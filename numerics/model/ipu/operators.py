@@ -91,6 +91,10 @@ down: the function of the exact numbers, rounded once.  The device may compute i
 UNWRITTEN_KINDS: Final = ("table", "rows")
 """Kinds of which the device's own way is not written down."""
 
+AVERAGES: Final = ("AveragePool", "GlobalAveragePool")
+"""Pools that make numbers of their own.  A power of two is shared with their input, as on the device;
+a float scale is their own, as in AMD Quark 0.13's A8W8 and A16W8, where concat shares and pools do not.
+"""
 TWO_COMPUTED: Final = Operator("product", "gemm", None)
 """MatMul whose second operand is computed: no weights, and no channels."""
 STEEP: Final = ("Sqrt", "Reciprocal", "Log", "Pow", "Div")
@@ -107,6 +111,13 @@ def operator_of(network: Network, node: NodeProto) -> Operator:
 def is_layer(network: Network, node: NodeProto) -> bool:
     """Is it a product with weights?"""
     return operator_of(network, node).kind == "layer"
+
+
+def shares(network: Network, node: NodeProto, config: Config) -> bool:
+    """Has its result the scale of what it takes?"""
+    if node.op_type in AVERAGES and not config.pof2:
+        return False
+    return operator_of(network, node).kind == "same"
 
 
 FUSED = ("Relu", "Clip", "LeakyRelu")

@@ -21,6 +21,9 @@ from numerics.model.ipu.network import Network, check_bytes
 from numerics.model.ipu.operators import UNWRITTEN_KINDS, is_layer, operator_of
 from numerics.model.ipu.report import UNWRITTEN, Report, Row
 
+ROUNDED_TWICE = (
+    "a normalization was folded into weights that were rounded already; nx.wrap(fold=True) rounds once"
+)
 LISTED = "Ryzen AI lists it for"
 
 
@@ -166,12 +169,16 @@ def _scales(
     network, config, scales = source.network, source.config, scaling.Scales(found)
     scaling.separate(network, chosen, config)
     scaling.find_constants(network, chosen, config, scales)
-    scales.constants |= {name: source.weights[name] for name in scales.constants if name in source.weights}
+    origins = {name: network.turned.get(name, name) for name in scales.constants}
+    known = source.weights
+    scales.constants |= {name: known[origin] for name, origin in origins.items() if origin in known}
+    for name in known.keys() - network.constants.keys() - set(origins.values()):
+        report.add(name, "-", "fold", "its integers became others", ROUNDED_TWICE)
     scaling.above_least(network, scales, report)
-    scaling.share(network, chosen, scales, report)
+    scaling.share(network, chosen, config, scales, report)
     if config.activations == "int8" and not config.pof2:
         scaling.whole_reciprocals(network, chosen, scales, report)
-        scaling.share(network, chosen, scales, report)
+        scaling.share(network, chosen, config, scales, report)
     scaling.fit_biases(network, chosen, scales, config, report)
     if config.pof2:
         scaling.limit(network, chosen, scales, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,20 @@ OPTIMIZED = {
 }
 
 
-def opened(model: ModelProto, optimized: bool = True) -> Any:
-    """Returns a session on the CPU's provider; raises NumericsError with the runtime's words."""
+def opened(
+    model: ModelProto,
+    optimized: bool = True,
+    *,
+    left_out: Sequence[str] = (),
+    written: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Returns a session on the CPU's provider; raises NumericsError with the runtime's words.
+
+    left_out: names of optimizers that do not run.  written: a file for the graph as the optimizers leave it.
+    """
     options = exact_options()
+    if written is not None:
+        options.optimized_model_filepath = os.fspath(written)
     options.graph_optimization_level = OPTIMIZED[optimized]
     options.log_severity_level = 3  # errors come as exceptions
     try:
@@ -31,7 +43,7 @@ def opened(model: ModelProto, optimized: bool = True) -> Any:
             model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=INEXACT,
+            disabled_optimizers=[*INEXACT, *left_out],
         )
     except Exception as wrong:
         raise NumericsError(f"ONNX Runtime cannot open the model: {_words(wrong)}") from wrong
@@ -60,9 +72,9 @@ class Nodes:
     def run(self, node: NodeProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The node's outputs by name.  feeds: its inputs by name; those it leaves out are not there."""
         key = id(node), tuple((name, a.dtype.str, a.shape) for name, a in feeds.items())
-        if key not in self._sessions:
-            self._sessions[key] = opened(self._model(node, feeds), self.optimized)
         try:
+            if key not in self._sessions:
+                self._sessions[key] = opened(self._model(node, feeds), self.optimized)
             return run(self._sessions[key], feeds)
         except NumericsError as wrong:
             raise NumericsError(f"{named(node)}: {wrong}") from wrong

@@ -19,7 +19,7 @@ from numerics.model.ipu.calibrating import scales_of
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network, attribute, named
-from numerics.model.ipu.operators import is_layer, operator_of, values_of
+from numerics.model.ipu.operators import is_layer, operator_of, shares, values_of
 from numerics.model.ipu.report import Report
 
 HELD = 2.0**31 - 2.0**8
@@ -103,18 +103,17 @@ def _has_channels(node: NodeProto) -> bool:
 # ---- sharing --------------------------------------------------------------------------------------
 
 
-def share(network: Network, chosen: Chosen, scales: Scales, report: Report) -> None:
-    """Gives what concat, pools, pads, slices and reshapes take and make one scale: the largest of them."""
+def share(network: Network, chosen: Chosen, config: Config, scales: Scales, report: Report) -> None:
+    """Gives what concat, pads, slices, reshapes and most pools take and make one scale, the largest."""
     changed = True
     while changed:
         changed = False
         for group in chosen.groups:
-            changed |= _shared(network, group, scales, report)
+            if shares(network, group.first, config):
+                changed |= _shared(network, group, scales, report)
 
 
 def _shared(network: Network, group: Group, scales: Scales, report: Report) -> bool:
-    if operator_of(network, group.first).kind != "same":
-        return False
     names = [*values_of(network, group.first), group.output]
     found = [scales.tensors[name] for name in names]
     if len(set(found)) == 1:

@@ -73,6 +73,55 @@ def test_hard_swish_gets_the_devices_slope():
     assert np.abs(after - before).max() <= 8 * stated(row) * 1.005
 
 
+def test_a_hard_sigmoid_that_stands_alone_gets_the_devices_slope():
+    """That of every squeeze-excite kept the slope 1/6, and no row said so."""
+    before, after, ops, (row,) = approximated([node("HardSigmoid", "x", "y", alpha=1 / 6, beta=0.5)])
+    assert ops == ["HardSigmoid", "Mul"]
+    assert row.what == "times 8193/8192, for a slope of 2731/16384"
+    due = np.clip(GRID.astype(np.float64) + 3, 0, 6) * 2731 / 16384
+    assert np.abs(after - due).max() < 2.0**-22
+    assert stated(row) * 0.99 <= np.abs(after - before).max() <= stated(row) * 1.005
+
+
+def test_a_product_with_its_own_hard_sigmoid_gets_the_devices_slope():
+    nodes = [node("HardSigmoid", "x", "h", alpha=1 / 6, beta=0.5), node("Mul", "x h", "y")]
+    before, after, ops, (row,) = approximated(nodes)
+    assert ops == ["HardSigmoid", "Mul", "Mul"]
+    assert np.abs(after - before).max() <= 8 * stated(row) * 1.005
+
+
+def test_a_hard_sigmoid_of_another_slope_or_with_the_slope_is_left_alone():
+    assert approximated([node("HardSigmoid", "x", "y", alpha=0.2, beta=0.5)])[3] == []
+    *_, ops, rows = approximated([node("Sigmoid", "x", "y")])
+    found = model([node("Sigmoid", "x", "y")], {"x": GRID.shape}, {"y": GRID.shape})
+    network, report = Network(found), Report("xint8", "stx")
+    for _ in range(2):  # a network that was approximated before
+        approximating.approximate(network, report)
+    assert ([each.op_type for each in network.nodes], report.rows) == (ops, rows)
+
+
+KEPT = {
+    "HardSigmoid": [node("HardSigmoid", "x", "y", alpha=1 / 6, beta=0.5)],
+    "HardSwish": [node("HardSwish", "x", "y")],
+    "Sigmoid": [node("Sigmoid", "x", "s"), node("Mul", "x s", "y")],
+    "LeakyRelu": [node("LeakyRelu", "x", "y", alpha=0.1)],
+    "AveragePool": [node("AveragePool", "x", "y", kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)],
+}
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("operator", KEPT)
+def test_what_is_kept_in_float_is_not_approximated(operator, by_name):
+    network = Network(model(KEPT[operator], {"x": GRID.shape}, {"y": GRID.shape}))
+    report = Report("xint8", "stx")
+    network.keep = (network.nodes[0].name if by_name else operator,)
+    approximating.approximate(network, report)
+    assert [each.SerializeToString() for each in network.nodes] == [
+        each.SerializeToString() for each in KEPT[operator]
+    ]
+    assert report.rows == []
+
+
 @pytest.mark.parametrize(
     ("kernel", "factor"),
     [

@@ -81,6 +81,24 @@ def test_what_stays_in_float_is_listed_with_its_reason(nodes, constants, why):
     assert why in kept[-1].why
 
 
+@pytest.mark.parametrize("pool", ["AveragePool", "GlobalAveragePool"])
+def test_a_mean_has_a_scale_of_its_own_where_scales_are_floats(pool):
+    """That of its input made the result of a squeeze eight times coarser; in bf16 it "moved numbers"."""
+    options = {"kernel_shape": [2, 2]} if pool == "AveragePool" else {}
+    nodes = [node("Softplus", "x", "s"), node(pool, "s", "p", **options), node("Conv", "p w", "y")]
+    for config in ("a8w8", "a16w8", "bf16"):
+        assert chosen(nodes, {"w": W}, config)[0] == [pool, "Conv"]
+    ops, _, rows = chosen(nodes, {"w": W}, "xint8")
+    assert ops == ["Conv"]
+    assert rows[1].why == "it averages integers of one scale, and nothing before it is quantized"
+    net = model([CONV, node(pool, "c", "y", **options)], {"x": X}, {"y": None}, {"w": W})
+    for config in ("xint8", "a8w8", "a16w8"):
+        found = nx.ipu.quantize_model(net, {"x": numbers(16, *X[1:])}, config)
+        assert (found.scales["c"] == found.scales["y"]) == (config == "xint8")
+        layers = nx.ipu.compare(found.model, [{"x": numbers(*X, seed=k)} for k in range(8)])
+        assert not any(layer.unexplained for layer in layers)
+
+
 def test_what_the_user_keeps_is_listed():
     nodes = [CONV, node("Relu", "c", "y")]
     ops, tensors, rows = chosen(nodes, {"w": W}, keep=("y",))

@@ -226,3 +226,38 @@ def test_float_scales_and_channels_are_planned_for_the_ipu():
     ):
         with pytest.raises(NumericsError, match="device='IPU' takes int8 and int16 with one scale"):
             nx.plan(float_model(), weights, device="IPU", example=X)
+
+
+def normalized():
+    torch.manual_seed(1)
+    layers = [torch.nn.Conv2d(2, 3, 3, bias=False), torch.nn.BatchNorm2d(3), torch.nn.ReLU()]
+    m = torch.nn.Sequential(*layers, torch.nn.ConvTranspose2d(3, 2, 2, bias=False), torch.nn.BatchNorm2d(2))
+    m.train()(X)
+    return m.eval()
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_layers_without_a_bias_and_their_normalizations_are_integer(tmp_path, fold):
+    """Of such a network most layers stayed in float: their bias, a constant 0, counted as computed."""
+    m = wrapped(CHANNELS, "int8", normalized(), fold=fold)
+    found = nx.ipu.export_model(m, tmp_path / "m.onnx", data={"input": X.numpy()})
+    assert found.report.of("keep") == []
+    assert [row.operator for row in found.report.of("quantize")] == ["Conv+Relu", "ConvTranspose"]
+    twice = [row.node for row in found.report.of("fold") if "fold=True" in row.why]
+    assert sorted(twice) == ([] if fold else ["0.weight", "3.weight"])
+    layers = nx.ipu.compare(found.model, [{"input": X[:2].numpy()}])
+    assert not any(layer.unexplained for layer in layers)
+
+
+def test_scales_of_weights_that_the_graph_turns_around_are_those_of_torch(tmp_path):
+    """A layer on three axes is a product with transposed weights, whose scale was looked for anew."""
+    torch.manual_seed(2)
+    m = nx.wrap(torch.nn.Sequential(torch.nn.Linear(6, 4)), CHANNELS, activations="int8", qat="lsq",
+                device="IPU", example=X[:2, 0])  # fmt: skip
+    m(X[:, 0]).sum().backward()  # LSQ begins at 2 mean |w| / sqrt(127), which is no maximum over 127
+    frozen = nx.freeze(copy.deepcopy(m.eval()))
+    learned = frozen[0]._parameters["weight"].scale.numpy().reshape(-1)
+    assert not np.allclose(learned * 127, np.abs(m[0].weight.detach().numpy()).max(1))
+    found = nx.ipu.export_model(m, tmp_path / "m.onnx")
+    names = [each.name for each in found.model.graph.initializer if each.name.endswith("_scale")]
+    assert any(np.array_equal(constant_of(found.model, name), learned) for name in names)

@@ -15,6 +15,7 @@ from numerics.formats import NumericsError
 from numerics.model.ipu.fixed import Fixed, Geometry, convolved, exact_product, requantized
 
 rng = np.random.default_rng(4)
+INT8, INT16 = (-128, 127), (-(2**15), 2**15 - 1)
 
 
 def due(q: int, ratio: Fraction, mode: str, bits: int) -> int:
@@ -30,7 +31,7 @@ def due(q: int, ratio: Fraction, mode: str, bits: int) -> int:
 @pytest.mark.parametrize("ratio", [Fraction(1, 8), Fraction(4), Fraction(63, 64 * 16), Fraction(2731, 2**20)])
 def test_a_dyadic_ratio_is_an_integer_product_and_a_shift(mode, ratio):
     q = np.concatenate([np.arange(-600, 600), rng.integers(-(2**18), 2**18, 200)])
-    found = requantized(Fixed(q, Fraction(1, 4) * ratio), Fraction(1, 4), mode, 8)
+    found = requantized(Fixed(q, Fraction(1, 4) * ratio), Fraction(1, 4), mode, INT8)
     assert found.integers.tolist() == [due(int(n), ratio, mode, 8) for n in q]
     assert found.tie.tolist() == [(n * ratio).denominator == 2 for n in q.tolist()]
 
@@ -38,20 +39,20 @@ def test_a_dyadic_ratio_is_an_integer_product_and_a_shift(mode, ratio):
 @pytest.mark.parametrize("mode", ["pos_inf", "conv_even"])
 def test_another_ratio_is_a_product_in_float64(mode):
     q = rng.integers(-(2**20), 2**20, 500)
-    found = requantized(Fixed(q, Fraction(1, 3)), Fraction(1000, 7), mode, 16)
+    found = requantized(Fixed(q, Fraction(1, 3)), Fraction(1000, 7), mode, INT16)
     assert found.integers.tolist() == [due(int(n), Fraction(7, 3000), mode, 16) for n in q]
 
 
 def test_an_accumulator_beyond_int32_is_refused():
     with pytest.raises(NumericsError, match="accumulator of 2,147,483,648 leaves int32"):
-        requantized(Fixed(np.array([2**31]), Fraction(1)), Fraction(4), "pos_inf", 8)
+        requantized(Fixed(np.array([2**31]), Fraction(1)), Fraction(4), "pos_inf", INT8)
     with pytest.raises(NumericsError, match="shift by 32"):
-        requantized(Fixed(np.array([1]), Fraction(1, 2**32)), Fraction(1), "pos_inf", 8)
+        requantized(Fixed(np.array([1]), Fraction(1, 2**32)), Fraction(1), "pos_inf", INT8)
 
 
 def test_sums_on_the_way_that_float32_does_not_hold_are_wide():
     small = Fixed(np.array([1, 2]), Fraction(1), np.array([2**24 - 1, 2**24]))
-    assert requantized(small, Fraction(1), "pos_inf", 8).wide.tolist() == [False, True]
+    assert requantized(small, Fraction(1), "pos_inf", INT8).wide.tolist() == [False, True]
 
 
 def test_a_product_that_float64_may_not_hold_is_refused():

@@ -75,8 +75,58 @@ def test_a_normalization_of_a_result_that_others_take_is_not_folded_into_the_lay
         node("BatchNormalization", "c g b m v", "n", epsilon=0.0),
         node("Add", "c n", "y"),
     ]
-    ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, **NORM}))
+    ops, report = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, **NORM}))
     assert ops == ["Conv", "Conv", "Add"]
+    assert report.of("fold")[0].why.startswith("others take the result of Conv 'c' before it; ")
+
+
+def test_a_normalization_after_a_layer_of_computed_constants_says_so():
+    """The row said that no layer stands before it."""
+    nodes = [
+        node("ReduceMax", "x", "k", axes=[0, 2, 3], keepdims=0),
+        node("Concat", "k k", "bias", axis=0),
+        node("Conv", "x w bias", "c"),
+        node("BatchNormalization", "c g b m v", "y", epsilon=0.0),
+    ]
+    _, report = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, **NORM}))
+    assert report.of("fold")[0].why.startswith("the weights or the bias of Conv 'c' before it are computed; ")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "due"),
+    [
+        ([node("CastLike", "zero x", "k")], 0.0),
+        ([node("Size", "x", "n"), node("CastLike", "n x", "k")], 64.0),
+        ([node("Relu", "x", "r"), node("CastLike", "zero r", "e"), node("Expand", "e one", "k")], [0.0]),
+        ([node("Reshape", "x rows", "r"), node("EyeLike", "r", "e"), node("ReduceSum", "e", "k")], [[8.0]]),
+    ],
+)
+def test_what_depends_on_a_type_or_a_shape_alone_is_computed(nodes, due):
+    """torch.onnx.export writes the bias of a layer that has none so: as 0 in the type of its input."""
+    constants = {"zero": np.int64(0), "one": np.array([1]), "rows": np.array([8, 8])}
+    found = model([*nodes, node("Add", "x k", "y")], {"x": X}, {"y": X}, constants)
+    network = Network(found)
+    folding.fold(network, Report("xint8", "stx"))
+    assert network.constants["k"].dtype == np.float32
+    assert network.constants["k"].tolist() == due
+    assert "Add" in folded(found)[0]
+
+
+@pytest.mark.parametrize("layer", ["Conv", "ConvTranspose"])
+def test_a_layer_without_a_bias_as_torch_writes_it_takes_its_normalization(layer):
+    weights = whole if layer == "Conv" else np.ascontiguousarray(whole.swapaxes(0, 1))
+    nodes = [
+        node("Shape", "w", "n", start=0, end=1)
+        if layer == "Conv"
+        else node("Constant", "", "n", value_ints=[4]),
+        node("CastLike", "zero x", "typed"),
+        node("Expand", "typed n", "bias"),
+        node(layer, "x w bias", "c"),
+        node("BatchNormalization", "c g b m v", "y", epsilon=0.0),
+    ]
+    constants = {"zero": np.float32(0), "w": weights, **NORM}
+    ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, constants))
+    assert ops == [layer]
 
 
 def test_a_constant_that_is_added_becomes_the_bias():
@@ -94,6 +144,19 @@ def test_a_product_with_a_constant_added_becomes_gemm():
     w = np.random.default_rng(2).integers(-3, 4, (32, 3)).astype(np.float32)
     ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 3)}, {"w": w, "a": np.float32([1, 2, 3])}))
     assert ops == ["Flatten", "Gemm"]
+
+
+def test_a_product_on_three_axes_keeps_its_sum_and_says_so():
+    """It is rounded twice, which no row said; Gemm with Reshapes around it was no better by what it costs."""
+    weights = {"w": np.float32([[1, -2, 3], [2, 0, 1], [0, 1, 1], [1, 1, 2]]), "k": np.float32([1, -2, 3])}
+    nodes = [node("MatMul", "x w", "m"), node("Add", "k m", "y")]
+    ops, report = folded(model(nodes, {"x": X}, {"y": None}, weights))
+    assert ops == ["MatMul", "Add"]
+    (row,) = report.of("bias")
+    assert (row.node, row.what) == ("y", "stays a sum: MatMul 'm' is rounded before it")
+    nodes[1] = node("Add", "rows m", "y")
+    _, report = folded(model(nodes, {"x": X}, {"y": None}, {**weights, "rows": np.ones((4, 1), np.float32)}))
+    assert report.of("bias") == []
 
 
 def test_what_depends_on_no_input_is_computed():

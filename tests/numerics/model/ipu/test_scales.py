@@ -13,10 +13,10 @@ from numerics.formats import NumericsError
 from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.choosing import choose
 from numerics.model.ipu.configs import CONFIGS
-from numerics.model.ipu.integers import Reference, shown
+from numerics.model.ipu.fused import shown
+from numerics.model.ipu.integers import Reference
 from numerics.model.ipu.network import Network
 from numerics.model.ipu.report import Report
-from numerics.model.ipu.running import opened, run
 from numerics.model.ipu.writing import Writer, write_integers
 from tests.helpers.onnx_models import model, node, numbers
 
@@ -164,9 +164,12 @@ def test_a_repaired_model_runs_and_is_predicted(name, positions, why, what):
     scaling.limit(network, chosen, scales, report)
     written = write_integers(Writer(network, chosen, CONFIGS["xint8"], report), scales)
     feeds = {"x": numbers(*X)}
-    came = run(opened(shown(written)), feeds)
-    for tensor, due in Reference(written).run(feeds).integers.items():
-        assert (came[tensor] == due).all()
+    reference = Reference(written)
+    for optimized in (True, False):
+        _, came = shown(written, reference.constants, reference.zeros, optimized).run(feeds)
+        due = reference.run(feeds).integers
+        assert all((came[tensor] == due[tensor]).all() for tensor in came)
+    assert came.keys() == due.keys()
 
 
 def test_limits_that_contradict_each_other_name_the_node():
@@ -205,7 +208,7 @@ def test_what_only_moves_shares_the_largest_scale():
     nodes = [node("Relu", "x", "r"), node("Concat", "x r", "c", axis=1), node("Flatten", "c", "y")]
     MODELS["all"] = three(*nodes)
     network, chosen, scales, report = prepared("all", {"x": 3, "r": 5, "c": 4, "y": 6})
-    scaling.share(network, chosen, scales, report)
+    scaling.share(network, chosen, CONFIGS["xint8"], scales, report)
     assert set(scales.tensors.values()) == {2.0**-3}
     assert [(row.node, row.step) for row in report][-3:] == [("c", "share"), ("c", "share"), ("y", "share")]
 
@@ -218,7 +221,7 @@ def test_a_chain_that_is_coarser_at_its_end_is_shared_to_its_beginning():
     ]
     MODELS["all"] = three(*nodes)
     network, chosen, scales, report = prepared("all", {"x": 3, "r": 5, "p": 4, "y": 2})
-    scaling.share(network, chosen, scales, report)
+    scaling.share(network, chosen, CONFIGS["xint8"], scales, report)
     assert scales.tensors == {"x": 2.0**-3, "r": 0.25, "p": 0.25, "y": 0.25}
 
 
