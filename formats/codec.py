@@ -185,17 +185,16 @@ def listed_code(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
     steps: Table = f.steps
     codes: Table = f.codes
     key = where(b < 0, -1 - a, a)
-    number = a | (b & SIGN)
     if rounding == "stochastic":
-        place = drawn_place(number, places_up_to(steps, key), f, random)
+        place = drawn_place(a | (b & SIGN), places_up_to(steps, key), f, random)
         code = entry(codes, place)
     else:
-        code = code_of_key(steps, codes, key, number)
+        code = code_of_key(steps, codes, key, a, b)
     return code
 
 
-def code_of_key(steps: Table, codes: Table, key: Lane, number: Lane) -> Lane:
-    """The code of the place where a key lies, that of the float32 whose bits are `number`."""
+def code_of_key(steps: Table, codes: Table, key: Lane, a: Lane, b: Lane) -> Lane:
+    """The code of the place where a key lies: of the float32 of magnitude a, and of the sign of b."""
     return entry(codes, places_up_to(steps, key))
 
 

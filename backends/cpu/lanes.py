@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
 from numerics.backends.cpu import lookups
+from numerics.formats.codec import SIGN
 from numerics.formats.grid import UNREACHED
 
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
@@ -343,11 +344,11 @@ def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.i
     return None
 
 
-def code_of_key(steps: Any, codes: Any, key: Lane, number: Lane) -> Lane:
+def code_of_key(steps: Any, codes: Any, key: Lane, a: Lane, b: Lane) -> Lane:
     """One look-up, where the codes of the key's run are joined; else a search and a look-up."""
     if isinstance(steps, Table) and steps.joined is not None:
         return _joined_code(*steps.joined, key)
-    found = _code_by_signs(steps, codes, number)
+    found = _code_by_signs(steps, codes, a | (b & SIGN))
     return _of_pair(codes, _search(steps, key)) if found is None else found
 
 

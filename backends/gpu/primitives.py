@@ -57,7 +57,7 @@ def places_up_to(steps: Any, key: Any) -> Any:
     return place
 
 
-def code_of_key(steps: Any, codes: Any, key: Any, number: Any) -> Any:
+def code_of_key(steps: Any, codes: Any, key: Any, a: Any, b: Any) -> Any:
     """One look-up and one comparison where the key's run has one step; else its place is looked up."""
     if steps.runs.depth == 1:
         code = beside_step(steps, run_of_key(steps, key), key)

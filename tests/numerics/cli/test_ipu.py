@@ -69,9 +69,6 @@ def test_what_keep_names_is_there(folder):
         "keep= names 'conv', which is neither a node nor an operator of this model; did you mean 'Conv'?"
         in str(wrong.exception)
     )
-    assert (
-        asked(folder, "--data", f"{folder}/data.npz", "--keep", "Softmax").exit_code == 0
-    )  # of other models
 
 
 def test_an_open_shape_is_given_by_its_name(folder):
