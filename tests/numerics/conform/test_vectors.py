@@ -301,7 +301,7 @@ GOOD = header(operation("fp6_e2m3"), 3) + b"3f800000 08\n00000000 00\n7f800000 1
 @pytest.mark.parametrize(
     ("good", "bad", "message"),
     [
-        (b"00000000 00", b"00000000 0g", "line 9: '00000000 0g' is not a vector; allowed: input"),
+        (b"00000000 00", b"00000000 0g", "0g' is not a vector: word 2 is '0g', where .*; allowed: input"),
         (b"00000000 00", b"00000000 0", "line 9: '00000000 0' is"),
         (b"00000000 00", b"00000000", "line 9: '00000000' is"),
         (b"00000000 00", b"00000000:00", "line 9: '00000000:00' is"),
@@ -678,10 +678,34 @@ def test_an_x_of_a_simulator_was_a_malformed_line():
     lines[-1] = lines[-1][:-3] + b"xx\n"
     found = verify(io.BytesIO(b"".join(lines)))
     assert (found.vectors, found.mismatches) == (len(lines) - sum(line[:1] == b"#" for line in lines), 1)
-    assert "an X or Z of a simulator came" in str(found)
-    lines[-1] = b"X" + lines[-1][1:]
-    with pytest.raises(nx.NumericsError, match="was asked there"):
+    asked = lines[-1].split()[0].decode()
+    place = re.escape(f"line {len(lines)}: code for {asked} (")
+    assert re.search(place + r"[\d.]+\): an X or Z of a simulator came, 1c is due", str(found))
+    lines[-1] = lines[-1][:1] + b"X" + lines[-1][2:]
+    with pytest.raises(
+        nx.NumericsError, match=rf"line {len(lines)}: input, which is of the question, has an X"
+    ):
         verify(io.BytesIO(b"".join(lines)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (b"ffc8", "word 35 is 'ffc8', where code (2 hex digits) is due"),
+        (b"0g", "word 35 is '0g', where code (2 hex digits) is due"),
+        (b"", "it ends after 65 words of 66"),
+        (b"08 08", "word 67 is '08', one too many"),
+    ],
+)
+def test_what_is_wrong_in_a_long_line_was_cut_off(bad, told):
+    """A line of 32 inputs is longer than what is shown of it; an answer was too wide, far to the right."""
+    lines = made("mxfp6_e2m3", count=2).splitlines(keepends=True)
+    words = lines[-1].split()
+    at = 34 if b"word 35" in told.encode() else -1
+    words[at] = bad
+    lines[-1] = b" ".join(words) + b"\n"
+    with pytest.raises(nx.NumericsError, match=re.escape(f"is not a vector: {told}; allowed: ")):
+        judged(b"".join(lines))
 
 
 # ---- files for a testbench ------------------------------------------------------------------------
