@@ -115,7 +115,7 @@ def _chance(target: Target, found: Findings, times: int) -> None:
             following.take(before, went, np.broadcast_to(fractions**2, went.shape))
         before = went
     every = [Drawn(*one, times) for one in zip(x.tolist(), fractions.tolist(), ups.tolist(), strict=True)]
-    tests = 2 * (len(every) + len(LAGS) + 2)  # half of the error; the other half is that of repeats
+    tests = 4 * (len(every) + len(LAGS) + 2)  # a quarter of the error; half is that of repeats
     _judge(found, every, tests)
     if not found.failures:
         _judge_rare(target, found, times)
@@ -148,9 +148,9 @@ def fractions_of(target: Target, x: Float32) -> Array:
     return np.where(high <= 0, 1 - fraction, fraction)
 
 
-def went_up(target: Target, x: Float32) -> Array:
-    """Which numbers went away from zero."""
-    came = target.elements(x)
+def went_up(target: Target, x: Float32, alone: bool = False) -> Array:
+    """Which numbers went away from zero; alone: a target that is known to leave its input alone."""
+    came = target.elements_alone(x) if alone else target.elements(x)
     meant = came if came.dtype.kind == "f" else target.task.values(came)
     return np.asarray(np.abs(meant) > np.abs(x))
 
