@@ -9,7 +9,7 @@ from typing import Any
 from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import Effort
 from numerics.conform.isolation.judging import judged, name_of
-from numerics.conform.laws import affine, block_trials, elements, everything, packing
+from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
 from numerics.conform.products.asking import ProductTarget
@@ -277,6 +277,8 @@ def _trials(task: Task, takes: Takes, effort: Effort, exhaustive: bool) -> Itera
         yield from affine.trials(task, takes, effort)
     elif task.kind in ("pack", "unpack"):
         yield from packing.trials(task, takes, effort)
+    elif task.draws_itself:
+        yield from undrawn.trials(task, takes, effort)
     else:
         yield from elements.trials(task, takes, effort)
     if exhaustive:

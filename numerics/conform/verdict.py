@@ -182,7 +182,7 @@ qtorch 0.3.0)
             said = f"{self.target} is right: {self.task}; {held}"
             return "\n".join([said, *self.notes])
         lines = [f"{self.target} is not right: {self.task}", str(self.failures[0])]
-        others = ", ".join(failure.law for failure in self.failures[1:])
+        others = ", ".join(dict.fromkeys(each.law for each in self.failures if each.law != self.law))
         lines += [f"also broken: {others}"] if others else []
         if self.differs:
             lines.append(f"it differs on {self.differs} of {self.tried} {self.inputs}")

@@ -149,7 +149,43 @@ def as_if_contiguous(x):
     """What a kernel sees that takes a pointer and a count."""
     if not x.size:
         return x
-    return np.array((ctypes.c_float * x.size).from_address(x.ctypes.data), np.float32).reshape(x.shape)
+    memory = (ctypes.c_char * x.nbytes).from_address(x.ctypes.data)
+    return np.frombuffer(memory, x.dtype).reshape(x.shape).copy()
+
+
+def by_channel(x, scale, zero_point):
+    """int8 at a scale and a zero point for each place of the first axis."""
+    scale, zero_point = (part.reshape(-1, *[1] * (x.ndim - 1)) for part in (scale, zero_point))
+    with np.errstate(all="ignore"):
+        whole = np.clip(np.nan_to_num(np.rint(x / scale), nan=0), -1e9, 1e9) + zero_point
+    return np.clip(whole, -128, 127).astype(np.int8).view(np.uint8)
+
+
+def drawn_e4m3(x, random):
+    return nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=random)
+
+
+def draws_itself(change=lambda x, codes: codes, spoiled=lambda bits: bits):
+    """An encoder of fp8_e5m2 that draws for itself; spoiled(bits of a line): in place of its own."""
+    rng = np.random.default_rng(0)
+
+    def encode(x):
+        bits = spoiled(rng.integers(0, 1 << 30, x.size, np.uint32)).reshape(x.shape)
+        return change(x, nx.fp8_e5m2.encode(x, rounding="stochastic", random_bits=bits))
+
+    return encode
+
+
+def tail(put):
+    """What a loop of 8 numbers leaves over draws `put` in place of its own bits."""
+    return lambda bits: np.where(np.arange(bits.size) < bits.size // 8 * 8, bits, np.uint32(put))
+
+
+OWN = {"rounding": "stochastic", "draw": "own"}
+
+
+def drawn_mxfp4(x, random):
+    return nx.mxfp4.encode(x, rounding="stochastic", random_bits=random)
 
 
 @dataclass
@@ -167,6 +203,7 @@ def flushed(x):
     return np.where(np.abs(x) < 2.0**-126, np.copysign(0, x), x)
 
 
+PER_CHANNEL = {"kind": "affine", "scheme": "per_channel(0)"}
 FAULTS = {
     # single numbers: roundings
     "ties away": Fault(encoder(rounding="half_away"), "fp8_e4m3", "ties", "ties away"),
@@ -544,4 +581,67 @@ FAULTS = {
         "layout",
     ),
     "strides ignored": Fault(lambda x: e4m3(as_if_contiguous(x)), "fp8_e4m3", "layout"),
+    "strides of random bits ignored": Fault(
+        lambda x, r: drawn_e4m3(x, as_if_contiguous(r)),
+        "fp8_e4m3",
+        "layout",
+        None,
+        {"rounding": "stochastic"},
+    ),
+    # draws of its own
+    "own draws overflow": Fault(
+        draws_itself(
+            lambda x, c: np.where(np.isfinite(x) & (np.abs(x) > 1e6), c & 0x80 | 0x7C, c).astype(np.uint8)
+        ),
+        "fp8_e5m2",
+        "overflow",
+        None,
+        OWN,
+    ),
+    "own draws lose -0": Fault(
+        draws_itself(lambda x, c: np.where(c == 0x80, 0, c).astype(np.uint8)),
+        "fp8_e5m2",
+        "negative_zero",
+        None,
+        OWN,
+    ),
+    "own draws lose the sign of what becomes 0": Fault(
+        draws_itself(lambda x, c: np.where((c == 0x80) & (x != 0), 0, c).astype(np.uint8)),
+        "fp8_e5m2",
+        "negative_zero",
+        None,
+        OWN,
+    ),
+    "own draws of a tail that rounds to nearest": Fault(
+        draws_itself(spoiled=tail(1 << 29)), "fp8_e5m2", "mean", None, OWN
+    ),
+    "own draws of a tail that is truncated": Fault(
+        draws_itself(spoiled=tail(0)), "fp8_e5m2", "mean", None, OWN
+    ),
+    "own draws ignore strides": Fault(
+        lambda x: draws_itself()(as_if_contiguous(x)), "fp8_e5m2", "layout", None, OWN
+    ),
+    "strides of a block's random bits ignored": Fault(
+        lambda x, r: drawn_mxfp4(x, as_if_contiguous(r)), "mxfp4", "layout", None, {"rounding": "stochastic"}
+    ),
+    "strides of scales ignored": Fault(
+        lambda x, s, z: by_channel(x, as_if_contiguous(s), z), "int8", "scale_arrays", None, PER_CHANNEL
+    ),
+    "strides of zero points ignored": Fault(
+        lambda x, s, z: by_channel(x, s, as_if_contiguous(z)), "int8", "scale_arrays", None, PER_CHANNEL
+    ),
+    "strides of a block's scales ignored": Fault(
+        lambda c, s: nx.Blocks(nx.mxfp4, -1, c, as_if_contiguous(s)).decode(),
+        "mxfp4",
+        "layout",
+        None,
+        {"kind": "decode"},
+    ),
+    "strides of microexponents ignored": Fault(
+        lambda c, s, m: nx.Blocks(nx.mx6, -1, c, s, as_if_contiguous(m)).decode(),
+        "mx6",
+        "layout",
+        None,
+        {"kind": "decode"},
+    ),
 }

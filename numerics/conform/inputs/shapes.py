@@ -204,6 +204,30 @@ def like(numbers: Array, x: Array, room: Room = np.zeros) -> Array:
     return found[turned]
 
 
+def beside(x: Array, *others: Array) -> Iterator[tuple[Array, ...]]:
+    """Returns what a target is given together: as it is; where x has strides, the others too, or they alone.
+
+    >>> x, bits = np.zeros((2, 6), np.float32)[:, ::2], np.uint32([[1, 2, 3], [4, 5, 6]])
+    >>> [[part.strides for part in given] for given in beside(x, bits)]
+    [[(24, 8), (12, 4)], [(24, 8), (24, 8)], [(12, 4), (24, 8)]]
+    """
+    yield x, *others
+    if x.flags.c_contiguous or not others:
+        return
+    apart = [like(part, x) if part.shape == x.shape else stepped(part) for part in others]
+    yield x, *apart
+    yield np.ascontiguousarray(x), *apart
+
+
+def stepped(numbers: Array) -> Array:
+    """Returns the same numbers in memory whose first axis is the nearest, with a gap after each.
+
+    >>> stepped(np.zeros((3, 2), np.uint8)).strides, stepped(np.zeros(3, np.uint8)).strides
+    ((2, 6), (2,))
+    """
+    return np.repeat(numbers.T, 2, axis=-1)[..., ::2].T if numbers.ndim else numbers
+
+
 def placed(rows: Array, axis: int) -> Array:
     """Lines [n, length] as an array whose `axis` runs along the lines.
 

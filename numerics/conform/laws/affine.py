@@ -17,7 +17,7 @@ from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Spread, shapes_of, spread
 from numerics.conform.laws import stays
 from numerics.conform.laws.drawn import repeated
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question
 from numerics.conform.takes import Takes
@@ -177,10 +177,12 @@ def _arrays(target: Target, found: Findings) -> None:
     assert scheme is not None
     for turn, shape in enumerate(shapes_of(scheme)):
         question = _spread_question(target, spread(scheme, shape), turn)
-        for turned in (False, True):
-            if (turned and target.takes.contiguous) or found.failures:
+        x, *scales = question.inputs
+        turned = shapes.beside(np.asfortranarray(x), *scales)
+        for given in ((x, *scales), *(turned if not target.takes.contiguous else ())):
+            if found.failures:
                 return
-            _compare_arrays(target, found, question, turned)
+            _compare_arrays(target, found, Question(given, question.due))
 
 
 def _some_arrays(target: Target) -> Iterator[tuple[Any, ...]]:
@@ -207,9 +209,9 @@ def _spread_question(target: Target, places: Spread, turn: int) -> Question:
     return Question((x, scales.astype(np.float32), zeros.astype(np.int32)), due)
 
 
-def _compare_arrays(target: Target, found: Findings, question: Question, turned: bool) -> None:
+def _compare_arrays(target: Target, found: Findings, question: Question) -> None:
     task, (x, scales, zeros) = target.task, question.inputs
-    came, due = target.affine(np.asfortranarray(x) if turned else x, scales, zeros), question.due
+    came, due = target.affine(x, scales, zeros), question.due
     assert isinstance(due, np.ndarray)
     if came.dtype.kind == "f":
         due = _values_of(task, due, question.inputs)
@@ -217,7 +219,8 @@ def _compare_arrays(target: Target, found: Findings, question: Question, turned:
     wrong = task.differs(came, due)
     if wrong.any():
         found.differs += int(wrong.sum())
-        found.failures.append(misplaced(x, came, due, wrong, scale_arrays))
+        broken = misplaced(x, came, due, wrong, scale_arrays)
+        found.failures.append(together(broken, question.inputs[1:], "scales and zero points"))
 
 
 def _values_of(task: Task, codes: Array, inputs: tuple[Any, ...]) -> Array:

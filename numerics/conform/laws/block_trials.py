@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.laws import again, drawn
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
-from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
+from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
 from numerics.conform.laws.law import Law
 from numerics.conform.laws.questions import Question
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
@@ -208,7 +208,7 @@ def _rearranged(target: Target, found: Findings) -> None:
         came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
         found.tried += order.size
         for one, other in _paired(task, came, due):
-            _expect_equal(task, found, inputs[0], (one, other), layout)
+            _expect_equal(task, found, inputs, (one, other), layout)
 
 
 def _orders(target: Target) -> Iterator[Array]:
@@ -287,15 +287,21 @@ def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
     if task.kind == "decode":
         _compare_decoded(target, found, x, law)
         return
-    random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
-    came = target.blocks(*(part for part in (x, random) if part is not None))
-    due = task.answer(np.ascontiguousarray(x), random)
+    for given in shapes.beside(x, *[task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws):
+        if not found.failures:
+            _compare_given(target, found, given, law)
+
+
+def _compare_given(target: Target, found: Findings, given: tuple[Array, ...], law: Named) -> None:
+    """given: numbers; and random bits, where the target takes them."""
+    task, came = target.task, target.blocks(*given)
+    due = task.answer(*map(np.ascontiguousarray, given))
     if isinstance(came, Fields) and isinstance(due, Fields):
         came = task.with_same_nan(came, due)
     pairs = zip(came, due, strict=True) if isinstance(came, Fields) else [(came, due)]
     for one, other in pairs:
         if one is not None:
-            _expect_equal(task, found, x, (np.asarray(one), np.asarray(other)), law)
+            _expect_equal(task, found, given, (np.asarray(one), np.asarray(other)), law)
 
 
 def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:
@@ -303,17 +309,21 @@ def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> N
     task = target.task
     fields = task.fields(np.ascontiguousarray(x))
     due = task.block_values(fields)
-    given = [part for part in (shapes.like(fields.codes, x), *fields[1:]) if part is not None]
-    came = target.blocks(*given)
-    assert isinstance(came, np.ndarray)
-    _expect_equal(task, found, given[0], (came, due), law)
+    shared = [part for part in fields[1:] if part is not None]
+    for given in shapes.beside(shapes.like(fields.codes, x), *shared):
+        came = target.blocks(*given)
+        assert isinstance(came, np.ndarray)
+        _expect_equal(task, found, given, (came, due), law)
 
 
-def _expect_equal(task: Task, found: Findings, x: Array, answers: tuple[Array, Array], law: Named) -> None:
-    """answers: what came, and what was due."""
+def _expect_equal(
+    task: Task, found: Findings, given: Sequence[Array], answers: tuple[Array, Array], law: Named
+) -> None:
+    """given: numbers or codes, and what comes beside them.  answers: what came, and what was due."""
     wrong = task.differs(*answers)
     if wrong.any() and not found.failures:
-        found.failures.append(misplaced(x, *answers, wrong, law))
+        name = "scales" if task.kind == "decode" else "random bits"
+        found.failures.append(together(misplaced(given[0], *answers, wrong, law), given[1:], name))
 
 
 # ---- decoding ---------------------------------------------------------------------------------------

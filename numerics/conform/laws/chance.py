@@ -92,17 +92,17 @@ class Pairs:
 
 
 def _chance(target: Target, found: Findings, times: int) -> None:
-    x = _between(target)
+    x = between(target)
     if not len(x):
         return
-    fractions = _fractions(target, x)
+    fractions = fractions_of(target, x)
     ups = np.zeros(len(x), np.int64)
     beside = {lag: Pairs(f"numbers {lag} apart") for lag in LAGS}
     before, following = None, Pairs("answers of two calls")
     repeated = Repeats(0, 0.0, 0)
     for start in range(0, times, MOST // len(x)):
         size = min(MOST // len(x), times - start)
-        went = _went_up(target, np.tile(x, (size, 1)))
+        went = went_up(target, np.tile(x, (size, 1)))
         found.tried += went.size
         ups += went.sum(axis=0)
         for lag, pairs in beside.items():
@@ -115,7 +115,7 @@ def _chance(target: Target, found: Findings, times: int) -> None:
             following.take(before, went, np.broadcast_to(fractions**2, went.shape))
         before = went
     every = [Drawn(*one, times) for one in zip(x.tolist(), fractions.tolist(), ups.tolist(), strict=True)]
-    tests = 2 * (len(every) + len(LAGS) + 2)  # half of the error; the other half is that of repeats
+    tests = 4 * (len(every) + len(LAGS) + 2)  # a quarter of the error; half is that of repeats
     _judge(found, every, tests)
     if not found.failures:
         _judge_rare(target, found, times)
@@ -125,7 +125,7 @@ def _chance(target: Target, found: Findings, times: int) -> None:
         _judge_calls(target, found, x)
 
 
-def _between(target: Target) -> Float32:
+def between(target: Target) -> Float32:
     """Numbers of the target's inputs between two values of the format; none where each number is a value."""
     x = np.unique(narrowed(even_draws(target.task.element)[0], target.task.inputs))
     held = values(target.task.element)
@@ -139,7 +139,7 @@ def _apart(x: Array, lag: int) -> tuple[Array, Array]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _fractions(target: Target, x: Float32) -> Array:
+def fractions_of(target: Target, x: Float32) -> Array:
     """Where each number lies between its neighbours, counted from the one nearer to zero."""
     held = values(target.task.element)
     place = np.searchsorted(held, x)
@@ -148,9 +148,9 @@ def _fractions(target: Target, x: Float32) -> Array:
     return np.where(high <= 0, 1 - fraction, fraction)
 
 
-def _went_up(target: Target, x: Float32) -> Array:
-    """Which numbers went away from zero."""
-    came = target.elements(x)
+def went_up(target: Target, x: Float32, alone: bool = False) -> Array:
+    """Which numbers went away from zero; alone: a target that is known to leave its input alone."""
+    came = target.elements_alone(x) if alone else target.elements(x)
     meant = came if came.dtype.kind == "f" else target.task.values(came)
     return np.asarray(np.abs(meant) > np.abs(x))
 
@@ -167,7 +167,7 @@ def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
     where = "" if wrong else f"{len(every)} numbers together"
     due = f"{worst.asked * worst.fraction:.0f}, {allowed(worst.asked, tests):.0f} more or less"
     came = f"{worst.up} of {worst.asked} draws went away from zero"
-    _fails(found, mean, came, due, input=shown, differs=max(len(wrong), 1), where=where)
+    fails(found, mean, came, due, input=shown, differs=max(len(wrong), 1), where=where)
 
 
 def _judge_rare(target: Target, found: Findings, times: int) -> None:
@@ -175,15 +175,15 @@ def _judge_rare(target: Target, found: Findings, times: int) -> None:
     x = _rare(target)
     if not len(x):
         return
-    went = _went_up(target, np.tile(x, (times, 1)))
+    went = went_up(target, np.tile(x, (times, 1)))
     found.tried += went.size
-    fractions, ups = _fractions(target, x), went.sum(axis=0)
+    fractions, ups = fractions_of(target, x), went.sum(axis=0)
     wrong = np.flatnonzero(np.where(fractions < 0.5, ups == 0, ups == times))
     if len(wrong):
         at = wrong[0]
         came = f"{ups[at]} of {times} draws went away from zero"
         due = f"{times * fractions[at]:.0f}, and neither none nor all"
-        _fails(found, mean, came, due, input=numbers(x[at : at + 1]), differs=len(wrong))
+        fails(found, mean, came, due, input=numbers(x[at : at + 1]), differs=len(wrong))
 
 
 def _rare(target: Target) -> Float32:
@@ -203,7 +203,7 @@ def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
         room = allowed(pairs.asked, tests)
         if not found.failures and abs(pairs.both - pairs.due) > room:
             came = f"{pairs.both} of {pairs.asked} {pairs.name} both went away from zero"
-            _fails(found, independent, came, f"{pairs.due:.0f}, {room:.0f} more or less")
+            fails(found, independent, came, f"{pairs.due:.0f}, {room:.0f} more or less")
 
 
 class Repeats(NamedTuple):
@@ -233,18 +233,18 @@ def _judge_repeats(found: Findings, repeated: Repeats) -> None:
     room = allowed(repeated.asked, repeated.asked)
     if not found.failures and abs(repeated.together) > room:
         came = f"numbers {repeated.lag} apart that go one way: a sum of products of {repeated.together:.0f}"
-        _fails(found, independent, came, f"0, {room:.0f} more or less, of {repeated.asked} numbers")
+        fails(found, independent, came, f"0, {room:.0f} more or less, of {repeated.asked} numbers")
 
 
 def _judge_calls(target: Target, found: Findings, x: Float32) -> None:
     """Whether two of some calls give the same answers throughout: a seed that is used again."""
-    calls = [_went_up(target, np.tile(x, (CALLED, 1))).tobytes() for _ in range(CALLS)]
+    calls = [went_up(target, np.tile(x, (CALLED, 1))).tobytes() for _ in range(CALLS)]
     if not found.failures and len(set(calls)) < len(calls):
         came = f"two of {CALLS} calls that gave the same answers"
-        _fails(found, independent, came, "other draws in each")
+        fails(found, independent, came, "other draws in each")
 
 
-def _fails(found: Findings, law: Callable[[], None], came: str, due: str, **more: Any) -> None:
+def fails(found: Findings, law: Callable[[], None], came: str, due: str, **more: Any) -> None:
     """Keeps a law that is broken; more: what else is said of the Counterexample."""
     broken = Counterexample(law.__name__, sentence(law), came=came, due=due, **{"input": (), **more})
     found.differs += broken.differs

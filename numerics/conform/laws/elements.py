@@ -20,8 +20,8 @@ from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import again, chance, decoding, drawn, stays
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance
+from numerics.conform.laws import again, decoding, drawn
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question
 from numerics.conform.laws.shrink import simpler_number
@@ -304,11 +304,6 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
     """Those of an encoder, a decoder or a quantizer of single numbers."""
     if task.kind == "decode":
         yield decoding.trial()
-    elif task.draws_itself:
-        yield Trial(_undrawn_laws(task), _undrawn)
-        yield chance.trial(effort)
-        yield stays.trial()
-        return
     elif task.draws:
         yield Trial((*element_laws(task), *_mean_laws(task)), _drawn)
     else:
@@ -329,7 +324,7 @@ def observe(target: Target, x: Float32, random: Array | None = None) -> Elements
 def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
     """The same law on a simpler number, where there is one."""
     found = simpler_number(law, broken, lambda x: observe(target, x))
-    return again.alone(target, found, _numbers(target))
+    return again.alone(target, found, numbers_of(target))
 
 
 def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
@@ -340,7 +335,7 @@ def _alone(target: Target, found: Findings, question: Question, at: Array) -> No
 
 def _every_turn(target: Target, found: Findings) -> None:
     """Every code, every middle and its neighbours, and float32's own edges."""
-    seen = observe(target, _numbers(target))
+    seen = observe(target, numbers_of(target))
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
     if found.failures:
@@ -348,7 +343,7 @@ def _every_turn(target: Target, found: Findings) -> None:
         found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
 
 
-def _numbers(target: Target) -> Float32:
+def numbers_of(target: Target) -> Float32:
     """What tells an encoder from a wrong one; of a type of 16 bits, every number."""
     name = target.task.inputs
     plain = name in ("float32", "float64")
@@ -380,33 +375,6 @@ def _some_near(near: Float32) -> Float32:
     return np.union1d(near[::step], near[np.abs(near) < SMALLEST_NORMAL])
 
 
-def _undrawn_laws(task: Task) -> tuple[Law, ...]:
-    """All but the one that random bits decide."""
-    return tuple(law for law in element_laws(task) if law is not draws)
-
-
-def _undrawn(target: Target, found: Findings) -> None:
-    """What draws must not change: exact numbers, specials; any other becomes one of its neighbours."""
-    task = target.task
-    x = _numbers(target)
-    came, down = target.elements(x), replace(task, rounding="toward_zero")
-    seen = Elements(task, x, came, np.asarray(down.answer(x)))
-    held, beside = values(task.element), _between(seen)
-    outside = seen.labels == "overflow"
-    with np.errstate(invalid="ignore"):
-        place = np.clip(np.searchsorted(held, x), 1, len(held) - 1)
-        near = (seen.came_values == held[place - 1]) | (seen.came_values == held[place])
-    near |= np.isin(seen.labels, ("negative_zero", "subnormals")) & (np.abs(seen.came_values) <= _least(held))
-    right = (beside | (seen.labels == "negative_zero")) & near | outside
-    due = np.where(right, came, seen.due)
-    found.tried += len(x)
-    found.judge(_undrawn_laws(task), Elements(task, x, came, due))
-
-
-def _least(held: Array) -> float:
-    return float(np.abs(held[held != 0]).min())
-
-
 def _drawn(target: Target, found: Findings) -> None:
     """Stochastic rounding: every threshold, and the mean over evenly spaced draws."""
     x, random = random_bits.elements(target.task.element)
@@ -427,18 +395,26 @@ def _drawn(target: Target, found: Findings) -> None:
 
 def _layouts(target: Target, found: Findings, effort: Effort) -> None:
     """The same numbers in other shapes and strides; with much effort in a very long array, too."""
-    task, numbers = target.task, _some_inputs(target)
+    task, numbers = target.task, some_inputs(target)
     long = [np.resize(numbers, shapes.FARTHEST)] * (effort.name == "high" and not task.draws)
     for x in chain(shapes.shaped(numbers, target.takes), long):
-        random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
-        due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
-        came = target.elements(*(part for part in (x, random) if part is not None))
-        found.tried += x.size
-        wrong = task.differs(came, due)
-        if wrong.any():
-            still = task.differs(target.elements(*(part for part in (x, random) if part is not None)), due)
-            found.failures.append(misplaced(x, came, due, wrong, place_or_chance(wrong, still)))
-            return
+        random = [task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws
+        for given in shapes.beside(x, *random):
+            if not found.failures:
+                _lay_out(target, found, given)
+
+
+def _lay_out(target: Target, found: Findings, given: tuple[Array, ...]) -> None:
+    """given: numbers, or codes; and random bits, where the target takes them."""
+    task, x = target.task, given[0]
+    due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(*given))
+    came = target.elements(*given)
+    found.tried += x.size
+    wrong = task.differs(came, due)
+    if wrong.any():
+        still = task.differs(target.elements(*given), due)
+        broken = misplaced(x, came, due, wrong, place_or_chance(wrong, still))
+        found.failures.append(together(broken, given[1:], "random bits"))
 
 
 def _some_codes(bits: int) -> Array:
@@ -449,7 +425,7 @@ def _some_codes(bits: int) -> Array:
     )
 
 
-def _some_inputs(target: Target) -> Array:
+def some_inputs(target: Target) -> Array:
     """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
     task = target.task
     if task.kind == "decode":

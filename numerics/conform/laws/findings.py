@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,15 @@ def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layo
     return Counterexample(
         law.__name__, sentence(law), shown, f"{came[at]!s}", f"{due[at]!s}", int(wrong.sum()), where, x
     )
+
+
+def together(broken: Counterexample, others: Sequence[Array], name: str) -> Counterexample:
+    """The same, which says how the other arrays lie that came with it, where they have strides."""
+    steps = [tuple(stride // part.itemsize for stride in part.strides) for part in others]
+    if all(part.flags.c_contiguous for part in others):
+        return broken
+    told = " and ".join(map(str, dict.fromkeys(steps)))
+    return replace(broken, where=f"{broken.where}, with {name} of strides {told}")
 
 
 def _first(wrong: Array) -> tuple[Any, ...]:

@@ -6,8 +6,9 @@ them by ` : `.  What is not quite so (CRLF, more blanks, comments) is straighten
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple
 
@@ -54,6 +55,11 @@ class Field:
         """Hex digits of each number."""
         return -(-self.bits // 4)
 
+    def holds(self, word: str) -> bool:
+        """Is a word as many digits as it must be, or a simulator's X or Z, and no number too large?"""
+        plain = re.fullmatch("[0-9a-fA-FxXzZ]*", word) and len(word) == self.digits
+        return bool(plain) and int(re.sub("[xXzZ]", "0", word), 16) < 1 << self.bits
+
     def __str__(self) -> str:
         repeated = f" x {self.count}" if self.count > 1 else ""
         partly = f", {self.bits} bits" if self.bits % 4 else ""
@@ -65,8 +71,8 @@ class Batch(NamedTuple):
 
     fields: dict[str, Words]
     lines: NDArray[np.int64]
-    unknown: NDArray[np.bool_]
-    """The lines in which a simulator wrote X or Z, which read as digits of 0."""
+    unknown: dict[str, NDArray[np.bool_]]
+    """The numbers in which a simulator wrote X or Z, which read as digits of 0; no field where it did not."""
     ended: int | None = None
     """The first of the empty lines after the last vector; None where there are none."""
 
@@ -123,13 +129,13 @@ class Layout:
                 rest >>= 4
         return lines.tobytes()
 
-    def parse(self, text: bytes) -> tuple[dict[str, Words], NDArray[np.bool_], NDArray[np.bool_]]:
-        """The fields of lines of exactly `width` bytes; which lines are well formed, which have an X."""
+    def parse(self, text: bytes) -> tuple[dict[str, Words], NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+        """The fields of lines of exactly `width` bytes; which are well formed, which numbers have an X."""
         lines = np.frombuffer(text, np.uint8).reshape(-1, self.width)
         digits = _DIGITS[lines]
         fine = np.where(_DIGITS[self.template] == _NO_DIGIT, lines == self.template, digits != _NO_DIGIT)
-        unknown = (digits == _UNKNOWN).any(axis=1)
-        if unknown.any():
+        unknown = self._unknown(digits)
+        if unknown:
             digits = np.where(digits == _UNKNOWN, np.uint8(0), digits)
         right = np.ones(len(lines), np.bool_) if fine.all() else fine.all(axis=1)
         fields = {}
@@ -138,6 +144,16 @@ class Layout:
             if field.bits % 4:
                 right &= (number < 1 << field.bits).all(axis=1)
         return fields, right, unknown
+
+    def _unknown(self, digits: Bytes) -> dict[str, NDArray[np.bool_]]:
+        every = digits == _UNKNOWN
+        if not every.any():
+            return {}
+        found = {
+            name: np.logical_or.reduce([every[:, column] for column in columns])
+            for name, columns in self._columns.items()
+        }
+        return {name: marked for name, marked in found.items() if marked.any()}
 
     def _numbers(self, digits: Bytes, field: Field) -> Words:
         first, *columns = self._columns[field.name]
@@ -177,8 +193,24 @@ class Layout:
 
     def malformed(self, number: int, line: bytes) -> NumericsError:
         """The error that names a line."""
-        text = shortened(line.decode("ascii", "backslashreplace").rstrip("\r"))
-        return NumericsError(f"line {number}: {text!r} is not a vector; allowed: {self}, the answer last")
+        text = line.decode("ascii", "backslashreplace").rstrip("\r")
+        why = self._why_not(text.split())
+        return NumericsError(
+            f"line {number}: {shortened(text)!r} is not a vector{why}; allowed: {self}, the answer last"
+        )
+
+    def _why_not(self, words: list[str]) -> str:
+        """The first word of a line that is not as it must be, and what is due there."""
+        due = [word for field in self.fields for word in [":"] * field.opens + [field] * field.count]
+        for place, (word, wanted) in enumerate(zip(words, due, strict=False), 1):
+            if not (word == wanted if isinstance(wanted, str) else wanted.holds(word)):
+                name = "':'" if isinstance(wanted, str) else replace(wanted, count=1, opens=False)
+                return f": word {place} is {shortened(word)!r}, where {name} is due"
+        if len(words) < len(due):
+            return f": it ends after {len(words)} words of {len(due)}" if words else ""
+        return f": word {len(due) + 1} is {shortened(words[len(due)])!r}, one too many" * (
+            len(words) > len(due)
+        )
 
     def batches(self, stream: BinaryIO, start: bytes, first: int) -> Iterator[Batch]:
         """All lines from `start`, read before, and the stream after it, in bounded memory.

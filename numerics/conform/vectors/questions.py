@@ -11,8 +11,8 @@ from numerics.conform.inputs import affine
 from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.close_calls import close_calls
-from numerics.conform.inputs.drawn import exponents_of, random_blocks, random_inputs
-from numerics.conform.inputs.elements import probes
+from numerics.conform.inputs.drawn import NOTABLE, exponents_of, random_blocks, random_inputs
+from numerics.conform.inputs.elements import SIGN, probes
 from numerics.conform.inputs.strings import packed
 from numerics.conform.vectors.lines import Field, Words
 from numerics.conform.vectors.operations import (
@@ -31,6 +31,10 @@ BLOCKS = 512
 """Random blocks beside those that matter, when no count is given."""
 RANDOM = 1024
 """Random inputs beside those that matter."""
+MIXED = 1 << 12
+"""Lines after those in rising order, in an order drawn by lot: what a device keeps of a line shows."""
+SPECIAL = 1 / 16
+"""The part of them that are zeros, Inf, NaN or the ends of float32, each of which comes again and again."""
 EVERY = 1 << 32
 
 DRAWS = (0, 1, (1 << 28) - 1, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30) - 1)
@@ -86,22 +90,34 @@ def questions(
         return total, lambda start, size: {name: _range(start, size)}
     if count is not None:
         return count, lambda start, size: {name: random_inputs(d, size, rng)[:, None]}
-    every = inputs_that_matter(d, rng)[:, None]
+    every = inputs_that_matter(d, rng)
+    every = np.concatenate([every, _mixed(d, every, rng)])[:, None]
     return len(every), lambda start, size: {name: every[start : start + size]}
+
+
+def _mixed(dtype: Element, every: Words, rng: np.random.Generator) -> Words:
+    """Some of the inputs once more, random ones and specials, none of which is like the one before it."""
+    half = MIXED // 2
+    drawn = np.concatenate([rng.choice(every, half, replace=False), random_inputs(dtype, half, rng)])
+    notable = np.array(NOTABLE, np.uint32)
+    specials = rng.choice(np.concatenate([notable, notable | SIGN]), MIXED)
+    return np.where(rng.random(MIXED) < SPECIAL, specials, rng.permutation(drawn))
 
 
 RUN = 256  # random lines of one scale and zero point
 
 
 def _of_scales(asked: AffineOperation, count: int | None, rng: np.random.Generator) -> tuple[int, Source]:
-    """The scales, zero points and numbers on which kernels are checked; or random ones, in runs."""
+    """The scales, zero points and numbers on which kernels are checked, then some by lot; or random runs."""
     d = asked.dtype
     if count is not None:
         return count, lambda start, size: _joined(
             [affine.drawn(d, min(RUN, size - at), rng) for at in range(0, size, RUN)]
         )
     pairs = affine.scales_and_zero_points(d)
-    every = _joined([(affine.numbers(d, *pair), *pair) for pair in pairs])
+    rising = _joined([(affine.numbers(d, *pair), *pair) for pair in pairs])
+    again = rng.permutation(len(rising["input"]))[:MIXED]
+    every = {name: np.concatenate([part, part[again]]) for name, part in rising.items()}
     return len(every["input"]), lambda start, size: {
         name: part[start : start + size] for name, part in every.items()
     }

@@ -10,7 +10,7 @@ import codecs
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -182,6 +182,7 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     expected = Expected(asked, chosen, total) if chosen else None
     kept = Kept(asked)
     for batch in asked.layout.batches(stream, start, first):
+        _refuse_unknown(batch, asked)
         if expected:
             expected.compare(batch)
         _judge(batch, verdict, kept, (strict_nan, shown))
@@ -199,28 +200,45 @@ def _judge(batch: Batch, verdict: Verdict, kept: Kept, options: tuple[bool, int]
     asked, (strict_nan, shown) = verdict.operation, options
     due = asked.due(batch.fields)
     came = {f.name: batch.fields[f.name] for f in asked.answered}
+    unknown = _unknown_lines(batch)
     wrong = {name: came[name] != due[name] for name in came}
     if not strict_nan:
         alike = asked.nan(came) & asked.nan(due)
         wrong = {name: differs & ~alike for name, differs in wrong.items()}
     lines = np.logical_or.reduce([differs.any(axis=1) for differs in wrong.values()])
-    kept.take(batch.fields, due, lines & ~batch.unknown, ~batch.unknown)
-    lines |= batch.unknown
+    kept.take(batch.fields, due, lines & ~unknown, ~unknown)
+    lines |= unknown
     verdict.vectors += len(lines)
     verdict.mismatches += int(lines.sum())
     for row in np.flatnonzero(lines)[: shown - len(verdict.first)]:
-        unknown = bool(batch.unknown[row])
-        verdict.first.append(
-            Mismatch(int(batch.lines[row]), "the answer", None, None, "an X or Z of a simulator", "a number")
-            if unknown else _mismatch(batch, int(row), asked, due, wrong)
-        )  # fmt: skip
+        found = _mismatch(batch, int(row), asked, due, batch.unknown if unknown[row] else wrong)
+        verdict.first.append(replace(found, came="an X or Z of a simulator") if unknown[row] else found)
+
+
+def _refuse_unknown(batch: Batch, asked: Operation) -> None:
+    """Raises NumericsError for a simulator's X or Z in a question, which was asked without one."""
+    for f in asked.asked:
+        if f.name in batch.unknown:
+            row = int(batch.unknown[f.name].any(axis=1).argmax())
+            raise NumericsError(
+                f"line {batch.lines[row]}: {f.name}, which is of the question, has an X or Z of a simulator; "
+                "allowed: the question as it was asked"
+            )
+
+
+def _unknown_lines(batch: Batch) -> NDArray[np.bool_]:
+    """The lines with a simulator's X or Z."""
+    found: NDArray[np.bool_] = np.zeros(len(batch.lines), np.bool_)
+    for marked in batch.unknown.values():
+        found |= marked.any(axis=1)
+    return found
 
 
 def _mismatch(
     batch: Batch, row: int, asked: Operation, due: Fields, wrong: dict[str, NDArray[np.bool_]]
 ) -> Mismatch:
     """The first wrong field of a line."""
-    answer = next(f for f in asked.answered if wrong[f.name][row].any())
+    answer = next(f for f in asked.answered if f.name in wrong and wrong[f.name][row].any())
     at = int(wrong[answer.name][row].argmax())
     place = answer.name if answer.count == 1 else f"{answer.name} {at}"
     came, right = (f"{fields[answer.name][row, at]:0{answer.digits}x}" for fields in (batch.fields, due))

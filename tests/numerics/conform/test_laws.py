@@ -14,6 +14,7 @@ from numerics.conform import check
 from numerics.conform.laws import everything
 from numerics.conform.products.claim import Claim
 from numerics.conform.task import Task
+from numerics.conform.verdict import Counterexample, Verdict
 from numerics.formats.block import Blocks
 from tests.helpers.proofs import LONG, near_steps
 
@@ -674,3 +675,10 @@ def test_a_tensor_scale_that_nobody_gave_was_judged_without_a_word():
     told = check(kernel(0.3), "nvfp4", effort="quick", tensor_scale=0.3)
     assert told.notes == ()
     assert "tensor scale 0.3" in str(told)
+
+
+def test_a_law_that_several_inputs_break_was_said_as_often():
+    broken = [Counterexample(law, "", (), "", "") for law in ("layout", "repeatable", "layout", "repeatable")]
+    found = Verdict("k", Task.of("fp4"), ("layout", "repeatable"), 4, 4, tuple(broken))
+    assert str(found).count("layout") == 1
+    assert "also broken: repeatable\n" in str(found)

@@ -1,0 +1,80 @@
+"""Kernels that draw for themselves: all that no draw decides, and that every place of an array is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from numerics.conform.effort import Effort
+from numerics.conform.inputs import shapes
+from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.laws import chance, places, stays
+from numerics.conform.laws.elements import Elements, draws, element_laws, numbers_of, some_inputs
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
+from numerics.conform.laws.law import Law
+from numerics.conform.takes import Takes
+from numerics.conform.target import Target
+from numerics.conform.task import Array, Float32, Task
+
+CHUNK = 1 << 18  # numbers of a call
+
+
+def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
+    """What draws must not change, in every shape, and then the draws."""
+    yield Trial(_laws(task), _everything)
+    yield Trial((layout,), _layouts)
+    yield chance.trial(effort)
+    yield places.trial()
+    yield stays.trial()
+    if effort.drawn:
+        yield Trial((), lambda target, found: _many(target, found, effort))
+
+
+def _laws(task: Task) -> tuple[Law, ...]:
+    """All but the one that random bits decide."""
+    return tuple(law for law in element_laws(task) if law is not draws)
+
+
+def _due(target: Target, x: Array, came: Array) -> Array:
+    """What came, where it is one of the two values beside a number; else the one nearer to zero.
+
+    Numbers that are values, specials and what rounds past the largest either way have one answer.
+    """
+    task = target.task
+    below, above = (np.asarray(replace(task, rounding=way).answer(x)) for way in ("floor", "ceil"))
+    right = ~task.differs(came, below) | ~task.differs(came, above)
+    return np.where(right, came, np.where(np.signbit(x), above, below))
+
+
+def _judge(target: Target, found: Findings, x: Float32) -> None:
+    came = target.elements(x)
+    found.tried += len(x)
+    found.judge(_laws(target.task), Elements(target.task, x, came, _due(target, x, came)))
+
+
+def _everything(target: Target, found: Findings) -> None:
+    """Exact numbers, specials, overflow, the sign of zero; any other becomes one of its neighbours."""
+    _judge(target, found, numbers_of(target))
+
+
+def _layouts(target: Target, found: Findings) -> None:
+    """The same of other shapes and strides."""
+    for x in shapes.shaped(some_inputs(target), target.takes):
+        came = target.elements(x)
+        due = _due(target, x, came)
+        found.tried += x.size
+        wrong = target.task.differs(came, due)
+        if wrong.any():
+            found.failures.append(misplaced(x, came, due, wrong))
+            return
+
+
+def _many(target: Target, found: Findings, effort: Effort) -> None:
+    """The same of numbers that are drawn by a seed."""
+    rng = np.random.default_rng((17, effort.seed))
+    for start in range(0, effort.drawn, CHUNK):
+        if not found.failures:
+            drawn = random_inputs(target.task.element, min(CHUNK, effort.drawn - start), rng)
+            _judge(target, found, target.asked(drawn.view(np.float32)))
