@@ -33,6 +33,19 @@ def toward_zero(x, bits):
     return np.ldexp(np.trunc(np.ldexp(significand, bits)), exponent - bits)
 
 
+def cut(x, bits):
+    """float32 whose significands have so many bits, the others dropped."""
+    mask = np.uint32(0xFFFFFFFF << (24 - bits) & 0xFFFFFFFF)
+    return (np.ascontiguousarray(x, np.float32).view(np.uint32) & mask).view(np.float32)
+
+
+def tf32(x):
+    """float32 rounded to 11 bits, as tl.dot does unless it is told not to; subnormals are kept."""
+    normal = (np.abs(x) >= 2.0**-126) & np.isfinite(x)
+    up = (np.ascontiguousarray(x, np.float32).view(np.uint32) + np.uint32(0x1000)).view(np.float32)
+    return np.where(normal, cut(up, 11), x)
+
+
 @dataclass
 class Kernel:
     """float32 sums in order, over codes as they are packed.  steps: what a fault does in place of a step."""
@@ -440,6 +453,8 @@ SCALE_BYTES = {
 FLOAT_SCALES = {
     "scales in bfloat16": {"scale": where_b(lambda kernel, s: through(s, "bfloat16"))},
     "scales in float16": {"scale": where_b(lambda kernel, s: through(s, "float16"))},
+    "scales cut to 16 bits": {"scale": where_b(lambda kernel, s: cut(s, 16))},
+    "scales cut to 23 bits": {"scale": where_b(lambda kernel, s: cut(s, 23))},
     "scale by its reciprocal": {
         "scale": where_b(lambda kernel, s: np.float32(1) / (np.float32(1) / s).astype(np.float32))
     },
@@ -533,20 +548,25 @@ RESULTS = {
 }
 PLAIN = {
     "a in bfloat16": {"plain": only("a", lambda kernel, x: through(x, "bfloat16"))},
-    "a in tf32": {
-        "plain": only(
-            "a",
-            lambda kernel, x: (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFFE000)).view(
-                np.float32
-            ),
-        )
-    },
+    "a in tf32": {"plain": only("a", lambda kernel, x: cut(x, 11))},
+    "a in tf32, to nearest": {"plain": only("a", lambda kernel, x: tf32(x))},
+    "a cut to 16 bits": {"plain": only("a", lambda kernel, x: cut(x, 16))},
+    "a cut to 23 bits": {"plain": only("a", lambda kernel, x: cut(x, 23))},
     "a in int8 by 32": in_int8(32),
     "a in int8 by rows": in_int8(1 << 20),
     "b in bfloat16": {"values": where_b(lambda kernel, v: through(v, "bfloat16"))},
     "b in float16": {"values": where_b(lambda kernel, v: through(v, "float16"))},
     "subnormals of a flushed": {
         "plain": only("a", lambda kernel, x: np.where(np.abs(x) < 2.0**-126, np.float32(0), x))
+    },
+}
+CUT_A = {name: PLAIN[name] for name in ("a in tf32, to nearest", "a cut to 16 bits", "a cut to 23 bits")}
+CUT = CUT_A | {
+    "b cut to 16 bits": {"plain": only("b", lambda kernel, x: cut(x, 16))},
+    "b cut to 23 bits": {"plain": only("b", lambda kernel, x: cut(x, 23))},
+    "both cut to 16 bits": {"plain": lambda kernel, which, x: cut(x, 16)},
+    "the last column of a in tf32": {
+        "plain": only("a", lambda kernel, x: np.concatenate([x[:, :-1], tf32(x[:, -1:])], axis=1))
     },
 }
 ZEROS = {
@@ -636,6 +656,7 @@ BIAS = {
     "bias past 16 forgotten": {"bias": lambda kernel, x: np.where(np.arange(len(x)) < 16, x, np.float32(0))},
 }
 NUMBERS = {
+    "tensor scale cut to 23 bits": {"number": where_b(lambda kernel, x: float(cut(np.float32([x]), 23)[0]))},
     "tensor scale forgotten": {"number": where_b(lambda kernel, x: 1.0)},
     "tensor scale of a alone": {
         "number": both(lambda kernel, x: x if kernel.op is not None and x > 1 else 1.0)
@@ -650,6 +671,7 @@ NUMBERS = {
 }
 
 INT4 = nx.QuantSpec("int4", scheme="per_group(128)")
+INT8_ROWS = nx.QuantSpec("int8", scheme="per_channel(0)")
 UINT4 = nx.QuantSpec("uint4", scheme="per_group(32)", symmetric=False)
 GROUPS = (
     (
@@ -658,7 +680,10 @@ GROUPS = (
     ),
     ({"a": "float32", "b": "mxfp4", "bias": True}, PLAIN | BIAS | SUMS),
     ({"a": "float32", "b": INT4}, PLAIN | FLOAT_SCALES | SUMS | MEMORY),
-    ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES),
+    ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES | CUT_A),
+    ({"a": "float32", "b": INT8_ROWS}, CUT_A | FLOAT_SCALES),
+    ({"a": "float32", "b": "float32"}, CUT),
+    ({"a": "int8 per_tensor", "b": INT8_ROWS}, FLOAT_SCALES),
     ({"a": "int8", "b": "int8", "accumulate": "int32"}, INTEGERS),
     ({"a": "nvfp4", "b": "nvfp4"}, NUMBERS | SCALES | NEAREST),
     ({"a": "fp8_e4m3", "b": "fp8_e4m3"}, NAN_CODES | NEAREST),

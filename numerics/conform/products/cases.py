@@ -44,6 +44,7 @@ LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 MARGIN = 900
+SINGLE = 24  # bits of a float32 number
 LARGE_SUMS = (
     (256, 0, 0),
     (448, 56, 7),
@@ -83,6 +84,36 @@ class Maker:
         a, b = (kept, b) if side == "a" else (a, kept)
         return Problem(self.claim, a, b, law="one_term" if terms == 1 else "two_terms")
 
+    def whole(self, shape: Shape, turn: int, terms: int = 1) -> Iterator[Problem]:
+        """Numbers, or scales, of all the bits that their type holds, times powers of two: products are exact.
+
+        Each row of one side has so many terms.  An accumulator of more bits has more of the other side, too.
+        """
+        m, n, k = shape
+        bits = self.claim.accumulator.bits
+        ops = {"a": self.claim.a, "b": self.claim.b}
+        for place, (name, part) in enumerate((x, y) for x, op in ops.items() for y in draw.long_parts(op)):
+            if terms > 1 and part != "codes":
+                continue
+            sides = {
+                x: draw.of_powers(op, rows, k, self.claim.splits, self.rng)
+                for (x, op), rows in zip(ops.items(), (m, n), strict=True)
+            }
+            sides[name] = draw.with_long(sides[name], part, bits, self.rng)
+            other = "b" if name == "a" else "a"
+            if ops[other].is_value and bits > SINGLE:
+                sides[other] = draw.with_long(sides[other], "codes", bits - SINGLE, self.rng)
+            few = self._few_side((turn + place) % 2)
+            sides[few] = self._kept(sides[few], turn, terms)
+            yield Problem(self.claim, sides["a"], sides["b"], law="one_term" if terms == 1 else "two_terms")
+
+    def _few_side(self, turn: int) -> str:
+        """Which side has the zeros: one whose zeros add nothing, where zero points are split off."""
+        free = [
+            x for x, op in (("a", self.claim.a), ("b", self.claim.b)) if not (self.claim.splits and op.shifts)
+        ]
+        return (free or ["a", "b"])[turn % len(free or "ab")]
+
     def _full(self, op: Operand, rows: int, centre: Integers) -> Side:
         room = draw.loose_bits(self.claim)
         if draw.is_loose(self.claim.a) and draw.is_loose(self.claim.b):
@@ -113,7 +144,7 @@ class Maker:
         if side.op.scale is None:
             return replace(side, scale=np.ldexp(0.5, np.frexp(side.scale)[1]).astype(np.float32))
         exponent = np.frexp(table(side.op.scale)[side.scale])[1] - 1
-        return replace(side, scale=_power_codes(side.op, exponent))
+        return replace(side, scale=draw.power_codes(side.op, exponent))
 
     def _kept(self, side: Side, turn: int, terms: int) -> Side:
         """A side whose rows have so many elements that are no zeros, or not their zero points."""
@@ -484,15 +515,6 @@ def _coarse(op: Operand) -> bool:
     return op.scale is not None and op.scale.name != "e8m0"
 
 
-def _power_codes(op: Operand, exponents: Integers) -> Array:
-    assert op.scale is not None
-    values = table(op.scale)
-    powers = [e for e in range(-20, 20) if (values == 2.0**e).any()]
-    held = {e: int(np.flatnonzero(values == 2.0**e)[0]) for e in powers}
-    near = np.clip(exponents, min(held), max(held))
-    return np.asarray(np.vectorize(held.__getitem__, otypes=[np.uint8])(near))
-
-
 def _nan_scale(op: Operand) -> int | None:
     """The scale that says NaN, where there is one."""
     if not op.size or (op.scale is None and op.micro is None):
@@ -533,6 +555,7 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     if not claim.integers and shapes is None:
         yield maker.sums((2, 3, SPLIT[0]), window=0)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
+        yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)
 
@@ -553,8 +576,16 @@ def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
         yield maker.sums(shape, window=0)
         yield maker.sums(shape, window=2)
         yield maker.sums(shape, bits=12, law="output")
+        yield from maker.whole(shape, turn)
         if not maker.claim.splits:
             yield maker.few(shape, "a", turn, terms=2)
+            yield from maker.whole(shape, turn, terms=2)
+
+
+def _apart(maker: Maker) -> Iterator[Problem]:
+    """Long scales of codes on both sides: where zeros are sums of what is split off, one term is decided."""
+    if maker.claim.splits and maker.claim.a.shifts and maker.claim.b.shifts:
+        yield from maker.whole((17, 19, 1), turn=0)
 
 
 def _lengths(maker: Maker) -> Iterator[Problem]:
