@@ -500,6 +500,8 @@ SUMS = {
     "first term twice": {"ks": lambda kernel, ks: [*ks, 0]},
     "last term lost": {"ks": lambda kernel, ks: ks[:-1]},
     "k past 256 lost": {"ks": lambda kernel, ks: ks[:256]},
+    "k past 4096 lost": {"ks": lambda kernel, ks: ks[:4096]},
+    "the last of 16391 lost": {"ks": lambda kernel, ks: ks[:-1] if len(ks) == 16391 else ks},
     "accumulates in float16": accumulating("float16"),
     "accumulates in bfloat16": accumulating("bfloat16"),
     "partial sums in float16": accumulating("float16", 32),
@@ -569,6 +571,11 @@ CUT = CUT_A | {
         "plain": only("a", lambda kernel, x: np.concatenate([x[:, :-1], tf32(x[:, -1:])], axis=1))
     },
 }
+FAR = {
+    "group past 127 that of group 0": block(lambda kernel, j: j & 127),
+    "group past 127 the one before": block(lambda kernel, j: np.where(j > 127, j - 1, j)),
+    "k past 4096 lost": SUMS["k past 4096 lost"],
+}
 ZEROS = {
     "zero point 8 assumed": {"zero": where_b(lambda kernel, z: np.full_like(z, 8))},
     "zero point 8 at m=1": {"zero": where_b(lambda kernel, z: np.full_like(z, 8) if kernel.m == 1 else z)},
@@ -628,6 +635,7 @@ INTEGERS = {
     "a read as unsigned": integer(lambda kernel, a, b, y: (a & 255) @ b.T),
     "b read as unsigned": integer(lambda kernel, a, b, y: a @ (b & 255).T),
     "saturates at int16": integer(lambda kernel, a, b, y: np.clip(y, -32768, 32767)),
+    "k past 4099 lost": integer(lambda kernel, a, b, y: a[:, :4099] @ b[:, :4099].T),
     "-128 read as -127": integer(lambda kernel, a, b, y: np.maximum(a, -127) @ np.maximum(b, -127).T),
 }
 NARROW_OUT = {
@@ -679,10 +687,10 @@ GROUPS = (
         MEMORY | SCALES | SCALE_BYTES | ELEMENTS | NAN_CODES | SUMS | NEAREST | RESULTS,
     ),
     ({"a": "float32", "b": "mxfp4", "bias": True}, PLAIN | BIAS | SUMS),
-    ({"a": "float32", "b": INT4}, PLAIN | FLOAT_SCALES | SUMS | MEMORY),
-    ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES | CUT_A),
+    ({"a": "float32", "b": INT4}, PLAIN | FLOAT_SCALES | SUMS | MEMORY | FAR),
+    ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES | CUT_A | FAR),
     ({"a": "float32", "b": INT8_ROWS}, CUT_A | FLOAT_SCALES),
-    ({"a": "float32", "b": "float32"}, CUT),
+    ({"a": "float32", "b": "float32"}, CUT | SUMS),
     ({"a": "int8 per_tensor", "b": INT8_ROWS}, FLOAT_SCALES),
     ({"a": "int8", "b": "int8", "accumulate": "int32"}, INTEGERS),
     ({"a": "nvfp4", "b": "nvfp4"}, NUMBERS | SCALES | NEAREST),

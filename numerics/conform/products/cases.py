@@ -40,7 +40,8 @@ LENGTHS = range(1, 72)
 """Of short products: every remainder of lanes up to 64 wide, in rows, columns and terms."""
 TILED = (*range(72, 200), 255, 256, 257, 383, 384, 385, 511, 513, 767, 769, 1023, 1025, 1536, 2047)
 """Rows, columns or terms of thin products: what second and later tiles leave over."""
-LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
+LONG = (2051, 4099, 16391)  # terms of integer sums: more than float32 holds, more than int16 does
+MANY = 1024  # terms, of which few fit that have several bits
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 MARGIN = 900
@@ -184,6 +185,23 @@ class Maker:
         found = Problem(self.claim, sides[0], sides[1], self._bias(n), law)
         return self.fitted(found, bits)
 
+    def long(self, shape: Shape) -> Problem:
+        """Dense rows of many terms: plain numbers and scales are powers of two, so that all terms fit."""
+        m, n, k = shape
+        element, shift = self._ties(k)
+        sides = []
+        for op, rows, place in ((self.claim.a, m, 0), (self.claim.b, n, 1)):
+            own = shift[place][:: op.size][None] if op.size else np.zeros((1, 1), np.int64)
+            exponents = np.broadcast_to(own, op.shared(rows, k))
+            if len(exponents) == rows:
+                exponents = exponents + self.rng.integers(-1, 2, (rows, 1))
+            if op.is_value:
+                codes = np.ldexp(self.rng.choice([-1.0, 1.0], (rows, k)), shift[place]).astype(np.float32)
+            else:
+                codes = draw.of_exponents(op, element[place], rows, 0, self.rng)
+            sides.append(draw.finish(op, codes, draw.scales(op, exponents, self.rng, plain=True), self.rng))
+        return self.fitted(Problem(self.claim, sides[0], sides[1], self._bias(n), "sums"))
+
     def _bias(self, n: int) -> Array | None:
         if not self.claim.bias:
             return None
@@ -230,7 +248,7 @@ class Maker:
         start = np.zeros(n) if found.bias is None else np.abs(found.bias.astype(np.float64))
         total, low = np.tile(start, (m, 1)), np.full((m, n), NONE if found.bias is None else 0)
         kept = np.zeros((m, k), np.bool_)
-        for place in self.rng.permutation(k):
+        for place in (k - 1, *self.rng.permutation(k - 1)):  # the last one counts, whatever else fits
             term = np.multiply.outer(a.magnitude[:, place], b.magnitude[:, place])
             last = np.where(term == 0, NONE, np.add.outer(a.lowest[:, place], b.lowest[:, place]))
             more, lower = total + term, np.minimum(low, last)
@@ -553,7 +571,9 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     if shapes is None:
         yield from _lengths(maker)
     if not claim.integers and shapes is None:
-        yield maker.sums((2, 3, SPLIT[0]), window=0)
+        for length in SPLIT:
+            yield maker.long((2, 3, length))
+            yield maker.few((2, 3, length), "a", turn=-1)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
         yield from _apart(maker)
         yield from _places(maker)
@@ -577,6 +597,8 @@ def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
         yield maker.sums(shape, window=2)
         yield maker.sums(shape, bits=12, law="output")
         yield from maker.whole(shape, turn)
+        if shape[2] > MANY:
+            yield maker.long(shape)
         if not maker.claim.splits:
             yield maker.few(shape, "a", turn, terms=2)
             yield from maker.whole(shape, turn, terms=2)

@@ -81,6 +81,17 @@ def test_a_product_of_all_bits_was_not_judged(a, b):
         assert problem.exact.all()
 
 
+@pytest.mark.parametrize(
+    ("a", "b"), [x for x in LONG_OPERANDS if "nf4" not in x[1]]
+)  # its codes have 24 bits
+def test_a_term_of_a_long_row_did_not_count(a, b):
+    """Nothing of 16,391 terms is left out that sums may fit, and all of it is decided."""
+    problem = Maker(Claim.of(a, b), np.random.default_rng(0)).long((2, 3, 16391))
+    assert answer(problem)[1].all()
+    assert problem.a.values[:, -1].all()
+    assert (problem.a.values != 0).mean() > (0.7 if problem.a.zero is None else 0)
+
+
 CLAIMS = [claim for claim, _ in GROUPS]
 
 
