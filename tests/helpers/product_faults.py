@@ -571,6 +571,27 @@ CUT = CUT_A | {
         "plain": only("a", lambda kernel, x: np.concatenate([x[:, :-1], tf32(x[:, -1:])], axis=1))
     },
 }
+LAST = {
+    "the last place is read again times 0": {
+        "sum": lambda kernel, a, b, ks: (
+            in_order(a, b, ks) + (a[:, -1:] * np.float32(0) if a.shape[1] % 64 else np.float32(0))
+        )
+    },
+    "NaN is 0 in lane 63 of 64": {
+        "plain": only(
+            "a",
+            lambda kernel, x: np.where(np.isnan(x) & (np.arange(x.shape[1]) % 64 == 63), np.float32(0), x),
+        )
+    },
+    "NaN and Inf are 0 in the last rows of 16": {
+        "plain": only(
+            "a",
+            lambda kernel, x: np.where(
+                ~np.isfinite(x) & (np.arange(len(x)) >= len(x) // 16 * 16)[:, None], np.float32(0), x
+            ),
+        )
+    },
+}
 FAR = {
     "group past 127 that of group 0": block(lambda kernel, j: j & 127),
     "group past 127 the one before": block(lambda kernel, j: np.where(j > 127, j - 1, j)),
@@ -686,11 +707,11 @@ GROUPS = (
         {"a": "mxfp8_e4m3", "b": "mxfp4"},
         MEMORY | SCALES | SCALE_BYTES | ELEMENTS | NAN_CODES | SUMS | NEAREST | RESULTS,
     ),
-    ({"a": "float32", "b": "mxfp4", "bias": True}, PLAIN | BIAS | SUMS),
+    ({"a": "float32", "b": "mxfp4", "bias": True}, PLAIN | BIAS | SUMS | LAST),
     ({"a": "float32", "b": INT4}, PLAIN | FLOAT_SCALES | SUMS | MEMORY | FAR),
     ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES | CUT_A | FAR),
-    ({"a": "float32", "b": INT8_ROWS}, CUT_A | FLOAT_SCALES),
-    ({"a": "float32", "b": "float32"}, CUT | SUMS),
+    ({"a": "float32", "b": INT8_ROWS, "zero_point": "folded"}, CUT_A | FLOAT_SCALES | LAST),
+    ({"a": "float32", "b": "float32"}, CUT | SUMS | LAST),
     ({"a": "int8 per_tensor", "b": INT8_ROWS}, FLOAT_SCALES),
     ({"a": "int8", "b": "int8", "accumulate": "int32"}, INTEGERS),
     ({"a": "nvfp4", "b": "nvfp4"}, NUMBERS | SCALES | NEAREST),

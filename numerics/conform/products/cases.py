@@ -309,13 +309,25 @@ class Maker:
             found = replace(found, **{name: side, other: beside})
         return found
 
+    def last(self, shape: Shape, turn: int) -> Iterator[Problem]:
+        """NaN and Inf in the last place of some rows of a side, the last one too, no zeros beside them."""
+        found = self.sums(shape, bits=min(16, self.claim.accumulator.bits), law="special")
+        sides = {"a": found.a, "b": found.b}
+        name, other = ("a", "b") if turn % 2 == 0 else ("b", "a")
+        kinds = _not_finite(sides[name].op)
+        if not len(kinds):
+            return
+        side, beside = sides[name].codes.copy(), sides[other].codes.copy()
+        for row in range(min(len(side), len(kinds))):  # the last one, then the first ones
+            side[row - 1, -1] = kinds[(turn // 2 + row) % len(kinds)]
+        if sides[other].zero is None:
+            beside[sides[other].values[:, -1] == 0, -1] = draw.one(sides[other].op)
+        sides = {name: sides[name].with_codes(side), other: sides[other].with_codes(beside)}
+        yield replace(found, a=sides["a"], b=sides["b"])
+
     def _spoiled(self, side: Side, beside: Side, row: int) -> tuple[Side, Side]:
         k = int(self.rng.integers(side.codes.shape[1]))
-        kinds = (
-            [np.nan, np.inf, -np.inf]
-            if side.op.is_value
-            else list(np.flatnonzero(~np.isfinite(meanings(side.op))))
-        )
+        kinds = _not_finite(side.op)
         spoiler = _nan_scale(side.op)
         if spoiler is not None and self.rng.random() < 1 / (1 + len(kinds)) + 0.2:
             return self._with_scale(side, beside, (row, k // side.op.size), spoiler)
@@ -533,6 +545,11 @@ def _coarse(op: Operand) -> bool:
     return op.scale is not None and op.scale.name != "e8m0"
 
 
+def _not_finite(op: Operand) -> list[float]:
+    """NaN and both Inf as plain numbers, or the codes of such."""
+    return [np.nan, np.inf, -np.inf] if op.is_value else list(np.flatnonzero(~np.isfinite(meanings(op))))
+
+
 def _nan_scale(op: Operand) -> int | None:
     """The scale that says NaN, where there is one."""
     if not op.size or (op.scale is None and op.micro is None):
@@ -617,11 +634,18 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
         yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
         if maker.claim.integers:
             yield maker.integers((2, 2, k), extreme=4)
+            continue
+        yield from maker.last(shape, turn=2 * k)
+        yield from maker.last(shape, turn=2 * k + 1)
     for size in TILED:
         few = 1 + size % 2
         for shape in ((size, few, 3 + size % 5), (few, size, 3 + size % 5)):
             yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
         terms = (4, few, size)  # one in a row, in the last places
+        if not maker.claim.integers:
+            yield from maker.last(
+                ((size, few, 3), (few, size, 3), terms)[size % 3], turn=size % 3 + size // 3 * 2
+            )
         yield maker.integers(terms) if maker.claim.integers else maker.few(terms, "a", turn=-1)
 
 
