@@ -33,6 +33,19 @@ def toward_zero(x, bits):
     return np.ldexp(np.trunc(np.ldexp(significand, bits)), exponent - bits)
 
 
+def cut(x, bits):
+    """float32 whose significands have so many bits, the others dropped."""
+    mask = np.uint32(0xFFFFFFFF << (24 - bits) & 0xFFFFFFFF)
+    return (np.ascontiguousarray(x, np.float32).view(np.uint32) & mask).view(np.float32)
+
+
+def tf32(x):
+    """float32 rounded to 11 bits, as tl.dot does unless it is told not to; subnormals are kept."""
+    normal = (np.abs(x) >= 2.0**-126) & np.isfinite(x)
+    up = (np.ascontiguousarray(x, np.float32).view(np.uint32) + np.uint32(0x1000)).view(np.float32)
+    return np.where(normal, cut(up, 11), x)
+
+
 @dataclass
 class Kernel:
     """float32 sums in order, over codes as they are packed.  steps: what a fault does in place of a step."""
@@ -440,6 +453,8 @@ SCALE_BYTES = {
 FLOAT_SCALES = {
     "scales in bfloat16": {"scale": where_b(lambda kernel, s: through(s, "bfloat16"))},
     "scales in float16": {"scale": where_b(lambda kernel, s: through(s, "float16"))},
+    "scales cut to 16 bits": {"scale": where_b(lambda kernel, s: cut(s, 16))},
+    "scales cut to 23 bits": {"scale": where_b(lambda kernel, s: cut(s, 23))},
     "scale by its reciprocal": {
         "scale": where_b(lambda kernel, s: np.float32(1) / (np.float32(1) / s).astype(np.float32))
     },
@@ -485,6 +500,8 @@ SUMS = {
     "first term twice": {"ks": lambda kernel, ks: [*ks, 0]},
     "last term lost": {"ks": lambda kernel, ks: ks[:-1]},
     "k past 256 lost": {"ks": lambda kernel, ks: ks[:256]},
+    "k past 4096 lost": {"ks": lambda kernel, ks: ks[:4096]},
+    "the last of 16391 lost": {"ks": lambda kernel, ks: ks[:-1] if len(ks) == 16391 else ks},
     "accumulates in float16": accumulating("float16"),
     "accumulates in bfloat16": accumulating("bfloat16"),
     "partial sums in float16": accumulating("float16", 32),
@@ -533,14 +550,10 @@ RESULTS = {
 }
 PLAIN = {
     "a in bfloat16": {"plain": only("a", lambda kernel, x: through(x, "bfloat16"))},
-    "a in tf32": {
-        "plain": only(
-            "a",
-            lambda kernel, x: (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFFE000)).view(
-                np.float32
-            ),
-        )
-    },
+    "a in tf32": {"plain": only("a", lambda kernel, x: cut(x, 11))},
+    "a in tf32, to nearest": {"plain": only("a", lambda kernel, x: tf32(x))},
+    "a cut to 16 bits": {"plain": only("a", lambda kernel, x: cut(x, 16))},
+    "a cut to 23 bits": {"plain": only("a", lambda kernel, x: cut(x, 23))},
     "a in int8 by 32": in_int8(32),
     "a in int8 by rows": in_int8(1 << 20),
     "b in bfloat16": {"values": where_b(lambda kernel, v: through(v, "bfloat16"))},
@@ -548,6 +561,41 @@ PLAIN = {
     "subnormals of a flushed": {
         "plain": only("a", lambda kernel, x: np.where(np.abs(x) < 2.0**-126, np.float32(0), x))
     },
+}
+CUT_A = {name: PLAIN[name] for name in ("a in tf32, to nearest", "a cut to 16 bits", "a cut to 23 bits")}
+CUT = CUT_A | {
+    "b cut to 16 bits": {"plain": only("b", lambda kernel, x: cut(x, 16))},
+    "b cut to 23 bits": {"plain": only("b", lambda kernel, x: cut(x, 23))},
+    "both cut to 16 bits": {"plain": lambda kernel, which, x: cut(x, 16)},
+    "the last column of a in tf32": {
+        "plain": only("a", lambda kernel, x: np.concatenate([x[:, :-1], tf32(x[:, -1:])], axis=1))
+    },
+}
+LAST = {
+    "the last place is read again times 0": {
+        "sum": lambda kernel, a, b, ks: (
+            in_order(a, b, ks) + (a[:, -1:] * np.float32(0) if a.shape[1] % 64 else np.float32(0))
+        )
+    },
+    "NaN is 0 in lane 63 of 64": {
+        "plain": only(
+            "a",
+            lambda kernel, x: np.where(np.isnan(x) & (np.arange(x.shape[1]) % 64 == 63), np.float32(0), x),
+        )
+    },
+    "NaN and Inf are 0 in the last rows of 16": {
+        "plain": only(
+            "a",
+            lambda kernel, x: np.where(
+                ~np.isfinite(x) & (np.arange(len(x)) >= len(x) // 16 * 16)[:, None], np.float32(0), x
+            ),
+        )
+    },
+}
+FAR = {
+    "group past 127 that of group 0": block(lambda kernel, j: j & 127),
+    "group past 127 the one before": block(lambda kernel, j: np.where(j > 127, j - 1, j)),
+    "k past 4096 lost": SUMS["k past 4096 lost"],
 }
 ZEROS = {
     "zero point 8 assumed": {"zero": where_b(lambda kernel, z: np.full_like(z, 8))},
@@ -608,6 +656,7 @@ INTEGERS = {
     "a read as unsigned": integer(lambda kernel, a, b, y: (a & 255) @ b.T),
     "b read as unsigned": integer(lambda kernel, a, b, y: a @ (b & 255).T),
     "saturates at int16": integer(lambda kernel, a, b, y: np.clip(y, -32768, 32767)),
+    "k past 4099 lost": integer(lambda kernel, a, b, y: a[:, :4099] @ b[:, :4099].T),
     "-128 read as -127": integer(lambda kernel, a, b, y: np.maximum(a, -127) @ np.maximum(b, -127).T),
 }
 NARROW_OUT = {
@@ -636,6 +685,7 @@ BIAS = {
     "bias past 16 forgotten": {"bias": lambda kernel, x: np.where(np.arange(len(x)) < 16, x, np.float32(0))},
 }
 NUMBERS = {
+    "tensor scale cut to 23 bits": {"number": where_b(lambda kernel, x: float(cut(np.float32([x]), 23)[0]))},
     "tensor scale forgotten": {"number": where_b(lambda kernel, x: 1.0)},
     "tensor scale of a alone": {
         "number": both(lambda kernel, x: x if kernel.op is not None and x > 1 else 1.0)
@@ -650,15 +700,19 @@ NUMBERS = {
 }
 
 INT4 = nx.QuantSpec("int4", scheme="per_group(128)")
+INT8_ROWS = nx.QuantSpec("int8", scheme="per_channel(0)")
 UINT4 = nx.QuantSpec("uint4", scheme="per_group(32)", symmetric=False)
 GROUPS = (
     (
         {"a": "mxfp8_e4m3", "b": "mxfp4"},
         MEMORY | SCALES | SCALE_BYTES | ELEMENTS | NAN_CODES | SUMS | NEAREST | RESULTS,
     ),
-    ({"a": "float32", "b": "mxfp4", "bias": True}, PLAIN | BIAS | SUMS),
-    ({"a": "float32", "b": INT4}, PLAIN | FLOAT_SCALES | SUMS | MEMORY),
-    ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES),
+    ({"a": "float32", "b": "mxfp4", "bias": True}, PLAIN | BIAS | SUMS | LAST),
+    ({"a": "float32", "b": INT4}, PLAIN | FLOAT_SCALES | SUMS | MEMORY | FAR),
+    ({"a": "float32", "b": UINT4}, ZEROS | FLOAT_SCALES | CUT_A | FAR),
+    ({"a": "float32", "b": INT8_ROWS, "zero_point": "folded"}, CUT_A | FLOAT_SCALES | LAST),
+    ({"a": "float32", "b": "float32"}, CUT | SUMS | LAST),
+    ({"a": "int8 per_tensor", "b": INT8_ROWS}, FLOAT_SCALES),
     ({"a": "int8", "b": "int8", "accumulate": "int32"}, INTEGERS),
     ({"a": "nvfp4", "b": "nvfp4"}, NUMBERS | SCALES | NEAREST),
     ({"a": "fp8_e4m3", "b": "fp8_e4m3"}, NAN_CODES | NEAREST),

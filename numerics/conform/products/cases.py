@@ -40,10 +40,12 @@ LENGTHS = range(1, 72)
 """Of short products: every remainder of lanes up to 64 wide, in rows, columns and terms."""
 TILED = (*range(72, 200), 255, 256, 257, 383, 384, 385, 511, 513, 767, 769, 1023, 1025, 1536, 2047)
 """Rows, columns or terms of thin products: what second and later tiles leave over."""
-LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
+LONG = (2051, 4099, 16391)  # terms of integer sums: more than float32 holds, more than int16 does
+MANY = 1024  # terms, of which few fit that have several bits
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 MARGIN = 900
+SINGLE = 24  # bits of a float32 number
 LARGE_SUMS = (
     (256, 0, 0),
     (448, 56, 7),
@@ -83,6 +85,36 @@ class Maker:
         a, b = (kept, b) if side == "a" else (a, kept)
         return Problem(self.claim, a, b, law="one_term" if terms == 1 else "two_terms")
 
+    def whole(self, shape: Shape, turn: int, terms: int = 1) -> Iterator[Problem]:
+        """Numbers, or scales, of all the bits that their type holds, times powers of two: products are exact.
+
+        Each row of one side has so many terms.  An accumulator of more bits has more of the other side, too.
+        """
+        m, n, k = shape
+        bits = self.claim.accumulator.bits
+        ops = {"a": self.claim.a, "b": self.claim.b}
+        for place, (name, part) in enumerate((x, y) for x, op in ops.items() for y in draw.long_parts(op)):
+            if terms > 1 and part != "codes":
+                continue
+            sides = {
+                x: draw.of_powers(op, rows, k, self.claim.splits, self.rng)
+                for (x, op), rows in zip(ops.items(), (m, n), strict=True)
+            }
+            sides[name] = draw.with_long(sides[name], part, bits, self.rng)
+            other = "b" if name == "a" else "a"
+            if ops[other].is_value and bits > SINGLE:
+                sides[other] = draw.with_long(sides[other], "codes", bits - SINGLE, self.rng)
+            few = self._few_side((turn + place) % 2)
+            sides[few] = self._kept(sides[few], turn, terms)
+            yield Problem(self.claim, sides["a"], sides["b"], law="one_term" if terms == 1 else "two_terms")
+
+    def _few_side(self, turn: int) -> str:
+        """Which side has the zeros: one whose zeros add nothing, where zero points are split off."""
+        free = [
+            x for x, op in (("a", self.claim.a), ("b", self.claim.b)) if not (self.claim.splits and op.shifts)
+        ]
+        return (free or ["a", "b"])[turn % len(free or "ab")]
+
     def _full(self, op: Operand, rows: int, centre: Integers) -> Side:
         room = draw.loose_bits(self.claim)
         if draw.is_loose(self.claim.a) and draw.is_loose(self.claim.b):
@@ -113,7 +145,7 @@ class Maker:
         if side.op.scale is None:
             return replace(side, scale=np.ldexp(0.5, np.frexp(side.scale)[1]).astype(np.float32))
         exponent = np.frexp(table(side.op.scale)[side.scale])[1] - 1
-        return replace(side, scale=_power_codes(side.op, exponent))
+        return replace(side, scale=draw.power_codes(side.op, exponent))
 
     def _kept(self, side: Side, turn: int, terms: int) -> Side:
         """A side whose rows have so many elements that are no zeros, or not their zero points."""
@@ -152,6 +184,23 @@ class Maker:
             sides.append(draw.finish(op, codes, draw.scales(op, exponents, self.rng), self.rng))
         found = Problem(self.claim, sides[0], sides[1], self._bias(n), law)
         return self.fitted(found, bits)
+
+    def long(self, shape: Shape) -> Problem:
+        """Dense rows of many terms: plain numbers and scales are powers of two, so that all terms fit."""
+        m, n, k = shape
+        element, shift = self._ties(k)
+        sides = []
+        for op, rows, place in ((self.claim.a, m, 0), (self.claim.b, n, 1)):
+            own = shift[place][:: op.size][None] if op.size else np.zeros((1, 1), np.int64)
+            exponents = np.broadcast_to(own, op.shared(rows, k))
+            if len(exponents) == rows:
+                exponents = exponents + self.rng.integers(-1, 2, (rows, 1))
+            if op.is_value:
+                codes = np.ldexp(self.rng.choice([-1.0, 1.0], (rows, k)), shift[place]).astype(np.float32)
+            else:
+                codes = draw.of_exponents(op, element[place], rows, 0, self.rng)
+            sides.append(draw.finish(op, codes, draw.scales(op, exponents, self.rng, plain=True), self.rng))
+        return self.fitted(Problem(self.claim, sides[0], sides[1], self._bias(n), "sums"))
 
     def _bias(self, n: int) -> Array | None:
         if not self.claim.bias:
@@ -199,7 +248,7 @@ class Maker:
         start = np.zeros(n) if found.bias is None else np.abs(found.bias.astype(np.float64))
         total, low = np.tile(start, (m, 1)), np.full((m, n), NONE if found.bias is None else 0)
         kept = np.zeros((m, k), np.bool_)
-        for place in self.rng.permutation(k):
+        for place in (k - 1, *self.rng.permutation(k - 1)):  # the last one counts, whatever else fits
             term = np.multiply.outer(a.magnitude[:, place], b.magnitude[:, place])
             last = np.where(term == 0, NONE, np.add.outer(a.lowest[:, place], b.lowest[:, place]))
             more, lower = total + term, np.minimum(low, last)
@@ -260,13 +309,25 @@ class Maker:
             found = replace(found, **{name: side, other: beside})
         return found
 
+    def last(self, shape: Shape, turn: int) -> Iterator[Problem]:
+        """NaN and Inf in the last place of some rows of a side, the last one too, no zeros beside them."""
+        found = self.sums(shape, bits=min(16, self.claim.accumulator.bits), law="special")
+        sides = {"a": found.a, "b": found.b}
+        name, other = ("a", "b") if turn % 2 == 0 else ("b", "a")
+        kinds = _not_finite(sides[name].op)
+        if not len(kinds):
+            return
+        side, beside = sides[name].codes.copy(), sides[other].codes.copy()
+        for row in range(min(len(side), len(kinds))):  # the last one, then the first ones
+            side[row - 1, -1] = kinds[(turn // 2 + row) % len(kinds)]
+        if sides[other].zero is None:
+            beside[sides[other].values[:, -1] == 0, -1] = draw.one(sides[other].op)
+        sides = {name: sides[name].with_codes(side), other: sides[other].with_codes(beside)}
+        yield replace(found, a=sides["a"], b=sides["b"])
+
     def _spoiled(self, side: Side, beside: Side, row: int) -> tuple[Side, Side]:
         k = int(self.rng.integers(side.codes.shape[1]))
-        kinds = (
-            [np.nan, np.inf, -np.inf]
-            if side.op.is_value
-            else list(np.flatnonzero(~np.isfinite(meanings(side.op))))
-        )
+        kinds = _not_finite(side.op)
         spoiler = _nan_scale(side.op)
         if spoiler is not None and self.rng.random() < 1 / (1 + len(kinds)) + 0.2:
             return self._with_scale(side, beside, (row, k // side.op.size), spoiler)
@@ -484,13 +545,9 @@ def _coarse(op: Operand) -> bool:
     return op.scale is not None and op.scale.name != "e8m0"
 
 
-def _power_codes(op: Operand, exponents: Integers) -> Array:
-    assert op.scale is not None
-    values = table(op.scale)
-    powers = [e for e in range(-20, 20) if (values == 2.0**e).any()]
-    held = {e: int(np.flatnonzero(values == 2.0**e)[0]) for e in powers}
-    near = np.clip(exponents, min(held), max(held))
-    return np.asarray(np.vectorize(held.__getitem__, otypes=[np.uint8])(near))
+def _not_finite(op: Operand) -> list[float]:
+    """NaN and both Inf as plain numbers, or the codes of such."""
+    return [np.nan, np.inf, -np.inf] if op.is_value else list(np.flatnonzero(~np.isfinite(meanings(op))))
 
 
 def _nan_scale(op: Operand) -> int | None:
@@ -531,8 +588,11 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     if shapes is None:
         yield from _lengths(maker)
     if not claim.integers and shapes is None:
-        yield maker.sums((2, 3, SPLIT[0]), window=0)
+        for length in SPLIT:
+            yield maker.long((2, 3, length))
+            yield maker.few((2, 3, length), "a", turn=-1)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
+        yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)
 
@@ -553,8 +613,18 @@ def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
         yield maker.sums(shape, window=0)
         yield maker.sums(shape, window=2)
         yield maker.sums(shape, bits=12, law="output")
+        yield from maker.whole(shape, turn)
+        if shape[2] > MANY:
+            yield maker.long(shape)
         if not maker.claim.splits:
             yield maker.few(shape, "a", turn, terms=2)
+            yield from maker.whole(shape, turn, terms=2)
+
+
+def _apart(maker: Maker) -> Iterator[Problem]:
+    """Long scales of codes on both sides: where zeros are sums of what is split off, one term is decided."""
+    if maker.claim.splits and maker.claim.a.shifts and maker.claim.b.shifts:
+        yield from maker.whole((17, 19, 1), turn=0)
 
 
 def _lengths(maker: Maker) -> Iterator[Problem]:
@@ -564,11 +634,18 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
         yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
         if maker.claim.integers:
             yield maker.integers((2, 2, k), extreme=4)
+            continue
+        yield from maker.last(shape, turn=2 * k)
+        yield from maker.last(shape, turn=2 * k + 1)
     for size in TILED:
         few = 1 + size % 2
         for shape in ((size, few, 3 + size % 5), (few, size, 3 + size % 5)):
             yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
         terms = (4, few, size)  # one in a row, in the last places
+        if not maker.claim.integers:
+            yield from maker.last(
+                ((size, few, 3), (few, size, 3), terms)[size % 3], turn=size % 3 + size // 3 * 2
+            )
         yield maker.integers(terms) if maker.claim.integers else maker.few(terms, "a", turn=-1)
 
 

@@ -74,18 +74,34 @@ def bounds(side: Any, claim: Claim) -> Bounds:
         (element == np.rint(element)).all() and (f.zero == np.rint(f.zero)).all()
     )  # not of a deviation
     if claim.zero_point == "split" and side.op.shifts and whole:
-        shift = float(1 << (side.op.bits - 1)) if _signed(side.op.element) else 0.0
-        parts = np.maximum(np.abs(element), np.abs(element + shift))
-        zeros = np.maximum(np.abs(f.zero), np.abs(f.zero + shift))
-        magnitude = (parts + zeros) * np.abs(scale)
-        lowest = np.where(magnitude == 0, NONE, lowest_bit(scale))
+        parts, added = _split(element, f.zero, 1 << (side.op.bits - 1) if _signed(side.op.element) else 0)
+        magnitude = added * np.abs(scale)
+        lowest = np.where(magnitude == 0, NONE, lowest_bit(scale) + lowest_bit(parts))
     else:
         parts = np.abs(element - f.zero)
         values = parts * scale
         magnitude, lowest = np.abs(values), lowest_bit(values)
+    fraction = 0 if side.op.micro is None else side.op.micro.mantissa  # the point may stand before its codes
     return Bounds(
-        magnitude, lowest, (log_size(parts), lowest_bit(parts)), (log_size(scale), lowest_bit(scale))
+        magnitude,
+        lowest,
+        (log_size(parts), lowest_bit(parts) - fraction),
+        (log_size(scale), lowest_bit(scale)),
     )
+
+
+def _split(element: Float64, zero: Float64, shift: int) -> tuple[Float64, Float64]:
+    """What codes and zero points apart, as they are or with codes shifted to unsigned ones, are made of.
+
+    First a number that every part is a multiple of the last bit of, and none is larger than; then the
+    magnitudes of the parts, added.
+    """
+    ways: list[tuple[Float64, ...]] = [(element, zero)]
+    if shift:
+        ways += [(element + shift, zero + shift), (element + shift, zero, np.full_like(zero, shift))]
+    every = [[np.abs(part) for part in way] for way in ways]
+    bits = np.bitwise_or.reduce([part.astype(np.int64) for way in every for part in way])
+    return bits.astype(np.float64), np.max([np.sum(way, axis=0) for way in every], axis=0)
 
 
 def _signed(element: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -178,6 +179,72 @@ def anything(op: Operand, rows: int, centre: Integers, bits: int, rng: Rng) -> S
         bits = min(bits, scale_bits(op))
         scale = np.ldexp(rng.integers(1 << (bits - 1), 1 << bits, shape), near - bits).astype(np.float32)
     return finish(op, codes, scale, rng)
+
+
+def significands(shape: tuple[int, ...], bits: int, rng: Rng) -> NDArray[np.float64]:
+    """Numbers of 1 to 2 whose significands have so many bits, the last one set: whatever cuts them shows."""
+    return np.asarray(np.ldexp(rng.integers(1 << (bits - 1), 1 << bits, shape) | 1, 1 - bits))
+
+
+def of_powers(op: Operand, rows: int, length: int, split: bool, rng: Rng) -> Side:
+    """Powers of two alone, as codes and as scales; plain numbers of both signs.
+
+    split: where codes are shifted to unsigned ones, and zero points split off, all parts are powers of two.
+    """
+    scale = scales(op, rng.integers(-3, 4, op.shared(rows, length)), rng, plain=True)
+    if op.scale is not None and not op.power_scale:
+        scale = power_codes(op, rng.integers(-3, 4, op.shared(rows, length)))
+    if op.is_value:
+        codes = np.ldexp(rng.choice([-1.0, 1.0], (rows, length)), rng.integers(-6, 7, (rows, length)))
+        return Side(op, codes.astype(np.float32), scale)
+    values = meanings(op)
+    power = np.isfinite(values) & (np.abs(np.frexp(values)[0]) == 0.5)
+    element = op.element
+    if (
+        split and isinstance(element, Integer) and element.signed
+    ):  # half of all codes is what it is shifted by
+        power &= values == -float(1 << (op.bits - 1))
+    pool = np.flatnonzero(power) if power.any() else np.array([int(one(op))])
+    codes = rng.choice(pool, (rows, length)).astype(np.uint16 if op.bits > 8 else np.uint8)
+    zero = None
+    if op.zero:
+        zero = np.zeros(op.shared(rows, length), np.int64)
+        if isinstance(element, Integer) and not element.signed:
+            zero = np.where(
+                rng.random(zero.shape) < 0.3, rng.choice(values[pool].astype(np.int64), zero.shape), 0
+            )
+            codes = np.where(Side(op, codes, scale, zero).factors.zero != 0, 0, codes)
+    return Side(op, codes, scale, zero, _micro(op, rows, length, rng))
+
+
+def power_codes(op: Operand, exponents: Integers) -> Array:
+    """Codes of scales that are these powers of two, or the ones next to them."""
+    assert op.scale is not None
+    values = table(op.scale)
+    powers = [e for e in range(-20, 20) if (values == 2.0**e).any()]
+    held = {e: int(np.flatnonzero(values == 2.0**e)[0]) for e in powers}
+    near = np.clip(exponents, min(held), max(held))
+    return np.asarray(np.vectorize(held.__getitem__, otypes=[np.uint8])(near))
+
+
+def long_parts(op: Operand) -> tuple[str, ...]:
+    """What of an operand has more bits than its codes: its plain numbers, its scales, that of the tensor."""
+    if op.is_value:
+        return ("codes",)
+    return ("scale",) * is_loose(op) + ("number",) * op.number
+
+
+def with_long(side: Side, part: str, bits: int, rng: Rng) -> Side:
+    """The same, one part of which has all the bits of its type, or so many."""
+    op = side.op
+    if part == "number":
+        return replace(side, number=float(significands((1,), min(bits, 24), rng)[0]))
+    if part == "scale":
+        assert side.scale is not None
+        long = significands(side.scale.shape, min(bits, scale_bits(op)), rng)
+        return replace(side, scale=(side.scale * long).astype(np.float32))
+    long = significands(side.codes.shape, min(bits, SIGNIFICAND[str(op.name)]), rng)
+    return side.with_codes(side.codes * long)
 
 
 def scale_bits(op: Operand) -> int:
