@@ -56,7 +56,7 @@ TransformerEngine's order of operations (nvidia); the code of least square error
 and to 4 the one with less square (four_over_six) or absolute error: arXiv 2512.02010."""
 
 SCALE_RULES: Final = tuple(dict.fromkeys((*MX_RULES, *FLOAT_RULES)))
-"""Every rule; which a format has, its `scale_rules` say."""
+"""Every rule of blocks; which a format has, its `scale_rules` say, as they do of single numbers."""
 
 SCALE_RULES_TEXT: Final = (
     f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."
