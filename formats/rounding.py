@@ -19,7 +19,8 @@ CALLED: Final = {"round": "half_away"}
 
 _EVEN, _AWAY = "did you mean 'half_even'?", "did you mean 'half_away'?"
 _NEAREST = (
-    "there are four, by where ties go: did you mean 'half_even', as in IEEE 754 and torch, or 'half_away'?"
+    "to the nearest there are four, by where ties go: did you mean 'half_even', as in IEEE 754 and torch, "
+    "or 'half_away'?"
 )
 _ZERO, _DOWN, _UP = "did you mean 'toward_zero'?", "did you mean 'floor'?", "did you mean 'ceil'?"
 MEANT: Final = {
