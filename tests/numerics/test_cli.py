@@ -519,6 +519,21 @@ def test_refusals_name_commands_and_options_not_pythons_functions(model, tmp_pat
     assert "to the nearest there are four" in asked
 
 
+@pytest.mark.parametrize(("target", "words", "sample"), [
+    ("numerics:fp4.encode", "--dtype fp4", True), ("numerics:fp4.decode", "--dtype fp4 --kind decode", False),
+    ("numerics:mxfp4.encode", "--dtype mxfp4", False),
+    ("numerics:fp4.encode", "--dtype fp4 --inputs bfloat16", False),
+])  # fmt: skip
+def test_a_kernel_that_is_right_on_a_sample_says_so(target, words, sample):
+    """It was right on so many inputs, and nothing said that there are more."""
+    ended = CliRunner().invoke(
+        cli.commands, ["conform", target, *words.split(), "--here", "--effort", "quick"]
+    )
+    assert ended.exit_code == 0, ended.output
+    assert "is right" in ended.stdout
+    assert ("a sample of the 2^32 float32 inputs: --exhaustive asks all" in ended.stdout) is sample
+
+
 # ---- examples, completion, formats of one's own -------------------------------------------------
 
 
