@@ -120,8 +120,6 @@ class Block(Dtype, metaclass=_DeclaredBlock):
     overflows: ClassVar[tuple[str, ...]] = ("saturate",)
     stem: ClassVar[str]
     """How the names of its functions in scaling.py begin."""
-    scale_rules: ClassVar[tuple[str, ...]] = ("floor",)
-    """The rules by which it can find a block's scale."""
     has_tensor_scale: ClassVar[bool] = False
     """Does a tensor have a scale beside those of its blocks?"""
     scale_beside: ClassVar[bool] = True
@@ -528,7 +526,7 @@ class MXBlock(ElementBlock):
     stem = "mx"
 
     @property
-    def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
+    def scale_rules(self) -> tuple[str, ...]:
         """The rules by which it can find a block's scale: `even`, `tosa` and `bump` speak of digits."""
         return ("floor", "ceil", "rceil") if isinstance(self.element, Codebook) else MX_RULES
 
@@ -608,7 +606,7 @@ class ScaledBlock(ElementBlock):
         return max(self.element.max * self.element_unit, other) * self.scale.max
 
     @property
-    def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
+    def scale_rules(self) -> tuple[str, ...]:
         """The rules by which it can find a block's scale: four over six is of elements that end at 6."""
         ends_at_six = isinstance(self.element, Float) and self.element.max == 6 and self.integers is None
         return FLOAT_RULES if ends_at_six else tuple(r for r in FLOAT_RULES if r not in FOUR_OVER_SIX)

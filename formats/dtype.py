@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
-from numerics.formats.rounding import Rounding, check_overflow, check_rounding, draw_of
+from numerics.formats.rounding import FULL_RANGE, Rounding, check_overflow, check_rounding, draw_of
 
 Specials = Literal["ieee", "fn", "fnuz", "extended", "none"]
 SPECIALS: dict[str, str] = {
@@ -133,6 +133,16 @@ class Dtype(metaclass=Declared):
             if exact is not None and fact.init:
                 what = fact.name if fact.name == "name" else f"{fact.name} of {said(self.name)}"
                 object.__setattr__(self, fact.name, exact(what, getattr(self, fact.name)))
+
+    @property
+    def scale_rules(self) -> tuple[str, ...]:
+        """The rules by which `quantize` can find scales for it; `floor` alone where it has no others.
+
+        >>> from numerics.formats import fp8_e4m3, int4, mxfp4
+        >>> fp8_e4m3.scale_rules, int4.scale_rules, mxfp4.scale_rules[:3]
+        (('floor',), ('floor', 'full_range'), ('floor', 'ceil', 'even'))
+        """
+        return ("floor",)
 
     def __repr__(self) -> str:
         return self.name
@@ -410,6 +420,11 @@ class Integer(Element):
     overflows = ("saturate",)
     has_nan: ClassVar[bool] = False
     has_inf: ClassVar[bool] = False
+
+    @property
+    def scale_rules(self) -> tuple[str, ...]:
+        """The rules by which `quantize` can find scales for it: `full_range` if the least is below -max."""
+        return ("floor", FULL_RANGE) if self.signed and not self.narrow else ("floor",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

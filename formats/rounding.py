@@ -19,7 +19,8 @@ CALLED: Final = {"round": "half_away"}
 
 _EVEN, _AWAY = "did you mean 'half_even'?", "did you mean 'half_away'?"
 _NEAREST = (
-    "there are four, by where ties go: did you mean 'half_even', as in IEEE 754 and torch, or 'half_away'?"
+    "to the nearest there are four, by where ties go: did you mean 'half_even', as in IEEE 754 and torch, "
+    "or 'half_away'?"
 )
 _ZERO, _DOWN, _UP = "did you mean 'toward_zero'?", "did you mean 'floor'?", "did you mean 'ceil'?"
 MEANT: Final = {
@@ -56,7 +57,7 @@ TransformerEngine's order of operations (nvidia); the code of least square error
 and to 4 the one with less square (four_over_six) or absolute error: arXiv 2512.02010."""
 
 SCALE_RULES: Final = tuple(dict.fromkeys((*MX_RULES, *FLOAT_RULES)))
-"""Every rule; which a format has, its `scale_rules` say."""
+"""Every rule of blocks; which a format has, its `scale_rules` say, as they do of single numbers."""
 
 SCALE_RULES_TEXT: Final = (
     f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."

@@ -12,7 +12,7 @@ import click
 
 from numerics.cli.completing import FILE
 from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, worst
-from numerics.formats.errors import digits
+from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
@@ -52,6 +52,8 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     from numerics.checkpoints.ranks import Ranks
     from numerics.files.replacement import check_output
 
+    if to != "gguf" and out.lower().endswith(".gguf"):
+        raise NumericsError(f"{out} would not be GGUF: --to gguf writes that, --to {to} .safetensors")
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from inspect import cleandoc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import deliver, say
+
+if TYPE_CHECKING:
+    from numerics.conform.verdict import Verdict
 
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
 ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
@@ -127,8 +130,18 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
     if as_json:
         deliver(f"{found.to_json()}\n")
     else:
-        say(str(found))
+        say("\n".join([str(found), *_sample(found, options["exhaustive"])]))
     sys.exit(0 if found else 1)
+
+
+def _sample(found: Verdict, exhaustive: bool) -> list[str]:
+    """The line which says that a target was right on a sample, where all of its inputs could be asked."""
+    from numerics.conform.laws import everything
+    from numerics.conform.task import Task
+
+    if not found or exhaustive or not isinstance(found.task, Task) or not everything.can_be(found.task):
+        return []
+    return ["these are a sample of the 2^32 float32 inputs: --exhaustive asks all"]
 
 
 @click.command(

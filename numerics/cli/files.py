@@ -210,7 +210,8 @@ def say_report(report: FileReport, every: bool = True) -> None:
     screen = Screen.of(sys.stdout)
     table = report_table(report, screen)
     table.rows, spared = worst(table.rows, every or screen.width is None)
-    draw([*table.lines(screen), *spared, *_below(report, screen), *table.left_out(screen)])
+    below = _below(report, screen, every or screen.width is None)
+    draw([*table.lines(screen), *spared, *below, *table.left_out(screen)])
 
 
 def report_table(report: FileReport, screen: Screen) -> Table:
@@ -257,14 +258,14 @@ def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
     return [count.format(total) for total in sums]
 
 
-def _below(report: FileReport, screen: Screen) -> list[str]:
-    """The tensor that lost the most; and where somebody looks, what the columns count."""
+def _below(report: FileReport, screen: Screen, every: bool) -> list[str]:
+    """The tensor that lost the most; of reasons every name or some; where one looks, what columns count."""
     lost = [tensor for tensor in report.tensors if tensor.measured]
     worst = min(lost, key=_loss, default=None)
     nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
     said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
     already = _already(report)
-    told = [*([already] if already else []), *_reasons(report)]
+    told = [*([already] if already else []), *_reasons(report, None if every else SOME)]
     name, reasons = screen.text(worst.name if worst else ""), map(screen.text, told)
     if screen.width is None:
         return [said + name, *reasons]
@@ -273,9 +274,9 @@ def _below(report: FileReport, screen: Screen) -> list[str]:
     return [said + short, *(line for text in (*reasons, sizes) for line in wrapped(text, screen.width))]
 
 
-def _reasons(report: FileReport) -> list[str]:
+def _reasons(report: FileReport, some: int | None) -> list[str]:
     """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, and which are
-    routers.
+    routers.  some: how many names stand for all; None for every name.
     """
     from numerics.model.deciding.routers import routers
 
@@ -291,7 +292,10 @@ def _reasons(report: FileReport) -> list[str]:
         if tensor.non_finite:
             why = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
             found.setdefault(why, []).append(tensor.name)
-    return [f"{why}: {', '.join(names[:SOME])}{_more(len(names) - SOME)}" for why, names in found.items()]
+    return [
+        f"{why}: {', '.join(names[:some])}{_more(len(names) - len(names[:some]))}"
+        for why, names in found.items()
+    ]
 
 
 def _more(count: int) -> str:

@@ -22,6 +22,7 @@ SHOWN = 10  # formats of a module, where none of them is the one that was named
 Command = Callable[..., None]
 QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
 ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+=True|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
+PICTURE = re.compile(r"\bnx\.draw\.(\w+)\b(?!\()")  # a picture of the library, which is a command too
 WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -174,8 +175,11 @@ def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     >>> group = click.Group(commands={"quantize": click.Command("quantize", params=[option])})
     >>> in_options("mx6: scale_rule='even' is for MX formats", group, ["quantize", "--dtype", "mx6"])
     "mx6: --scale-rule 'even' is for MX formats"
+    >>> in_options("nx.draw.block shows how it rounds", group, ["plot"])
+    '`numerics plot block` shows how it rounds'
     """
     options = _options(group, arguments)
+    said = PICTURE.sub(r"`numerics plot \1`", said)
 
     def spelled(found: re.Match[str]) -> str:
         name = found["name"] or ""

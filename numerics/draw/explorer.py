@@ -85,7 +85,8 @@ def explore(
         of a tensor are shown: those where it loses most, and some spread over the rest. Beside a format: the
         formats that it is compared with, by default those of as many bits.  A QTensor is shown as it is
         stored, first; formats are what would become of its values.
-    tensors: with a report: the float model's weights by name, shown below its layers.
+    tensors: with a report: the float model's weights by name, shown below its layers; those of another
+        model, by their names or shapes, are refused.
     Of tensors so many pieces are on the page that it stays below 2 MB; it says how many are not. Raises what
     `nx.quantize` does, and NumericsError where there is nothing to show.
 
@@ -98,7 +99,10 @@ def explore(
         return _page(str(dtype(what)), _of_format(dtype(what), formats))
     if hasattr(what, "as_dict") or (isinstance(what, Mapping) and "layers" in what):
         layers, output = rows_of(what)
+        if isinstance(tensors, Mapping):
+            _check_same_model(layers, tensors)
         for one in layers:
+            del one["shapes"]
             one["name"], one["formats"] = printable(one["name"]), printable(one["formats"])
         found: dict[str, Any] = {"layers": layers, "output": output}
         title = "model"
@@ -119,6 +123,24 @@ def explore(
     if not found:
         raise NumericsError("there is nothing to explore: no tensor came")
     return _page(str(title), found)
+
+
+def _check_same_model(layers: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) -> None:
+    """Raises NumericsError for tensors of another model than the report's, by their names and shapes."""
+    due = {name: shape for one in layers for name, shape in one["shapes"].items()}
+    shapes = {str(k): tuple((x if hasattr(x, "shape") else array_of(x)).shape) for k, x in tensors.items()}
+    owners = {one["name"] for one in layers}
+    if due and shapes and not any(name in due or name.rpartition(".")[0] in owners for name in shapes):
+        raise NumericsError(
+            f"the report is of another model: it has {printable(next(iter(due)))}, and none of the "
+            f"{len(shapes)} tensors is of a layer of it, such as {printable(next(iter(shapes)))}"
+        )
+    for name, shape in shapes.items():
+        if due.get(name, shape) != shape:
+            raise NumericsError(
+                f"the report is of another model: {printable(name)} is {due[name]} there, "
+                f"{shape} among the tensors"
+            )
 
 
 def _listed(formats: Any) -> list[Any]:

@@ -74,6 +74,8 @@ def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
         )
         for one in layers:
             one["name"], one["formats"] = str(one["name"]), str(one["formats"])
+            shapes = dict(one.get("shapes", {}))
+            one["shapes"] = {str(name): tuple(map(int, shape)) for name, shape in shapes.items()}
         output = _number(said["output"])
     except (TypeError, KeyError, ValueError):
         raise NumericsError(

@@ -55,7 +55,7 @@ def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:
         if len(found) == 1:
             return next(iter(found.items()))
         some = ", ".join(list(found)[:5])
-        raise NumericsError(f"{path} has {len(found)} tensors: name one, such as {some}")
+        raise NumericsError(f"{path} has {len(found)} tensors: name= says which, such as {some}")
     if name not in found:
         raise NumericsError(
             f"{path} has no tensor of floats {name!r};{hint(name, found)} it has {len(found)}"

@@ -69,7 +69,8 @@ class Layer:
     also: the other modules that have one of its parameters, and further names of its module.  non_finite: how
     many values of its output are NaN or Inf in the reference, in no SQNR.  parameters: its quantized
     parameters one by one, worst first, where it has several or layers inside, where others read them, and
-    where it reads those of others: each judged where its line is, or at what that names.
+    where it reads those of others: each judged where its line is, or at what that names.  shapes: of its
+    quantized parameters, by all names that these have in the model.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Layer:
     also: tuple[str, ...] = ()
     non_finite: int = 0
     parameters: tuple[Parameter, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def title(self) -> str:
@@ -350,7 +352,7 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     return Layer(
         name, said, local, cumulative, sums.share, after,
         sum(row.unplanned_nbytes for row in own), inside, tuple(also), sums.cumulative.non_finite,
-        judged.alone.parameters(name),
+        judged.alone.parameters(name), {one: tuple(row.shape) for row in weights for one in row.names},
     )  # fmt: skip
 
 

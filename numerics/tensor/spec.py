@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
-from numerics.formats.dtype import Dtype, Element, Integer
+from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
@@ -290,7 +290,7 @@ class QuantSpec:
                 f"give QuantSpec({dtype.name!r}, ...)"
             )
         kept = self if self.scaled or getattr(dtype, "wide", False) else self.with_scale()
-        anew = {} if self.scale_rule in _rules_of(dtype) else FOUND_ANEW
+        anew = {} if self.scale_rule in dtype.scale_rules else FOUND_ANEW
         return kept._with(dtype=dtype, **anew, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
 
     def _check_kind(self, what: str, blocked: bool) -> None:
@@ -328,20 +328,8 @@ def _affine_options(spec: QuantSpec, original: str) -> AffineOptions:
     return AffineOptions(spec.symmetric, *kept, spec.scale_rule == FULL_RANGE)
 
 
-def _has_full_range(d: Dtype) -> bool:
-    """Is it of signed integers whose range is not symmetric?"""
-    return isinstance(d, Integer) and d.signed and not d.narrow
-
-
-def _rules_of(d: Dtype) -> tuple[str, ...]:
-    """The scale rules that a format has; of single numbers the one, and full_range where that may be."""
-    if isinstance(d, Block):
-        return d.scale_rules
-    return (str(DEFAULTS["scale_rule"]), *(FULL_RANGE,) * _has_full_range(d))
-
-
 def _check_full_range(d: Dtype, symmetric: bool) -> None:
-    if not (_has_full_range(d) and symmetric):
+    if not (FULL_RANGE in d.scale_rules and symmetric):
         how = "" if symmetric else " with symmetric=False"
         raise NumericsError(
             f"{d}{how}: scale_rule={FULL_RANGE!r} cannot be; it is of symmetric signed integers whose range "
@@ -370,7 +358,7 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     if scale_type is not None:
         scale_type = one_of("scale type", scale_type, SCALE_TYPES, OWN_TYPE)
     zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
-    scale_rule = check_rule(scale_rule, _rules_of(found), (*SCALE_RULES, FULL_RANGE))
+    scale_rule = check_rule(scale_rule, found.scale_rules, (*SCALE_RULES, FULL_RANGE))
     symmetric = truth("symmetric", symmetric)
     axis = -1 if axis is None and not blocked else integer("axis", axis)
     if blocked and scheme is not None:
@@ -522,4 +510,4 @@ def refuse(dtype: Dtype, given: Mapping[str, Any], silent: Mapping[str, Any]) ->
 
 def _may_be_full(d: Dtype, name: str, given: Mapping[str, Any]) -> bool:
     """Is it a scale rule that came, where full_range may be?"""
-    return name == "scale_rule" and _has_full_range(d) and given.get("symmetric", True) is not False
+    return name == "scale_rule" and FULL_RANGE in d.scale_rules and given.get("symmetric", True) is not False

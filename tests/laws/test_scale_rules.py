@@ -11,6 +11,8 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from numerics.files.checkpoint import quantize_file
+from numerics.formats.registry import dtypes
+from numerics.formats.rounding import FULL_RANGE, SCALE_RULES
 from numerics.observe import MinMax
 
 MX = [d for d in nx.dtypes() if isinstance(d, nx.MXBlock) and d.block == 32]
@@ -187,6 +189,18 @@ def test_full_range_divides_by_half_of_the_range(executor, name, scheme):
     assert np.array_equal(q.dequantize(), (codes * spread).astype(np.float32) + np.float32(0))
     assert (codes == d.min).any()
     assert np.array_equal(nx.fake_quantize(x, q.spec), q.dequantize())
+
+
+def test_every_format_says_which_rules_it_takes():
+    """Formats of single numbers had no `scale_rules`: an AttributeError."""
+    for d in dtypes():
+        where = {} if d.kind == "block" else {"scheme": nx.per_channel(0)}
+        for rule in (*SCALE_RULES, FULL_RANGE):
+            if rule in d.scale_rules:
+                assert nx.QuantSpec(d, scale_rule=rule, **where).scale_rule == rule
+            else:
+                with pytest.raises(nx.NumericsError, match="scale_rule"):
+                    nx.QuantSpec(d, scale_rule=rule, **where)
 
 
 def test_full_range_is_said_kept_and_refused(tmp_path):

@@ -248,14 +248,19 @@ def test_quantize_says_why_tensors_were_copied(look):
         [TensorReport(f"b{i}", (3,), None, 32.0, None, None, 12, 12, why="one dimension") for i in range(5)]
     )
     report.tensors.append(TensorReport("w", (4, 4), "mx6", 6.0, 20.0, 0.5, 64, 12, axis=0))
-    for screen in (Screen(40), Screen(None)):
+    some, names = " and 2 more along", ", b3, b4 along"
+    for screen, every, more in [
+        (Screen(40), False, some),
+        (Screen(40), True, names),
+        (Screen(None), False, names),
+    ]:
         stream = sys.stdout = io.StringIO() if screen.width is None else Terminal()
         try:
-            say_report(report)
+            say_report(report, every)
         finally:
             sys.stdout = sys.__stdout__
         words = " ".join(stream.getvalue().split())
-        assert "copied, one dimension: b0, b1, b2 and 2 more" in words
+        assert f"copied, one dimension: b0, b1, b2{more}" in words
         assert "along axis 0: w" in words
 
 

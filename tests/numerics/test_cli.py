@@ -503,6 +503,37 @@ def test_words_of_lists_are_taken_in_any_case(model, tmp_path):
     assert "int8 per_group" in run("inspect", tmp_path / "o.gguf")
 
 
+def test_refusals_name_commands_and_options_not_pythons_functions(model, tmp_path):
+    def said(*words):
+        return in_options(run(*words, code=2), cli.commands, [str(word) for word in words])
+
+    two, picture = tmp_path / "two.safetensors", tmp_path / "o.png"
+    nx.save({"w": np.ones((4, 32), np.float32), "v": np.ones((4, 32), np.float32)}, two)
+    asked = said("plot", "tensor", two, picture, "--dtype", "int4")
+    assert "two.safetensors has 2 tensors: --tensor says which, such as" in asked
+    assert "`numerics plot block` shows" in said("plot", "rounding", "mxfp4", picture)
+    asked = said("plot", "block", two, picture, "--tensor", "w", "--dtype", "int4")
+    assert "`numerics plot tensor` and `numerics plot rounding` show" in asked
+    assert "--to gguf writes that" in said("convert", model, tmp_path / "o.gguf")
+    asked = said("quantize", model, tmp_path / "o", "--dtype", "int4", "--rounding", "nearest")
+    assert "to the nearest there are four" in asked
+
+
+@pytest.mark.parametrize(("target", "words", "sample"), [
+    ("numerics:fp4.encode", "--dtype fp4", True), ("numerics:fp4.decode", "--dtype fp4 --kind decode", False),
+    ("numerics:mxfp4.encode", "--dtype mxfp4", False),
+    ("numerics:fp4.encode", "--dtype fp4 --inputs bfloat16", False),
+])  # fmt: skip
+def test_a_kernel_that_is_right_on_a_sample_says_so(target, words, sample):
+    """It was right on so many inputs, and nothing said that there are more."""
+    ended = CliRunner().invoke(
+        cli.commands, ["conform", target, *words.split(), "--here", "--effort", "quick"]
+    )
+    assert ended.exit_code == 0, ended.output
+    assert "is right" in ended.stdout
+    assert ("a sample of the 2^32 float32 inputs: --exhaustive asks all" in ended.stdout) is sample
+
+
 # ---- examples, completion, formats of one's own -------------------------------------------------
 
 

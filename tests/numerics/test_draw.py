@@ -277,7 +277,7 @@ def test_plot_writes_a_picture_and_says_in_words_what_is_on_it(files, monkeypatc
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ("tensor m.safetensors o.png --dtype int4", "has 2 tensors: name one, such as"),
+    ("tensor m.safetensors o.png --dtype int4", "has 2 tensors: name= says which, such as"),
     ("tensor m.safetensors o.png --dtype int4 --tensor W", "did you mean 'w'"),
     ("model x.npy o.png", "is not JSON"), ("image x.npy o.png --dtype int4", "no picture that can be read"),
     ("format fp4 o.gif", "allowed: names that end in"),

@@ -40,6 +40,20 @@ def refuse(task: Task) -> None:
         )
 
 
+def can_be(task: Task) -> bool:
+    """Are the inputs of a task single float32 numbers, all of which can be asked?
+
+    >>> import numerics as nx
+    >>> can_be(Task.of(nx.fp4)), can_be(Task.of(nx.fp4, "decode")), can_be(Task.of(nx.mxfp4))
+    (True, False, False)
+    """
+    try:
+        refuse(task)
+    except NumericsError:
+        return False
+    return True
+
+
 def _exhaustive(target: Target, found: Findings) -> None:
     """The two signs beside each other; what is wrong then is asked again, alone."""
     sweeps = _beside_each_other(target)

@@ -391,6 +391,28 @@ def test_tensors_come_out_of_checkpoints_of_every_kind(tmp_path):
     assert data_of(nx.explore(tensors_in(tmp_path / "a.gguf"), ["mxfp4"]))["tensors"] == [due]
 
 
+def test_weights_of_another_model_are_refused_by_name_and_shape(tmp_path):
+    """Names that were the same passed, whatever was under them."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 64))
+    found = nx.report(nx.wrap(model, "mxfp4", example=torch.ones(2, 64)))
+    weights = {name: x.numpy() for name, x in model.state_dict().items()}
+    said = json.loads(json.dumps(found.as_dict()))
+    for report in (found, found.as_dict(), said):
+        page = nx.explore(report, ["mxfp4"], tensors=weights)
+        assert len(data_of(page)["tensors"]) == 4
+        assert nx.explore(report, ["mxfp4"], tensors={"0.bias": weights["0.bias"]})
+        assert nx.explore(report, ["mxfp4"], tensors=model.state_dict())
+        for name in ("0.weight", "2.weight"):
+            turned = {**weights, name: weights[name].T}
+            with pytest.raises(nx.NumericsError, match=rf"another model: {name} is \(.*\) there, \("):
+                nx.explore(report, ["mxfp4"], tensors=turned)
+        with pytest.raises(nx.NumericsError, match=r"it has [02].weight, and none of the 1 tensors"):
+            nx.explore(report, ["mxfp4"], tensors={"fc1.weight": weights["0.weight"]})
+    with pytest.raises(nx.NumericsError, match="no report"):
+        nx.explore({**said, "layers": [{**said["layers"][0], "shapes": {"a": "b"}}]}, tensors=weights)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"layers": 3}', "[" * 10**5, '{"layers": ' + "[" * 10**5])
 def test_a_report_of_rubbish_ends_in_pythons_words(text, tmp_path):
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
