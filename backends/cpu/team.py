@@ -40,8 +40,10 @@ HEAD = 5
 the time when a thread first found no call left."""
 LATE = 5e-4
 """Seconds that a team may keep its caller waiting, if they are more than the work took."""
-REST = 50
-"""Times as long as it kept its caller waiting it is then left alone: so such waits are 2 % of all time."""
+SHARE = 10
+"""A tenth of all time may go into such waits: each is owed for ten times as long as it took."""
+GRACE = 0.1
+"""Seconds that it may owe, a hundredth of a second of waits; while it owes more it rests."""
 
 SEATS = 4
 """Threads that may have a team at a time, and the main thread."""
@@ -67,13 +69,13 @@ class Team:
         self._parallel = kind(("GOMP_parallel", library))
         self._clock = ctypes.PYFUNCTYPE(ctypes.c_double)(("omp_get_wtime", library))
         self._pause = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(("omp_pause_resource_all", library))
-        self._rests_until = 0.0
+        self._owes_until = 0.0
         self._working: WeakSet[_Token] = WeakSet()
 
     @property
     def rests(self) -> bool:
-        """Did it keep a caller waiting of late?"""
-        return self._rests_until > 0.0 and self._clock() < self._rests_until
+        """Did it keep its callers waiting too much of late?"""
+        return self._owes_until > 0.0 and self._owes_until > self._clock() + GRACE
 
     @property
     def serves(self) -> bool:
@@ -111,10 +113,10 @@ class Team:
         self._note(began, ctypes.c_double.from_buffer(data, 8 * (HEAD - 1)).value, self._clock())
 
     def _note(self, began: float, first: float, ended: float) -> None:
-        """Lets it rest where it kept its caller waiting.  first: when a thread first found no call left."""
+        """Counts how long it kept its caller waiting.  first: when a thread first found no call left."""
         late = ended - first
         if late > max(LATE, first - began):
-            self._rests_until = ended + REST * late
+            self._owes_until = max(self._owes_until, ended) + SHARE * late
 
 
 _lost = False

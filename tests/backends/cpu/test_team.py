@@ -50,7 +50,7 @@ def found(monkeypatch):
     if made is None:
         pytest.skip("torch has no threads of OpenMP here")
     monkeypatch.setattr(team, "LATE", 1e9)
-    monkeypatch.setattr(made, "_rests_until", 0.0)
+    monkeypatch.setattr(made, "_owes_until", 0.0)
     return made
 
 
@@ -106,17 +106,20 @@ def test_a_team_that_kept_its_caller_waiting_rests(found, monkeypatch):
     torch.set_num_threads(2)
     due, calls = nx.fake_quantize(X, "mxfp4"), counted(monkeypatch)
     monkeypatch.setattr(team, "LATE", 5e-4)
-    monkeypatch.setattr(found, "_rests_until", 0.0)
+    monkeypatch.setattr(found, "_owes_until", 0.0)
     now = found._clock()
     for first, ended in ((1e-4, 5e-4), (0.01, 0.015), (0.0, 4e-4)):
         found._note(now, now + first, now + ended)
         assert not found.rests, "a little later, or a thread that is in a long call"
-    found._note(now, now + 1e-4, now + 100.0)
+    found._note(now, now + 1e-4, now + 0.005)
+    assert not found.rests, "once in a while"
+    for _ in range(4):
+        found._note(now, now + 1e-4, now + 100.0)
     assert found.rests
-    assert found._rests_until == pytest.approx(now + 100.0 + team.REST * 99.9999)
+    assert found._owes_until == pytest.approx(now + 100.0 + team.SHARE * 4 * 99.9999)
     assert_same_bits(nx.fake_quantize(X, "mxfp4"), due)
     assert not calls, "helpers take its place"
-    monkeypatch.setattr(found, "_rests_until", now)
+    monkeypatch.setattr(found, "_owes_until", now)
     assert_same_bits(nx.fake_quantize(X, "mxfp4"), due)
     assert calls == [2]
 
