@@ -212,7 +212,7 @@ class _Encoding:
         """In the order in which elements are stored, in which all parts follow each other."""
         first = place.first if self.every == 1 else 0
         if self._ends_chunks(first, data):
-            return Stretch.whole(q.figures(data))
+            return Stretch.whole(q._figures(data))
         x, y = (array.transpose(self.source.plan.cut.order).reshape(-1) for array in (data, q.decoded()))
         return Stretch.of(x, y, first)
 

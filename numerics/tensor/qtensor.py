@@ -259,10 +259,10 @@ class QTensor:
         if data.shape != tuple(self.shape):
             raise NumericsError(f"x has shape {data.shape}, the quantized tensor {tuple(self.shape)}")
         sums = ErrorSums()
-        sums.take(self.figures(data))
+        sums.take(self._figures(data))
         return sums.error
 
-    def figures(self, x: Array) -> Figures:
+    def _figures(self, x: Array) -> Figures:
         """What ErrorSums takes of x as it was, which this is of."""
         return Figures.of(x, to_host(self.decoded()))
 
@@ -429,10 +429,10 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
             bfloat16_type()
         return dispatch.owner(self.packed).dequantize(self.parts, self.spec, name)
 
-    def figures(self, x: Array) -> Figures:
+    def _figures(self, x: Array) -> Figures:
         """The same, in one pass where the backend has one."""
         chunks = None if is_tensor(self.packed) else host_of(x).error_sums_of(x, self.parts, self.spec)
-        return super().figures(x) if chunks is None else Figures(chunks.T.tolist(), x.size, 0)
+        return super()._figures(x) if chunks is None else Figures(chunks.T.tolist(), x.size, 0)
 
     def to(self, *where: Any, **options: Any) -> Any:
         """Returns the same as tensors of torch on another device, as `torch.Tensor.to` takes it."""

@@ -265,7 +265,7 @@ def test_what_no_kernel_sums_is_decoded_first(shape, spec, executor):
         q = nx.quantize(x, spec)
     except nx.NumericsError:
         return  # no axis, no groups
-    assert q.figures(x) == Figures.of(x, q.decoded())
+    assert q._figures(x) == Figures.of(x, q.decoded())
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
