@@ -32,7 +32,6 @@ out_argument = click.argument("out", metavar="OUT", type=FILE)
 tensor_option = click.option(
     "--tensor", "name", type=TensorType("file"), help="Its name, where the file has several."
 )
-dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
 
 
 @click.group(

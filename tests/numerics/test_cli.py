@@ -483,7 +483,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(model, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(("rule", "due"), [
     ("layer.*=mine:one", "e4m2_mine"), ("layer.*=mine:one:per_channel(0)", "e4m2_mine per_channel(0)"),
-    ('layer.*={"bits": 5}', "int5"), ("layer.*=int8:per_channel(0)", "int8 per_channel(0)"),
+    ("layer.*=int8:per_channel(0)", "int8 per_channel(0)"),
 ])  # fmt: skip
 def test_a_rule_takes_a_format_of_ones_own(model, tmp_path, monkeypatch, rule, due):
     """--dtype alone took one, a rule of it did not."""
@@ -496,6 +496,13 @@ def test_a_rule_takes_a_format_of_ones_own(model, tmp_path, monkeypatch, rule, d
     assert re.search(rf"layer.weight  +\S+  {re.escape(due)} +rule", said)
     for wrong in ("layer=", "=mxfp4", "layer=4"):
         assert "is no rule and no format" in run("quantize", model, "o", "--dtype", wrong, code=2)
+
+
+def test_a_rule_takes_facts(model, tmp_path):
+    """In a process of its own: the same facts are one format, by the name that came first."""
+    rule = 'layer.*={"bits": 5}'
+    done = python("quantize", model, tmp_path / "o.safetensors", "--dtype", rule, "--dry-run")
+    assert re.search(r"layer.weight  +\S+  int5 +rule", done.stdout), done.stderr
 
 
 def test_words_of_lists_are_taken_in_any_case(model, tmp_path):

@@ -179,9 +179,8 @@ def calibrate(
 
 def _observer(config: Config, dtype: str, scheme: str | None = None) -> Observer:
     options = {"scheme": scheme} if scheme else {}
-    return observer(
-        config.observer or "min_max", dtype, scale_type="pof2" if config.pof2 else "float32", **options
-    )
+    assert config.observer is not None, "bfloat16, which has none, is not observed"
+    return observer(config.observer, dtype, scale_type="pof2" if config.pof2 else "float32", **options)
 
 
 def _check_finite(network: Network, name: str, array: Array, batch: int) -> None:
