@@ -154,7 +154,7 @@ def _adapters(told: Any) -> Section:
     text = (
         f"`make adapters`, {about['machine']}, torch {about['torch']}: the calls of other quantizers on "
         f"{about['numbers']:,} float32 numbers, with our kernels under them and as they come.  {said(about)}"
-    )
+    ).rstrip()
     return Section("Under other quantizers", "speed_adapters.png", text, races)
 
 
