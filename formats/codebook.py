@@ -39,6 +39,8 @@ class Codebook(Element):
     book: the values as a text, blanks between them: 2, 4, 8 ... 256 of them, in any order; `nan`, `inf` and
     `-inf` may be among them, and `-0.0`.  Of codes with the same value the least is written.
     beyond: as a text, the magnitude that would follow the largest; empty where nothing is too large.
+    scaled_to: as a text, what the largest magnitude of a tensor becomes where its scale is found; empty for
+        the largest value.  Tapered formats name the end of their finest values here.
 
     A value goes to the nearest of the list, whatever lies between them; what every rounding does to one that
     is between two of them is in docs/formats.md §12.
@@ -50,6 +52,7 @@ class Codebook(Element):
     kind = "codebook"
     book: Numbers
     beyond: Numbers = ""
+    scaled_to: Numbers = ""
     bits: int = field(init=False)
     signed: bool = field(init=False)
 
@@ -59,6 +62,7 @@ class Codebook(Element):
         super().__post_init__()
         object.__setattr__(self, "book", self._exact("book", self.book))
         object.__setattr__(self, "beyond", self._exact("beyond", self.beyond))
+        object.__setattr__(self, "scaled_to", self._exact("scaled_to", self.scaled_to))
         self._check_values()
         object.__setattr__(self, "bits", (len(self.listed) - 1).bit_length())
         object.__setattr__(self, "signed", self.finite[0] < 0)
@@ -94,6 +98,11 @@ class Codebook(Element):
         if past is not None and not max(finite[-1], -finite[0]) < past < 2.0**128:
             raise NumericsError(
                 f"{self.name}: beyond={self.beyond!r} is one number, larger than all values, below 2**128"
+            )
+        if self.scaled_to and not 0 < self.scale_end <= finite[-1]:
+            raise NumericsError(
+                f"{self.name}: scaled_to={self.scaled_to!r} is one number, "
+                f"above 0 and not above {finite[-1]!r}"
             )
 
     @cached_property
@@ -144,6 +153,12 @@ class Codebook(Element):
     def max(self) -> float:
         """The largest finite value."""
         return self.finite[-1]
+
+    @property
+    def scale_end(self) -> float:
+        """What the largest magnitude of a tensor becomes where its scale is found."""
+        words = self.scaled_to.split()
+        return self.max if not words else float(words[0]) if len(words) == 1 else inf
 
     @property
     def min(self) -> float:

@@ -82,14 +82,18 @@ bnb_fp4: Codebook = row(Codebook, "bnb_fp4", "bitsandbytes, functional.get_4bit_
     names=("fp4_bnb",), book=_book(sign * n / 12 for sign in (1, -1) for n in _TWELFTHS))
 hifloat8: Codebook = row(Codebook, "hifloat8", "arXiv 2409.16626",
     names=("HiF8", "HiFloat8"), book=_book(map(_hifloat8, range(256))), beyond="49152.0",
-    default_overflow="nonsaturate")
+    scaled_to="15.0", default_overflow="nonsaturate")
 posit8: Codebook = row(Codebook, "posit8", "Posit Standard (2022) §3",
-    names=("posit8_2",), book=_book(map(_posit8, range(256))))
+    names=("posit8_2",), book=_book(map(_posit8, range(256))), scaled_to="15.0")
 # fmt: on
 
 
 def codebook_format(
-    values: Iterable[float], *, beyond: float | None = None, name: str | None = None
+    values: Iterable[float],
+    *,
+    beyond: float | None = None,
+    scaled_to: float | None = None,
+    name: str | None = None,
 ) -> Codebook:
     """Returns a format of the listed values; it gets every kernel.  The same values give the same object.
 
@@ -97,6 +101,9 @@ def codebook_format(
         up codes that mean nothing; inf, -inf and -0.0 may be among them.
     beyond: what would follow the largest magnitude: from half-way there on a number overflows to Inf or NaN
         under overflow="nonsaturate", which a codebook without it does not have.
+    scaled_to: what the largest magnitude of a tensor becomes where its scale is found, above 0 and at most
+        the largest value, which it is by default.  Of a list whose values lie ever farther apart that is
+        its worst end: posit8 and hifloat8 have 15.0.
     name: by default made of the values; not that of another format of the tables.
     Raises NumericsError for another number of values, and for values of which none is positive.
     docs/formats.md §12.
@@ -107,8 +114,10 @@ def codebook_format(
     """
     book = _asked("values", values)
     past = "" if beyond is None else _asked("beyond", [beyond])
+    end = "" if scaled_to is None else _asked("scaled_to", [scaled_to])
     if name is None:
-        name = f"codebook_{sha256(f'{book};{past}'.encode()).hexdigest()[:12]}"
-    facts: dict[str, Any] = {"name": name, "book": book, "beyond": past}
+        told = ";".join([book, past, *([end] if end else [])])
+        name = f"codebook_{sha256(told.encode()).hexdigest()[:12]}"
+    facts: dict[str, Any] = {"name": name, "book": book, "beyond": past, "scaled_to": end}
     made: Codebook = Codebook(**facts)
     return made

@@ -194,6 +194,18 @@ class Element(Dtype):
         raise NotImplementedError
 
     @property
+    def scale_end(self) -> float:
+        """What the largest magnitude of a tensor becomes where its scale is found: the largest value.
+
+        A list of values that lie ever farther apart says where it is fine instead.
+
+        >>> from numerics.formats import fp8_e4m3, hifloat8
+        >>> fp8_e4m3.scale_end, hifloat8.scale_end, hifloat8.max
+        (448.0, 15.0, 32768.0)
+        """
+        return self.max
+
+    @property
     def min(self) -> float:
         """The smallest finite value."""
         raise NotImplementedError

@@ -188,9 +188,9 @@ def _ends(scale_type: str) -> tuple[Any, Any, Any]:
 
 
 def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full: bool = False) -> Array:
-    """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.  full: amax / ((qmax - qmin) / 2).
+    """amax / scale_end, or (max - min) / (qmax - qmin); 1 where all is zero.
 
-    A difference that overflows is taken of the halves: halving is exact.
+    full: amax / ((qmax - qmin) / 2).  A difference that overflows is taken of the halves: halving is exact.
     """
     steps = _steps(dtype, symmetric, full, low.dtype)
     if symmetric:
@@ -205,9 +205,9 @@ def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full:
 
 @lru_cache(maxsize=1024)
 def _steps(dtype: Element, symmetric: bool, full: bool, kind: np.dtype[Any]) -> Any:
-    """How many steps the extent has, of zero to max or of all, as a number of a float type."""
+    """What the extent becomes: the end of scales, half of all steps or all, as a number of a float type."""
     every = dtype.max - dtype.min
-    return kind.type((every / 2 if full else dtype.max) if symmetric else every)
+    return kind.type((every / 2 if full else dtype.scale_end) if symmetric else every)
 
 
 def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -> Array:

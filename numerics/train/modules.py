@@ -134,8 +134,9 @@ def lsq(
 
 
 def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
-    """Returns where LSQ begins: 2 mean|x| / sqrt(max) of the finite values that share a scale; 1 for zeros.
+    """Returns where LSQ begins: 2 mean|x| / sqrt(n) of the finite values that share a scale; 1 for zeros.
 
+    n: what `quantize` scales the largest magnitude to: the largest value, of posit8 and hifloat8 15.
     x, dtype, scheme: as for `lsq`; of blocks the scale of the tensor that `quantize` finds.  Returns float32
     (float64 for such x) in the shape that the scheme makes, on x's device: what `lsq` can use, so at least
     2**-126 and finite, however small or large x is.  Raises NumericsError as `lsq` does.
@@ -154,7 +155,7 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     unit = _unit(reduced(sizes, shares, torch.amax, 0.0))  # a sum of what is large is Inf, of what is small 0
     total = reduced(sizes / spread(unit, shares), shares, torch.sum, 0.0)
     count = reduced(finite.to(wide), shares, torch.sum, 0.0)
-    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.max) * unit
+    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.scale_end) * unit
     return found.clamp(SMALLEST_SCALE, torch.finfo(wide).max).masked_fill(total == 0, 1.0)
 
 
