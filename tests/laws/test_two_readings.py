@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pytest
@@ -43,9 +45,11 @@ def f32(a: Fraction) -> Fraction:
 
 def nearest(a: Fraction, held: list[Fraction]) -> int:
     """The place of the nearest, at a tie the even one; what is beyond goes to the last."""
-    place = min(range(len(held)), key=lambda k: abs(held[k] - a))
-    ties = [k for k in range(len(held)) if abs(held[k] - a) == abs(held[place] - a)]
-    return next((k for k in ties if k % 2 == 0), place)
+    above = bisect_left(held, a)
+    if above in (0, len(held)):
+        return min(above, len(held) - 1)
+    under, over = a - held[above - 1], held[above] - a
+    return above - above % 2 if under == over else above - (under < over)
 
 
 class Oracle:
@@ -104,14 +108,20 @@ def numbers(seed: int = 0, rows: int = 40) -> np.ndarray:
     return x.astype(np.float32)
 
 
+@cache
+def answers(name: str, rule: str, whole: float) -> tuple[np.ndarray, list[tuple[int, list[Fraction]]]]:
+    """Numbers and what the fractions make of them: once for all executors."""
+    oracle, x = Oracle(name), numbers(rows=12 if rule == "mse" else 40)
+    return x, [oracle.block([Fraction(float(a)) for a in row], f32(Fraction(whole)), rule) for row in x]
+
+
 @EACH
 @pytest.mark.parametrize("rule", ["floor", "mse"])
 @pytest.mark.parametrize("whole", [1.0, 0.0371])
 def test_blocks_are_those_of_fractions(executor, name, rule, whole):
-    d, oracle, x = nx.dtype(name), Oracle(name), numbers(rows=12 if rule == "mse" else 40)
+    d, (x, due) = nx.dtype(name), answers(name, rule, whole)
     made = d.encode(x, scale_rule=rule, tensor_scale=whole)
     values = d.decode(made)
-    due = [oracle.block([Fraction(float(a)) for a in row], f32(Fraction(whole)), rule) for row in x]
     assert made.scale.ravel().tolist() == [scale for scale, _ in due]
     assert np.array_equal(values, np.array([[float(v) for v in row] for _, row in due], np.float32))
     assert_same_bits(d.round(x, scale_rule=rule, tensor_scale=whole), values)

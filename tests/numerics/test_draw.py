@@ -303,6 +303,7 @@ def test_explore_writes_one_page(files, monkeypatch, words, out, inside):
     assert inside in (files / out).read_text(encoding="utf-8")
 
 
+@pytest.mark.turns
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, 1e308, 3e38])
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)

@@ -1002,6 +1002,7 @@ EXTREMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(("dtype", "value"), EXTREMES)
 @pytest.mark.parametrize("name", BEGUN)
 def test_a_step_began_as_inf_or_0_and_stayed_so(name, dtype, value):

@@ -467,6 +467,7 @@ OBSERVED = [
 ]  # fmt: skip
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("found_by", ["mse", "percentile(99)", "pof2_mse"])
 @pytest.mark.parametrize("original", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize(("dtype", "options"), OBSERVED)

@@ -260,6 +260,7 @@ def test_numbers_that_are_masked_were_taken_for_an_answer(mask, name):
     assert not found, mask
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", [name for name in BUFFERS if name != "own draws"])
 @pytest.mark.parametrize("kind", SAME)
 def test_a_right_answer_in_an_array_of_another_kind_was_blamed(kind, name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import cache
 
 import pytest
 import torch
@@ -24,9 +25,15 @@ def floats():
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
 
 
+@cache
+def traced(mode, dtype, options):
+    """A model wrapped so, and calibrated where it is observed: made once, and copied for each who asks."""
+    one = nx.wrap(floats(), dtype, example=X, mode=mode, **dict(options))
+    return nx.calibrate(one, [X]) if "observer" in dict(options) else one
+
+
 def wrapped(mode, dtype="int8", **options):
-    one = nx.wrap(floats(), dtype, example=X, mode=mode, **options)
-    return nx.calibrate(one, [X]) if "observer" in options else one
+    return copy.deepcopy(traced(mode, dtype, tuple(options.items())))
 
 
 MADE = {
