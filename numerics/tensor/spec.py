@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Never, TypeVar, cast
 
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
@@ -107,7 +108,10 @@ class QuantSpec:
         rounding: str = "half_even",
         scale_rule: str = "floor",
         axis: int | None = -1,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_argument(type(self), unknown)
         options = symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
         self._take(checked(dtype, spelled_scheme(scheme), *options))
 
@@ -151,8 +155,8 @@ class QuantSpec:
         >>> QuantSpec("int4").replace(symmetric=False, rounding="floor")
         QuantSpec('int4', symmetric=False, rounding='floor')
         """
-        for name in changes:
-            one_of("option of a QuantSpec", name, ("dtype", *OPTIONS))
+        if unknown := [name for name in changes if name not in ("dtype", *OPTIONS)]:
+            raise unknown_argument(QuantSpec, unknown)
         return QuantSpec(**{**self.options, **changes})
 
     @property

@@ -135,10 +135,15 @@ PARAMETERS = (
 
 
 def parameters(function: ast.FunctionDef) -> int:
-    """How many a caller may give: self and cls are none."""
+    """How many a caller may give: self and cls are none, nor is what refuses unknown keywords."""
     a = function.args
     names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
-    return len(names) - (names[:1] in (["self"], ["cls"])) + bool(a.vararg) + bool(a.kwarg)
+    return (
+        len(names)
+        - (names[:1] in (["self"], ["cls"]))
+        + bool(a.vararg)
+        + bool(a.kwarg and a.kwarg.arg != "unknown")
+    )
 
 
 def test_requests_travelled_as_loose_parameters():
