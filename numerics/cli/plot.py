@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,13 @@ from numerics.cli.words import (
 )
 from numerics.files.replacement import check_output
 from numerics.formats.rounding import FULL_RANGE, SCALE_RULES_TEXT
-from numerics.view.screen import after, tell
+from numerics.view.bar import bar
+from numerics.view.screen import Screen, after, tell
+from numerics.view.screen import draw as draw_lines
 
 if TYPE_CHECKING:
     from numerics.draw.picture import Picture
+    from numerics.view.table import Table
 
 out_argument = click.argument("out", metavar="OUT", type=FILE)
 tensor_option = click.option(
@@ -89,6 +93,14 @@ def _save(picture: Picture, out: str) -> None:
     picture.save(out)
     with after(f"{out} is written"):
         tell(f"{out}: {picture.alt}")
+
+
+def _save_table(picture: Picture, table: Table, out: str) -> None:
+    """The file, and what is on it as a table."""
+    picture.save(out)
+    with after(f"{out} is written"):
+        tell(f"{out}: {picture.alt.partition(':')[0]}")
+        draw_lines(table.lines(Screen.of(sys.stdout)))
 
 
 @plot_group.command("format", help="A FORMAT: number line, binades, specials, steps."
@@ -185,11 +197,15 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
 @tensor_option
 @click.option("--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; by default all.")
 def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
-    from numerics import draw
+    from numerics.draw.formats import compared, pictured, table_of
+    from numerics.draw.grids import array_of
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    _save(draw.formats(tensor_in(file, name)[1], list(dtypes) or None), out)
+    data = array_of(tensor_in(file, name)[1])
+    with bar(in_bytes=False) as shown:
+        rows = compared(data, list(dtypes) or None, {}, shown.update)
+    _save_table(pictured(rows, data.size), table_of(rows), out)
 
 
 @plot_group.command(
@@ -203,11 +219,15 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
 @click.option("--dtype", type=FORMAT, required=True, help="The format.")
 @sharing_options
 def scales_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
-    from numerics import draw
+    from numerics.draw.grids import array_of
+    from numerics.draw.scales import found_by, pictured
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    _save(draw.scales(tensor_in(file, name)[1], dtype, **how(dtype, **options)), out)
+    x = tensor_in(file, name)[1]
+    with bar(in_bytes=False) as shown:
+        found = found_by(x, dtype, how(dtype, **options), shown.update)
+    _save_table(pictured(found, array_of(x).size), found.table(), out)
 
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."

@@ -25,7 +25,6 @@ from numerics.view.screen import Screen, deliver, draw, tell
     + examples(
         "numerics scales x.npy --dtype nvfp4",
         "numerics scales m.safetensors --tensor fc1.weight --dtype int4 --group-size 32",
-        "numerics plot scales x.npy rules.png --dtype nvfp4",
     ),
 )
 @click.argument("file", type=FILE)

@@ -164,8 +164,11 @@ def drawn(x: Any, d: Any, **options: Any) -> Picture:
     >>> nx.draw.scales([1.0, 0.3, -0.05, 5.0, 7.4], "mxfp4").alt.partition(";")[0]
     'The scale rules of mxfp4 on 5 values: ceil 17.5 dB, largest error 1, 0 % clipped'
     """
-    found = scales(x, d, **options)
-    count = array_of(x).size
+    return pictured(scales(x, d, **options), array_of(x).size)
+
+
+def pictured(found: Scales, count: int) -> Picture:
+    """The picture of what each rule leaves of so many values."""
     name = str(found.spec.dtype)
     with styled():
         picture = _bars(found, f"the scale rules of {named(name)} on {count:,} values")

@@ -126,6 +126,8 @@ class QTensor:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
         how = how if self.spec.rows == 1 else repr(self.spec.scheme)
         known = all(type(size) is int for size in (*self.shape, *self.packed.shape))  # a compiler's are not
+        short = self.spec.short(tuple(self.shape)) if known and self.scheme is not None else ""
+        how += f", {short}" if short else ""
         bits = f", {self.bits:.4g} bits a value" if known else ""
         return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}{bits})"
 
@@ -133,6 +135,7 @@ class QTensor:
         """A notebook's view: what it is, and its first values with their codes."""
         rows = [("format", repr(self.format)), ("shape", str(tuple(self.shape)))]
         rows += [("shared", f"axis {self.axis}" if self.scheme is None else repr(self.scheme))]
+        rows += [("shorter", short)] if (short := self.spec.short(tuple(self.shape))) else []
         rows += [("bits a value", f"{self.bits:.4g}"), ("bytes", f"{self.nbytes:,}"), *self._first()]
         return facts_table(rows)
 
