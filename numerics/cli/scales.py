@@ -24,7 +24,7 @@ from numerics.view.screen import Screen, deliver, draw, tell
     """)
     + examples(
         "numerics scales x.npy --dtype nvfp4",
-        "numerics scales m.safetensors --tensor fc1.weight --dtype int4 --group-size 32",
+        "numerics scales m.safetensors --tensor w --dtype int4 --group-size 32",
     ),
 )
 @click.argument("file", type=FILE)
