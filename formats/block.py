@@ -7,9 +7,10 @@ from functools import cached_property, lru_cache
 from inspect import Signature, signature
 from math import frexp
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Never, cast
 
 from numerics.formats import dispatch
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, one_of, said
@@ -96,6 +97,8 @@ class _DeclaredBlock(Declared):
         try:
             return _declared(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
+            if unknown := [fact for fact in facts if fact not in signature(_declared).parameters]:
+                raise unknown_argument(_declared, unknown, cls.__name__) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
 
     @property
@@ -242,6 +245,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         random_bits: Any = None,
         seed: int | None = None,
         out: Blocks | None = None,
+        **unknown: Never,
     ) -> Blocks:
         """Returns the values of x as blocks along an axis: codes, and the fields that blocks share.
 
@@ -281,12 +285,14 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.encode([1.0, -2.0, 7.0], scale_rule="rceil").scale
         [128]
         """
+        if unknown:
+            raise unknown_argument(Block.encode, unknown)
         asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
         options = self.check_options(asked, overflow)
         made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, options, out)
         return made
 
-    def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
+    def decode(self, blocks: Blocks, *, out: Any = None, **unknown: Never) -> Any:
         """Returns the float32 values of blocks, in the shape of their codes.
 
         blocks: what `encode` of this format returned.  out: a float32 array to write the values into.
@@ -296,6 +302,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
         [1.0, -2.0, 4.0]
         """
+        if unknown:
+            raise unknown_argument(Block.decode, unknown)
         self._check_own("decode", blocks)
         return dispatch.of(blocks.codes).decode_blocks(blocks, out)
 
@@ -311,6 +319,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         random_bits: Any = None,
         seed: int | None = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Returns decode(encode(x)), made in one pass, in x's own type and shape.
 
@@ -321,11 +330,13 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mx9.round([1.0, 0.3, 0.01])
         [1.0, 0.296875, 0.0078125]
         """
+        if unknown:
+            raise unknown_argument(Block.round, unknown)
         asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
         options = self.check_options(asked, overflow)
         return dispatch.of(x).round_blocks(x, self, axis, options, out)
 
-    def pack(self, blocks: Blocks) -> Any:
+    def pack(self, blocks: Blocks, **unknown: Never) -> Any:
         """Returns blocks as bytes (uint8 of one dimension).
 
         MX and NVFP4: the codes of the elements in C order as one little-endian string of bits; the scales
@@ -336,6 +347,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.pack(mxfp4.encode([1.0, -2.0, 5.0]))
         [194, 6]
         """
+        if unknown:
+            raise unknown_argument(Block.pack, unknown)
         self._check_own("pack", blocks)
         return dispatch.of(blocks.codes).pack_blocks(blocks)
 
@@ -347,6 +360,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         axis: int = -1,
         scale: Any = None,
         tensor_scale: float | None = None,
+        **unknown: Never,
     ) -> Blocks:
         """Returns the blocks that `pack` made bytes of.
 
@@ -360,6 +374,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.unpack([194, 6], 3, scale=[127]).decode()
         [1.0, -2.0, 4.0]
         """
+        if unknown:
+            raise unknown_argument(Block.unpack, unknown)
         if tensor_scale is not None and not self.has_tensor_scale:
             raise no_tensor_scale(self)
         stored = PackedBlocks(self, axis, shape, packed, scale, tensor_scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float
 from numerics.formats.errors import integer, said, shortened
@@ -71,6 +72,7 @@ hifloat4: TieredBlock = row(TieredBlock, "hifloat4", "arXiv 2602.11287; CANN's H
 # fmt: on
 
 
+@keywords
 def block_format(
     *,
     block: int,
@@ -112,6 +114,7 @@ def block_format(
     return made
 
 
+@keywords
 def mx(element: Element | str = "fp4", block: int = 32) -> Block:
     """Returns the OCP MX format of `block` elements and one e8m0 scale, a power of two.
 

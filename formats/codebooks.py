@@ -8,6 +8,7 @@ from itertools import islice
 from math import inf, ldexp, nan
 from typing import Any
 
+from numerics.formats.arguments import keywords
 from numerics.formats.codebook import MOST, Codebook, nearest_float32
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import row
@@ -88,6 +89,7 @@ posit8: Codebook = row(Codebook, "posit8", "Posit Standard (2022) §3",
 # fmt: on
 
 
+@keywords
 def codebook_format(
     values: Iterable[float],
     *,

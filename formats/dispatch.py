@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Never, Protocol
 
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.errors import NumericsError, one_of, warn
 from numerics.formats.forking import imported
 
@@ -259,7 +260,9 @@ class use(contextlib.ContextDecorator):
 
     _idle = False  # is it made, and was it of no use yet?
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **unknown: Never) -> None:
+        if unknown:
+            raise unknown_argument(type(self), unknown)
         found = one_of("backend", name, (*_homes, *_CALLED), _MEANT)
         self.name = _CALLED.get(found, found)
         self._backend = get(self.name)

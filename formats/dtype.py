@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from inspect import Signature, signature
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Never
 
 from numerics.formats import dispatch
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import FULL_RANGE, Rounding, check_overflow, check_rounding, draw_of
@@ -65,6 +66,8 @@ class Declared(type):
         try:
             made = super().__call__(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
+            if unknown := [fact for fact in facts if fact not in cls.__signature__.parameters]:
+                raise unknown_argument(cls, unknown) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
         known = named(made.name)
         if known is None:
@@ -266,6 +269,7 @@ class Element(Dtype):
         random_bits: Any = None,
         seed: int | None = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Returns the codes of values, each rounded once, straight from x's own precision into the format.
 
@@ -299,10 +303,12 @@ class Element(Dtype):
         >>> fp8_e4m3.encode([0.3, -0.3], rounding="floor"), fp8_e4m3.encode(1e6, overflow="nonsaturate")
         ([41, 170], 127)
         """
+        if unknown:
+            raise unknown_argument(Element.encode, unknown)
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).encode(x, self, how, out)
 
-    def decode(self, codes: Any, *, out: Any = None) -> Any:
+    def decode(self, codes: Any, *, out: Any = None, **unknown: Never) -> Any:
         """Returns the values that codes stand for, exactly, as float32.
 
         codes: an array or a tensor of unsigned integers below 2**bits, of any shape; or Python integers,
@@ -316,6 +322,8 @@ class Element(Dtype):
         >>> fp8_e4m3.decode([42, 126])
         [0.3125, 448.0]
         """
+        if unknown:
+            raise unknown_argument(Element.decode, unknown)
         return dispatch.of(codes).decode(codes, self, out)
 
     def round(
@@ -327,6 +335,7 @@ class Element(Dtype):
         random_bits: Any = None,
         seed: int | None = None,
         out: Any = None,
+        **unknown: Never,
     ) -> Any:
         """Returns the format's value for each of x, in x's own type and shape: decode(encode(x)) in one pass.
 
@@ -338,10 +347,12 @@ class Element(Dtype):
         >>> fp4.round([0.7, -5.0, 100.0])
         [0.5, -4.0, 6.0]
         """
+        if unknown:
+            raise unknown_argument(Element.round, unknown)
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).round(x, self, how, out)
 
-    def pack(self, codes: Any) -> Any:
+    def pack(self, codes: Any, **unknown: Never) -> Any:
         """Returns codes as bytes: one little-endian string of bits, element 0 in the lowest bits.
 
         codes: unsigned integers of any shape, taken in C order; two 4-bit codes a byte, the first in
@@ -352,6 +363,8 @@ class Element(Dtype):
         >>> fp4.pack([1, 2, 15])
         [33, 15]
         """
+        if unknown:
+            raise unknown_argument(Element.pack, unknown)
         return dispatch.of(codes).pack(codes, self)
 
     def encode_packed(
@@ -362,6 +375,7 @@ class Element(Dtype):
         overflow: str | None = None,
         random_bits: Any = None,
         seed: int | None = None,
+        **unknown: Never,
     ) -> Any:
         """Returns pack(encode(x)), made in one pass: the codes never stand in memory unpacked.
 
@@ -372,10 +386,12 @@ class Element(Dtype):
         >>> fp6_e2m3.encode_packed([1.0, -7.5, 0.125, 2.0])
         [200, 31, 64]
         """
+        if unknown:
+            raise unknown_argument(Element.encode_packed, unknown)
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).encode_packed(x, self, how)
 
-    def decode_packed(self, packed: Any, shape: Any) -> Any:
+    def decode_packed(self, packed: Any, shape: Any, **unknown: Never) -> Any:
         """Returns the float32 values of packed codes, in the given shape: decode(unpack(packed, shape)).
 
         packed: ceil(size * bits / 8) bytes (uint8), as `pack` gives them.  shape: an integer or a tuple.
@@ -385,9 +401,11 @@ class Element(Dtype):
         >>> fp6_e2m3.decode_packed([200, 31, 64], 4)
         [1.0, -7.5, 0.125, 2.0]
         """
+        if unknown:
+            raise unknown_argument(Element.decode_packed, unknown)
         return dispatch.of(packed).decode_packed(packed, shape, self)
 
-    def unpack(self, packed: Any, shape: Any) -> Any:
+    def unpack(self, packed: Any, shape: Any, **unknown: Never) -> Any:
         """Returns the codes that `pack` made bytes of, in the given shape.
 
         packed: ceil(size * bits / 8) bytes (uint8).  shape: an integer or a tuple.  Raises NumericsError
@@ -397,6 +415,8 @@ class Element(Dtype):
         >>> fp4.unpack([33, 15], 3)
         [1, 2, 15]
         """
+        if unknown:
+            raise unknown_argument(Element.unpack, unknown)
         return dispatch.of(packed).unpack(packed, shape, self)
 
 

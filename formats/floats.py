@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import NAME_LENGTH, SPECIALS, Float, Specials, named
 from numerics.formats.errors import NumericsError, integer, one_of, said, shortened
 from numerics.formats.registry import row
@@ -68,6 +69,7 @@ ue5m3ieee: Float = row(Float, "ue5m3ieee", "IEEE 754-2019 §3.4, without the sig
 """What is called UE5M3 is one of two: up to 114688 with one NaN, or up to 61440 with Inf and NaN above."""
 
 
+@keywords
 def float_format(
     exponent: int,
     mantissa: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import integer, truth
 from numerics.formats.registry import row
@@ -30,6 +31,7 @@ uint4: Integer = row(Integer, "uint4", _QUARK, names=("U4",), bits=4, signed=Fal
 uint8: Integer = row(Integer, "uint8", _QUARK, names=("U8",), bits=8, signed=False)
 
 
+@keywords
 def integer_format(
     bits: int, *, signed: bool = True, narrow: bool = False, name: str | None = None
 ) -> Integer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf, ldexp, nan
 
+from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
 from numerics.formats.codebooks import codebook_format
 from numerics.formats.dtype import Float, Specials
@@ -21,6 +22,7 @@ EXPONENTS = 8
 """Exponent bits of float32, which holds every value here."""
 
 
+@keywords
 def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = True) -> Codebook | Float:
     """Returns a format of IEEE P3109, such as Binary8p3se: `p3109(8, 3)`.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Never
 
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.dtype import TABLES, Dtype, declared, named
 from numerics.formats.errors import NumericsError, nearest, plain, said
 
@@ -75,16 +76,18 @@ def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **fac
     return made
 
 
-def dtypes() -> tuple[Dtype, ...]:
+def dtypes(**unknown: Never) -> tuple[Dtype, ...]:
     """Returns every format of the tables, integers first, then floats, codebooks and blocks.
 
     >>> len(dtypes()) > 20
     True
     """
+    if unknown:
+        raise unknown_argument(dtypes, unknown)
     return tuple(sorted(dict.fromkeys(_NAMES.values()), key=lambda d: _KINDS.index(d.kind)))
 
 
-def dtype(name: Any) -> Dtype:
+def dtype(name: Any, **unknown: Never) -> Dtype:
     """Returns the format of that name, whoever's name it is, in capitals or not, with lines or without.
 
     name: a format, a string (ours, a standard's or another library's name), a torch dtype, or an ml_dtypes
@@ -99,6 +102,8 @@ def dtype(name: Any) -> Dtype:
     numerics.formats.errors.NumericsError: unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'? \
 `numerics formats` lists them all
     """
+    if unknown:
+        raise unknown_argument(dtype, unknown)
     if isinstance(name, Dtype):
         return name
     spelled = name_of_type(name)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.backends.host.memory import empty as empty
     from numerics.backends.host.random_bits import random_bits as random_bits
     from numerics.draw.explorer import explore as explore
+    from numerics.draw.scales import scales as scales
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
     from numerics.interop import layouts as layouts
@@ -98,6 +99,7 @@ _LAZY: dict[str, str] = {
     "random_bits": "numerics.backends.host.random_bits",
     "report": "numerics.model.report",
     "save": "numerics.files.save_load",
+    "scales": "numerics.draw.scales",
     "sweep": "numerics.model.report",
     "transcode": "numerics.transcoding",
     "unwrap": "numerics.model.freezing",

@@ -6,9 +6,10 @@ What the user asks for becomes one record, a QuantSpec; the rest is the backend'
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Never
 
 from numerics.formats import dispatch
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.errors import NumericsError, truth
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import draw_of
@@ -41,6 +42,7 @@ def quantize(
     tensor_scale: Any = None,
     seed: int | None = None,
     random_bits: Any = None,
+    **unknown: Never,
 ) -> QTensor:
     """Returns a tensor in a format, as packed codes with the scales that they need.
 
@@ -96,6 +98,8 @@ def quantize(
     >>> nx.quantize([0.5, 6.0], "nvfp4", tensor_scale=0.25).tensor_scale
     0.25
     """
+    if unknown:
+        raise unknown_argument(quantize, unknown)
     options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
     spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):
@@ -105,7 +109,7 @@ def quantize(
     return made if isinstance(made, QTensor) else ArrayQTensor.of_parts(spec, made)
 
 
-def dequantize(q: QTensor) -> Any:
+def dequantize(q: QTensor, **unknown: Never) -> Any:
     """Returns the values of a quantized tensor, in its shape and in the type that was quantized.
 
     q: a QTensor; `q.dequantize(dtype)` gives another type.  An integer is (code - zero_point) * scale, any
@@ -116,6 +120,8 @@ def dequantize(q: QTensor) -> Any:
     >>> nx.dequantize(nx.quantize([0.1, 0.7], "fp4"))
     [0.11666666716337204, 0.7000000029802322]
     """
+    if unknown:
+        raise unknown_argument(dequantize, unknown)
     check_quantized("dequantize", q)
     return q.dequantize()
 
@@ -137,6 +143,7 @@ def fake_quantize(
     seed: int | None = None,
     random_bits: Any = None,
     clip_gradient: bool = False,
+    **unknown: Never,
 ) -> Any:
     """Returns dequantize(quantize(x)), bit for bit, in x's own type and shape, made in one pass.
 
@@ -155,6 +162,8 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
+    if unknown:
+        raise unknown_argument(fake_quantize, unknown)
     options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
     spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):

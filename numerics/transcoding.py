@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from numerics.backends.host.tensors import as_array, has_values, is_tensor
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, ElementBlock, ScaledBlock, no_tensor_scale, stored_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, digits
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numerics.pytorch.qtensor import TensorQTensor
 
 
+@keywords
 def transcode(q: QTensor, dtype: Any = None, *, tensor_scale: Any = None) -> QTensor:
     """Returns the same values in another format, bit for bit as `dequantize` computes them; NaN stays NaN.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numerics.backends.partition import as_shape
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 
 LINE = 64  # bytes
@@ -20,6 +21,7 @@ LARGE = 1 << 20  # bytes from which on it matters
 OTHERS = 16  # rooms of another size than the one asked for that are kept
 
 
+@keywords
 def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """numpy.empty on a cache line, for `out=`: kernels then write past the caches, a third faster.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.arrays import listed
 from numerics.backends.host.tensors import as_array, is_tensor
 from numerics.backends.partition import as_shape
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.philox import WORD, philox
 from numerics.formats.rounding import RANDOM_BITS, Draw, Rounding, check_seed
@@ -51,6 +52,7 @@ def check_words(low: int, high: int) -> None:
         raise NumericsError(f"random_bits must be uint32: {low if low < 0 else high} is outside 0 .. {WORD}")
 
 
+@keywords
 def random_bits(shape: int | tuple[int, ...], seed: int, *, bits: int = RANDOM_BITS) -> NDArray[np.uint32]:
     """Returns random bits for `random_bits=` of stochastic rounding, as `seed=` draws them, or fewer.
 

@@ -22,6 +22,7 @@ from numerics.backends.ipu.shapes import shaped
 from numerics.backends.ipu.srs import MODES
 from numerics.backends.onnx import graphs, portable
 from numerics.backends.onnx.trace import FLOAT, INT32, Graph, arithmetic
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, one_of
@@ -40,6 +41,7 @@ _MX = {
 # not int8: Quark's reaches -128 steps, which the format leaves unused (OCP MX 1.0 §5.3.4)
 
 
+@keywords
 def export(
     dtype: Any,
     op: str = "round",

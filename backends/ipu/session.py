@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.backends.paths import kind_of, path_of
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 
 NPU = "VitisAIExecutionProvider"
@@ -51,6 +52,7 @@ class Session:
         return dict(zip((output.name for output in self.runtime.get_outputs()), made, strict=True))
 
 
+@keywords
 def session(
     model: ModelProto | bytes | str | os.PathLike[str],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -20,6 +20,9 @@ from numerics.tensor.qtensor import ErrorSums, QTensor
 
 Array = NDArray[Any]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -194,10 +197,11 @@ class Comparison:
         return not self.only_first and not self.only_second and all(one.same for one in self.tensors)
 
 
-def compare(first: PathLike, second: PathLike) -> Comparison:
+def compare(first: PathLike, second: PathLike, progress: Progress | None = None) -> Comparison:
     """Returns what differs between two checkpoints of any kinds, a tensor of each at a time in memory.
 
-    A tensor that has several names is compared under each.
+    A tensor that has several names is compared under each.  progress: called with the name of a tensor, how
+    many are done, and of how many.
     Values are compared as float32 (float64 where one is that), NaN with NaN as equal.  Raises NumericsError
     as `open_any` does.
     """
@@ -205,9 +209,11 @@ def compare(first: PathLike, second: PathLike) -> Comparison:
     known, others = ({name: name for name in one.names} | dict(one.ties) for one in (a, b))
     found = Comparison(only_first=[n for n in known if n not in others],
                        only_second=[n for n in others if n not in known])  # fmt: skip
-    for name, kept in known.items():
-        if name in others:
-            found.tensors.append(_difference(name, a.tensor(kept), b.tensor(others[name])))
+    both = [name for name in known if name in others]
+    for place, name in enumerate(both):
+        if progress is not None:
+            progress(name, place, len(both))
+        found.tensors.append(_difference(name, a.tensor(known[name]), b.tensor(others[name])))
     return found
 
 

@@ -21,6 +21,7 @@ from numerics.cli.ipu import ipu_group
 from numerics.cli.jobs import quantize_command
 from numerics.cli.machine import doctor_command, warmup_command
 from numerics.cli.plot import plot_group
+from numerics.cli.scales import scales_command
 from numerics.cli.vectors import vectors_group
 from numerics.cli.verify import verify_command
 from numerics.cli.words import examples, in_options, say_usage, with_help
@@ -58,7 +59,8 @@ def _say_version(context: click.Context) -> None:
 for _command in (
     quantize_command, dequantize_command, convert_command, inspect_command, compare_command,
     formats_command, show_command, encode_command, doctor_command, plot_group, explore_command,
-    warmup_command, ipu_group, conform_command, fingerprint_command, vectors_group, verify_command,
+    scales_command, warmup_command, ipu_group, conform_command, fingerprint_command,
+    vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
 with_help(commands)

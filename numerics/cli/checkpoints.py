@@ -126,7 +126,8 @@ def _looks(looks: list[Look], room: int | None) -> Table:
 def compare_command(first: str, second: str, every: bool, as_json: bool) -> int:
     from numerics.checkpoints.looking import compare
 
-    found = compare(first, second)
+    with bar(in_bytes=False) as shown:
+        found = compare(first, second, shown.update)
     if as_json:
         deliver(json_of({**asdict(found), "same": found.same}) + "\n")
         return 0 if found.same else 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,13 @@ from numerics.cli.words import FORMAT, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
+from numerics.view.bar import bar
 from numerics.view.screen import deliver, say
 
 if TYPE_CHECKING:
     from numerics.conform.verdict import Verdict
 
+SWEEP = 1 << 14  # calls that ask all of float32, of 2**18 inputs each; a few come before them
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
 ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
 
@@ -126,12 +130,22 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     if here and timeout is not None:
         raise NumericsError(f"--timeout {timeout:g} is not for --here: what hangs here cannot be ended")
-    found = check(target, isolated=not here, timeout=timeout, **options)
+    with _progress(f"calls of {target}", SWEEP if options["exhaustive"] else None):
+        found = check(target, isolated=not here, timeout=timeout, **options)
     if as_json:
         deliver(f"{found.to_json()}\n")
     else:
         say("\n".join([str(found), *_sample(found, options["exhaustive"])]))
     sys.exit(0 if found else 1)
+
+
+@contextmanager
+def _progress(what: str, total: int | None = None) -> Iterator[None]:
+    """A bar of what is judged inside, where somebody looks at standard error."""
+    from numerics.conform.watching import watched
+
+    with bar(in_bytes=False) as shown, watched(lambda done, _: shown.update(what, done, total)):
+        yield
 
 
 def _sample(found: Verdict, exhaustive: bool) -> list[str]:
@@ -177,4 +191,6 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         raise NumericsError(
             f"--shape {shape}: three sizes m,n,k of 1 and more are due, as in 64,64,32"
         ) from None
-    say(str(fingerprint(target, shape=(m, n, k), **options)))
+    with _progress(f"calls of {target}"):
+        found = fingerprint(target, shape=(m, n, k), **options)
+    say(str(found))

@@ -275,8 +275,9 @@ def _below(report: FileReport, screen: Screen, every: bool) -> list[str]:
 
 
 def _reasons(report: FileReport, some: int | None) -> list[str]:
-    """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, and which are
-    routers.  some: how many names stand for all; None for every name.
+    """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, which are
+    routers, and which have groups or blocks shorter than asked.  some: how many names stand for all; None
+    for every name.
     """
     from numerics.model.deciding.routers import routers
 
@@ -289,6 +290,8 @@ def _reasons(report: FileReport, some: int | None) -> list[str]:
             found.setdefault(f"copied, {tensor.why}", []).append(tensor.name)
         if tensor.axis is not None:
             found.setdefault(f"along axis {tensor.axis}", []).append(tensor.name)
+        if tensor.short is not None:
+            found.setdefault(tensor.short, []).append(tensor.name)
         if tensor.non_finite:
             why = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
             found.setdefault(why, []).append(tensor.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from numerics.cli.completing import (
     SCHEME,
     TensorType,
 )
+from numerics.cli.files import spec_arguments
 from numerics.cli.words import (
     FORMAT,
     Command,
@@ -23,10 +25,13 @@ from numerics.cli.words import (
 )
 from numerics.files.replacement import check_output
 from numerics.formats.rounding import FULL_RANGE, SCALE_RULES_TEXT
-from numerics.view.screen import after, tell
+from numerics.view.bar import bar
+from numerics.view.screen import Screen, after, tell
+from numerics.view.screen import draw as draw_lines
 
 if TYPE_CHECKING:
     from numerics.draw.picture import Picture
+    from numerics.view.table import Table
 
 out_argument = click.argument("out", metavar="OUT", type=FILE)
 tensor_option = click.option(
@@ -45,24 +50,35 @@ tensor_option = click.option(
 def plot_group() -> None: ...
 
 
-def how_options(command: Command) -> Command:
-    """How a tensor is quantized, as options of a command."""
+def sharing_options(command: Command) -> Command:
+    """Which elements of a tensor share a scale, as options of a command."""
     options = [
         click.option("--scheme", type=SCHEME,
                      help="per_tensor, per_token, per_channel(AXIS), per_group(SIZE) or per_block((R, C))."),
-        click.option("--axis", type=int, help="Along which the blocks of a block format lie."),
+        click.option("--group-size", type=int, help="How many neighbours share a scale: per_group."),
+        click.option("--axis", type=int, help="Along which the blocks of a block format, or groups, lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
-        click.option("--scale-rule", type=SCALE_RULE_OF_ALL,
-                     help=f"{SCALE_RULES_TEXT}  {FULL_RANGE}: of integers."),
     ]  # fmt: skip
     return with_options(command, options)
 
 
-def _how(scheme: str | None, axis: int | None, asymmetric: bool, scale_rule: str | None) -> dict[str, Any]:
-    """The options as `nx.quantize` takes them: only those that were given."""
-    given = {"scheme": scheme, "axis": axis, "scale_rule": scale_rule}
-    found = {name: value for name, value in given.items() if value is not None}
-    return found | ({"symmetric": False} if asymmetric else {})
+def how_options(command: Command) -> Command:
+    """How a tensor is quantized, as options of a command."""
+    rule = click.option("--scale-rule", type=SCALE_RULE_OF_ALL,
+                        help=f"{SCALE_RULES_TEXT}  {FULL_RANGE}: of integers.")  # fmt: skip
+    return sharing_options(rule(command))
+
+
+def how(dtype: Any, scale_rule: str | None = None, **shared: Any) -> dict[str, Any]:
+    """The options as `nx.quantize` takes them: only those that were given.
+
+    shared: those of `sharing_options`.  Raises NumericsError where they do not fit the format.
+    """
+    found: dict[str, Any] = {} if scale_rule is None else {"scale_rule": scale_rule}
+    if dtype is None:  # of a tensor that is quantized already, which takes none of them
+        return found | {name: value for name, value in shared.items() if value not in (None, False)}
+    found |= spec_arguments(**shared, dtype=dtype, zero_point_type="int32")
+    return {name: value for name, value in found.items() if name not in ("dtype", "zero_point_type")}
 
 
 def _check(out: str, *sources: str) -> None:
@@ -77,6 +93,14 @@ def _save(picture: Picture, out: str) -> None:
     picture.save(out)
     with after(f"{out} is written"):
         tell(f"{out}: {picture.alt}")
+
+
+def _save_table(picture: Picture, table: Table, out: str) -> None:
+    """The file, and what is on it as a table."""
+    picture.save(out)
+    with after(f"{out} is written"):
+        tell(f"{out}: {picture.alt.partition(':')[0]}")
+        draw_lines(table.lines(Screen.of(sys.stdout)))
 
 
 @plot_group.command("format", help="A FORMAT: number line, binades, specials, steps."
@@ -122,12 +146,12 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
 @tensor_option
 @click.option("--dtype", type=FORMAT, help="The format; none for a tensor that is quantized already.")
 @how_options
-def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any) -> None:
+def tensor_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    _save(draw.tensor(tensor_in(file, name)[1], dtype, **_how(**how)), out)
+    _save(draw.tensor(tensor_in(file, name)[1], dtype, **how(dtype, **options)), out)
 
 
 @plot_group.command("block", help="A block of FILE's tensor, as all of it is quantized."
@@ -173,11 +197,37 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
 @tensor_option
 @click.option("--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; by default all.")
 def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
-    from numerics import draw
+    from numerics.draw.formats import compared, pictured, table_of
+    from numerics.draw.grids import array_of
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    _save(draw.formats(tensor_in(file, name)[1], list(dtypes) or None), out)
+    data = array_of(tensor_in(file, name)[1])
+    with bar(in_bytes=False) as shown:
+        rows = compared(data, list(dtypes) or None, {}, shown.update)
+    _save_table(pictured(rows, data.size), table_of(rows), out)
+
+
+@plot_group.command(
+    "scales",
+    help="What each scale rule of a format leaves of FILE's tensor."
+    + examples("numerics plot scales x.npy rules.png --dtype nvfp4"),
+)
+@click.argument("file", type=FILE)
+@out_argument
+@tensor_option
+@click.option("--dtype", type=FORMAT, required=True, help="The format.")
+@sharing_options
+def scales_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
+    from numerics.draw.grids import array_of
+    from numerics.draw.scales import found_by, pictured
+    from numerics.draw.sources import tensor_in
+
+    _check(out, file)
+    x = tensor_in(file, name)[1]
+    with bar(in_bytes=False) as shown:
+        found = found_by(x, dtype, how(dtype, **options), shown.update)
+    _save_table(pictured(found, array_of(x).size), found.table(), out)
 
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."

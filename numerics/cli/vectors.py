@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from inspect import cleandoc
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from numerics.cli.words import FORMAT, examples, json_of
 from numerics.conform.kinds import OPERATIONS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
+from numerics.view.bar import Bar, bar
 from numerics.view.screen import deliver, deliver_bytes, say
 
 
@@ -74,10 +76,24 @@ def generate_command(written: str, inputs_only: bool, **asked: Any) -> None:
     if inputs_only and written == "readmemh":
         raise NumericsError("--inputs-only leaves the answers out, with which a testbench compares")
     wanted = operation(asked.pop("dtype"), **asked)
-    if written == "readmemh":
-        deliver_bytes(readmemh(wanted, **chosen))
-    else:
-        deliver_bytes(generate(wanted, **chosen, answers=not inputs_only))
+    chunks = (
+        readmemh(wanted, **chosen)
+        if written == "readmemh"
+        else generate(wanted, **chosen, answers=not inputs_only)
+    )
+    with bar(
+        quiet=sys.stdout is None or sys.stdout.isatty()
+    ) as shown:  # where the lines are read, they say it
+        deliver_bytes(_counted(chunks, shown, "vectors"))
+
+
+def _counted(chunks: Iterator[bytes], shown: Bar, what: str) -> Iterator[bytes]:
+    """The chunks as they are, and a bar that tells of how many bytes they were."""
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        shown.update(what, done, None)
 
 
 @vectors_group.command(
@@ -91,8 +107,13 @@ def generate_command(written: str, inputs_only: bool, **asked: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) -> None:
     from numerics.conform.vectors.vectors import verify
+    from numerics.conform.watching import watched
 
-    verdict = verify(file, strict_nan=strict_nan, shown=shown)
+    with (
+        bar(in_bytes=False) as told,
+        watched(lambda done, total: told.update("vectors", done, total)),
+    ):
+        verdict = verify(file, strict_nan=strict_nan, shown=shown)
     if as_json:
         first = [asdict(mismatch) for mismatch in verdict.first]
         counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}

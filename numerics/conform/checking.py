@@ -19,6 +19,7 @@ from numerics.conform.takes import Takes
 from numerics.conform.target import SENTENCES, Fault, Target
 from numerics.conform.task import Task
 from numerics.conform.verdict import Verdict
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, said, truth
 
@@ -26,6 +27,7 @@ LONGEST = 1e9  # seconds that are waited for
 TIMEOUT = 600.0  # seconds in which a target in a process of its own must be judged
 
 
+@keywords
 def check(
     target: Callable[..., Any] | str,
     dtype: Any = None,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import set_ieee
+from numerics.conform import watching
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.narrow import narrowed, type_of
@@ -294,6 +295,7 @@ class Target(Judged):
         finally:
             self.witness.after()
             self.keep_ieee(arrays[0])
+            watching.one_more()
 
     def _hint(self, wrong: Raised) -> str:
         """What may be meant where a target of tensors, contiguous memory or numbers was given an array."""

@@ -17,7 +17,9 @@ from numerics.draw.image import image
 from numerics.draw.layers import model
 from numerics.draw.numberline import format
 from numerics.draw.picture import Picture
+from numerics.draw.scales import drawn as scales
 from numerics.draw.stairs import rounding
 from numerics.draw.tensor import tensor
 
-__all__ = ["Page", "Picture", "block", "explore", "format", "formats", "image", "model", "rounding", "tensor"]
+__all__ = ["Page", "Picture", "block", "explore", "format", "formats", "image", "model", "rounding", "scales",
+           "tensor"]  # fmt: skip

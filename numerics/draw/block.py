@@ -11,6 +11,7 @@ from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import Array, array_of, decibels, grid, scales, tensor_scale
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, named, styled
 from numerics.files.selection import axis_of
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, Blocks, MicroexponentBlock, TieredBlock
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype
@@ -23,6 +24,7 @@ Coded = tuple[Array, float, float, Blocks]
 """Values, their scale, the SQNR in dB, and the blocks themselves."""
 
 
+@keywords
 def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -> Picture:
     """Draws one block: its values, the grid at their scale, where each goes, and the other scale rules.
 

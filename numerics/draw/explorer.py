@@ -27,6 +27,7 @@ from numerics.draw.points import points
 from numerics.draw.stored import along_the_last, axis_of_stored, held, sharing
 from numerics.files.replacement import replace_file
 from numerics.files.selection import axis_of
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
@@ -74,6 +75,7 @@ class Page:
         )
 
 
+@keywords
 def explore(
     what: Any, formats: Iterable[Any] | None = None, *, tensors: Mapping[str, Any] | None = None
 ) -> Page:

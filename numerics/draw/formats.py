@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from numerics.draw.grids import Array, array_of, decibels
@@ -14,8 +14,11 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype, dtypes
 from numerics.quantization import quantize
 from numerics.tensor.spec import QuantSpec
+from numerics.view.table import EMPTY, Column, Table, name_column
 
 SMALL = 8  # points: the names' type
+Kept = tuple[float, float, str, str]  # SQNR in dB, bits a value, the format's name and kind
+Progress = Callable[[str, int, int], None]
 Box = tuple[float, float, float, float]  # left, lower, right, upper
 TALL, MARK = 10.0, 4.0  # points of type: how tall a name is, and a mark to each side
 MARKS = {
@@ -38,19 +41,44 @@ def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Pic
     'Formats by what they leave of 4096 values: mxfp4 4.25 bits, 19.0 dB; int4 4.008 bits, 17.1 dB.'
     """
     data = array_of(x)
+    return pictured(compared(data, formats, options), data.size)
+
+
+def compared(
+    data: Array, formats: Iterable[Any] | None, options: dict[str, Any], progress: Progress | None = None
+) -> list[Kept]:
+    """What each of the formats leaves of a tensor, the one that leaves most first; `formats` says of what.
+
+    progress: called with the name of a format, how many are done, and of how many.
+    """
     wanted = [d for d in dtypes() if _signed(d)] if formats is None else list(formats)
     if not wanted:
         raise NumericsError("no format was given: name one, or several")
-    rows = []
-    for one in wanted:
-        q = quantize(data, one, **options)
+    rows: list[Kept] = []
+    for place, one in enumerate(wanted):
         d = one.dtype if isinstance(one, QuantSpec) else dtype(one)
+        if progress is not None:
+            progress(str(d), place, len(wanted))
+        q = quantize(data, one, **options)
         rows.append((q.error(data).sqnr, q.bits, str(d), d.kind))
     rows.sort(key=lambda row: (not math.isnan(row[0]), *row), reverse=True)
+    return rows
+
+
+def table_of(rows: list[Kept]) -> Table:
+    """A line a format."""
+    made = Table([name_column("format"), Column("bits"), Column("SQNR dB")])
+    for sqnr, bits, name, _ in rows:
+        made.add(name, f"{bits:.4g}", EMPTY if math.isnan(sqnr) else f"{sqnr:.2f}")
+    return made
+
+
+def pictured(rows: list[Kept], count: int) -> Picture:
+    """The picture of what formats leave of so many values."""
     with styled():
-        figure = _scatter(rows, data.size)
+        figure = _scatter(rows, count)
     said = "; ".join(f"{name} {bits:.4g} bits, {decibels(sqnr)}" for sqnr, bits, name, _ in rows)
-    return Picture(figure, f"Formats by what they leave of {data.size} values: {said}.")
+    return Picture(figure, f"Formats by what they leave of {count} values: {said}.")
 
 
 def _signed(d: Any) -> bool:

@@ -7,12 +7,14 @@ from typing import Any
 
 from numerics.draw.grids import decibels
 from numerics.draw.picture import BLUE, GREY, ORANGE, ROOM, Picture, canvas, named, styled
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, integer
 from numerics.view.text import shortened
 
 EXACT = 160.0  # dB: where an exact layer is drawn
 
 
+@keywords
 def model(report: Any, *, most: int = 30) -> Picture:
     """Draws the layers of a report by what is left of their outputs, in dB, the worst above.
 

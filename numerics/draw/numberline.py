@@ -8,6 +8,7 @@ import numpy as np
 
 from numerics.draw.grids import Array, grid, values
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, canvas, named, styled
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.dtype import Dtype, Element, Float
 from numerics.formats.registry import dtype
@@ -16,6 +17,7 @@ from numerics.view.text import number
 MANY = 2048  # values: more are drawn as a line
 
 
+@keywords
 def format(d: Any) -> Picture:
     """Draws a format: every value on a line and by binades, with Inf and NaN, and the steps between.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from numerics.draw.grids import Array, grid
 from numerics.draw.picture import BLACK, BLUE, GREY, RED, Picture, canvas, named, styled
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
@@ -20,6 +21,7 @@ STEPS = 4  # of the grid on each side of zero
 DRAWS = 64  # of stochastic rounding, at each place
 
 
+@keywords
 def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: float | None = None) -> Picture:
     """Draws roundings of a format as staircases: a panel each, a dot where each tie goes.
 

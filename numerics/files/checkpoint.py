@@ -43,7 +43,7 @@ class TensorReport:
 
     sqnr, max_error, non_finite: as those of `Error`; where values were NaN or Inf, no sqnr says that the
     tensor is exact.  axis: along which its blocks or groups lie, where that is not the last one.  why: it
-    was copied.
+    was copied.  short: which of its groups or blocks have fewer elements than asked, as "last groups of 72".
     """
 
     name: str
@@ -57,6 +57,7 @@ class TensorReport:
     axis: int | None = None
     why: str | None = None
     non_finite: int | None = None
+    short: str | None = None
 
     @property
     def measured(self) -> bool:
@@ -309,7 +310,7 @@ def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorRe
     return TensorReport(
         name, entry.shape, plan.dtype.name, bits, error.sqnr if some else None,
         error.max_error if some else None, entry.nbytes, after, axis,
-        non_finite=error.non_finite if some else None,
+        non_finite=error.non_finite if some else None, short=plan.spec.short(plan.shape) or None,
     )  # fmt: skip
 
 

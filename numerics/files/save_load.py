@@ -19,6 +19,7 @@ from numerics.files.signals import terminable
 from numerics.files.stream import Shared, qtensor, store
 from numerics.files.ties import text_of as text_of_ties
 from numerics.files.ties import ties_among, ties_of
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, one_of, said, truth, warn
 from numerics.interop import native
 from numerics.interop.native import from_native, to_native
@@ -35,6 +36,7 @@ _NAMED = {name: entry for entry, name in ML_DTYPES.items()} | {
 _TYPES = {name: kind for kind, name in ORIGINALS.items()} | {"python": "F64"}
 
 
+@keywords
 def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     """Writes QTensors, arrays and torch tensors by name as one safetensors file, whole or not at all.
 
@@ -92,6 +94,7 @@ def model_text(path: PathLike) -> str | None:
     return Reader(path).metadata.get(MODEL)
 
 
+@keywords
 def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dict[str, Any]:
     """Returns the tensors of a safetensors file by name; quantized ones as QTensors.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from numerics.backends.host.tensors import has_values, is_tensor
 from numerics.backends.partition import check_axis
+from numerics.formats.arguments import keywords
 from numerics.formats.blocks import mxfp4, nvfp4
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp4
@@ -53,6 +54,7 @@ KINDS = {
 """By the names of ggml's types, which number them 39, 40, 8 and 2."""
 
 
+@keywords
 def gguf_type(q: QTensor) -> str:
     """Returns the name of the GGUF type that holds a tensor's values: MXFP4, NVFP4, Q8_0 or Q4_0.
 
@@ -87,6 +89,7 @@ def _check_blocks(q: QTensor, values: int) -> None:
         raise NumericsError(f"GGUF has whole blocks of {values} along the last axis, not {lie} of {shape}")
 
 
+@keywords
 def to_gguf(q: QTensor) -> Any:
     """Returns a tensor as GGUF's blocks, row after row: uint8 [..., last axis / 32 * bytes of a block].
 
@@ -138,6 +141,7 @@ def _check_e4m3(scale: Any) -> None:
         raise NumericsError(f"{wrong} scales are NaN or below zero, which GGUF's NVFP4 does not have")
 
 
+@keywords
 def from_gguf(blocks: Any, kind: str = "MXFP4", tensor_scale: float | None = None) -> QTensor:
     """Returns the tensor, standing for float32, that `to_gguf` or llama.cpp made blocks of.
 

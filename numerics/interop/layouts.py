@@ -19,6 +19,7 @@ import numpy as np
 
 from numerics.backends.host.tensors import is_tensor
 from numerics.backends.partition import as_shape, check_axis
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype as find_dtype
@@ -59,6 +60,7 @@ class ScaleLayout:
         """Rows and columns of a tile."""
         return math.prod(self.rows), math.prod(self.columns)
 
+    @keywords
     def arrange(self, scales: Any) -> Any:
         """Returns scales [..., rows, blocks of a row] as the kernel's bytes [..., bytes of a matrix].
 
@@ -78,6 +80,7 @@ class ScaleLayout:
         laid = _permuted(cut, self._axes).reshape(*lead, rows * height * columns * width)
         return _as_kind(laid, scales.dtype)
 
+    @keywords
     def restore(self, arranged: Any, shape: Sequence[int]) -> Any:
         """Returns the scales that `arrange` put in the kernel's order, what filled up the tiles cut off.
 
@@ -130,6 +133,7 @@ AWQ = (0, 2, 4, 6, 1, 3, 5, 7)
 """Which element lies in which nibble of an AWQ word, lowest first (AutoAWQ; Quark's pack.py)."""
 
 
+@keywords
 def pack_words(codes: Any, dtype: Any, *, axis: int = -1, order: Sequence[int] | None = None) -> Any:
     """Returns integer codes in int32 words along an axis, the first in the lowest bits.
 
@@ -158,6 +162,7 @@ def pack_words(codes: Any, dtype: Any, *, axis: int = -1, order: Sequence[int] |
     return _as_kind(words, "int32").reshape(*lines.shape[:-1], count).swapaxes(axis, -1)
 
 
+@keywords
 def unpack_words(
     words: Any, dtype: Any, length: int, *, axis: int = -1, order: Sequence[int] | None = None
 ) -> Any:

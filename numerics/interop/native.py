@@ -19,6 +19,7 @@ from numerics.backends.host.tensors import (
     is_tensor,
     own_codes,
 )
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype as find_dtype
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 PAIR = "_x2"  # how torch ends the name of a type that holds two codes a byte
 
 
+@keywords
 def to_native(codes: Any, dtype: Any) -> Any:
     """Returns codes as the library's own type with the same bits, in the same memory.
 
@@ -51,6 +53,7 @@ def to_native(codes: Any, dtype: Any) -> Any:
     return codes.view(own)
 
 
+@keywords
 def from_native(x: Any) -> tuple[Any, Element]:
     """Returns the codes of an array of a library's own type, in the same memory, and the format they are of.
 
@@ -71,6 +74,7 @@ def from_native(x: Any) -> tuple[Any, Element]:
     return codes, d
 
 
+@keywords
 def to_native_packed(packed: torch.Tensor, dtype: Any) -> torch.Tensor:
     """Returns packed codes, two a byte, as torch's own type of two codes a byte, in the same memory.
 
@@ -89,6 +93,7 @@ def to_native_packed(packed: torch.Tensor, dtype: Any) -> torch.Tensor:
     return packed.view(_torch_type(d, PAIR))
 
 
+@keywords
 def from_native_packed(x: torch.Tensor) -> tuple[torch.Tensor, Element]:
     """Returns the bytes of a tensor of two codes a byte, in the same memory, and the format of its codes.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.model.looking.restoring import restored, undone
 from numerics.model.looking.trace import arguments, batches_of, tensors_of
@@ -19,6 +20,7 @@ from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import in_evaluation
 
 
+@keywords
 def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     """Runs batches through a wrapped model to find the scales that observers are planned for; returns it.
 

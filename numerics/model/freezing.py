@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.files.save_load import MODEL
+from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
@@ -35,6 +36,7 @@ from numerics.view.text import folded
 KEEP = ("packed", "values")
 
 
+@keywords
 def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     """Packs the planned parameters of a wrapped model, in place, and returns it; their values stay the same.
 
@@ -222,6 +224,7 @@ def _fix(model: nn.Module) -> None:
                 module._modules[name] = fixed[id(one)]
 
 
+@keywords
 def unwrap(model: nn.Module) -> nn.Module:
     """Returns the float model of a wrapped one: its own tensors, its own classes.
 
@@ -296,7 +299,6 @@ _ELSEWHERE = {
     **dict.fromkeys(
         ("exclude", "skip", "modules_to_not_convert"), "rules={{'lm_head': None}} leaves it in floats"
     ),
-    "group_size": "scheme=nx.per_group(32) says it",
 }
 """What some expect of quantize_, and where it is."""
 
@@ -308,7 +310,8 @@ def _check_options(dtype: Any, options: Mapping[str, Any]) -> None:
     for name in options:
         if way := _ELSEWHERE.get(name):
             raise NumericsError(f"{name}={said(options[name])}: {way.format(dtype=str(dtype), name=name)}")
-        one_of("argument of quantize_", name, (*OPTIONS, "rules", "example", "biases"))
+    if unknown := [name for name in options if name not in (*OPTIONS, "biases")]:
+        raise unknown_argument(quantize_, unknown, also=(*OPTIONS, "biases"))
 
 
 def quantize_(

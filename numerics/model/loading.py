@@ -15,6 +15,7 @@ from numerics.backends.paths import path_of
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import MODEL, loaded_of, model_text
 from numerics.files.shards import Source
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, warn
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, replace, stored
@@ -49,6 +50,7 @@ _LOADED = "nx.load(path, library='torch')"
 # ---- a file into a model -------------------------------------------------------------------------------
 
 
+@keywords
 def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     """Puts the tensors of a safetensors file, or of a folder of them, into a model, in place; returns it.
 
@@ -405,6 +407,7 @@ class Footprint:
     __repr__ = __str__
 
 
+@keywords
 def footprint(model: nn.Module) -> Footprint:
     """Returns the bytes of a model's parameters and buffers as they are stored, by format.
 

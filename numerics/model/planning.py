@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, one_of, truth
 from numerics.model.deciding.agreeing import check_seen
 from numerics.model.deciding.checks import check_effect, check_unknown, tell
@@ -28,6 +29,7 @@ from numerics.model.looking.without_example import looked_at
 from numerics.model.wrapped.state import check_unwrapped
 
 
+@keywords
 def plan(
     model: nn.Module,
     weights: Any = None,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from numerics.backends.host.tensors import same_bits
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import told_apart
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
@@ -203,6 +204,7 @@ class _Sums:
         return max((self.clipped[kind] / count for kind, count in self.values.items() if count), default=0.0)
 
 
+@keywords
 def report(
     model: nn.Module, reference: nn.Module | None = None, batches: Iterable[Any] | None = None
 ) -> Report:
@@ -565,6 +567,7 @@ class Comparison:
         return "no finite value differs" if self.max_error == 0 else "no finite value to compare"
 
 
+@keywords
 def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) -> Comparison:
     """Returns how far the outputs of a model are from another's, on the same batches.
 
@@ -666,6 +669,7 @@ class Sweep:
 SAME = "same"
 
 
+@keywords
 def sweep(
     model: nn.Module,
     formats: Sequence[Any],

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
@@ -43,6 +44,7 @@ from numerics.train import THRESHOLD_INIT
 from numerics.view.text import folded
 
 
+@keywords
 def wrap(
     model: nn.Module,
     plan: Plan | Any = None,
@@ -209,8 +211,8 @@ def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
             )
         check_plan(model, came, came.example if example is None else example)
         return came if example is None else replace(came, example=example)
-    for name in options:
-        one_of("argument of wrap", name, _ARGUMENTS)
+    if unknown := [name for name in options if name not in _ARGUMENTS]:
+        raise unknown_argument(wrap, unknown, also=_ARGUMENTS)
     if came is not None and "weights" in options:
         raise NumericsError(f"weights= beside {said(came)}, which is the format of weights: give one of them")
     return plan_of(model, came, **options) if came is not None else plan_of(model, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from inspect import cleandoc
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Never, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numerics.backends.host.quantizing import Prepared, Quantizing, to_host, wid
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.notebook import facts_table
@@ -92,7 +93,10 @@ class Observer:
         symmetric: bool = SYMMETRIC,
         scale_type: str | None = NOTHING,
         zero_point_type: str = ZERO_POINT_TYPE,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_argument(type(self), unknown)
         options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                    "zero_point_type": zero_point_type}  # fmt: skip
         self.spec = spec_with(dtype, options)
@@ -134,7 +138,7 @@ class Observer:
 
     # ---- watching --------------------------------------------------------------------------------
 
-    def observe(self, x: Any) -> None:
+    def observe(self, x: Any, **unknown: Never) -> None:
         """Takes in a batch.
 
         x: as for `quantize`, or a QTensor, which counts by its values; those that are not finite are
@@ -150,6 +154,8 @@ class Observer:
         >>> float(watching.scale), watching.batches
         (1.0, 2)
         """
+        if unknown:
+            raise unknown_argument(Observer.observe, unknown)
         self._watch(values_of(x))
 
     def _watch(self, x: Any) -> None:
@@ -283,7 +289,7 @@ class Observer:
 
     # ---- several of them -------------------------------------------------------------------------
 
-    def merge(self, other: Observer) -> None:
+    def merge(self, other: Observer, **unknown: Never) -> None:
         """Takes in all that another observer saw: bit for bit what one observer of all batches would hold.
 
         The order does not matter.  Raises NumericsError where the other was made with other options or
@@ -296,6 +302,8 @@ class Observer:
         >>> float(one.scale)
         1.0
         """
+        if unknown:
+            raise unknown_argument(Observer.merge, unknown)
         self._check_mergeable()
         if not isinstance(other, Observer) or self._made != other._made:
             raise NumericsError(f"{self!r} cannot take in {said(other)}: it was made with other options")
@@ -363,7 +371,7 @@ class Observer:
         facts = {"spec": self.spec.text, "batches": self.batches, "original": self.original}
         return {**facts, "device": self._device, **arrays}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], **unknown: Never) -> None:
         """Takes over a state that `state` gave, for an observer made with the same options.
 
         A state without a device is one of arrays; one without a spec is taken at its word.  Raises
@@ -377,6 +385,8 @@ class Observer:
         >>> float(watching.scale)
         1.0
         """
+        if unknown:
+            raise unknown_argument(Observer.restore, unknown)
         if not isinstance(state, Mapping):
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {said(state)}")
         names = ("spec", "batches", "original", "device", *self.arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from numerics.backends.host.tensors import as_array, as_tensor, is_tensor, number_of, number_tensor
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.formats.protocol import Parts
 from numerics.tensor.parts import PARTS
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numerics.pytorch.qtensor import TensorQTensor
 
 
+@keywords
 def as_tensors(q: QTensor) -> TensorQTensor:
     """Returns a quantized tensor of torch tensors, which share the memory of q's arrays.
 
@@ -43,6 +45,7 @@ def as_tensors(q: QTensor) -> TensorQTensor:
     return TensorQTensor(q.spec, q.shape, kind, parts)
 
 
+@keywords
 def as_arrays(q: QTensor) -> ArrayQTensor:
     """Returns a quantized tensor of NumPy arrays, which share the memory of q's tensors.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any, Never, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling as is_compiling
 
 from numerics.backends.host.tensors import as_array, check_storage, is_marked, settled
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said
 from numerics.pytorch.moving import BECAME, Moved, become_values, may_become, moved, take
@@ -146,8 +147,10 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     __getitem__ = Tensor.__getitem__
     to = Tensor.to
 
-    def dequantize(self, dtype: Any = None) -> Tensor:
+    def dequantize(self, dtype: Any = None, **unknown: Never) -> Tensor:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
+        if unknown:
+            raise unknown_argument(QTensor.dequantize, unknown)
         with torch._C.DisableTorchFunctionSubclass():  # what is asked of itself need not go round by it
             arrays = None if is_watched() or are_recorded(self.parts) else self.arrays
             if arrays is not None:

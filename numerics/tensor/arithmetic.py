@@ -17,6 +17,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_tensor, has_values, is_tensor, settled
 from numerics.backends.reference import arithmetic as exact
 from numerics.formats import dispatch
+from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
 from numerics.formats.errors import NumericsError, check_no_gradient, one_of, said, text_in
 from numerics.formats.registry import dtype as find_dtype
@@ -36,6 +37,7 @@ _MEANT = {
 }  # fmt: skip
 
 
+@keywords
 def operate(
     operation: str,
     dtype: Any,

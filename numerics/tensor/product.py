@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from operator import is_
-from typing import Any, cast
+from typing import Any, Never, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.product import VALUES, Int8Rows, Matrix
 from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
+from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import draw_of
@@ -36,7 +37,7 @@ COMPUTE = ("float32", "int8")
 ROWS = 256  # of a matrix that is decoded before it is multiplied: a part at a time, never the whole
 
 
-def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> Any:
+def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32", **unknown: Never) -> Any:
     """Returns x @ q.T + bias, reading the packed codes of q: `torch.nn.functional.linear` for any format.
 
     x: an array or a tensor of float32, bfloat16, float16 or float64, of shape (..., length).
@@ -68,6 +69,8 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> An
     >>> nx.linear(np.float32([1, 0.5]), q, compute="int8")
     array([-0.00393701,  3.7637794 ], dtype=float32)
     """
+    if unknown:
+        raise unknown_argument(linear, unknown)
     check_quantized("q", q)
     compute = one_of("compute", compute, COMPUTE)
     if is_tensor(x) or is_tensor(q):
@@ -92,6 +95,7 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> An
 
 
 @contextmanager
+@keywords
 def decoded_products() -> Iterator[None]:
     """Inside, torch multiplies the decoded values of QTensors, as it would multiply any dense weight.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from operator import add
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Never, cast
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -26,6 +26,7 @@ from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_of_level, is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.block import Blocks, ElementBlock, stored_scale
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
@@ -90,6 +91,7 @@ class QTensor:
         zero_point: Any = None,
         tensor_scale: float | None = None,
         original: str = "float32",
+        **unknown: Never,
     ) -> QTensor:
         """Returns a tensor of codes and scales that another tool made; nothing is computed.
 
@@ -109,6 +111,8 @@ class QTensor:
         array([[  0.5,  -0.5],
                [-16. ,  14. ]], dtype=float32)
         """
+        if unknown:
+            raise unknown_argument(QTensor.from_parts, unknown)
         found = spec if isinstance(spec, QuantSpec) else QuantSpec(spec)
         return _of_codes(found, codes, {
             "shared": scale, "zero_point": zero_point, "tensor_scale": tensor_scale,
@@ -122,6 +126,8 @@ class QTensor:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
         how = how if self.spec.rows == 1 else repr(self.spec.scheme)
         known = all(type(size) is int for size in (*self.shape, *self.packed.shape))  # a compiler's are not
+        short = self.spec.short(tuple(self.shape)) if known and self.scheme is not None else ""
+        how += f", {short}" if short else ""
         bits = f", {self.bits:.4g} bits a value" if known else ""
         return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}{bits})"
 
@@ -129,6 +135,7 @@ class QTensor:
         """A notebook's view: what it is, and its first values with their codes."""
         rows = [("format", repr(self.format)), ("shape", str(tuple(self.shape)))]
         rows += [("shared", f"axis {self.axis}" if self.scheme is None else repr(self.scheme))]
+        rows += [("shorter", short)] if (short := self.spec.short(tuple(self.shape))) else []
         rows += [("bits a value", f"{self.bits:.4g}"), ("bytes", f"{self.nbytes:,}"), *self._first()]
         return facts_table(rows)
 
@@ -243,7 +250,7 @@ class QTensor:
         """
         raise NotImplementedError
 
-    def error(self, x: Any) -> Error:
+    def error(self, x: Any, **unknown: Never) -> Error:
         """Returns how far the values are from x: `sqnr` in dB, and `max_error`, the largest |difference|.
 
         x: as for `quantize`, of the tensor's shape; or a QTensor, which counts by its values.
@@ -254,6 +261,8 @@ class QTensor:
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
         Error(sqnr=inf, max_error=0.0, non_finite=0)
         """
+        if unknown:
+            raise unknown_argument(QTensor.error, unknown)
         x = values_of(x)
         data = to_host(dispatch.owner(x).prepare(x).data)
         if data.shape != tuple(self.shape):
@@ -422,8 +431,10 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
             self.packed, self.shared, self.zero_point, self.tensor_scale, self.shape, self.original
         )  # fmt: skip
 
-    def dequantize(self, dtype: Any = None) -> Any:
+    def dequantize(self, dtype: Any = None, **unknown: Never) -> Any:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
+        if unknown:
+            raise unknown_argument(QTensor.dequantize, unknown)
         name = self.original if dtype is None else float_name(dtype)
         if name == "bfloat16" and not is_tensor(self.packed):
             bfloat16_type()

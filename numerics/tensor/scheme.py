@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.backends.partition import AXES, Partition, check_axis, plain_shape
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, integer, items_of, one_of, said, text_in
 
 NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_token": (), "per_group": ("size", "axis"),
@@ -192,6 +193,7 @@ def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None
     return per_group(size, **where)
 
 
+@keywords
 def per_tensor() -> Scheme:
     """Returns the scheme of one scale for the whole tensor; the scale has shape ().
 
@@ -201,6 +203,7 @@ def per_tensor() -> Scheme:
     return Scheme("per_tensor")
 
 
+@keywords
 def per_channel(axis: int = 0) -> Scheme:
     """Returns the scheme of one scale for each index of an axis, n of them; the scale has shape (n,).
 
@@ -233,6 +236,7 @@ def per_output(shape: tuple[int, ...], summed: int, outputs: int | None = None) 
     return per_token() if summed == len(shape) - 1 else per_group(max(shape[summed], 1), summed)
 
 
+@keywords
 def per_group(size: int, axis: int = -1) -> Scheme:
     """Returns the scheme of one scale for every `size` neighbours along an axis; the last group may be short.
 
@@ -247,6 +251,7 @@ def per_group(size: int, axis: int = -1) -> Scheme:
     return Scheme("per_group", axis=axis, size=size)
 
 
+@keywords
 def per_token() -> Scheme:
     """Returns the scheme of one scale for each token: all elements along the last axis share one.
 
@@ -260,6 +265,7 @@ def per_token() -> Scheme:
     return Scheme("per_token")
 
 
+@keywords
 def per_block(block: tuple[int, int]) -> Scheme:
     """Returns the scheme of one scale for every `rows` x `columns` elements of the last two axes.
 

@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Never, TypeVar, cast
 
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
@@ -107,7 +108,10 @@ class QuantSpec:
         rounding: str = "half_even",
         scale_rule: str = "floor",
         axis: int | None = -1,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_argument(type(self), unknown)
         options = symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
         self._take(checked(dtype, spelled_scheme(scheme), *options))
 
@@ -151,8 +155,8 @@ class QuantSpec:
         >>> QuantSpec("int4").replace(symmetric=False, rounding="floor")
         QuantSpec('int4', symmetric=False, rounding='floor')
         """
-        for name in changes:
-            one_of("option of a QuantSpec", name, ("dtype", *OPTIONS))
+        if unknown := [name for name in changes if name not in ("dtype", *OPTIONS)]:
+            raise unknown_argument(QuantSpec, unknown)
         return QuantSpec(**{**self.options, **changes})
 
     @property
@@ -253,6 +257,33 @@ class QuantSpec:
         """The blocks of a tensor of that shape; raises NumericsError for a format of single numbers."""
         size = self.block.block
         return Blocking(shape, check_axis(cast(int, self.axis), shape), size)
+
+    def short(self, shape: tuple[int, ...]) -> str:
+        """Which groups or blocks of a tensor of that shape have fewer elements than was asked, in words.
+
+        A size of -1, which a graph leaves open, says nothing; nor do shapes that lack the axis.
+
+        >>> QuantSpec("int4", scheme="per_group(128)").short((64, 200)), QuantSpec("mxfp4").short((64, 48))
+        ('last groups of 72', 'last blocks of 16')
+        >>> QuantSpec("int4", scheme="per_group(128)").short((64, 48)), QuantSpec("int4").short((64, 48))
+        ('groups of 48', '')
+        >>> QuantSpec("int8", scheme="per_block((128, 128))").short((130, 64))
+        'last blocks of 2 rows, blocks of 64 columns'
+        """
+        told = (_short(what, size, shape[axis], of) for what, size, axis, of in self._sizes()
+                if -len(shape) <= axis < len(shape))  # fmt: skip
+        return ", ".join(text for text in told if text)
+
+    def _sizes(self) -> list[tuple[str, int, int, str]]:
+        """What shares a scale along an axis: what it is called, of how many, along which, and of what."""
+        if self.scheme is not None and self.scheme.block is not None:
+            rows, columns = self.scheme.block
+            return [("blocks", rows, -2, " rows"), ("blocks", columns, -1, " columns")]
+        if self.blocked:
+            return [("blocks", self.block.block, cast(int, self.axis), "")]
+        if self.scheme is not None and self.scheme.size is not None:
+            return [("groups", self.scheme.size, cast(int, self.scheme.axis), "")]
+        return []
 
     def with_scheme(self, scheme: Scheme) -> QuantSpec:
         """The same for elements that share their scales otherwise; raises NumericsError for blocks."""
@@ -455,6 +486,13 @@ def spec_with(dtype: Any, options: Mapping[str, Any]) -> QuantSpec:
             f"give spec.replace({name}=...)"
         )
     return dtype
+
+
+def _short(what: str, size: int, length: int, of: str) -> str:
+    """What is said of groups along an axis of that length; nothing where all are whole."""
+    if length <= 0 or length % size == 0:
+        return ""
+    return f"{what} of {length}{of}" if length < size else f"last {what} of {length % size}{of}"
 
 
 def spec_of(given: bool, dtype: Any, *options: Any) -> QuantSpec:

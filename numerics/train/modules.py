@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, Never, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from numerics.backends.host.tensors import (
     given_tensor,
     has_values,
 )
+from numerics.formats.arguments import unknown_argument
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.autograd import is_transformed
@@ -61,7 +62,9 @@ __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "
 # ---- functions -------------------------------------------------------------------------------------
 
 
-def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
+def tqt(
+    x: Tensor, log2_threshold: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unknown: Never
+) -> Tensor:
     """Returns x quantized and dequantized up to a threshold t, whose logarithm is learned (TQT).
 
     x: a tensor of float16, bfloat16, float32 or float64, any shape; what comes back is like it.
@@ -83,13 +86,21 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any, *, scheme: Scheme | str |
     >>> y.tolist(), log2_threshold.grad
     ([0.5, -1.5, 3.5], tensor(2.5646))
     """
+    if unknown:
+        raise unknown_argument(tqt, unknown)
     if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested:
         raise NumericsError(f"log2_threshold must be a tensor, not {said(log2_threshold)}")
     return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype), spelled(scheme))))
 
 
 def lsq(
-    x: Tensor, scale: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None
+    x: Tensor,
+    scale: Tensor,
+    dtype: Any,
+    *,
+    scheme: Scheme | str | None = None,
+    zero_point: Any = None,
+    **unknown: Never,
 ) -> Tensor:
     """Returns x quantized and dequantized with a scale that is learned (LSQ).
 
@@ -120,6 +131,8 @@ def lsq(
     >>> y.tolist(), scale.grad
     ([0.5, -1.5, 3.5], tensor(1.6148))
     """
+    if unknown:
+        raise unknown_argument(lsq, unknown)
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
     if blocks := _blocks(dtype, scheme, zero_point):
@@ -133,7 +146,7 @@ def lsq(
     return cast(Tensor, called("lsq", x, scale, zero, text))
 
 
-def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
+def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unknown: Never) -> Tensor:
     """Returns where LSQ begins: 2 mean|x| / sqrt(n) of the finite values that share a scale; 1 for zeros.
 
     n: what `quantize` scales the largest magnitude to: the largest value, of posit8 and hifloat8 15.
@@ -145,6 +158,8 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
     """
+    if unknown:
+        raise unknown_argument(lsq_init, unknown)
     if blocks := _blocks(dtype, scheme):
         found = quantize(_readable(x).detach(), blocks).tensor_scale
         return cast(Tensor, found).clamp(min=SMALLEST_SCALE)
@@ -337,7 +352,11 @@ class TQT(_Learned):
     (tensor(0.0078), tensor([ 38, 160], dtype=torch.uint8))
     """
 
-    def __init__(self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None) -> None:
+    def __init__(
+        self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None, **unknown: Never
+    ) -> None:
+        if unknown:
+            raise unknown_argument(type(self), unknown)
         spec = _spec(integer(dtype), scheme)
         check_threshold_scheme(spec)
         super().__init__(spec)
@@ -399,7 +418,11 @@ class LSQ(_Learned):
     tensor([1.5119, 0.1890])
     """
 
-    def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
+    def __init__(
+        self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None, **unknown: Never
+    ) -> None:
+        if unknown:
+            raise unknown_argument(type(self), unknown)
         learned = _is_word(zero_point)
         if blocks := _blocks(dtype, scheme, zero_point):
             super().__init__(blocks)
@@ -440,7 +463,7 @@ class LSQ(_Learned):
             begun = (self.step, step), (self.zero_point, zero)
         else:
             blocked = self.spec.blocked
-            asked = {} if blocked else {"scheme": self.spec.scheme}
+            asked: dict[str, Any] = {} if blocked else {"scheme": self.spec.scheme}
             begun = ((self.step, lsq_init(x, self.spec if blocked else self.spec.dtype, **asked)),)
         if not all(is_lazy(learned) for learned, _ in begun):
             raise NumericsError(

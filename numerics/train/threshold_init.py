@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from numerics.backends.host.tensors import check_readable, has_values
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.pytorch.learned_scales import integer, levels
 
@@ -21,6 +22,7 @@ BINS = 2048  # of a histogram, and most thresholds tried in it: they become powe
 PER_LEVEL = 5  # bins that a level of the best threshold has: with fewer, resampling costs next to nothing
 
 
+@keywords
 def threshold_3sd(x: Tensor) -> float:
     """Returns |mean| + 3 standard deviations of the population, of the finite values; 0 where there is none.
 
@@ -38,6 +40,7 @@ def threshold_3sd(x: Tensor) -> float:
     return min(float(mean.abs() + 3 * deviation) * (unit or 1.0), sys.float_info.max)
 
 
+@keywords
 def threshold_kl_j(x: Tensor, dtype: Any) -> float:
     """Returns the threshold whose levels keep the distribution of |x| best, by J distance; 0 where all is 0.
 

@@ -330,11 +330,13 @@ def called(name, kind, good):
     return function, {p: values[p] for p in parameters}
 
 
-def call(function, arguments):
-    """With what stands by its position, and the rest by name."""
+def call(function, arguments, **more):
+    """With what stands by its position, and the rest by name; more: what it does not know."""
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name in arguments]
     by_name = {p.name: arguments[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return function(*(arguments[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY), **by_name)
+    return function(
+        *(arguments[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY), **by_name, **more
+    )
 
 
 def as_it_is(values):
@@ -367,10 +369,28 @@ def test_what_nobody_should_give_is_refused_in_words(name, library):
     assert not changed
 
 
+OF_NOBODY = re.compile(
+    r".*\.(check_\w+|values|largest_under|forward|quantize|first|partition|parse|__getitem__)"
+    r"|Blocks|Scheme|ScaleLayout|Task\.of|ipu\.quantize_model"
+)
+"""Names of what takes no options, or is called by the house alone."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not OF_NOBODY.fullmatch(name)])
+def test_a_keyword_that_is_not_taken_is_refused_in_words(name):
+    """It ended as Python's own TypeError, which names neither the right word nor what is allowed."""
+    kind = KINDS["torch" if (name, "numpy") in OTHERS else "numpy"]
+    function, good = called(name, kind, good_values(kind))
+    with pytest.raises(nx.NumericsError, match="nonesuch=") as refused:
+        call(function, good, nonesuch=1)
+    assert isinstance(refused.value, TypeError), "whoever waited for one still gets it"
+    assert " allowed: " in str(refused.value)
+
+
 NO_VALUES = {"meta": lambda x: torch.from_numpy(np.array(x)).to("meta"), "fake": fake}
 """Ways to make tensors that have no values."""
 NEED_VALUES = re.compile(
-    r"QTensor.error|interop.as_arrays|nvfp4.(encode|decode|pack)|observe.\w+.observe|transcode|explore"
+    r"QTensor.error|interop.as_arrays|nvfp4.(encode|decode|pack)|observe.\w+.observe|transcode|explore|scales"
     r"|train.(threshold_|\w+.first)"
 )
 """Names of what looks at values to answer."""

@@ -51,7 +51,8 @@ def parameters(function: ast.FunctionDef) -> int:
     """How many a caller may give: self and cls are none."""
     a = function.args
     names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
-    return len(names) - (names[:1] in (["self"], ["cls"])) + bool(a.vararg) + bool(a.kwarg)
+    kept = bool(a.kwarg and a.kwarg.arg != "unknown")
+    return len(names) - (names[:1] in (["self"], ["cls"])) + bool(a.vararg) + kept
 
 
 @cache

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
+from numerics.conform import watching
 from numerics.conform.isolation.calls import UNDER_WAY, Calls
 from numerics.files.signals import terminable
 
@@ -61,6 +62,7 @@ def _waited(process: subprocess.Popen[bytes], calls: Calls, seconds: float, pati
         now, seen = monotonic(), calls.progress()
         if seen != before:
             before, moved = seen, now
+            watching.at(seen.returned)
         if now - start > seconds:
             raise Hangs(f"no result for {seconds:g} seconds")
         if patience is not None and seen.those(UNDER_WAY):

@@ -19,6 +19,7 @@ from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.claim import ACCUMULATORS, Claim
 from numerics.conform.products.problem import Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
 
 Mask = NDArray[np.bool_]
@@ -277,6 +278,7 @@ def _not_finite(problem: Problem, finite: Mask) -> Mask:
 
 
 @inside_ieee
+@keywords
 def decidable(a: Any, b: Any, accumulate: Any = "float32") -> Mask:
     """Which results of a product have one right answer, in whatever order its terms are added?
 

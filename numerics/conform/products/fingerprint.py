@@ -22,6 +22,7 @@ from numerics.conform.products.problem import Float64, Problem, Side, rounded
 from numerics.conform.products.trial import check_shapes
 from numerics.conform.takes import Takes
 from numerics.conform.target import Fault
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 
 Tree = Any
@@ -81,6 +82,7 @@ class Fingerprint:
 
 
 @inside_ieee
+@keywords
 def fingerprint(
     target: Any,
     a: str = "float32",

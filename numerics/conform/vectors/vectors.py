@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import each_inside_ieee, inside_ieee
+from numerics.conform import watching
 from numerics.conform.vectors.explained import Kept, explain
 from numerics.conform.vectors.lines import CHUNK, Batch, Layout
 from numerics.conform.vectors.operations import Fields, Operation, operation
@@ -186,6 +187,7 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
         if expected:
             expected.compare(batch)
         _judge(batch, verdict, kept, (strict_nan, shown))
+        watching.at(verdict.vectors, total)
         if verdict.vectors > total:
             break
     if verdict.vectors != total:

@@ -79,7 +79,7 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
         shown.add(
             row.kind, str(len(group.rows)), f"{group.name}{ties}", "x".join(map(str, row.shape)),
             brief(row.format, screen.width),
-            row.reason, ", ".join(_operations(row)),
+            row.told, ", ".join(_operations(row)),
         )  # fmt: skip
     lines = shown.lines(screen)
     below = [*_in_full(every, lines, screen), *_counted(every, screen), *shown.left_out(screen)]
@@ -90,7 +90,7 @@ def _in_full(every: Sequence[_Group], lines: Sequence[str], screen: Screen) -> l
     """The names and the reasons that were shortened, each once and whole."""
     if screen.width is None:
         return []
-    said = dict.fromkeys([*(group.name for group in every), *(group.rows[0].reason for group in every)])
+    said = dict.fromkeys([*(group.name for group in every), *(group.rows[0].told for group in every)])
     cut = [text for text in map(screen.text, said) if not any(text in line for line in lines)]
     return [line for text in cut for line in wrapped(f"in full: {text}", screen.width)]
 

@@ -129,6 +129,9 @@ class Plan:
             )
         if told := told_routers(row.name for row in planned if row.reason.endswith(ROUTER)):
             parts.append(told)
+        if short := [row for row in planned if row.short]:
+            some = f"such as {short[0].name}: {short[0].short}"
+            parts.append(f"{len(short)} with groups or blocks shorter than asked, {some}")
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]
         if undecided:
             parts.append(f"{len(undecided)} undecided, such as {undecided[0]}: give example=")

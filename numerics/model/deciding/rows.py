@@ -65,6 +65,16 @@ class Row:
         return said + (f", one scale for {self.group}" if self.group else "")
 
     @property
+    def short(self) -> str:
+        """Which of its groups or blocks are shorter than asked, as `QuantSpec.short` says it."""
+        return "" if self.spec is None else self.spec.short(self.shape)
+
+    @property
+    def told(self) -> str:
+        """The reason as tables show it, with what is said of short groups or blocks."""
+        return f"{self.reason}; {self.short}" if self.short else self.reason
+
+    @property
     def nbytes(self) -> int:
         """How many bytes it takes as it is planned."""
         return self.unplanned_nbytes if self.spec is None else stored_bytes(self.spec, self.shape)

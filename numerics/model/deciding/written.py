@@ -119,7 +119,7 @@ def shown(rows: Sequence[Row], summary: str) -> str:
     for group in groups(rows):
         row = group.rows[0]
         body.append((row.kind, str(len(group.rows)), group.name, "x".join(map(str, row.shape)), row.format,
-                     row.reason, ", ".join(row.uses[:3])))  # fmt: skip
+                     row.told, ", ".join(row.uses[:3])))  # fmt: skip
     return rows_table(HEADINGS, body, summary)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from onnx import ModelProto
 
+from numerics.formats.arguments import keywords
 from numerics.model.ipu.fixed import Array, Rounded
 from numerics.model.ipu.fused import shown
 from numerics.model.ipu.integers import Reference
@@ -55,6 +56,7 @@ class Layer:
         self.unexplained += int((differ & ~tie & ~wide & ~near).sum())
 
 
+@keywords
 def compare(
     model: ModelProto, batches: Sequence[Mapping[str, Array]], device: str = "stx", *, optimized: bool = True,
     by_layer: bool = True,

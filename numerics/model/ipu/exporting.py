@@ -20,6 +20,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from numerics.backends.ipu.devices import device as find_device
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said, words_of
 from numerics.model.ipu.configs import CONFIGS, Config, check_device, config_of
 from numerics.model.ipu.loading import open_model
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 OPSET: Final = 18  # the oldest that torch.onnx.export writes by itself
 
 
+@keywords
 def export_model(
     model: nn.Module, path: str | os.PathLike[str], device: str = "stx", data: Any = None,
     config: Config | str | None = None,

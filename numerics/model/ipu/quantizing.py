@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.files.replacement import replace_file
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu import approximating, choosing, folding, plainer, writing
 from numerics.model.ipu import scales as scaling
@@ -57,6 +58,7 @@ class Quantized:
         replace_file(path, self.model.SerializeToString())
 
 
+@keywords
 def quantize_model(
     model: Any, data: Any = None, config: Config | str = "xint8", device: str = "stx",
     progress: Progress | None = None,

@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from numerics._version import __version__
 from numerics.backends.ipu.export import QUARK, quark_operator
 from numerics.files.replacement import replace_file
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.model.ipu.exporting import exported, frozen_copy, unpacked
 
@@ -27,6 +28,7 @@ TYPES: Final = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "int16": T
                 "uint16": TensorProto.UINT16}  # fmt: skip
 
 
+@keywords
 def export_quark(model: nn.Module, path: str | os.PathLike[str]) -> ModelProto:
     """Writes a wrapped torch model with AMD Quark's operators; returns it as an onnx.ModelProto.
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, items_of, said, warn
 from numerics.model.deciding.reach import pattern_of
 from numerics.model.looking.places import is_shard, modules_around, name_in
@@ -182,6 +183,7 @@ def _call(new: list[str]) -> str:
     return f"nx.admit(model, {(names[0] if len(names) == 1 else names)!r})"
 
 
+@keywords
 def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str) -> nn.Module:
     """Lets modules into a wrapped model that came into it later, as they are: in floats; returns the model.
 

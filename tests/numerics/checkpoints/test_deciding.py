@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import numerics as nx
-from numerics.checkpoints import Request, Source, decide
+from numerics.checkpoints import Request, Source, decide, quantize
 from numerics.checkpoints.deciding import planned, rules_of_texts
 from numerics.model.deciding.plan import Plan
 from tests.helpers.shards import tensors_of, write_shards
@@ -122,3 +123,29 @@ def test_rules_as_texts():
         rules_of_texts(["int4", "int8"])
     with pytest.raises(nx.NumericsError, match="unknown format 'mxfp5'; `numerics formats` lists them all"):
         rules_of_texts(["lm_head=mxfp5"])
+
+
+def test_plans_and_reports_say_which_groups_are_shorter_than_asked(tmp_path):
+    """Groups of 128 were groups of 48 where rows had no more, in silence."""
+    rows = {"a.weight": 48, "b.weight": 200, "c.weight": 256}
+    tensors = {name: np.ones((8, n), np.float32) for name, n in rows.items()}
+    nx.save(tensors, tmp_path / "m.safetensors")
+    source = Source(tmp_path / "m.safetensors")
+    due = {"a.weight": "groups of 48", "b.weight": "last groups of 72", "c.weight": ""}
+    found = decide(source, Request(nx.QuantSpec("int4", scheme="per_group(128)")))
+    assert {row.name: row.short for row in found.plan.rows} == due
+    assert "2 with groups or blocks shorter than asked, such as a.weight: groups of 48" in found.plan.summary
+    table = found.plan.table(full=True)
+    assert "the format of all; groups of 48" in table
+    assert "the format of all; last groups of 72" in table
+    told = quantize(source, tmp_path / "q.safetensors", Request(nx.QuantSpec("mxfp4")))
+    assert [tensor.short for tensor in told.tensors] == ["last blocks of 16", "last blocks of 8", None]
+
+
+def test_a_plan_of_a_model_says_so_of_weights_and_activations():
+    model = torch.nn.Sequential(torch.nn.Linear(48, 64), torch.nn.Linear(64, 32))
+    plan = nx.plan(model, nx.QuantSpec("int4", scheme="per_group(128)"), "mxfp4", example=torch.ones(1, 48))
+    said = {row.name: row.short for row in plan.rows if row.spec}
+    assert said["0.weight"] == "groups of 48"
+    assert [short for name, short in said.items() if not name.endswith("weight")] == ["last blocks of 16", ""]
+    assert "groups of 48" in plan._repr_html_()

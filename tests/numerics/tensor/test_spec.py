@@ -274,3 +274,38 @@ def test_a_shape_is_any_sequence_of_sizes(shape):
     """A tensor counted as one, and stayed one in what came."""
     assert QuantSpec("int4").partition(shape).shape == (3, 4)
     assert type(QuantSpec("int4").partition(shape).shape) is tuple
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "due"),
+    [
+        ("int4 per_group(128)", (64, 48), "groups of 48"),
+        ("int4 per_group(128)", (64, 200), "last groups of 72"),
+        ("int4 per_group(128)", (64, 256), ""),
+        ("int4 per_group(128)", (128,), ""),
+        ("uint4:per_group(32,axis=0)", (33, 5), "last groups of 1"),
+        ("mxfp4", (64, 48), "last blocks of 16"),
+        ("mx6", (3, 5), "blocks of 5"),
+        (nx.QuantSpec("nvfp4", axis=0), (17, 16), "last blocks of 1"),
+        ("int8 per_block((128,128))", (130, 64), "last blocks of 2 rows, blocks of 64 columns"),
+        ("int8 per_block((128,128))", (256, 128), ""),
+        (nx.QuantSpec("nvfp4", scheme="per_block((16, 16))"), (20, 16), "last blocks of 4 rows"),
+        ("int8 per_token()", (3, 5), ""),
+        ("int8 per_channel(0)", (3, 5), ""),
+        ("bfloat16", (3, 5), ""),
+        ("int4 per_group(128)", (-1, 0), ""),
+        ("int4 per_group(128)", (), ""),
+        ("mxfp4", (-1, -1), ""),
+    ],
+)
+def test_a_group_was_shorter_than_asked_and_nothing_said_so(spec, shape, due):
+    assert QuantSpec(spec).short(shape) == due if isinstance(spec, str) else spec.short(shape) == due
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (64, 200), (64, 256)])
+def test_the_repr_of_a_tensor_says_which_groups_are_short(shape):
+    q = nx.quantize(np.ones(shape, np.float32), "int4", scheme=nx.per_group(128))
+    due = q.spec.short(shape)
+    assert (f"per_group(128, axis=-1), {due}, " in repr(q)) is bool(due)
+    assert (due in q._repr_html_()) is bool(due) or not due
+    assert "last blocks of 16" in nx.quantize(np.ones((2, 48), np.float32), "mxfp4")._repr_html_()

@@ -1,0 +1,48 @@
+"""`numerics scales`: which scale rule of a format loses least on a tensor."""
+
+from __future__ import annotations
+
+import sys
+from inspect import cleandoc
+from typing import Any
+
+import click
+
+from numerics.cli.completing import FILE
+from numerics.cli.plot import how, sharing_options, tensor_option
+from numerics.cli.words import FORMAT, as_json, examples, json_of
+from numerics.view.bar import bar
+from numerics.view.screen import Screen, deliver, draw, tell
+
+
+@click.command(
+    "scales",
+    help=cleandoc("""Which scale rule of a format loses least on FILE's tensor?
+
+    FILE: a checkpoint or .npy.  A line a rule, the one that loses least first: signal to noise in dB, the
+    largest error, and how many values lie more than half a step beyond what their scale can represent.
+    """)
+    + examples(
+        "numerics scales x.npy --dtype nvfp4",
+        "numerics scales m.safetensors --tensor w --dtype int4 --group-size 32",
+    ),
+)
+@click.argument("file", type=FILE)
+@tensor_option
+@click.option("--dtype", type=FORMAT, required=True, help="The format.")
+@sharing_options
+@as_json
+def scales_command(file: str, name: str | None, dtype: Any, as_json: bool, **options: Any) -> None:
+    from numerics.draw.scales import found_by
+    from numerics.draw.sources import tensor_in
+
+    name, x = tensor_in(file, name)
+    with bar(as_json, in_bytes=False) as shown:
+        found = found_by(x, dtype, how(dtype, **options), shown.update)
+    if as_json:
+        deliver(json_of({"tensor": name, **found.as_dict()}) + "\n")
+        return
+    draw(found.table().lines(Screen.of(sys.stdout)))
+    first = found.rules[0]
+    best = [one.rule for one in found if (one.sqnr, one.max_error) == (first.sqnr, first.max_error)]
+    tell(f"{name} in {found.spec.dtype}: {' and '.join(best)} {'lose' if best[1:] else 'loses'} least")

@@ -1,0 +1,198 @@
+"""The scale rules of a format beside each other on one tensor: what each of them loses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from numerics.draw.grids import Rounded, array_of, decibels
+from numerics.draw.picture import GREEN, SKY, Picture, canvas, named, styled
+from numerics.formats.arguments import unknown_argument
+from numerics.formats.errors import NumericsError
+from numerics.formats.notebook import rows_table
+from numerics.quantization import quantize
+from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import QuantSpec
+from numerics.tensor.words import OPTIONS
+from numerics.view.table import EMPTY, Column, Table, text_column
+from numerics.view.text import figure
+
+Progress = Callable[[str, int, int], None]
+RULE = "scale_rule"
+OF_ONE = (
+    "scale",
+    "zero_point",
+    "tensor_scale",
+    "seed",
+    "random_bits",
+)  # what is of one tensor, beside a spec
+PLACES = 200.0  # dB that a bar shows at most
+
+
+@dataclass(frozen=True)
+class RuleLoss:
+    """What a scale rule loses of a tensor.
+
+    rule: its name.  sqnr: in dB, of the finite values; inf where nothing is lost.  max_error: the largest
+    magnitude of an error among them.  clipped: the share of all values, from 0 to 1, that lie more than half
+    a step beyond what their scale can represent.
+    """
+
+    rule: str
+    sqnr: float
+    max_error: float
+    clipped: float
+
+
+@dataclass(frozen=True, repr=False)
+class Scales:
+    """What each scale rule of a format loses of a tensor, the one that loses least first; `str` is a table.
+
+    spec: how it was quantized, by `floor`.  rules: a RuleLoss each.
+
+    >>> import numerics as nx
+    >>> nx.scales([1.0, 0.3, -0.05, 5.0, 7.4], "mxfp4").best
+    'ceil'
+    """
+
+    spec: QuantSpec
+    rules: tuple[RuleLoss, ...]
+
+    @property
+    def best(self) -> str:
+        """The rule that loses least: what `nx.quantize(..., scale_rule=)` takes."""
+        return self.rules[0].rule
+
+    def __iter__(self) -> Iterator[RuleLoss]:
+        return iter(self.rules)
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def __repr__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return rows_table([column.heading for column in self.table().columns], self.table().rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as what JSON holds."""
+        return {"spec": json.loads(self.spec.text), "rules": [asdict(one) for one in self.rules]}
+
+    def table(self) -> Table:
+        """A line a rule."""
+        made = Table([text_column("scale rule"), Column("SQNR dB"), Column("max error"), Column("clipped %")])
+        for one in self.rules:
+            lost = EMPTY if math.isnan(one.sqnr) else f"{one.sqnr:.2f}"
+            made.add(one.rule, lost, figure(one.max_error), f"{100 * one.clipped:.3f}")
+        return made
+
+
+def scales(x: Any, dtype: Any, **options: Any) -> Scales:
+    """Returns what each scale rule that a format takes loses of a tensor, the one that loses least first.
+
+    x: an array, a torch tensor or nested lists.  dtype: a format, its name, or a QuantSpec, whose scale rule
+    is of no effect here.  options: as for `nx.quantize`, but for scale_rule: scheme=, axis=, rounding= ...
+    Formats of single numbers have the rule `floor` alone, symmetric signed integers `full_range` too.  Rules
+    that lose alike stand in the order of `dtype.scale_rules`.  Raises what `nx.quantize` does.
+
+    >>> import numpy as np, numerics as nx
+    >>> x = np.random.default_rng(0).standard_normal(4096, np.float32)
+    >>> nx.scales(x, "int4")
+    scale rule  SQNR dB  max error  clipped %
+    full_range    17.59   0.230514      0.000
+    floor         17.07   0.246934      0.000
+    >>> nx.scales(x, "nvfp4").best
+    'mse'
+    """
+    return found_by(x, dtype, options)
+
+
+def found_by(x: Any, dtype: Any, options: dict[str, Any], progress: Progress | None = None) -> Scales:
+    """`scales`; progress is called with the name of a rule, how many are done, and of how many."""
+    if isinstance(x, QTensor):
+        raise NumericsError(f"{x!r} has its scales already: dequantize it first")
+    if RULE in options:
+        raise NumericsError("scale_rule= is what nx.scales tells apart: leave it out")
+    spec, given = _asked(dtype, options)
+    data, names = array_of(x), _rules_of(spec)
+    found = []
+    for place, rule in enumerate(names):
+        if progress is not None:
+            progress(rule, place, len(names))
+        found.append(_loss(data, spec.replace(scale_rule=rule), given))
+    if progress is not None:
+        progress(names[-1], len(names), len(names))
+    return Scales(spec, tuple(sorted(found, key=lambda one: (math.isnan(one.sqnr), -one.sqnr))))
+
+
+def _asked(dtype: Any, options: dict[str, Any]) -> tuple[QuantSpec, dict[str, Any]]:
+    """The spec by the rule of all, and what is of one tensor: its scales, its seed."""
+    own = {name: value for name, value in options.items() if name in OPTIONS}
+    rest = {name: value for name, value in options.items() if name not in OPTIONS}
+    if unknown := [name for name in rest if name not in OF_ONE]:
+        raise unknown_argument(scales, unknown, also=(*(name for name in OPTIONS if name != RULE), *OF_ONE))
+    if isinstance(dtype, QuantSpec):
+        return dtype.replace(scale_rule="floor", **own), rest
+    return QuantSpec(dtype, **own), rest
+
+
+def _rules_of(spec: QuantSpec) -> tuple[str, ...]:
+    """The rules by which its scales can be found."""
+    every: tuple[str, ...] = spec.dtype.scale_rules
+    return every if spec.symmetric and spec.scaled else every[:1]
+
+
+def _loss(data: Any, spec: QuantSpec, given: dict[str, Any]) -> RuleLoss:
+    found = Rounded(data, quantize(data, spec, **given))
+    error = found.error
+    return RuleLoss(spec.scale_rule, error.sqnr, error.max_error, found.clipped.size / data.size)
+
+
+def drawn(x: Any, d: Any, **options: Any) -> Picture:
+    """Draws what each scale rule of a format leaves of a tensor, as bars, the one that loses least first.
+
+    x, d, options: as for `nx.scales`, and so are the errors; NumericsError where matplotlib is missing.
+
+    >>> import numerics as nx
+    >>> nx.draw.scales([1.0, 0.3, -0.05, 5.0, 7.4], "mxfp4").alt.partition(";")[0]
+    'The scale rules of mxfp4 on 5 values: ceil 17.5 dB, largest error 1, 0 % clipped'
+    """
+    return pictured(scales(x, d, **options), array_of(x).size)
+
+
+def pictured(found: Scales, count: int) -> Picture:
+    """The picture of what each rule leaves of so many values."""
+    name = str(found.spec.dtype)
+    with styled():
+        picture = _bars(found, f"the scale rules of {named(name)} on {count:,} values")
+    told = "; ".join(
+        f"{one.rule} {decibels(one.sqnr)}, largest error {figure(one.max_error)}, "
+        f"{100 * one.clipped:.3g} % clipped"
+        for one in found
+    )
+    return Picture(picture, f"The scale rules of {name} on {count:,} values: {told}.")
+
+
+def _bars(found: Scales, title: str) -> Any:
+    """A bar a rule, with what it loses beside it."""
+    picture, axes = canvas(1, 1, (8, 1.6 + 0.42 * max(len(found), 2)))
+    panel = axes[0, 0]
+    picture.suptitle(title, x=0.01, ha="left")
+    shown = [float(np.clip(np.nan_to_num(one.sqnr, posinf=PLACES), 0, PLACES)) for one in found]
+    best = max(*shown, 1.0)
+    colours = [GREEN if one.sqnr == found.rules[0].sqnr else SKY for one in found]
+    panel.barh([one.rule for one in found], shown, color=colours, height=0.7)
+    for place, one in enumerate(found):
+        said = (
+            f"  {decibels(one.sqnr)}, max error {figure(one.max_error, 4)}, {100 * one.clipped:.3g} % clipped"
+        )
+        panel.text(shown[place], place, said, va="center", fontsize=9)
+    panel.set(xlabel="SQNR, dB (green: loses least)", xlim=(0, best * 1.75), ylim=(len(found) - 0.4, -0.6))
+    return picture

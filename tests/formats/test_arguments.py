@@ -1,0 +1,104 @@
+"""Keywords that a function does not take: others' words for an option are answered with ours."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+from numerics.formats.arguments import MEANT, UnknownArgument, keywords
+
+X = np.ones((2, 64), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "due"),
+    [
+        ({"bits": 4}, "dtype="),
+        ({"qtype": "nf4"}, "dtype="),
+        ({"format": "e4m3"}, "dtype="),
+        ({"group_size": 32}, r"scheme=nx\.per_group\(32\)"),
+        ({"block_size": 32}, r"scheme=nx\.per_group\(32\)"),
+        ({"granularity": "per_row"}, "scheme="),
+        ({"qscheme": "per_tensor"}, "scheme="),
+        ({"ch_axis": 0}, "per_channel"),
+        ({"asymmetric": True}, "symmetric=False"),
+        ({"mapping_type": "ASYMMETRIC"}, "symmetric=False"),
+        ({"round_method": "half_even"}, "rounding="),
+        ({"generator": None}, "seed="),
+        ({"scale_dtype": None}, "scale_type="),
+        ({"scale_calculation_mode": "even"}, "scale_rule="),
+        ({"rouding": "floor"}, "did you mean 'rounding'"),
+        ({"global_scale": 1.0}, "tensor_scale="),
+        ({"zero_points": 1}, "zero_point="),
+    ],
+)
+@pytest.mark.parametrize("verb", [nx.quantize, nx.fake_quantize])
+def test_a_word_of_others_is_answered_with_ours_and_with_all_that_is_allowed(verb, given, due):
+    with pytest.raises(nx.NumericsError, match=due) as refused:
+        verb(X, "int4", **given)
+    assert isinstance(refused.value, TypeError)
+    assert f"takes no {next(iter(given))}=" in str(refused.value)
+    for parameter in inspect.signature(verb).parameters.values():
+        assert (parameter.name in str(refused.value)) is (parameter.kind is not parameter.VAR_KEYWORD)
+
+
+@pytest.mark.parametrize(
+    ("ask", "due"),
+    [
+        (lambda: nx.fp4.encode(X, round_mode="floor"), "rounding="),
+        (lambda: nx.mxfp4.round(X, rmode="floor"), "rounding="),
+        (lambda: nx.QuantSpec("int4", group_size=32), "per_group"),
+        (lambda: nx.QuantSpec("int4").replace(group_size=32), "per_group"),
+        (lambda: nx.per_group(group_size=32), "did you mean 'size'"),
+        (lambda: nx.integer_format(num_bits=4), "'bits'"),
+        (lambda: nx.float_format(ebits=4, mbits=3), "exponent="),
+        (lambda: nx.Float(exponent_bits=4), "exponent="),
+        (lambda: nx.Block(blocksize=4), "'block'"),
+        (lambda: nx.observe.Percentile("int4", group_size=32), "dtype, percentile, bins, scheme"),
+        (lambda: nx.observe.observer("mse", "int4", granularity="per_row"), "scheme="),
+        (
+            lambda: nx.wrap(torch.nn.Linear(4, 4), "int4", group_size=32),
+            r"weights=nx\.QuantSpec\(\.\.\.\) says it",
+        ),
+        (lambda: nx.plan(torch.nn.Linear(4, 4), "int4", bits=32), r"weights=nx\.QuantSpec\(\.\.\.\) says it"),
+        (lambda: nx.plan(torch.nn.Linear(4, 4), "int4", modules_to_not_convert=[]), "rules="),
+        (lambda: nx.quantize_(torch.nn.Linear(4, 4), "int4", group_size=32), "per_group"),
+        (lambda: nx.train.TQT("int4", bits=4), "allowed: dtype, init, scheme$"),
+        (lambda: nx.draw.formats(X, ["int4"], group_size=4), "per_group"),
+    ],
+)
+def test_it_is_so_for_every_way_in(ask, due):
+    with pytest.raises(UnknownArgument, match=due):
+        ask()
+
+
+def test_a_type_error_within_a_function_stays_what_it_is():
+    @keywords
+    def wrong(x, *, given=1):
+        return x + None
+
+    for options in ({}, {"given": 2}):
+        with pytest.raises(TypeError, match="unsupported operand") as raised:
+            wrong(1, **options)
+        assert not isinstance(raised.value, nx.NumericsError)
+    with pytest.raises(TypeError, match="missing 1 required") as raised:
+        wrong()
+    assert not isinstance(raised.value, nx.NumericsError)
+
+
+def test_what_others_say_is_no_word_of_ours():
+    """A word that names an option here would be answered with another."""
+    ours = {*inspect.signature(nx.quantize).parameters, *inspect.signature(nx.fp4.encode).parameters}
+    assert not ours & set(MEANT)
+
+
+def test_a_compiled_function_makes_schemes_without_a_break():
+    made = torch.compile(
+        lambda x: nx.fake_quantize(x, "int4", scheme=nx.per_group(32)), fullgraph=True, backend="eager"
+    )
+    x = torch.randn(2, 64)
+    assert torch.equal(made(x), nx.fake_quantize(x, "int4", scheme=nx.per_group(32)))
