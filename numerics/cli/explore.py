@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
-from numerics.cli.words import FORMAT, examples, format_of
+from numerics.cli.words import FORMAT, examples, format_of, some_of
 from numerics.files.replacement import check_output
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
@@ -99,11 +99,7 @@ def safe_name(text: str) -> str:
 
 def _left_out(page: Page) -> list[str]:
     """Which tensors are not on a page, and why; a line for each reason."""
-    return [
-        f"not on it, {why}: {', '.join(names[:SOME])}{f' and {more} more' if more > 0 else ''}"
-        for why, names in page.left_out.items()
-        for more in [len(names) - SOME]
-    ]
+    return [f"not on it, {why}: {some_of(names, SOME)}" for why, names in page.left_out.items()]
 
 
 def _format(name: str) -> Dtype:
