@@ -111,10 +111,14 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
     ...     load(f"{folder}/gpt-oss.safetensors")
     {'w': QTensor(mxfp4, shape=(2, 32), axis=-1, 4.25 bits a value)}
     """
+    one_of("library", library, LIBRARIES)
+    return loaded(open_any(path), library)
+
+
+def loaded(opened: Opened, library: str = "numpy") -> dict[str, Any]:
+    """All tensors of a file that is open, as `load` gives them."""
     from numerics.formats.errors import warn
 
-    one_of("library", library, LIBRARIES)
-    opened = open_any(path)
     found = {name: opened.tensor(name) for name in opened.names}
     for name, why in list(opened.left.items())[:1]:
         warn(f"{opened.path}: {len(opened.left)} quantized weights came as no QTensor, such as {name}: {why}")
