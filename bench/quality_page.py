@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from bench.intervals import mcnemar, paired, wilson
 from bench.quality import MODES, Row
 from bench.tasks import ANSWERS, BATCH, TASKS
+from numerics.draw.names import name_points
 from numerics.files.replacement import replace_file
 
 INTRODUCTION = """# What formats cost real models
@@ -61,15 +63,17 @@ PICTURES = {
     "quality_agreement.png": ("% of answers as float's", lambda row: 100 * row.agree / row.items),
 }
 MOST_BITS = 9.5  # in the pictures: what has 16 bits is right everywhere
-FAMILIES: dict[str, tuple[Callable[[str], bool], str]] = {
-    "OCP MX": (lambda name: name.startswith("mx") and not name[2].isdigit(), "#0b6e4f"),
-    "mx4, mx6, mx9": (lambda name: name in ("mx4", "mx6", "mx9"), "#c8553d"),
-    "nvfp4, bfp16": (lambda name: name in ("nvfp4", "bfp16"), "#8d6a9f"),
-    "floats with scales": (lambda name: name.startswith("fp"), "#588b8b"),
-    "integers, scale a tensor": (lambda name: "int" in name and "per_tensor" in name, "#d9a441"),
-    "integers, scale a channel": (lambda name: "int" in name and "per_channel" in name, "#b08900"),
-    "integers, scale a group": (lambda name: "int" in name and "per_group" in name, "#6b5200"),
-}
+FAMILIES: tuple[tuple[str, str, str], ...] = (
+    ("mx4, mx6, mx9", r"mx\d+$", "#c8553d"),
+    ("OCP MX", r"mx", "#0b6e4f"),
+    ("blocks with float scales, bfp16", r"nv|if\d|bfp|hifloat4", "#8d6a9f"),
+    ("floats with scales", r"fp\d", "#588b8b"),
+    ("integers, scale a tensor", r"u?int\d+ per_tensor", "#d9a441"),
+    ("integers, scale a channel", r"u?int\d+ per_channel", "#b08900"),
+    ("integers, scale a group", r"u?int\d+ per_group", "#6b5200"),
+    ("others with scales", r"", "#555555"),
+)
+"""Name, how the names of its formats begin, colour: a format is of the first that fits."""
 
 
 def write_page(rows: list[Row], page: Path) -> None:
@@ -152,41 +156,43 @@ def draw(shown: dict[str, list[Row]], label: str, figure: Callable[[Row], float]
     )  # fmt: skip
     for panel, (model, rows) in zip(panels.flat, shown.items(), strict=False):
         drawn = [row for row in rows if row.bits <= MOST_BITS]
-        for family, (belongs, colour) in FAMILIES.items():
+        for family, colour, members in _families(drawn):
             for mode, full in zip(MODES, (colour, "none"), strict=True):
-                points = [(r.bits, figure(r)) for r in drawn if r.mode == mode and belongs(r.format)]
+                points = [(r.bits, figure(r)) for r in members if r.mode == mode]
                 name = family if mode == MODES[0] else None
                 panel.scatter(*_sides(points), s=26, edgecolors=colour, facecolors=full, label=name)
         panel.set_xlim(1.5, MOST_BITS + 1)
-        best = _best([row for row in drawn if row.mode == MODES[0]], figure)
-        for row in _apart(best, figure, panel):
-            place = row.bits, figure(row)
-            panel.annotate(row.format, place, (4, 4), textcoords="offset points", fontsize=7)
         panel.set_title(f"{model}, {rows[0].items:,} items", fontsize=10)
         panel.set(xlabel="stored bits a weight", ylabel=label)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
     for panel in panels.flat[len(shown) :]:
         panel.set_visible(False)
-    panels.flat[0].legend(fontsize=7, frameon=False, title="full: W, hollow: W+A", title_fontsize=7)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    sheet.legend(handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=4,
+                 title="full: W, hollow: W+A", title_fontsize=8)  # fmt: skip
+    sheet.draw_without_rendering()  # now the panels have their places
+    for panel, rows in zip(panels.flat, shown.values(), strict=False):
+        drawn = [row for row in rows if row.bits <= MOST_BITS and math.isfinite(figure(row))]
+        best = list(_best([row for row in drawn if row.mode == MODES[0]], figure))
+        best.sort(key=figure, reverse=True)
+        marks = [(row.bits, figure(row)) for row in drawn if row not in best]
+        name_points(panel, [(row.bits, figure(row)) for row in best], [row.format for row in best],
+                    marks, every=False)  # fmt: skip
     sheet.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(sheet)
 
 
+def _families(rows: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
+    """Yields each family's name and colour, and the rows of its formats: every row is in one."""
+    left = rows
+    for family, begins, colour in FAMILIES:
+        yield family, colour, [row for row in left if re.match(begins, row.format)]
+        left = [row for row in left if not re.match(begins, row.format)]
+
+
 def _sides(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
-
-
-def _apart(rows: Iterable[Row], figure: Callable[[Row], float], panel: Any) -> Iterator[Row]:
-    """Yields the rows, highest first, whose names lie on no name before them."""
-    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
-    taken: list[tuple[float, float, float]] = []
-    for row in sorted(rows, key=figure, reverse=True):
-        x, y = (row.bits - left) / (right - left), (figure(row) - low) / (high - low)
-        end = x + 0.016 * len(row.format)  # a letter is about so wide, and a line 0.05 high
-        if all(end < start or x > stop or abs(y - at) > 0.05 for start, stop, at in taken):
-            taken.append((x, end, y))
-            yield row
 
 
 def _best(rows: list[Row], figure: Callable[[Row], float]) -> Iterator[Row]:

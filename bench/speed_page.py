@@ -59,7 +59,7 @@ class Section:
         if not lost:
             return said + "\nNo row is lost.\n"
         rows = ((race.panel, race.case, race.peer, f"{race.ratio:.2f}") for race in lost)
-        return said + "\n" + table(("", "case", "lost to", "times as fast"), rows)
+        return said + "\n" + table(("where", "case", "lost to", "times as fast"), rows)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -172,7 +172,7 @@ def gpu_table(results: Path = RESULTS) -> str:
         for row in run["figures"]:
             cases.setdefault(row["case"], {})[name] = row
     heads = (
-        "",
+        "kernel",
         *(f"{told[name]['machine']['gpu']}, % of a copy" for name in GPUS),
         "peers there, times as fast",
     )
@@ -198,7 +198,7 @@ def models_table(results: Path = RESULTS) -> str:
     threads = told["machine"]["threads"]
     return (
         f"## Models\n\n`python -m bench.bench_models`, {threads} thread, CPU time: above 1 is slower than "
-        "float.\n\n" + table(("", "weights", "ms", "of float's time"), rows)
+        "float.\n\n" + table(("model", "weights", "ms", "of float's time"), rows)
     )
 
 

@@ -51,6 +51,17 @@ TYPES = {
 NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
 
 
+class Undecoded(NumericsError):
+    """A tensor of a type that nothing here decodes; the file is whole.
+
+    shape: of its values.  why: without the names of the file and the tensor.
+    """
+
+    def __init__(self, path: object, name: str, shape: tuple[int, ...], why: str) -> None:
+        super().__init__(f"{path}: tensor {name!r}: {why}")
+        self.shape, self.why = shape, why
+
+
 @dataclass(frozen=True)
 class Place:
     """One tensor of a file: its type, its shape (outermost axis first), where its bytes are."""
@@ -282,18 +293,16 @@ def _decoded(path: object, name: str, raw: Array, place: Place) -> Array:
     try:
         from gguf import GGMLQuantizationType, quants
     except ImportError as missing:
-        raise NumericsError(
-            f"{path}: tensor {name!r} is {place.kind}, which the gguf package decodes: pip install gguf"
-        ) from missing
+        why = f"{place.kind} is decoded by the gguf package: pip install gguf"
+        raise Undecoded(path, name, place.shape, why) from missing
     _, values, size = TYPES[NUMBERS[place.kind]]
     rows = raw.reshape(-1, place.shape[-1] // values * size)
     try:
         with np.errstate(all="ignore"):
             found = quants.dequantize(rows, GGMLQuantizationType[place.kind])
     except NotImplementedError as wrong:
-        raise NumericsError(
-            f"{path}: tensor {name!r}: the gguf package does not decode {place.kind}"
-        ) from wrong
+        why = f"the gguf package does not decode {place.kind}"
+        raise Undecoded(path, name, place.shape, why) from wrong
     return cast(Array, found.astype(np.float32, copy=False).reshape(place.shape))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,6 +34,17 @@ TOLD = (
 """What is read of a quantization_config."""
 
 
+class Stored(NamedTuple):
+    """A tensor as the file has it.
+
+    kind: in the words of who wrote it, GGUF's type or the tool; None where what `tensor` gives says it.
+    nbytes: of it and of all that belongs to it, scales included.
+    """
+
+    kind: str | None
+    nbytes: int
+
+
 class Opened(Protocol):
     """A file, or a folder of them, that is open: names of its tensors, and why some of them stay codes.
 
@@ -56,6 +67,9 @@ class Opened(Protocol):
 
     def tensor(self, name: str) -> Any:
         """A tensor: an array, or a QTensor of arrays.  Raises NumericsError for one that is damaged."""
+
+    def stored(self, name: str) -> Stored | None:
+        """How the file has a tensor; None where it has it as `tensor` gives it.  Its numbers are not read."""
 
 
 def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
@@ -97,10 +111,14 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
     ...     load(f"{folder}/gpt-oss.safetensors")
     {'w': QTensor(mxfp4, shape=(2, 32), axis=-1, 4.25 bits a value)}
     """
+    one_of("library", library, LIBRARIES)
+    return loaded(open_any(path), library)
+
+
+def loaded(opened: Opened, library: str = "numpy") -> dict[str, Any]:
+    """All tensors of a file that is open, as `load` gives them."""
     from numerics.formats.errors import warn
 
-    one_of("library", library, LIBRARIES)
-    opened = open_any(path)
     found = {name: opened.tensor(name) for name in opened.names}
     for name, why in list(opened.left.items())[:1]:
         warn(f"{opened.path}: {len(opened.left)} quantized weights came as no QTensor, such as {name}: {why}")
@@ -213,6 +231,11 @@ class OpenedSafetensors:
         codes = weight.parts["codes"]
         return self.reader(codes).tensor(codes)
 
+    def stored(self, name: str) -> Stored | None:
+        """As Opened says; a weight of other tools is named by them."""
+        kind = self.weights[name].source if name in self.weights else None
+        return Stored(kind, sum(self.source.entries[part].nbytes for part in self.parts(name)))
+
     def parts(self, name: str) -> list[str]:
         """The tensors of the files that any tensor consists of, ours, other tools' or plain."""
         return list(self._plans[name].names.values()) if name in self._plans else self.beside(name)
@@ -276,6 +299,11 @@ class OpenedGGUF:
         self.left[name] = f"{found}; its values came as float32"
         return values
 
+    def stored(self, name: str) -> Stored:
+        """As Opened says; each has a type of ggml's."""
+        parts = [name, *([scale_name(name)] if self.file.has_scale(name) else [])]
+        return Stored(self.file.entries[name].kind, sum(self.file.entries[part].nbytes for part in parts))
+
 
 class OpenedPickle:
     """A file of torch.save: tensors only, nothing in it is executed."""
@@ -316,6 +344,9 @@ class OpenedPickle:
             return on_host(name, from_host(x))
         except NumericsError as wrong:
             raise NumericsError(f"{self.path}: tensor {name!r}: {wrong}") from None
+
+    def stored(self, name: str) -> None:
+        """As Opened says: what tensors take in a pickle is what they take here."""
 
 
 def _state(came: Any, path: str) -> dict[str, Any]:
@@ -369,6 +400,9 @@ class OpenedONNX:
             return numpy_helper.to_array(tensor)
         except Exception as wrong:  # whatever onnx raises
             raise NumericsError(f"{self.path}: initializer {name!r}: {wrong!s:.300}") from wrong
+
+    def stored(self, name: str) -> None:
+        """As Opened says: initializers are plain."""
 
 
 __all__ = ["LONGEST_HEADER", "Opened", "load", "open_any", "quantization_of"]

@@ -11,15 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.checkpoints.foreign import lone_codes
-from numerics.checkpoints.loading import open_any
+from numerics.checkpoints.gguf_file import Undecoded
+from numerics.checkpoints.loading import Opened, open_any
 from numerics.files.checkpoint import PathLike
-from numerics.formats.block import ElementBlock, scale_values
+from numerics.formats.block import Block, ElementBlock, ScaledBlock, scale_values
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.rows import described
 from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.spec import RECORD, QuantSpec
+from numerics.view.text import figure
 
 Array = NDArray[Any]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+RECORD_OF = "record of "
+UNREAD = "not decoded"
+ENOUGH = 16  # values for each code of a format: with fewer, chance leaves codes unused
 
 
 Progress = Callable[[str, int, int], None]
@@ -29,10 +36,13 @@ Progress = Callable[[str, int, int], None]
 class Look:
     """One tensor, as it is.
 
-    format: of the codes with their options, or the type of an array.  bits: of a value, scales included.
+    format: what it is read as: that of its codes with their options, or the type of an array; of the records
+    in a wrapped model's state "record of" the spec that the scales beside it have.
+    bits, nbytes: of a value, and of all, as the file has them: with scales, zero points, the tensor's scale.
     amax: the largest finite magnitude, None of what is no number and where none is finite.  scales: the
     least and the largest one.
-    odd: what a look should stop at: NaN among values or scales, blocks of zeros, codes that nothing uses.
+    odd: what a look should stop at: NaN among values or scales, blocks of zeros, half of the codes unused.
+    stored: what the file has where that is something else: GGUF's type, another tool's name.
     """
 
     name: str
@@ -43,6 +53,12 @@ class Look:
     amax: float | None = None
     scales: tuple[float, float] | None = None
     odd: tuple[str, ...] = ()
+    stored: str | None = None
+
+    @property
+    def record(self) -> str | None:
+        """Of a record: the spec that it says."""
+        return self.format.removeprefix(RECORD_OF) if self.format.startswith(RECORD_OF) else None
 
 
 def inspect(path: PathLike) -> Iterator[Look]:
@@ -57,31 +73,53 @@ def inspect(path: PathLike) -> Iterator[Look]:
     ...     (look,) = inspect(f"{folder}/a.safetensors")
     >>> look.format, look.scales, look.odd[0]
     ('mxfp4', (5.877471754111438e-39, 0.25), '1 of 2 blocks are zeros')
+
     """
     opened = open_any(path, mapped=False)
     for name in opened.names:
-        x = opened.tensor(name)
-        why = opened.left.get(name) or lone_codes(x)
-        if isinstance(x, QTensor):
-            look = _quantized(name, x)
-        else:
-            look = _plain(name, x, () if why is None else (why,))
+        look = _look(opened, name)
         yield look
         for alias in (alias for alias, kept in opened.ties.items() if kept == name):
             yield replace(look, name=alias, nbytes=0, odd=(f"tied: it is {name}",))
+
+
+def _look(opened: Opened, name: str) -> Look:
+    """A tensor as it comes out of the file, its bits and bytes as the file has them."""
+    try:
+        x = opened.tensor(name)
+        why = opened.left.get(name) or lone_codes(x)
+        look = _quantized(name, x) if isinstance(x, QTensor) else _plain(name, x, (why,) if why else ())
+    except Undecoded as wrong:
+        look = Look(name, wrong.shape, UNREAD, math.nan, 0, odd=(wrong.why,))
+    stored, count = opened.stored(name), math.prod(look.shape)
+    if stored is None:
+        return look
+    codes = name in opened.left and look.format not in FLOATS  # words of several codes, or parts of one
+    bits = look.bits if codes or not count else 8 * stored.nbytes / count
+    return replace(look, bits=bits, nbytes=stored.nbytes, stored=stored.kind)
 
 
 def _plain(name: str, x: Any, odd: tuple[str, ...]) -> Look:
     kind = x.dtype.name
     bits = 8.0 * x.dtype.itemsize
     if kind not in FLOATS:
-        return Look(name, x.shape, kind, bits, int(x.nbytes), odd=odd)
+        return Look(name, x.shape, _recorded(name, x) or kind, bits, int(x.nbytes), odd=odd)
     values = x.astype(np.float64 if kind == "float64" else np.float32, copy=False)
     amax, bad = _finite(values)
     told = (*odd, *([f"{bad} values are NaN or Inf"] if bad else []))
     if values.size > 1 and amax == 0:
         told = (*told, f"all {'others' if bad else 'values'} are zero")
     return Look(name, x.shape, kind, bits, int(x.nbytes), amax, odd=told)
+
+
+def _recorded(name: str, x: Array) -> str | None:
+    """Of the record in a wrapped model's state: of which spec it says that the scales beside it are."""
+    if name.rpartition(".")[2] != RECORD or x.dtype != np.uint8 or x.ndim != 1:
+        return None
+    try:
+        return RECORD_OF + described(QuantSpec.parse(x.tobytes().decode()))
+    except (NumericsError, UnicodeDecodeError):
+        return None  # of a module of somebody's
 
 
 def _finite(values: Array) -> tuple[float | None, int]:
@@ -141,13 +179,35 @@ def _zero_blocks(q: QTensor, values: Array) -> list[str]:
 
 
 def _unused(q: QTensor) -> list[str]:
-    """Codes that no element has, of formats that have few."""
+    """Where half of the codes or fewer are used: a bit of the format is wasted.
+
+    Codes of one value, as those of 0 and -0, count once, those of NaN and Inf never.  But of integers those
+    count from the least magnitude that is used: what is below it is there for other tensors.
+    """
+    d = q.spec.block if q.spec.blocked else q.spec.element
     codes = np.asarray(q.codes)
-    bits = int(q.spec.block.element_bits if q.spec.blocked else q.spec.element.bits)
-    if bits > 8 or codes.size < 4 << bits:
+    bits = int(d.element_bits if isinstance(d, Block) else d.bits)
+    if bits > 8 or codes.size < ENOUGH << bits:
         return []
-    unused = (1 << bits) - int(np.count_nonzero(np.bincount(codes.reshape(-1), minlength=1 << bits)))
-    return [f"{unused} of {1 << bits} codes are unused"] if unused else []
+    used = np.bincount(codes.reshape(-1), minlength=1 << bits) > 0
+    values = _values_of(d, bits)
+    own = np.unique(values[used & np.isfinite(values)])
+    every, least = np.unique(values[np.isfinite(values)]), ""
+    if not isinstance(getattr(d, "element", d), Integer) and own.any():
+        smallest = np.abs(own[own != 0]).min()
+        every, own = (one[np.abs(one) >= smallest] for one in (every, own))
+        least = f" from {figure(float(smallest))} up"
+    few = 0 < 2 * own.size <= every.size
+    return [f"only {own.size} of {every.size} codes{least} are used"] if few else []
+
+
+def _values_of(d: Any, bits: int) -> Array:
+    """The values of a format's codes; of blocks whose codes are read in two ways, or in tiers, the codes."""
+    element = d.element if isinstance(d, ElementBlock) else d
+    two = isinstance(d, ScaledBlock) and d.has_two_readings
+    if isinstance(element, Element) and not two:
+        return np.array(element.values(), np.float64)
+    return np.arange(1 << bits, dtype=np.float64)
 
 
 # ---- two of them ----------------------------------------------------------------------------------

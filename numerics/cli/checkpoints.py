@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from dataclasses import asdict
 from inspect import cleandoc
 from typing import TYPE_CHECKING
@@ -11,17 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from numerics.cli.completing import FILE
-from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, worst
+from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, some_of, worst
 from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
-from numerics.view.text import brief, figure, wrapped
+from numerics.view.text import brief, figure, hanging, wrapped
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
 
 TARGETS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
+SOME = 3  # names that stand for all of whom the same is odd
 PLACE = "first place"  # the heading of the column that says where two tensors differ first
 
 
@@ -85,26 +87,46 @@ def inspect_command(model: str, as_json: bool) -> None:
         return
     screen = Screen.of(sys.stdout)
     table = _looks(looks, screen.width)
-    spared = table.left_out(screen)
-    draw([*table.lines(screen), *spared])
+    told = [*_odd(looks, screen), *_records(looks, screen.width)]
+    below = [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
+    draw([*table.lines(screen), *table.left_out(screen), *below])
+
+
+def _odd(looks: list[Look], screen: Screen) -> list[str]:
+    """What is odd, and of which tensors: of a terminal's some of them."""
+    found: dict[str, list[str]] = {}
     for look in looks:
-        if look.odd:
-            tell(f"{look.name}: {'; '.join(look.odd)}")
+        for odd in look.odd:
+            found.setdefault(odd, []).append(look.name)
+    return [
+        f"{odd}: {some_of(names, None if screen.width is None else SOME)}" for odd, names in found.items()
+    ]
+
+
+def _records(looks: list[Look], room: int | None) -> list[str]:
+    """Where one looks: the records that have no line of their own, by what they say."""
+    specs = Counter(look.record for look in looks if look.record)
+    if room is None or not specs:
+        return []
+    said = ", ".join(f"{brief(spec, room)} ({count})" for spec, count in specs.items())
+    return [f"records of what the scales beside them are (_extra_state): {said}"]
 
 
 def _looks(looks: list[Look], room: int | None) -> Table:
-    table = Table([name_column("tensor", least=24), text_column("shape"), text_column("format"),
-                   Column("bits", spare=2), Column("amax", spare=3), Column("scales", spare=4),
-                   Column("bytes", spare=1)])  # fmt: skip
-    for look in looks:
+    """A line a tensor, where one looks none of records; what it is stored as where that has another name."""
+    named = any(look.stored for look in looks)
+    formats = [text_column("stored"), text_column("read as")] if named else [text_column("format")]
+    table = Table([name_column("tensor", least=24), text_column("shape"), *formats,
+                   Column("bits", spare=2), Column("amax", spare=3),
+                   Column("scales", spare=4), Column("bytes", spare=1)])  # fmt: skip
+    for look in (look for look in looks if room is None or not look.record):
         scales = EMPTY if look.scales is None else f"{figure(look.scales[0])} .. {figure(look.scales[1])}"
         amax = EMPTY if look.amax is None else figure(look.amax)
         shape = "x".join(map(str, look.shape)) or "number"
-        table.add(
-            look.name, shape, brief(look.format, room), figure(look.bits, 8), amax, scales, str(look.nbytes)
-        )
-    total = sum(look.nbytes for look in looks)
-    table.totals = [[f"{len(looks)} tensors", "", "", "", "", "", str(total)]]
+        made = ([look.stored or EMPTY] if named else []) + [brief(look.format, room), figure(look.bits, 8)]
+        table.add(look.name, shape, *made, amax, scales, str(look.nbytes))
+    total, others = sum(look.nbytes for look in looks), len(table.columns) - 2
+    table.totals = [[f"{len(looks)} tensors", *[""] * others, str(total)]]
     return table
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
-from numerics.cli.words import FORMAT, examples, format_of
+from numerics.cli.words import FORMAT, examples, format_of, some_of
 from numerics.files.replacement import check_output
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
@@ -29,6 +29,25 @@ SOME = 5  # names that stand for all
 LONGEST = 60  # letters of a file's name that a format gives
 
 
+class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
+    """A row or an index on the command line: numbers with commas between."""
+
+    name = "index"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers; NumericsError for what are none."""
+        if isinstance(value, tuple):
+            return value
+        if not re.fullmatch(r"\[?\s*\d+(\s*,\s*\d+)*\s*\]?", value.strip(), re.ASCII):
+            raise NumericsError(f"--at {value!r} is no row, as 17, and no index, as 17,64")
+        return tuple(map(int, re.findall(r"\d+", value)))
+
+
+PLACE = PlaceType()
+
+
 @click.command(
     "explore",
     help=cleandoc("""One HTML page that explains every number of FILE.
@@ -38,10 +57,11 @@ LONGEST = 60  # letters of a file's name that a format gives
     FILE's name (of a format its own) with .html by default, in the current directory.  The page needs no
     network; of large tensors it shows the pieces that lose most, and says how many it does not.  Of what is
     quantized already it shows the codes and scales that FILE holds, then what formats would make of them.
+    page.html#tensor=NAME&at=17,64 opens it at a number.
     """)
     + examples(
         "numerics explore model.safetensors",
-        "numerics explore model.safetensors page.html --tensor fc1.weight",
+        "numerics explore model.safetensors page.html --tensor fc1.weight --at 17",
         "numerics explore report.json --weights model.safetensors",
         "numerics explore fp8_e4m3",
     ),
@@ -61,9 +81,13 @@ LONGEST = 60  # letters of a file's name that a format gives
 @click.option(
     "--weights", type=FILE, help="The checkpoint of a report's model: its tensors go on the page, too."
 )
+@click.option(
+    "--at", multiple=True, type=PLACE, help="A row, as 17, or an index, as 17,64: shown before all others."
+)
 def explore_command(
-    file: str, out: str | None, dtypes: Sequence[Any], names: Sequence[str], weights: str | None
+    file: str, out: str | None, dtypes: Sequence[Any], weights: str | None, **chosen: Any
 ) -> None:
+    names, at = chosen["names"], list(chosen["at"])
     from numerics.draw.explorer import explore
     from numerics.draw.sources import report_in
 
@@ -72,17 +96,20 @@ def explore_command(
         raise NumericsError(f"--weights {weights} belongs to a model's report (.json), and {file} is none")
     if names and not weights and (of_format or kind == ".json"):
         raise NumericsError(f"--tensor {names[0]} is of a checkpoint or, with --weights, of a report's model")
+    if at and not weights and (of_format or kind == ".json"):
+        raise NumericsError(
+            f"--at {','.join(map(str, at[0]))} is of a checkpoint or, with --weights, of a report's model"
+        )
     d = _format(file) if of_format else None
     out = f"{safe_name(str(d)) if d else Path(file).resolve().stem}.html" if out is None else out
     check_output(out, PAGES, file, weights)
     if d:
         page = explore(d, list(dtypes) or None)
     elif kind == ".json":
-        page = explore(
-            report_in(file), list(dtypes) or None, tensors=_tensors(weights, names) if weights else None
-        )
+        tensors = _tensors(weights, names) if weights else None
+        page = explore(report_in(file), list(dtypes) or None, tensors=tensors, at=at)
     else:
-        page = explore(_tensors(file, names), list(dtypes) or None)
+        page = explore(_tensors(file, names), list(dtypes) or None, at=at)
     page.save(out)
     with after(f"{out} is written"):
         tell(f"{out}: {size(len(page.html.encode()))}; open it in a browser", *_left_out(page))
@@ -99,11 +126,7 @@ def safe_name(text: str) -> str:
 
 def _left_out(page: Page) -> list[str]:
     """Which tensors are not on a page, and why; a line for each reason."""
-    return [
-        f"not on it, {why}: {', '.join(names[:SOME])}{f' and {more} more' if more > 0 else ''}"
-        for why, names in page.left_out.items()
-        for more in [len(names) - SOME]
-    ]
+    return [f"not on it, {why}: {some_of(names, SOME)}" for why, names in page.left_out.items()]
 
 
 def _format(name: str) -> Dtype:

@@ -28,6 +28,7 @@ from numerics.cli.words import (
     quietly,
     say_kept,
     seeded,
+    some_of,
     with_options,
     worst,
 )
@@ -295,11 +296,4 @@ def _reasons(report: FileReport, some: int | None) -> list[str]:
         if tensor.non_finite:
             why = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
             found.setdefault(why, []).append(tensor.name)
-    return [
-        f"{why}: {', '.join(names[:some])}{_more(len(names) - len(names[:some]))}"
-        for why, names in found.items()
-    ]
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count > 0 else ""
+    return [f"{why}: {some_of(names, some)}" for why, names in found.items()]

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from numerics._version import __version__
-from numerics.draw.grids import Array, array_of, holds_floats, rounded
+from numerics.draw.grids import Array, Decoded, array_of, holds_floats, rounded
 from numerics.draw.layers import rows_of
 from numerics.draw.pieces import Chosen, check_pieces, chosen, coded, held_as
+from numerics.draw.places import Place, check_somewhere, pieces_at, places_of
 from numerics.draw.points import points
 from numerics.draw.stored import along_the_last, axis_of_stored, held, sharing
 from numerics.files.replacement import replace_file
@@ -53,7 +54,7 @@ class Page:
     html: the whole text.  left_out: why tensors are not on it, and which.
 
     >>> explore("fp4")
-    Page('fp4', 25 kB)
+    Page('fp4', 29 kB)
     """
 
     title: str
@@ -77,7 +78,11 @@ class Page:
 
 @keywords
 def explore(
-    what: Any, formats: Iterable[Any] | None = None, *, tensors: Mapping[str, Any] | None = None
+    what: Any,
+    formats: Iterable[Any] | None = None,
+    *,
+    tensors: Mapping[str, Any] | None = None,
+    at: Any = None,
 ) -> Page:
     """Returns a page in which each number is explained: code, bits, value, neighbours, tie, error, and what
     other roundings, other scale rules and known deviations would have made of it.
@@ -86,9 +91,11 @@ def explore(
     formats: what `nx.quantize` takes, each; by default mxfp4, nvfp4, mx6 and int4. The first says which parts
         of a tensor are shown: those where it loses most, and some spread over the rest. Beside a format: the
         formats that it is compared with, by default those of as many bits.  A QTensor is shown as it is
-        stored, first; formats are what would become of its values.
+        stored, first; formats are what would become of its values, by default others than its own.
     tensors: with a report: the float model's weights by name, shown below its layers; those of another
         model, by their names or shapes, are refused.
+    at: what is shown before what loses most: a row, as 17, an index, as (17, 64), or a list of them, of every
+        tensor that has it.
     Of tensors so many pieces are on the page that it stays below 2 MB; it says how many are not. Raises what
     `nx.quantize` does, and NumericsError where there is nothing to show.
 
@@ -97,9 +104,12 @@ def explore(
     >>> page.title, "https://" in page.html
     ('w', False)
     """
+    places = places_of(at)
+    if places and (_is_format(what) or (tensors is None and _is_report(what))):
+        raise NumericsError(f"at={said(at)} is of tensors, and none are explored")
     if _is_format(what):
         return _page(str(dtype(what)), _of_format(dtype(what), formats))
-    if hasattr(what, "as_dict") or (isinstance(what, Mapping) and "layers" in what):
+    if _is_report(what):
         layers, output = rows_of(what)
         if isinstance(tensors, Mapping):
             _check_same_model(layers, tensors)
@@ -121,7 +131,7 @@ def explore(
         )
     if tensors:
         title = title or (next(iter(tensors)) if len(tensors) == 1 else f"{len(tensors)} tensors")
-        found |= _of_tensors(tensors, list(FORMATS) if formats is None else _listed(formats))
+        found |= _of_tensors(tensors, None if formats is None else _listed(formats), places)
     if not found:
         raise NumericsError("there is nothing to explore: no tensor came")
     return _page(str(title), found)
@@ -130,7 +140,7 @@ def explore(
 def _check_same_model(layers: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) -> None:
     """Raises NumericsError for tensors of another model than the report's, by their names and shapes."""
     due = {name: shape for one in layers for name, shape in one["shapes"].items()}
-    shapes = {str(k): tuple((x if hasattr(x, "shape") else array_of(x)).shape) for k, x in tensors.items()}
+    shapes = {str(k): _shape(x) for k, x in tensors.items()}
     owners = {one["name"] for one in layers}
     if due and shapes and not any(name in due or name.rpartition(".")[0] in owners for name in shapes):
         raise NumericsError(
@@ -145,6 +155,11 @@ def _check_same_model(layers: Sequence[Mapping[str, Any]], tensors: Mapping[str,
             )
 
 
+def _shape(x: Any) -> tuple[int, ...]:
+    """The shape of a tensor, or of numbers in a list."""
+    return tuple((x if hasattr(x, "shape") else array_of(x)).shape)
+
+
 def _listed(formats: Any) -> list[Any]:
     """The formats that were asked for; one alone stands for itself."""
     if isinstance(formats, (str, Dtype, QuantSpec)):
@@ -153,6 +168,10 @@ def _listed(formats: Any) -> list[Any]:
         return list(formats)
     except Exception:  # whatever what came raises: it is no list
         raise NumericsError(f"formats= takes a list of formats, not {said(formats)}") from None
+
+
+def _is_report(what: Any) -> bool:
+    return hasattr(what, "as_dict") or (isinstance(what, Mapping) and "layers" in what)
 
 
 def _is_format(what: Any) -> bool:
@@ -203,21 +222,43 @@ def _of_format(d: Dtype, others: Iterable[Any] | None) -> dict[str, Any]:
 # ---- tensors ------------------------------------------------------------------------------------
 
 
-def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any]) -> dict[str, Any]:
-    """The tensors' pieces in each format, as many as fit."""
-    specs = {_spelled(one): one if isinstance(one, QuantSpec) else QuantSpec(one) for one in wanted}
+def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: list[Place]) -> dict[str, Any]:
+    """The tensors' pieces in each format, as many as fit; wanted: None for those that are usual."""
+    listed = FORMATS if wanted is None else wanted
+    specs = {_spelled(one): one if isinstance(one, QuantSpec) else QuantSpec(one) for one in listed}
     if not specs:
         raise NumericsError("no format was given: name one, or several")
     kept = {str(name): x for name, x in tensors.items() if isinstance(x, (list, tuple)) or holds_floats(x)}
     if not kept:
         raise NumericsError("there is nothing to explore: no tensor of floats came")
+    if at:
+        check_somewhere(at, {name: _shape(x) for name, x in kept.items()})
     names = list(kept)[:MOST_TENSORS]
     most = max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (SMALLEST_PIECE * len(names) * (len(specs) + 1))))
-    every = [_tensor(name, kept[name], specs, most, deviations=k < 2) for k, name in enumerate(names)]
+    every = [
+        _tensor(name, kept[name], specs if wanted else _others(kept[name], specs), Asked(most, at, k < 2))
+        for k, name in enumerate(names)
+    ]
     shown = _fitting(every, most)
     left_out = {NO_FLOATS: [printable(str(name)) for name in tensors if str(name) not in kept],
                 NO_ROOM: [printable(name) for name in list(kept)[len(shown) :]]}  # fmt: skip
     return {"tensors": shown, "left_out": {why: left for why, left in left_out.items() if left}}
+
+
+def _others(x: Any, specs: dict[str, QuantSpec]) -> dict[str, QuantSpec]:
+    """Of formats that nobody asked for those that a tensor is not stored in, whatever its scheme."""
+    if not isinstance(x, QTensor):
+        return specs
+    return {text: spec for text, spec in specs.items() if spec.dtype is not x.format}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a tensor: how many pieces at most, which places, and known deviations or not."""
+
+    most: int
+    at: list[Place]
+    deviations: bool
 
 
 def _fitting(every: list[_Tensor], most: int) -> list[dict[str, Any]]:
@@ -263,7 +304,7 @@ def _spelled(one: Any) -> str:
     return str(dtype(one))
 
 
-def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool) -> _Tensor:
+def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], asked: Asked) -> _Tensor:
     """One tensor: its pieces and what each format makes of them."""
     own = x if isinstance(x, QTensor) else None
     data = array_of(x)
@@ -275,17 +316,19 @@ def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, dev
     length = check_pieces(list(specs.values()), data.ndim, 1 if own is None else sharing(own))
     by = next(iter(specs), None)  # the first format says which pieces are shown
     first = {} if by is None else {by: rounded(data, specs[by])}
-    picked = chosen(data, data if by is None else first[by].decoded, length, most)
+    here = pieces_at(asked.at, shape, axis, min(length, shape[axis]))
+    picked = chosen(data, data if by is None else first[by].decoded, length, asked.most, here)
     made = {f"stored ({own.format})": held(own, axis, picked, data)} if own is not None else {}
     for text, spec in specs.items():
         found = first.pop(text) if text in first else rounded(data, spec)
-        made[text] = coded(found, spec, picked, deviations=deviations)
+        made[text] = coded(found, spec, picked, deviations=asked.deviations)
     pieces = [{text: said["pieces"][k] for text, said in made.items()} for k in range(len(picked.at))]
     shown = zip(picked.at, picked.rows, picked.sizes, strict=True)
     return _Tensor(
         picked,
         {"name": printable(name), "shape": list(shape), "axis": axis, "piece": min(length, data.shape[-1]),
-         "pieces": picked.count, "by": by if picked.worst else None, "formats": list(made)},
+         "pieces": picked.count, "by": by if picked.worst else None, "asked": picked.asked,
+         "was": x.kind if isinstance(x, Decoded) else None, "formats": list(made)},
         {text: {key: fact for key, fact in said.items() if key != "pieces"} for text, said in made.items()},
         [({"at": [*at[:axis], at[-1], *at[axis:-1]], "x": _numbers(row[:size])}, piece)
          for (at, row, size), piece in zip(shown, pieces, strict=True)],

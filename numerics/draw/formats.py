@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from numerics.draw.grids import Array, array_of, decibels
+from numerics.draw.grids import array_of, decibels
+from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
@@ -16,15 +17,11 @@ from numerics.quantization import quantize
 from numerics.tensor.spec import QuantSpec
 from numerics.view.table import EMPTY, Column, Table, name_column
 
-SMALL = 8  # points: the names' type
 Kept = tuple[float, float, str, str]  # SQNR in dB, bits a value, the format's name and kind
 Progress = Callable[[str, int, int], None]
-Box = tuple[float, float, float, float]  # left, lower, right, upper
-TALL, MARK = 10.0, 4.0  # points of type: how tall a name is, and a mark to each side
 MARKS = {
     "integer": ("s", ORANGE), "float": ("o", BLUE), "codebook": ("^", RED), "block": ("D", GREEN)
 }  # fmt: skip
-ASIDE, UP = (8, 16, 28, 44, 64, 90, 120), range(-24, 25)  # where a name can stand: points of type, names
 
 
 def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Picture:
@@ -116,7 +113,7 @@ def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
         panel.legend(loc="lower right")
     figure.draw_without_rendering()  # now the panel has its place
     points = [(bits, sqnr) for sqnr, bits, _, _ in finite]
-    _name(panel, points, [named(name) for _, _, name, _ in finite])
+    name_points(panel, points, [named(name) for _, _, name, _ in finite])
     return figure
 
 
@@ -124,62 +121,3 @@ def _not_drawn(rows: list[tuple[float, float, str, str]]) -> str:
     """How many formats have no place in the picture, and why."""
     said = Counter(decibels(row[0]) for row in rows if not math.isfinite(row[0]))
     return f"\nnot drawn: {', '.join(f'{count} {why}' for why, count in said.items())}" if said else ""
-
-
-def _name(panel: Any, points: list[tuple[float, float]], names: list[str]) -> None:
-    """Writes the names beside their points, with a line to those that stand further away."""
-    if not points:
-        return
-    scale = 72 / panel.figure.dpi
-    low, high = panel.transAxes.transform([(0, 0), (1, 1)]) * scale
-    spots = panel.transData.transform(points) * scale
-    wide = [_width(panel.figure, name) * scale for name in names]
-    for point, (x, y), name in zip(points, _places(spots, wide, (*low, *high)), names, strict=True):
-        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
-        panel.annotate(
-            name, point, xytext=(x, y), textcoords="offset points", fontsize=SMALL, va="center",
-            ha="left" if x > 0 else "right", arrowprops=line if abs(x) > ASIDE[0] or y else None,
-        )  # fmt: skip
-
-
-def _places(spots: Array, widths: list[float], panel: Box) -> list[tuple[float, float]]:
-    """How far from its spot each name stands, so that it covers no other, no mark and not the frame."""
-    taken = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in spots]
-    near = sorted(
-        ((side * aside, up * TALL) for side in (1, -1) for aside in ASIDE for up in UP),
-        key=lambda place: math.hypot(*place),
-    )
-    found: list[tuple[float, float]] = []
-    for (x, y), wide in zip(spots, widths, strict=True):
-        boxes = ((place, _box(x, y, place, wide)) for place in near)
-        free = (one for one in boxes if _inside(one[1], panel) and not _covers(one[1], taken))
-        place, box = next(free, (near[0], _box(x, y, near[0], wide)))
-        taken.append(box)
-        found.append(place)
-    return found
-
-
-def _width(figure: Any, name: str) -> float:
-    """How many dots wide a name is."""
-    from matplotlib.font_manager import FontProperties
-
-    font = FontProperties(size=SMALL)
-    return float(figure.canvas.get_renderer().get_text_width_height_descent(name, font, False)[0])
-
-
-def _box(x: float, y: float, place: tuple[float, float], wide: float) -> Box:
-    """Where a name lies that is so wide."""
-    start = x + place[0]
-    return (start - wide * (place[0] < 0), y + place[1] - TALL / 2,
-            start + wide * (place[0] > 0), y + place[1] + TALL / 2)  # fmt: skip
-
-
-def _inside(box: Box, panel: Box) -> bool:
-    return box[0] >= panel[0] and box[1] >= panel[1] and box[2] <= panel[2] and box[3] <= panel[3]
-
-
-def _covers(box: Box, others: list[Box]) -> bool:
-    return any(
-        box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
-        for other in others
-    )

@@ -36,9 +36,22 @@ Array = NDArray[Any]
 PART = 1 << 18  # elements that are looked at together
 
 
+class Decoded(np.ndarray[Any, Any]):
+    """Values that were quantized in a file, and which no QTensor holds.  kind: what the file calls them."""
+
+    kind: str = ""
+
+    @classmethod
+    def of(cls, x: Array, kind: str) -> Decoded:
+        """The same values, and of which kind they were."""
+        found = x.view(cls)
+        found.kind = kind
+        return found
+
+
 def array_of(x: Any) -> Array:
     """The numbers of what came, on the host; raises NumericsError where there are none."""
-    x = values_of(x)
+    x = x.view(np.ndarray) if isinstance(x, Decoded) else values_of(x)
     if isinstance(x, (list, tuple)):
         check_plain("x", x)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from numerics.conform.deviations.table import DIALECTS
 from numerics.conform.task import Task
 from numerics.draw.grids import Array, Rounded, differing, partition_of, scales, tensor_scale
 from numerics.formats.block import Block, MicroexponentBlock, ScaledBlock
-from numerics.formats.dtype import Element
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC
 from numerics.quantization import quantize
@@ -35,7 +35,8 @@ class Chosen:
 
     length: elements of a piece; count: pieces that there are.  at: the index of the first element of each
     that is shown; rows: their elements, those at the end of a line padded with zeros; sizes: without padding.
-    worst: how many of them, the first ones, are there since they lose most.
+    asked: how many of them, the first ones, are there since they were asked for; worst: how many of those
+    that follow since they lose most.
     """
 
     length: int
@@ -44,6 +45,7 @@ class Chosen:
     rows: Array
     sizes: list[int]
     worst: int
+    asked: int = 0
 
     @property
     def inside(self) -> Array:
@@ -59,13 +61,15 @@ class Chosen:
         return [*at, first + np.minimum(np.arange(self.length), last)]
 
     def fewer(self, most: int) -> list[int]:
-        """Which of them are shown where so many fit: some that lose most, some that are spread."""
-        every = len(self.at)
+        """Which of them are shown where so many fit: what was asked for, some that lose most, some spread."""
+        every, asked = len(self.at), min(self.asked, most)
         if every <= most:
             return list(range(every))
+        most -= asked
+        first, last = self.asked, self.asked + self.worst
         worst = min(self.worst, -(-most // 2))
-        others = np.linspace(self.worst, every - 1, min(most - worst, every - self.worst))
-        return [*range(worst), *others.astype(int).tolist()]
+        others = np.linspace(last, every - 1, min(most - worst, every - last))
+        return [*range(asked), *range(first, first + worst), *others.astype(int).tolist()]
 
 
 def check_pieces(specs: list[QuantSpec], axes: int, own: int = 1) -> int:
@@ -84,8 +88,11 @@ def check_pieces(specs: list[QuantSpec], axes: int, own: int = 1) -> int:
     return whole if whole <= LONGEST else length
 
 
-def chosen(x: Array, y: Array, length: int, most: int) -> Chosen:
-    """The pieces of x that lose most where it becomes y, and others spread over it; at most so many."""
+def chosen(x: Array, y: Array, length: int, most: int, asked: Sequence[int] = ()) -> Chosen:
+    """The pieces of x with these numbers, those that lose most where it becomes y, and others spread over it.
+
+    At most so many in all; those asked for come first.
+    """
     line = x.shape[-1]
     a_line = -(-line // length)
     lines, starts = x.reshape(-1, line), np.arange(0, line, length)
@@ -96,11 +103,14 @@ def chosen(x: Array, y: Array, length: int, most: int) -> Chosen:
         error, signal = np.ldexp(error, power), np.ldexp(signal, power)
     noise, signal = _power(error, starts), _power(signal, starts)
     share = (noise / np.maximum(signal, 1e-300)).ravel()
+    asked = list(asked)[:most]
+    most -= len(asked)
+    share[asked] = -1  # they are here already
     worst = np.argsort(-share, kind="stable")[: -(-most // 2)]
     worst = worst[share[worst] > 0]
-    others = np.delete(np.arange(share.size), worst)
+    others = np.delete(np.arange(share.size), [*worst.tolist(), *asked])
     spread = np.linspace(0, others.size - 1, min(most - worst.size, others.size)).astype(int)
-    places = [*worst.tolist(), *others[spread].tolist()]
+    places = [*asked, *worst.tolist(), *others[spread].tolist()]
     rows, at, sizes = np.zeros((len(places), length), held_as(x)), [], []
     for k, place in enumerate(places):
         row, first = place // a_line, place % a_line * length
@@ -108,7 +118,7 @@ def chosen(x: Array, y: Array, length: int, most: int) -> Chosen:
         rows[k, : len(own)] = own
         sizes.append(len(own))
         at.append([*map(int, np.unravel_index(row, x.shape[:-1] or (1,))), first][-x.ndim :])
-    return Chosen(length, share.size, at, rows, sizes, len(worst))
+    return Chosen(length, share.size, at, rows, sizes, len(worst), len(asked))
 
 
 def held_as(x: Array) -> type[np.floating[Any]]:
@@ -158,7 +168,7 @@ def coded(found: Rounded, spec: QuantSpec, picked: Chosen, *, deviations: bool) 
     )
     return {
         "sqnr": found.sqnr, "bits": found.q.bits, "clipped": found.clipped.size / found.data.size,
-        "format": str(spec.dtype),
+        "format": str(spec.dtype), "integers": integers_of(spec),
         "blocks": spec.block.block if spec.blocked else picked.length,
         "pieces": [_piece(k, size, first, other) for k, size in enumerate(picked.sizes)],
     }  # fmt: skip
@@ -252,6 +262,14 @@ def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[Quant
         )  # fmt: skip
 
     return encode
+
+
+def integers_of(spec: QuantSpec) -> list[int] | None:
+    """Of codes that are integers: their bits, and 1 where the first one is a sign; None for others."""
+    d = spec.dtype
+    element = d if isinstance(d, Integer) else getattr(d, "element", None)
+    two = isinstance(d, ScaledBlock) and d.has_two_readings
+    return [element.bits, int(element.signed)] if isinstance(element, Integer) and not two else None
 
 
 def fields_of(spec: QuantSpec) -> Callable[[int], str]:

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from numerics.backends.paths import check_regular
-from numerics.draw.grids import Array, holds_floats
+from numerics.draw.grids import Array, Decoded, holds_floats
 from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
 
@@ -29,7 +29,8 @@ def tensors_in(path: Any) -> dict[str, Any]:
 def everything_in(path: Any) -> dict[str, Any]:
     """The tensors in a .npy file, or in a checkpoint of any kind, by name; an array by its file's.
 
-    Tensors that were quantized come as QTensors.  Raises NumericsError for other files.
+    Tensors that were quantized come as QTensors, or as Decoded where none holds them.  Raises NumericsError
+    for other files.
     """
     path = Path(path)
     if path.suffix == ARRAY:
@@ -43,9 +44,15 @@ def everything_in(path: Any) -> dict[str, Any]:
         except (ValueError, EOFError, BadZipFile) as wrong:
             why = "it holds no array of numbers" if "pickle" in str(wrong) else wrong
             raise NumericsError(f"{path} is not a .npy file of numbers: {why}") from None
-    from numerics.checkpoints.loading import load  # late: pictures of arrays need none of it
+    from numerics.checkpoints.loading import loaded, open_any  # late: pictures of arrays need none of it
 
-    return dict(load(path))
+    opened = open_any(path)
+    found = loaded(opened)
+    for name in opened.names:
+        stored, x = opened.stored(name), found[name]
+        if stored is not None and stored.kind and isinstance(x, np.ndarray) and stored.nbytes < x.nbytes:
+            found[name] = Decoded.of(x, stored.kind)
+    return found
 
 
 def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:

@@ -50,7 +50,7 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
     with styled():
         rows = -(-len(modes) // columns)
         figure, axes = canvas(rows, columns, (max(3.0 * columns, 4.5), 3.2 * rows), sharex=True, sharey=True)
-        figure.suptitle(f"{named(str(d))}: what comes out against what goes in", x=0.01, ha="left")
+        figure.suptitle(f"{named(str(d))}: what comes out against what goes in; red: ties", x=0.01, ha="left")
         for panel, mode in zip(axes.flat, modes, strict=False):
             _stairs(panel, d, mode, shown)
         for panel in axes.flat[len(modes) :]:

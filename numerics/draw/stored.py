@@ -6,7 +6,7 @@ from typing import Any
 
 from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import Array, partition_of, scales, shared_by
-from numerics.draw.pieces import Chosen, Encoded, at_starts, fields_of, starts_of
+from numerics.draw.pieces import Chosen, Encoded, at_starts, fields_of, integers_of, starts_of
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 
@@ -38,6 +38,7 @@ def held(q: QTensor, axis: int, picked: Chosen, y: Array) -> dict[str, Any]:
     made = _encoded(q, axis, picked, y)
     return {
         "stored": _shared_in_words(q), "bits": q.bits, "format": str(q.format),
+        "integers": integers_of(q.spec),
         "tensor_scale": None if q.tensor_scale is None else float(to_host(q.tensor_scale)),
         "pieces": [made.own(k, size) for k, size in enumerate(picked.sizes)],
     }  # fmt: skip

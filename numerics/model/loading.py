@@ -39,7 +39,8 @@ from numerics.model.wrapped.structure import know_tensors
 from numerics.pytorch.kept_ops import keeps_values
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
 from numerics.tensor.parts import PARTS
-from numerics.train.states import RECORD, Recorded, check_recorded
+from numerics.tensor.spec import RECORD
+from numerics.train.states import Recorded, check_recorded
 from numerics.view.table import Column, Table, name_column
 from numerics.view.text import folded
 

@@ -51,6 +51,8 @@ def default(value: T) -> T:
 
 OMITTED = tuple(map(default, DEFAULTS.values()))
 NOTHING, SYMMETRIC, _, ZERO_POINT_TYPE, ROUNDING, SCALE_RULE, AXIS = OMITTED
+RECORD = "_extra_state"
+"""The name, which is torch's, under which a state has the spec of the scales beside it: its text as bytes."""
 ABSENT = "\0"  # their word for a graph, and nobody else's
 """Defaults of options: what is given beside a QuantSpec is told from what is not."""
 

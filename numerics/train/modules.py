@@ -52,8 +52,8 @@ from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
-from numerics.tensor.spec import QuantSpec
-from numerics.train.states import RECORD, Recorded, check_state, check_values_come, check_zero_point
+from numerics.tensor.spec import RECORD, QuantSpec
+from numerics.train.states import Recorded, check_state, check_values_come, check_zero_point
 from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
 __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]

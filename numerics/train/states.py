@@ -18,10 +18,8 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, said
 from numerics.pytorch.learned_scales import INTEGERS
 from numerics.tensor.qtensor import QTensor
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import RECORD, QuantSpec
 
-RECORD = "_extra_state"
-"""Under that name, which is torch's, a state has the spec of the scales beside it."""
 ASSIGN = "load_state_dict(..., assign=True) takes it as it is"
 _LEAVES = ("scale", "zero_point", "tensor_scale", "step", "log2_threshold", RECORD)
 Held = dict[str, Any]

@@ -195,6 +195,16 @@ def wrapped(text: str, room: int) -> list[str]:
     return [indent + line for line in lines]
 
 
+def hanging(text: str, room: int) -> list[str]:
+    """The same, and what goes on below begins two cells further in: it is told from a line of its own.
+
+    >>> hanging("all are zero: a.weight", 14)
+    ['all are', '  zero:', '  a.weight']
+    """
+    first, *others = wrapped(text, max(room - 2, 1))
+    return [first, *(f"  {line}" for line in others)]
+
+
 def number(value: float) -> str:
     """The shortest text that reads back as this number: nothing is rounded.
 

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
-from bench.quality_page import ABOUT, markdown, of_most_items, write_page
+import numerics as nx
+from bench.quality_page import ABOUT, _families, markdown, of_most_items, write_page
 from bench.tasks import TASKS
 from tests.helpers.quality_rows import row
 
@@ -28,6 +29,22 @@ def test_the_pictures_are_drawn(tmp_path):
     assert drawn == ["quality_agreement.png", "quality_sqnr.png"]
     for name in drawn:
         assert f"(pictures/{name})" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_every_format_is_drawn_and_none_twice():
+    """Those of no family (if4, nvint4, nf4, hifloat8) were named in the pictures, and had no dot."""
+    names = [str(d) for d in nx.dtypes()]
+    names += [
+        f"{d} {how}" for d in names for how in ("per_tensor", "per_channel asymmetric", "per_group(64)")
+    ]
+    rows = [row(format=name) for name in names]
+    families = list(_families(rows))
+    assert sorted(r.format for _, _, members in families for r in members) == sorted(names)
+    of = {r.format: family for family, _, members in families for r in members}
+    assert of["mx6"] != of["mxfp6_e2m3"]
+    assert len({of[f"int8 {how}"] for how in ("per_tensor", "per_channel asymmetric", "per_group(64)")}) == 3
+    assert of["if4"] == of["nvint4"] == of["nvfp4"]
+    assert len({colour for _, colour, _ in families}) == len(families)
 
 
 def test_every_model_is_explained():

@@ -128,7 +128,7 @@ def good_values(kind):
 
 
 # What is good for one callable alone.
-NO_MORE = {"tensors": None}
+NO_MORE = {"tensors": None, "at": [(1, 3)]}
 SPECIAL = {
     "linear": lambda kind: {"bias": kind(np.ones(2, np.float32)), "compute": "int8"},
     "use": lambda kind: {"name": "array"},

@@ -48,7 +48,7 @@ class Said(NamedTuple):
 
 
 def parameters(function: ast.FunctionDef) -> int:
-    """How many a caller may give: self and cls are none."""
+    """How many a caller may give: self and cls are none, nor is what refuses unknown keywords."""
     a = function.args
     names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
     kept = bool(a.kwarg and a.kwarg.arg != "unknown")

@@ -447,6 +447,7 @@ def test_only_whole_words_become_options(said, due):
     ("vectors generate fp4 --count 3 --exhaustive", "--count 3 and --exhaustive; allowed: 1 or more, or --"),
     ("conform a:b --dtype fp4 --here --timeout 3", "--timeout 3 is not for --here"),
     ("explore nothing", "is no file that is there, and no format: unknown format 'nothing'"),
+    ("explore fp4 --at 3", "--at 3 is of a checkpoint"), ("explore x --at 3,", "--at '3,' is no row"),
     ("explore fp4 --tensor x", "--tensor x is of a checkpoint"),
     ("explore fp4 --weights m", "--weights m belongs"),
     ("fingerprint a:b --shape 0,0,0", "m,n,k of 1 and more"),

@@ -19,7 +19,8 @@ from matplotlib.text import Text
 from numerics import cli
 from numerics.draw import grids
 from numerics.draw.formats import MARKS
-from numerics.draw.picture import STYLE
+from numerics.draw.names import name_points
+from numerics.draw.picture import STYLE, canvas, styled
 from numerics.view.text import number
 
 DRAW_TENSOR = importlib.import_module("numerics.draw.tensor")
@@ -164,6 +165,30 @@ def test_every_format_beside_others_has_a_mark_and_a_name_that_covers_no_other()
     for k, box in enumerate(boxes):
         letters = box.padded(0, -0.15 * box.height)  # without the room above and below
         assert not any(letters.overlaps(other) for other in boxes[:k]), names[k].get_text()
+
+
+def test_names_of_some_points_cover_no_mark_of_others():
+    """Names lay over points in docs/pictures/quality_sqnr.png."""
+    rng = np.random.default_rng(0)
+    points, others = rng.uniform(0, 1, (12, 2)), rng.uniform(0, 1, (60, 2))
+    names = [f"uint{k} per_channel asymmetric" for k in range(12)]
+    with styled():
+        figure, axes = canvas(1, 1, (8, 6))
+    panel = axes[0, 0]
+    panel.scatter(*np.concatenate([points, others]).T, s=26)
+    figure.draw_without_rendering()
+    name_points(panel, points.tolist(), names, others.tolist(), every=False)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in panel.texts]
+    marks = panel.transData.transform(np.concatenate([points, others]))
+    assert len(boxes) > 5
+    for k, box in enumerate(boxes):
+        assert not any(box.contains(*mark) for mark in marks)
+        assert not any(box.padded(0, -0.15 * box.height).overlaps(other) for other in boxes[:k])
+        assert panel.bbox.x0 <= box.x0
+        assert box.x1 <= panel.bbox.x1
+    name_points(panel, [(0.5, 0.5)], ["w" * 200], every=False)  # there is no room for it
+    assert len(panel.texts) == len(boxes)
 
 
 def test_a_models_layers_are_worst_first_whatever_order_they_came_in():

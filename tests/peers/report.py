@@ -49,7 +49,7 @@ def _overview(peers: Peers) -> Iterator[str]:
     yield "One mark a claim: = agrees, ~ speaks known dialects, x differs otherwise, ! raises.\n"
     formats = dict.fromkeys(row["dtype"] for name in names for row in peers[name]["rows"])
     lines = [[f"`{dtype}`", *(_marks(peers[name], dtype) for name in names)] for dtype in formats]
-    yield _table(["", *(f"{name} {peers[name]['version']}" for name in names)], lines)
+    yield _table(["format", *(f"{name} {peers[name]['version']}" for name in names)], lines)
     absent = [name for name in peers if not peers[name]["version"]]
     if absent:
         yield f"Not installed here: {', '.join(absent)}.\n"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
-from numerics.train.states import RECORD, Recorded
+from numerics.tensor.spec import RECORD
+from numerics.train.states import Recorded
 
 
 class Place(NamedTuple):

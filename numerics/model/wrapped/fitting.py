@@ -18,9 +18,9 @@ from numerics.model.wrapped.state import State, check_trainable, note_in, state_
 from numerics.model.wrapped.structure import check_structure, converted
 from numerics.pytorch.kept_ops import check_copied
 from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import RECORD
 from numerics.train.states import (
     ASSIGN,
-    RECORD,
     Recorded,
     check_recorded,
     check_records,

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 
 import numerics as nx
+from numerics.checkpoints.gguf_file import GGUFWriter, nbytes_of
 from numerics.checkpoints.looking import compare, inspect
 from numerics.cli import commands
 
@@ -44,11 +46,39 @@ def test_a_look_says_formats_ranges_and_what_is_odd(two):
     assert first["ids"].amax is None
 
 
-def test_codes_that_nothing_uses_are_counted(tmp_path):
-    codes = np.resize(np.uint8([0, 1, 2, 3]), (16, 64))
-    nx.save({"w": nx.QTensor.from_parts("int4", codes, np.float32(1))}, tmp_path / "a.safetensors")
-    (look,) = inspect(tmp_path / "a.safetensors")
-    assert "12 of 16 codes are unused" in look.odd
+def odd_of(tmp_path, *tensors):
+    nx.save({str(k): q for k, q in enumerate(tensors)}, tmp_path / "odd.safetensors")
+    return [look.odd for look in inspect(tmp_path / "odd.safetensors")]
+
+
+def test_codes_are_counted_where_half_of_them_are_unused(tmp_path):
+    x = RNG.standard_normal((16, 64)).astype(np.float32)
+    small = np.float32(x / 100)
+    small[0, 0] = np.abs(x).max() * 8
+    e2m1 = np.resize(np.uint8([0, 1, 2, 3, 9, 10]), (16, 64))  # 0.5, 1 and 1.5 alone
+    made = [
+        nx.QTensor.from_parts("int4", np.resize(np.uint8([0, 1, 2, 3]), (16, 64)), np.float32(1)),
+        nx.QTensor.from_parts("uint4", np.resize(np.uint8([9, 12]), (16, 64)), np.float32(1)),
+        nx.quantize(small, "int4"),
+        nx.QTensor.from_parts("mxfp4", e2m1, np.full((16, 2), 127, np.uint8)),
+    ]  # fmt: skip
+    assert [odd[-1] for odd in odd_of(tmp_path, *made)] == [
+        "only 4 of 16 codes are used", "only 2 of 16 codes are used", "only 2 of 16 codes are used",
+        "only 5 of 14 codes from 0.5 up are used",
+    ]  # fmt: skip
+
+
+WHOLE = [
+    "int4", "int8", "nf4", "fp4", "fp8_e4m3", "fp8_e5m2", "hifloat8", "mxfp4", "nvfp4", "mx6", "mxint8",
+    "mxfp8_e5m2", "if4", "hifloat4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("d", WHOLE)
+def test_a_code_or_two_that_no_value_has_are_not_odd(d, tmp_path):
+    """-8 of int4, -0, NaN and the small binades of floats: "1 of 16 codes are unused" of every tensor."""
+    x = RNG.standard_normal((64, 128)).astype(np.float32)
+    assert odd_of(tmp_path, nx.quantize(x, d)) == [()]
 
 
 def test_a_comparison_finds_the_first_code_that_differs(two):
@@ -144,3 +174,81 @@ def test_where_nothing_is_finite_there_is_no_sqnr_even_of_equals(tmp_path):
     said = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert "nan: 64 NaN or Inf in the first, in no SQNR" in said.output
     assert " inf " not in said.output
+
+
+def gguf_file(path, kinds, values=512):
+    """A file of GGUF with a tensor of each type, all bytes 0x22, and NVFP4's scale beside it."""
+    tensors = {kind: (kind, (4, values)) for kind in kinds}
+    tensors |= {"NVFP4.scale": ("F32", (1,))} if "NVFP4" in kinds else {}
+    with GGUFWriter(path, (0, b""), tensors) as writer:
+        for name, (kind, shape) in tensors.items():
+            writer.put(name, np.full(nbytes_of(kind, shape), 0x22, np.uint8))
+    return path
+
+
+def test_of_a_gguf_file_its_own_types_bits_and_bytes_are_said(tmp_path):
+    """Q4_K was float32 of 32 bits, which it would become, and NVFP4 had a tensor scale that no file had."""
+    pytest.importorskip("gguf")
+    kinds = ["Q4_K", "Q8_0", "MXFP4", "NVFP4", "F16", "I32", "Q5_1"]
+    looks = {one.name: one for one in inspect(gguf_file(tmp_path / "a.gguf", kinds))}
+    assert {name: look.stored for name, look in looks.items()} == {kind: kind for kind in kinds}
+    bits = {
+        "Q4_K": 4.5,
+        "Q8_0": 8.5,
+        "MXFP4": 4.25,
+        "NVFP4": 4.5 + 32 / 2048,
+        "F16": 16,
+        "I32": 32,
+        "Q5_1": 6,
+    }
+    assert {name: look.bits for name, look in looks.items()} == bits
+    assert {name: look.nbytes for name, look in looks.items()} == {k: 256 * bits[k] for k in kinds}
+    assert looks["Q4_K"].format == "float32"
+    assert looks["NVFP4"].format == "nvfp4"
+
+
+def test_types_that_nothing_decodes_are_listed(tmp_path, monkeypatch):
+    """The first one ended the command: nothing was said of the others."""
+    gguf = pytest.importorskip("gguf")
+
+    def none(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(gguf.quants, "dequantize", none)
+    path = gguf_file(tmp_path / "a.gguf", ["Q4_K", "Q8_0", "Q6_K"])
+    looks = {one.name: one for one in inspect(path)}
+    assert (looks["Q4_K"].bits, looks["Q4_K"].shape, looks["Q4_K"].format) == (4.5, (4, 512), "not decoded")
+    assert looks["Q4_K"].odd == ("the gguf package does not decode Q4_K",)
+    assert looks["Q8_0"].format.startswith("int8")
+    assert "the gguf package does not decode Q6_K: Q6_K" in run("inspect", path).output
+
+
+def test_what_is_odd_of_many_is_said_once(tmp_path):
+    path = tmp_path / "a.safetensors"
+    nx.save({f"w{k}": np.zeros((2, 2), np.float32) for k in range(9)}, path)
+    assert (
+        run("inspect", path).output.splitlines()[-1]
+        == f"all values are zero: {', '.join(f'w{k}' for k in range(9))}"
+    )
+
+
+def test_weights_of_other_tools_have_the_bytes_of_the_file(tmp_path):
+    blocks, scales = np.full((2, 1, 16), 0x22, np.uint8), np.full((2, 1), 128, np.uint8)
+    save_file({"w_blocks": blocks, "w_scales": scales}, tmp_path / "a.safetensors")
+    (look,) = inspect(tmp_path / "a.safetensors")
+    assert (look.stored, look.format, look.nbytes, look.bits) == ("MXFP4 of gpt-oss", "mxfp4", 34, 4.25)
+
+
+def test_records_of_a_wrapped_models_state_say_of_what_they_are(tmp_path):
+    """Each was a line: uint8, 43 values."""
+    torch = pytest.importorskip("torch")
+    model = nx.wrap(torch.nn.Sequential(torch.nn.Linear(64, 32)), "int4", activations="int8",
+                    observer="min_max", example=torch.ones(2, 64))  # fmt: skip
+    nx.calibrate(model, [torch.randn(4, 64)])
+    state = {**model.state_dict(), "other._extra_state": torch.tensor([1, 2], dtype=torch.uint8)}
+    nx.save(state, tmp_path / "a.safetensors")
+    looks = {look.name: look for look in inspect(tmp_path / "a.safetensors")}
+    (record,) = (look for look in looks.values() if look.record)
+    assert record.name.endswith("quantize_linear_0._extra_state")
+    assert record.record == "int8"
+    assert looks["other._extra_state"].format == "uint8"

@@ -11,6 +11,7 @@ import pytest
 
 import numerics as nx
 from numerics.backends.reference import executor
+from numerics.checkpoints.gguf_file import GGUFWriter, nbytes_of
 from numerics.draw import explorer, grids, pieces
 from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
@@ -225,6 +226,58 @@ def test_what_a_file_holds_is_what_its_page_begins_with(tmp_path):
     assert (tensor["axis"], tensor["in"]["stored (mxfp4)"]["stored"]) == (1, "blocks of 32 along axis 1")
 
 
+def test_what_is_stored_is_not_compared_with_its_own_format_unless_that_is_asked_for():
+    """Tabs "stored (int4)" and "int4" stood side by side."""
+    q = nx.quantize(X, "int4", scheme=nx.per_group(12, axis=-1), symmetric=False)
+    tensors = data_of(nx.explore({"x": X, "q": q}))["tensors"]
+    assert [one["formats"] for one in tensors] == [
+        ["mxfp4", "nvfp4", "mx6", "int4"], ["stored (int4)", "mxfp4", "nvfp4", "mx6"],
+    ]  # fmt: skip
+    asked = data_of(nx.explore({"q": q}, ["int4"]))["tensors"]
+    assert asked[0]["formats"] == ["stored (int4)", "int4"]
+
+
+@pytest.mark.parametrize(("shape", "axis", "at", "due"), [
+    ((40, 96), -1, 17, [[17, 0], [17, 32], [17, 64]]), ((40, 96), -1, (17, 70), [[17, 64]]),
+    ((40, 96), -1, [(3, 0), 17], [[3, 0], [17, 0], [17, 32], [17, 64]]),
+    ((40, 96), 0, (33, 5), [[32, 5]]), ((40, 96), 0, (2, 5), [[0, 5]]),
+    ((4, 64, 5), 1, (3, 40, 2), [[3, 32, 2]]), ((70,), -1, 64, [[64]]),
+])  # fmt: skip
+def test_what_is_asked_for_comes_first_and_is_kept(shape, axis, at, due, monkeypatch):
+    x = RNG.standard_normal(shape).astype(np.float32)
+    q = nx.quantize(x, "mxfp4", axis=axis)
+    for limit in (LIMIT, 30_000):
+        monkeypatch.setattr(explorer, "LIMIT", limit)
+        one = data_of(nx.explore({"w": q}, ["mx6"], at=at))["tensors"][0]
+        assert [piece["at"] for piece in one["shown"][: len(due)]] == due
+        assert one["asked"] == len(due)
+        assert len({tuple(piece["at"]) for piece in one["shown"]}) == len(one["shown"])
+
+
+@pytest.mark.parametrize(("what", "at", "said"), [
+    (np.ones((2, 32)), 2, r"at=\(2,\): no tensor has that place; there are tensor \(2, 32\)"),
+    (np.ones((2, 32)), (0, 0, 0), "no tensor has that place"), (np.ones((2, 32)), -1, "from 0 on, not -1"),
+    (np.ones((2, 32)), "3", "must be an integer"), (np.ones((2, 32)), (), "at= takes a row"),
+    ("fp4", 3, "at=3 is of tensors"), ({"layers": [], "output": 1.0}, 3, "is of tensors"),
+])  # fmt: skip
+def test_places_that_are_none_are_refused(what, at, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.explore(what, at=at)
+
+
+def test_values_that_a_file_had_in_a_format_that_is_none_here_say_so(tmp_path):
+    """Q4_K of a GGUF file came as float32, and what mxfp4 loses of it was said as of an original."""
+    pytest.importorskip("gguf")
+    tensors = {"k": ("Q4_K", (4, 256)), "f": ("F32", (4, 32)), "h": ("F16", (4, 32))}
+    with GGUFWriter(tmp_path / "a.gguf", (0, b""), tensors) as writer:
+        for name, (kind, shape) in tensors.items():
+            writer.put(name, np.full(nbytes_of(kind, shape), 0x22, np.uint8))
+    with pytest.warns(nx.NumericsWarning, match="Q4_K"):
+        found = tensors_in(tmp_path / "a.gguf")
+    was = {one["name"]: one["was"] for one in data_of(nx.explore(found, ["mxfp4"]))["tensors"]}
+    assert was == {"k": "Q4_K", "f": None, "h": None}
+
+
 def test_names_from_a_file_are_shown_and_not_obeyed():
     """U+202E turned what followed it around."""
     page = nx.explore({"a\u202eb\x1b[0m": np.ones((2, 32), np.float32), "i\u202e": np.arange(3)}, ["mxfp4"])
@@ -262,11 +315,14 @@ def pages(tmp_path_factory):
     nx.explore({"x": X[0], "q": nx.quantize(X, "int4", **GROUPS), "n": np.arange(3)}).save(
         folder / "stored.html"
     )
+    large = RNG.standard_normal((64, 256)).astype(np.float32)
+    nx.explore({"w": large}, ["mxfp4"], at=[(17, 64)]).save(folder / "asked.html")
+    nx.explore({"w": nx.quantize(X[0], "int8", scheme=nx.per_token())}).save(folder / "whole.html")
     return folder
 
 
 GROUPS = {"scheme": nx.per_group(12, axis=-1), "symmetric": False}
-NAMES = ["tensors", "format", "block", "model", "stored"]
+NAMES = ["tensors", "format", "block", "model", "stored", "whole"]
 
 
 def told(page):
@@ -322,7 +378,7 @@ def test_everything_is_reached_with_keys_alone(chromium, pages):
         page.keyboard.press("ArrowLeft")
         assert (told(page)["code"], told(page)["value"]) == ("0xfe", "-448")
     with opened(chromium, pages / "tensors.html") as page:
-        for _ in range(2):  # the list of tensors, then the formats
+        for _ in range(4):  # the list of tensors, the row with its button, then the formats
             page.keyboard.press("Tab")
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
@@ -349,6 +405,70 @@ def test_a_stored_number_shows_its_code_and_its_scale_and_keeps_to_the_format_lo
         assert "Not on this page, no floats: n" in page.content()
         aligned = "[...document.querySelectorAll('thead th')].map((cell) => getComputedStyle(cell).textAlign)"
         assert set(page.evaluate(f"{aligned}.slice(1, 4)")) == {"right"}
+
+
+def test_a_row_is_gone_to_by_keys_and_by_the_address(chromium, pages):
+    """One could not ask for a place: of hundreds of pieces each had to be tried."""
+    text = re.search('id="data">(.*?)</script>', (pages / "tensors.html").read_text(encoding="utf-8"), re.S)[
+        1
+    ]
+    at = [tuple(piece["at"]) for piece in json.loads(text)["tensors"][0]["shown"]]
+    (r, s, c), (row, *_) = at[5], at[7]
+    one, first = (r, s, c + 3), min(piece for piece in at if piece[0] == row)
+    with opened(chromium, pages / "tensors.html") as page:
+        heading = page.locator("#detail h2").first
+        for text, due in ((f"{row}", f"w{[*first]}"), (f"{[*one]}", f"w{[*one]}")):
+            page.locator("#at").fill(text)
+            page.keyboard.press("Enter")
+            assert heading.inner_text() == due
+            index = ",".join(re.findall(r"\d+", text))
+            assert page.evaluate("location.hash") == f"#tensor=w&at={index}"
+            page.keyboard.press("ArrowRight")  # the focus is on the number
+            assert heading.inner_text() != due
+        for text, words in (("9", "[9] is no place of w, which is 6 x 3 x 75"), ("a", "A row is a number"),
+                            ("1, 2, 3, 4", "no place")):  # fmt: skip
+            page.locator("#at").fill(text)
+            page.keyboard.press("Enter")
+            assert words in page.locator("#told").inner_text()
+        page.evaluate("location.hash = '#tensor=layer.3.weight&row=2'")
+        assert heading.inner_text() == "layer.3.weight[2, 0]"
+    with opened(chromium, f"{pages / 'asked.html'}#tensor=w&at=17,64") as page:
+        assert page.locator("#detail h2").first.inner_text() == "w[17, 64]"
+        page.locator("#at").fill("18,2")
+        page.keyboard.press("Enter")
+        assert (
+            "--at 18,2 of `numerics explore`, or at=(18, 2) of nx.explore"
+            in page.locator("#told").inner_text()
+        )
+    with opened(chromium, f"{pages / 'stored.html'}#tensor=q&row=2") as page:
+        pressed = page.get_by_role("group", name="format").locator('[aria-pressed="true"]').inner_text()
+        assert pressed == "stored (int4)"
+    with opened(chromium, f"{pages / 'stored.html'}#tensor=none") as page:
+        assert page.locator("#told").inner_text() == "No tensor none is on this page."
+
+
+def test_codes_that_are_integers_are_shown_as_those(chromium, pages):
+    """0xf alone was what stood for -1."""
+    q = nx.quantize(X[0], "int8", scheme=nx.per_token())
+    with opened(chromium, pages / "whole.html") as page:
+        for k in (0, 4, 9):
+            cell = page.get_by_role("group", name="values").get_by_role("button").nth(k)
+            cell.hover()
+            at = tuple(
+                map(int, re.search(r"\[(.*)\]", page.locator("#detail h2").inner_text())[1].split(", "))
+            )
+            due = int(q.codes.view(np.int8)[at])
+            assert told(page)["integer"] == str(due)
+            assert cell.inner_text().split("\n")[-1] == f"0x{due & 255:02x} = {due}"
+
+
+def test_values_that_were_rounded_before_are_said_to_be(chromium, pages):
+    with opened(chromium, pages / "stored.html") as page:
+        page.locator("#pick").select_option("1")
+        page.get_by_role("group", name="format").get_by_role("button").first.click()
+        caption = "This piece, which the stored format has rounded already, in each format"
+        assert page.get_by_role("region", name=caption).count() == 1
+        assert "stored value in mx6" in told(page)
 
 
 def test_a_layers_button_leads_to_its_tensor(chromium, pages):
