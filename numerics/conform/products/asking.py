@@ -86,7 +86,7 @@ class ProductTarget(Judged):
         problem, strided = case
         arguments = given.arguments(problem)
         if strided:
-            arguments = tuple(apart(x) if isinstance(x, np.ndarray) and x.ndim == 2 else x for x in arguments)
+            arguments = tuple(apart(x) if isinstance(x, np.ndarray) else x for x in arguments)
         if edge is not None:
             arguments = tuple(beside(edge, x) for x in arguments)
         return self._called(arguments, case, edge)
@@ -126,7 +126,9 @@ class ProductTarget(Judged):
 
 
 def apart(x: Array) -> Array:
-    """The same matrix with gaps behind its rows and between its numbers, which must not be read."""
+    """The same matrix, or bias, with gaps behind its rows and between its numbers, which must not be read."""
+    if x.ndim == 1:
+        return np.asarray(apart(x[None])[0])
     room = np.full((len(x), 2 * x.shape[1] + 3), POISON if x.dtype.kind == "f" else 0x55).astype(x.dtype)
     found = room[:, 1 : 2 * x.shape[1] + 1 : 2]
     found[...] = x

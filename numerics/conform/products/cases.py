@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.products import draw
-from numerics.conform.products.certificate import NONE, bounds
+from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.draw import Integers
+from numerics.conform.products.fitting import Fitting
+from numerics.conform.products.given import original_of
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.task import Array
 
@@ -41,11 +43,15 @@ LENGTHS = range(1, 72)
 TILED = (*range(72, 200), 255, 256, 257, 383, 384, 385, 511, 513, 767, 769, 1023, 1025, 1536, 2047)
 """Rows, columns or terms of thin products: what second and later tiles leave over."""
 LONG = (2051, 4099, 16391)  # terms of integer sums: more than float32 holds, more than int16 does
+FAR: tuple[Shape, ...] = ((1, 3, 4352), (17, 1, 4352), (1, 3, 16640), (17, 2, 16640))
+"""Long sums of single rows and columns, and of more rows than a tile has, which whole blocks fill."""
 MANY = 1024  # terms, of which few fit that have several bits
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
-MARGIN = 900
 SINGLE = 24  # bits of a float32 number
+WIDE = 40  # exponents of two elements together, so that scales may answer them
+FEW = 64  # terms of integers of 8 bits that fit, whose codes and zero points may be split
+SHORT = 12  # bits of codes in sums of many terms
 LARGE_SUMS = (
     (256, 0, 0),
     (448, 56, 7),
@@ -181,7 +187,9 @@ class Maker:
             if len(exponents) == rows:
                 exponents = exponents + per_row[:, None]
             codes = draw.of_exponents(op, element[place] + shift[place] * op.is_value, rows, window, self.rng)
-            sides.append(draw.finish(op, codes, draw.scales(op, exponents, self.rng), self.rng))
+            side = draw.finish(op, codes, draw.scales(op, exponents, self.rng), self.rng)
+            coarse = self._of_integers and self.claim.splits and not window
+            sides.append(draw.coarse(side) if coarse and k > FEW else side)
         found = Problem(self.claim, sides[0], sides[1], self._bias(n), law)
         return self.fitted(found, bits)
 
@@ -199,8 +207,53 @@ class Maker:
                 codes = np.ldexp(self.rng.choice([-1.0, 1.0], (rows, k)), shift[place]).astype(np.float32)
             else:
                 codes = draw.of_exponents(op, element[place], rows, 0, self.rng)
-            sides.append(draw.finish(op, codes, draw.scales(op, exponents, self.rng, plain=True), self.rng))
+                codes = draw.short(op, codes, SHORT, self.rng)
+            side = draw.finish(op, codes, draw.scales(op, exponents, self.rng, plain=True), self.rng)
+            sides.append(draw.coarse(side) if self._of_integers else side)
         return self.fitted(Problem(self.claim, sides[0], sides[1], self._bias(n), "sums"))
+
+    def biases(self, shape: Shape) -> Iterator[Problem]:
+        """A bias of all the bits of its type: beside zeros, also what is no number, and beside sums."""
+        kind, room = original_of(self.claim), self.claim.accumulator.bits
+        found = self.sums(shape, bits=room // 2, law="bias")
+        columns, bits = shape[1], min(draw.SIGNIFICAND[kind], room - 2)
+        long = draw.significands((columns,), draw.SIGNIFICAND[kind], self.rng)
+        long *= self.rng.choice([-1.0, 1.0], columns)
+        alone = np.ldexp(long, self.rng.integers(-6, 7, columns)).astype(np.float32)
+        least, most = draw.EXPONENTS[kind]
+        ends = (np.nan, np.inf, -np.inf, 2.0**least, -3 * 2.0**least, 1.5 * 2.0**most)
+        alone[: len(ends)] = ends[:columns]
+        yield replace(found, a=found.a.with_codes(self._nothing(found.a)), bias=alone)
+        lowest = sums(bounds(found.a, self.claim), bounds(found.b, self.claim)).lowest.min(axis=0)
+        last = np.where(lowest == NONE, 0, lowest)
+        long = draw.significands((columns,), bits, self.rng) * self.rng.choice([-1.0, 1.0], columns)
+        beside = np.ldexp(long, last + bits - 1)
+        held = (last >= least) & (last + bits <= most)
+        yield replace(found, bias=np.where(held, beside, 0.0).astype(np.float32))
+
+    @property
+    def _of_integers(self) -> bool:
+        """Are both sides codes of integers, whose products take most of an accumulator's bits?"""
+        return self.claim.a.is_integer and self.claim.b.is_integer
+
+    def groups(self, k: int) -> Iterator[Problem]:
+        """Codes that are half of their range, at scales of as many bits as sums of k terms leave.
+
+        Where codes of both sides may be shifted to unsigned ones, a zero adds as much as any other code.
+        """
+        ops = {"a": self.claim.a, "b": self.claim.b}
+        bits = self.claim.accumulator.bits - 2 - int(np.ceil(np.log2(k)))
+        for name, op in ops.items():
+            if not draw.is_loose(op) or bits < 2:
+                continue
+            sides = {
+                x: replace(
+                    draw.of_powers(y, rows, k, True, self.rng), scale=np.ones(y.shared(rows, k), np.float32)
+                )
+                for (x, y), rows in zip(ops.items(), (5, 7), strict=True)
+            }
+            sides[name] = draw.with_long(sides[name], "scale", bits, self.rng)
+            yield Problem(self.claim, sides["a"], sides["b"], law="sums")
 
     def _bias(self, n: int) -> Array | None:
         if not self.claim.bias:
@@ -215,16 +268,20 @@ class Maker:
         blocks = int(block[-1]) + 1
         ranges = draw.op_range(a), draw.op_range(b)
         low, high = (sum(r[i] for r in ranges) for i in (0, -1))
+        low, high = max(low, min(-WIDE, high)), min(high, max(WIDE, low))
         free = [op.is_value or op.size > 0 for op in (a, b)]
-        both = rng.integers(low, high + 1, blocks if any(free) else 1)
-        both = np.broadcast_to(both, (blocks,))
+        odd = _odd_bits(np.arange(blocks)) ^ int(rng.integers(2))
+        both = low + _unlike(np.full(blocks, rng.integers(2)) if all(free) else odd, high - low, rng)
         first = np.zeros(blocks, np.int64)
         if all(free):
             spread = self._spread()
-            first = rng.integers(-spread, spread + 1, blocks)
+            first = _unlike(odd, 2 * spread, rng) - spread
         elif free[0]:
             first = -both
         second = -both - first if free[1] else np.zeros(blocks, np.int64)
+        if self._of_integers and any(free) and not all(free):  # nothing answers one side's scales
+            moved = _unlike(odd, 3, rng)
+            first, second = first + moved * free[0], second + moved * free[1]
         total = both[block]
         least = np.maximum(ranges[0][0], total - ranges[1][-1])
         most = np.minimum(ranges[0][-1], total - ranges[1][0])
@@ -235,27 +292,19 @@ class Maker:
         sides = (self.claim.a, self.claim.b)
         if any(_coarse(op) for op in sides):
             return 4
-        return min(draw.SPREAD.get(str(op.name), 20) for op in sides)
+        kinds = [str(op.name if op.spec is None else op.spec.scale_type) for op in sides]
+        return min(draw.SPREAD.get(kind, 20) for kind in kinds)
 
     def fitted(self, found: Problem, bits: int | None = None) -> Problem:
         """The same with zeros in place of those elements of a that make some sum too long."""
         claim = found.claim if bits is None else found.claim.accumulating(bits)
         if found.claim.integers or found.a.zero is not None:
             return found
-        room, least = claim.accumulator.bits, claim.accumulator.least
-        a, b = bounds(found.a, claim), bounds(found.b, claim)
         m, n, k = found.shape
-        start = np.zeros(n) if found.bias is None else np.abs(found.bias.astype(np.float64))
-        total, low = np.tile(start, (m, 1)), np.full((m, n), NONE if found.bias is None else 0)
-        kept = np.zeros((m, k), np.bool_)
-        for place in (k - 1, *self.rng.permutation(k - 1)):  # the last one counts, whatever else fits
-            term = np.multiply.outer(a.magnitude[:, place], b.magnitude[:, place])
-            last = np.where(term == 0, NONE, np.add.outer(a.lowest[:, place], b.lowest[:, place]))
-            more, lower = total + term, np.minimum(low, last)
-            fits = (more <= np.ldexp(1.0, np.clip(lower, -MARGIN, MARGIN) + room)) & (lower >= least)
-            rows = fits.all(axis=1)
-            kept[:, place] = rows
-            total, low = np.where(rows[:, None], more, total), np.where(rows[:, None], lower, low)
+        start = None if found.bias is None else found.bias.astype(np.float64)
+        order = np.array([k - 1, *self.rng.permutation(k - 1)])  # the last one counts, whatever else fits
+        fitting = Fitting.of(claim.accumulator, m, start, n)
+        kept = fitting.kept(bounds(found.a, claim), bounds(found.b, claim), order)
         codes = np.where(kept, found.a.codes, draw.blank(found.a.op, m, k, self.rng))
         return replace(found, a=found.a.with_codes(codes))
 
@@ -529,6 +578,20 @@ class Maker:
         return Problem(self.claim, sides[0], sides[1], law="integers")
 
 
+def _odd_bits(x: Integers) -> Integers:
+    """Has each number an odd count of bits that are set?  It differs from itself without its first one."""
+    for shift in (16, 8, 4, 2, 1):
+        x = x ^ x >> shift
+    return x & 1
+
+
+def _unlike(odd: Integers, most: int, rng: np.random.Generator) -> Integers:
+    """Numbers from 0 to a largest one, odd where it is said: another's is another number."""
+    if most < 1:
+        return np.zeros_like(odd)
+    return odd + 2 * rng.integers(0, (most + 1) // 2, len(odd))
+
+
 def has_signs(op: Operand) -> bool:
     """Has it a code of minus the value of `draw.one`?"""
     return op.is_value or draw.has(op, -float(meanings(op)[int(draw.one(op))]))
@@ -592,6 +655,9 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
             yield maker.long((2, 3, length))
             yield maker.few((2, 3, length), "a", turn=-1)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
+        for shape in FAR:
+            yield maker.long(shape)
+            yield maker.few(shape, "a", turn=-1)
         yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)
@@ -604,6 +670,8 @@ def _integers(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
     for length in LONG:
         yield maker.integers((2, 3, length), extreme=3)
         yield maker.integers((1, 3, length))
+    for shape in FAR:
+        yield maker.integers(shape, extreme=3)
 
 
 def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
@@ -625,6 +693,8 @@ def _apart(maker: Maker) -> Iterator[Problem]:
     """Long scales of codes on both sides: where zeros are sums of what is split off, one term is decided."""
     if maker.claim.splits and maker.claim.a.shifts and maker.claim.b.shifts:
         yield from maker.whole((17, 19, 1), turn=0)
+        for k in {2 * (op.size or 32) + 1 for op in (maker.claim.a, maker.claim.b)}:
+            yield from maker.groups(k)
 
 
 def _lengths(maker: Maker) -> Iterator[Problem]:
@@ -669,6 +739,8 @@ def _ends(maker: Maker) -> Iterator[Problem]:
             yield maker.special(shape)
     for shape in ((1, 5, 33), (4, 6, 64)):
         yield from maker.subnormal(shape)
+    for shape in ((4, 13, 40), (1, 33, 17)) if maker.claim.bias else ():
+        yield from maker.biases(shape)
     yield from maker.tiny(40)
     yield from maker.past_float32()
     late = maker.overflow()

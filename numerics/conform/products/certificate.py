@@ -125,7 +125,7 @@ def sums(a: Bounds, b: Bounds) -> Sums:
     m, n = len(a.magnitude), len(b.magnitude)
     found = Sums(np.zeros((m, n)), np.full((m, n), NONE, np.int64), np.zeros((m, n), np.int64),
                  np.ones((m, n), np.bool_))  # fmt: skip
-    for k in _parts(np.arange(a.magnitude.shape[1]), m * n):
+    for k in some_columns(np.arange(a.magnitude.shape[1]), m * n):
         term = a.magnitude[:, None, k] * b.magnitude[:, k]
         lowest = np.where(term == 0, NONE, a.lowest[:, None, k] + b.lowest[:, k])
         found.total += term.sum(axis=2)
@@ -136,7 +136,7 @@ def sums(a: Bounds, b: Bounds) -> Sums:
     return found
 
 
-def _parts(columns: NDArray[np.int64], results: int) -> Iterator[NDArray[np.int64]]:
+def some_columns(columns: NDArray[np.int64], results: int) -> Iterator[NDArray[np.int64]]:
     """Columns, some at a time: as many as make arrays of TERMS for so many results."""
     size = max(TERMS // max(results, 1), 1)
     return (columns[start : start + size] for start in range(0, len(columns), size))
@@ -166,7 +166,7 @@ def factors_stay(a: Bounds, b: Bounds) -> Mask:
         own = _both(side.element, side.scale)
         stays &= (_within(own, 0) | (own[0] < -NONE // 2)).all(axis=1).reshape(shape)
     for first, second, more in _combinations(a, b):
-        for k in _parts(_distinct(first, second), m * n):
+        for k in some_columns(_distinct(first, second), m * n):
             pair = tuple(x[:, None, k] + y[:, k] for x, y in zip(first, second, strict=True))
             stays &= (_within(pair, room if more else 0) | (pair[0] < -NONE // 2)).all(axis=2)
     return stays
@@ -270,9 +270,11 @@ def _one_addition(problem: Problem) -> Mask:
 
 
 def _not_finite(problem: Problem, finite: Mask) -> Mask:
-    """NaN and Inf that a side brings in; an Inf is not decided where a zero point may be split off."""
+    """NaN and Inf of a side or the bias; an Inf is not decided where a zero point may be split off."""
     reached = [~np.isfinite(side.values).all(axis=1) for side in (problem.a, problem.b)]
     came = np.logical_or.outer(*reached)
+    if problem.bias is not None:
+        came |= ~np.isfinite(problem.bias)
     telling = np.isnan(problem.exact) | (not problem.claim.splits)
     return np.asarray(~finite & came & telling)
 

@@ -143,10 +143,30 @@ def of_exponents(op: Operand, exponents: Integers, rows: int, window: int, rng: 
         return rng.integers(0, 1 << op.bits, (rows, length)).astype(kind)
     held = classes(op)
     found = np.zeros((rows, length), kind)
-    for place, top in enumerate(exponents):
+    for top in np.unique(exponents):
+        places = np.flatnonzero(exponents == top)
         pool = [held[e] for e in range(int(top) - window, int(top) + 1) if e in held]
-        found[:, place] = rng.choice(np.concatenate(pool or [held[min(held)]]), rows)
+        found[:, places] = rng.choice(np.concatenate(pool or [held[min(held)]]), (rows, len(places)))
     return found
+
+
+def short(op: Operand, codes: Array, bits: int, rng: Rng) -> Array:
+    """The same codes, with others in place of those whose significands have more bits, where there are."""
+    values = np.where(np.isfinite(meanings(op)), meanings(op), 0.0)
+    scaled = np.ldexp(np.frexp(values)[0], bits)
+    few = scaled == np.rint(scaled)
+    held = np.flatnonzero(few & (values != 0))
+    if few.all() or not len(held):
+        return codes
+    return np.where(few[codes], codes, rng.choice(held, codes.shape)).astype(codes.dtype)
+
+
+def coarse(side: Side) -> Side:
+    """The same of integers: no zeros, codes and zero points are multiples of a quarter of their range."""
+    kept, quarter = -1 << (side.op.bits - 2), 1 << (side.op.bits - 2)
+    zero = None if side.zero is None else side.zero & kept
+    codes = side.codes & (kept & ((1 << side.op.bits) - 1))
+    return replace(side.with_codes(np.where(codes == 0, quarter, codes)), zero=zero)
 
 
 def finish(op: Operand, codes: Array, scale: Array | None, rng: Rng) -> Side:

@@ -20,6 +20,10 @@ def output() -> None:
     """An exact sum is rounded to the type that comes out once, to nearest even; what is too large is Inf."""
 
 
+def bias() -> None:
+    """A bias is added to the sums of its column once, with all its bits, and comes out alone beside zeros."""
+
+
 def two_terms() -> None:
     """A sum of two terms is the nearest number of the accumulator."""
 
@@ -58,7 +62,7 @@ def repeatable() -> None:
 
 LAWS: dict[str, Named] = {
     law.__name__: law
-    for law in (one_term, sums, output, two_terms, integers, pairs, scale_range, special, subnormals,
+    for law in (one_term, sums, output, bias, two_terms, integers, pairs, scale_range, special, subnormals,
                 accumulator, strides, repeatable)
 }  # fmt: skip
 """The laws of products by name."""

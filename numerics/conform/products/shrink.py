@@ -18,7 +18,7 @@ SHOWN = 70  # terms whose codes are made simpler
 
 def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
     """Returns a problem that fails as this one does, and has as little in it as was found."""
-    for step in (_one_result, _shorter, _fewer, _simpler):
+    for step in (_one_result, _shorter, _one_result, _fewer, _simpler):
         for candidate in step(problem, at):
             found = fails(candidate)
             if found is not None:
@@ -35,6 +35,7 @@ def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
 def _rows(side: Side, at: int) -> Iterator[list[int]]:
     yield [at]
     yield list(range(at + 1))
+    yield list(range(min(at + 2, len(side.codes))))
     yield list(range(len(side.codes)))
 
 

@@ -16,7 +16,10 @@ from numerics.conform.products.cases import Maker, problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Claim
 from numerics.conform.products.deviations import DEVIATIONS
+from numerics.conform.products.draw import SIGNIFICAND
 from numerics.formats.errors import NumericsError
+from numerics.tensor.spec import QuantSpec
+from tests.helpers.authors_faults import FAULTS
 from tests.helpers.product_faults import (
     GROUPS,
     INT4,
@@ -36,6 +39,7 @@ from tests.helpers.product_faults import (
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
 EVERY = 1 if LONG else 24
 PLANTED = [case for case in planted() if (f"{Claim.of(**case[0]).dtype}", case[1]) not in NO_FAULTS]
+PLANTED += FAULTS
 SOME = PLANTED[::EVERY]
 FAST = ((1, 1, 1), (1, 3, 33), (5, 4, 64))
 
@@ -54,7 +58,7 @@ def test_a_planted_fault_of_a_product_passed(claim, name, kernel):
 
 
 def test_the_list_of_planted_faults_shrank():
-    assert len(PLANTED) >= 232
+    assert len(PLANTED) >= 320
 
 
 LONG_OPERANDS = [
@@ -81,15 +85,75 @@ def test_a_product_of_all_bits_was_not_judged(a, b):
         assert problem.exact.all()
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [x for x in LONG_OPERANDS if "nf4" not in x[1]]
-)  # its codes have 24 bits
-def test_a_term_of_a_long_row_did_not_count(a, b):
+FAR_OPERANDS = [
+    *LONG_OPERANDS, ("float32", "bfloat16 per_group(32)"), ("float32", "e8m0 per_group(32)"),
+    ("float32", QuantSpec("int4", scheme="per_group(32)", scale_type="float16")),
+    ("nf4 per_group(64)", "nf4 per_group(64)"), ("mxfp8_e5m2", "mxfp6_e3m2"), ("mx9", "mx6"),
+    ("int8 per_tensor", "int8 per_channel(0)"), ("int8 per_group(32)", "int8 per_group(32)"),
+    ("int8 per_channel(0)", "int4 per_group(128)"), ("int8 per_group(32)", "int8 per_channel(0)"),
+    ("int8 per_channel(0)", QuantSpec("int4", scheme="per_group(32)", scale_type="float16")),
+    ("uint8 per_group(64) asymmetric", "uint4 per_group(64) asymmetric"),
+    ("uint8 per_channel(0) asymmetric", "uint8 per_channel(0) asymmetric"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16391), (1, 3, 16640)])
+@pytest.mark.parametrize(("a", "b"), FAR_OPERANDS, ids=str)
+def test_a_term_of_a_long_row_did_not_count(a, b, shape):
     """Nothing of 16,391 terms is left out that sums may fit, and all of it is decided."""
-    problem = Maker(Claim.of(a, b), np.random.default_rng(0)).long((2, 3, 16391))
+    problem = Maker(Claim.of(a, b), np.random.default_rng(0)).long(shape)
     assert answer(problem)[1].all()
-    assert problem.a.values[:, -1].all()
-    assert (problem.a.values != 0).mean() > (0.7 if problem.a.zero is None else 0)
+    for side in (problem.a, problem.b):
+        counts = side.values != 0
+        assert counts[:, -1].any() or side.zero is not None
+        assert counts.mean() > (0.7 if side.zero is None else 0.4)
+    places = np.arange(shape[2])
+    for n in range(15):
+        short = problem.a.values[:, : 1 << n] @ problem.b.values[:, : 1 << n].T
+        assert (short != problem.exact).any(), f"all past {1 << n} terms may be lost"
+    for name, side in (("a", problem.a), ("b", problem.b)):
+        for n in range(15) if side.op.share == "block" else ():
+            group = places // side.op.size
+            if group[-1] < 1 << n:
+                break
+            moved = side.factors.scale[:, (group & ((1 << n) - 1)) * side.op.size]
+            wrong = (side.factors.element - side.factors.zero) * moved
+            other = (problem.b if name == "a" else problem.a).values
+            found = wrong @ other.T if name == "a" else other @ wrong.T
+            assert (found != problem.exact).any(), f"groups past {1 << n} may have scales of others"
+
+
+def test_sums_of_a_long_row_were_of_one_row_of_many_columns_alone():
+    """Kernels have paths of their own for one row, one column, more rows than a tile, and whole blocks."""
+    shapes = {problem.shape for problem in problems(Claim.of("float32", INT4)) if problem.law == "sums"}
+    long = [shape for shape in shapes if shape[2] > 4096]
+    for kind in (lambda m, n: m == 1, lambda m, n: n == 1, lambda m, n: m > 16):
+        assert any(kind(m, n) for m, n, _ in long)
+    assert {k % 256 == 0 for _, _, k in long} == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
+def test_a_bias_had_few_bits_and_was_always_a_number(kind):
+    claim = Claim.of(kind, "mxfp4", bias=True, out=kind)
+    asked = [problem for problem in problems(claim) if problem.law == "bias"]
+    assert len(asked) == 4
+    for problem in asked:
+        assert answer(problem)[1].mean() > 0.6
+        finite = problem.bias[np.isfinite(problem.bias)]
+        fewer = np.ldexp(np.frexp(finite)[0], SIGNIFICAND[kind] - 1 - 2 * problem.a.values.any())
+        assert (fewer != np.rint(fewer)).any()
+    ends = np.concatenate([problem.bias for problem in asked])
+    assert np.isnan(ends).any()
+    assert {np.inf, -np.inf} <= set(ends)
+
+
+@pytest.mark.parametrize("b", ["int8 per_group(32)", "int8 per_channel(0)"])
+def test_scales_of_codes_on_both_sides_had_few_bits_past_the_first_group(b):
+    maker = Maker(Claim.of("int8 per_group(32)", b), np.random.default_rng(0))
+    for problem in maker.groups(65):
+        assert answer(problem)[1].all()
+        assert problem.a.codes.all()
+        assert problem.b.codes.all()
 
 
 CLAIMS = [claim for claim, _ in GROUPS]
