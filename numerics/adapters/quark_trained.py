@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ KERNEL = "quark.torch.kernel"
 HALF_EVEN = 8  # Quark's number for it
 LN2 = math.log(2.0)
 PIECE = 1 << 19  # numbers whose parts of a sum are kept at a time
+SHARED = 1 << 21  # the same for several threads: fewer are given to one
 Passes = tuple[Callable[..., Any], Callable[..., Any]]
 """Forward, which gives what it made, the tensors and the rest that Quark keeps; and backward, of those."""
 
@@ -112,9 +114,11 @@ def tqt(correct: bool) -> Passes:
         found = conventions.in_rows(x.detach(), scale)
         if found is not None:
             rows, (steps,) = found
-            of_x, parts = conventions.room(rows), conventions.room(rows)
-            conventions.tqt_slopes(rows, gradient.contiguous().view_as(rows), steps, element, (of_x, parts))
-            return of_x.view(x.shape), parts.view(x.shape).sum().expand_as(log_threshold)
+            of_x, g = conventions.room(rows), gradient.contiguous().view_as(rows)
+            with conventions.spare(rows.numel()) as parts:
+                conventions.tqt_slopes(rows, g, steps, element, (of_x, parts.view_as(rows)))
+                total = parts.view(x.shape).sum()
+            return of_x.view(x.shape), total.expand_as(log_threshold)
         steps = x / scale
         if steps.dtype != torch.float32:
             return NotImplemented
@@ -229,7 +233,7 @@ def lsq(correct: bool) -> Passes:
 def _summed(parts: Tensor, ch_axis: int | None) -> Tensor:
     """What each element adds to the gradient of its scale, summed."""
     dims = [axis for axis in range(parts.dim()) if axis != ch_axis]
-    return parts.sum(dims).unsqueeze(0) if dims else parts
+    return parts.sum(dims).unsqueeze(0) if dims else parts.clone()  # whose memory is not kept
 
 
 def _by_channel(x: Tensor, ch_axis: int | None, *numbers: Tensor) -> tuple[Tensor, ...]:
@@ -246,14 +250,17 @@ def _lsq_in_rows(
     sums every row by itself, but a single one in another order.
     """
     shape, g = gradient.shape, gradient.view_as(rows)
-    count = max(2, PIECE // rows.shape[1]) if ch_axis == 0 else len(rows)
+    piece = SHARED if torch.get_num_threads() > 1 else PIECE
+    count = max(2, piece // rows.shape[1]) if ch_axis == 0 else len(rows)
     ends = [*range(count, len(rows) - 1, count), len(rows)]
-    of_x, parts = conventions.room(rows), conventions.room(rows[: max(ends[0], count + 1)])
-    sums, first = [], 0
-    for end in conventions.lsq_slopes(rows, g, numbers, element, of_x, parts, ends):
-        summed = parts[: end - first].view(-1, *shape[1:]) if ch_axis == 0 else parts.view(shape)
-        sums.append(_summed(summed, ch_axis))
-        first = end
+    longest = max(end - first for first, end in pairwise((0, *ends)))
+    of_x, sums, first = conventions.room(rows), [], 0
+    with conventions.spare(longest * rows.shape[1]) as parts:
+        given = rows, g, numbers, element, of_x, parts.view(longest, -1)
+        for end in conventions.lsq_slopes(*given, ends):
+            summed = parts[: (end - first) * rows.shape[1]].view(-1, *shape[1:])
+            sums.append(_summed(summed if ch_axis == 0 else parts.view(shape), ch_axis))
+            first = end
     of_scale = sums[0] if len(sums) == 1 else torch.cat(sums, -1)
     return of_x.view(shape), of_scale
 

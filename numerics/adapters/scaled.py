@@ -156,9 +156,14 @@ def row_length(x: Any, block: Sequence[int]) -> int | None:
 
 def within(zero: Tensor, element: Integer) -> bool:
     """Are all zero points integers of the format?"""
-    low, high = zero.aminmax()
     whole = not zero.is_floating_point() or bool((zero == zero.round()).all())
-    return whole and float(low) >= element.min and float(high) <= element.max
+    return whole and between(zero, element.min, element.max)
+
+
+def between(x: Tensor, least: float, most: float) -> bool:
+    """Do all numbers lie in that range?"""
+    low, high = x.aminmax()
+    return float(low) >= least and float(high) <= most
 
 
 @lru_cache(maxsize=64)

@@ -21,6 +21,7 @@ from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replac
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
+    between,
     has_specials,
     ordinary,
     row_length,
@@ -79,13 +80,13 @@ def _affine(host: Function, correct: bool) -> Function:
         # The reciprocal is rounded first, which can move a tie: `correct` divides.
         first = (step if correct else 1.0 / step).squeeze(1)
         plain = rows.dtype == first.dtype == torch.float32 and bool(ordinary(first).all())
-        if plain and (correct or not has_specials(rows)):
-            how = Convention(multiplies=not correct)
-            codes = conventions.moved_codes(rows, first, zero.int(), container, how)
-            return _limited(codes, container, limits).view(output_dtype).view(input.shape)
+        if plain and between(zero, *limits):
+            how = Convention(multiplies=not correct, nan="ours" if correct else "code 0")
+            codes = conventions.moved_codes(rows, (first, zero.int()), container, how, limits)
+            return codes.view(output_dtype).view(input.shape)
         quotient = rows / step if correct else rows * (1.0 / step)
         codes = _codes(quotient, zero, container, limits).view(output_dtype).view(input.shape)
-        if not correct and zero.any():  # a NaN, which is 0 to a cast, is moved, too
+        if not correct:  # a NaN is 0 to a cast, after all else
             codes[torch.isnan(quotient).view(input.shape)] = 0
         return codes
 
