@@ -18,9 +18,18 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Calls, Function, Named, Seam
+from numerics.adapters.base import Calls, Function, Named, Seam, answered
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, integer_of, ordinary, takes, whole_steps, within
+from numerics.adapters.scaled import (
+    FLOATS,
+    ZEROS,
+    has_specials,
+    integer_of,
+    ordinary,
+    takes,
+    whole_steps,
+    within,
+)
 from numerics.formats.dtype import Integer
 from numerics.pytorch.learned_scales import tqt_gradients
 from numerics.tensor.scheme import Scheme, per_channel, per_tensor
@@ -45,8 +54,10 @@ def _seam(name: str, host: str, passes: Passes, calls: Calls) -> Seam:
     def make(apply: Function) -> Function:
         ours = trained(name, getattr(importlib.import_module(KERNEL), host), passes, calls)
 
-        def function(*arguments: Any) -> Any:
-            return apply(*arguments) if torch.compiler.is_compiling() else ours.apply(*arguments)
+        def function(*arguments: Any, **named: Any) -> Any:
+            if named or torch.compiler.is_compiling():
+                return apply(*arguments, **named)
+            return ours.apply(*arguments)
 
         return function
 
@@ -60,21 +71,24 @@ def trained(name: str, host: Any, passes: Passes, calls: Calls) -> Any:
     class Ours(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            found, *kept = forward_of(*arguments)
-            ctx.save_for_backward(*kept[0])
-            ctx.others, ctx.count = kept[1], len(arguments)
+            ctx.count, found = len(arguments), answered(forward_of, *arguments)
             if found is not NotImplemented:
                 calls.count(calls.ours, name)
-                return found
-            calls.count(calls.passed_on, name)
-            return host.forward(SimpleNamespace(save_for_backward=lambda *_: None), *arguments)
+                made, tensors, ctx.others = found
+            else:
+                calls.count(calls.passed_on, name)
+                tensors = []
+                kept = SimpleNamespace(save_for_backward=lambda *every: tensors.extend(every), others=None)
+                made, ctx.others = host.forward(kept, *arguments), kept.others
+            ctx.save_for_backward(*tensors)
+            return made
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> Any:
             tensors, named = ctx.saved_tensors, f"{name} backward"
             found = NotImplemented
             if not torch.is_grad_enabled():
-                found = backward_of(gradient, tensors, ctx.others)
+                found = answered(backward_of, gradient, tensors, ctx.others)
             if found is not NotImplemented:
                 calls.count(calls.ours, named)
                 return (*found, *(None,) * (ctx.count - len(found)))
@@ -95,10 +109,10 @@ def tqt(correct: bool) -> Passes:
         scale = 2 ** torch.ceil(log_threshold) / domain
         kept = (x, scale, domain - 1, -domain, log_threshold), None
         if not _sizes(x, scale, zero_point):
-            return NotImplemented, *kept
+            return NotImplemented
         element = integer_of(-float(domain), float(domain) - 1)
         if element is None or not within(zero_point, element):
-            return NotImplemented, *kept
+            return NotImplemented
         return _by_tensor(x, scale, zero_point, element, correct), *kept
 
     def backward(gradient: Tensor, kept: Sequence[Tensor], _: Any) -> Any:
@@ -140,7 +154,11 @@ def _sizes(x: Any, scale: Any, *zero: Any) -> bool:
     """Are these a contiguous tensor of floats, and one scale that our kernels and a reciprocal can be of?"""
     if not takes(x, scale, *zero) or x.dtype not in FLOATS or not x.is_contiguous():
         return False
-    if scale.dtype != torch.float32 or any(one.numel() != 1 for one in (scale, *zero)):
+    if (
+        scale.dtype != torch.float32
+        or any(one.dtype not in ZEROS for one in zero)
+        or any(one.numel() != 1 for one in (scale, *zero))
+    ):
         return False
     return 2.0**-120 <= float(scale) <= 2.0**120
 
@@ -194,7 +212,7 @@ def lsq(correct: bool) -> Passes:
         kept = (x, scale, zero_point), (quant_min, quant_max, ch_axis, grad_factor)
         element = _lsq_element(*kept)
         if element is None or (ch_axis is None and rounding_key != HALF_EVEN):
-            return NotImplemented, *kept
+            return NotImplemented
         shape = _along(x, ch_axis)
         step = scale.detach().float().clamp(min=torch.finfo(torch.float32).tiny).view(shape)
         wide = x.detach().float()
@@ -275,7 +293,7 @@ def _lsq_element(tensors: Sequence[Any], others: tuple[Any, ...]) -> Integer | N
     count = 1 if axis is None else x.shape[axis]
     if (scale.dtype, scale.shape, zero.shape) != (torch.float32, (count,), (count,)):
         return None
-    element = integer_of(low, high)
+    element = integer_of(low, high) if zero.dtype in ZEROS else None
     fits = element is not None and within(zero, element) and bool(ordinary(scale).all())
     return element if fits else None
 
