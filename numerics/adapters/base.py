@@ -74,11 +74,28 @@ def records_gradients(arguments: Sequence[Any]) -> bool:
     )
 
 
+class Refusal(NumericsError):
+    """An adapter's own refusal of a call that its host has no answer to, either."""
+
+
+def answered(ours: Function, *arguments: Any, **named: Any) -> Any:
+    """What ours gives; NotImplemented of a call on which it raises.
+
+    The host then answers that one, or refuses it in its own words: what a call may be is the host's to say.
+    """
+    try:
+        return ours(*arguments, **named)
+    except Refusal:
+        raise
+    except Exception:
+        return NotImplemented
+
+
 def standing_in(name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False) -> Function:
     """Returns a function in the place of the host's, which counts, and calls ours or passes on.
 
-    ours: returns NotImplemented for a call that it does not take.  The host answers that one, and whatever
-    torch.compile traces or records a gradient of, so that graphs and gradients are the host's own.
+    ours: returns NotImplemented for a call that it does not take, or raises.  The host answers that one, and
+    whatever torch.compile traces or records a gradient of, so that graphs and gradients are the host's own.
     gradless: the host's computes without gradients, whatever it is given; so does ours.
     """
 
@@ -89,7 +106,7 @@ def standing_in(name: str, ours: Function, host: Function, calls: Calls, gradles
         found = NotImplemented
         if gradless or not records_gradients((*arguments, *named.values())):
             with torch.no_grad() if gradless else contextlib.nullcontext():
-                found = ours(*arguments, **named)
+                found = answered(ours, *arguments, **named)
         if found is NotImplemented:
             calls.count(calls.passed_on, name)
             return host(*arguments, **named)

@@ -9,6 +9,7 @@ Where compressed-tensors has an entry for implementations, ours is registered; w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, answered, replaced
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_of
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
@@ -205,7 +206,7 @@ def _dequantize(host: Function, correct: bool) -> Function:
         if steps is None or not bool(ordinary(steps).all()):
             return NotImplemented
         made = values_of(x_q.reshape(len(steps), -1).view(torch.uint8), steps, None, element).view(x_q.shape)
-        return made if dtype is None else made.to(dtype)
+        return made if dtype is None else made.to(dtype=dtype)
 
     return _dequantize
 
@@ -239,7 +240,7 @@ def _unpack_fp4(host: Function, correct: bool) -> Function:
         if not takes(a) or a.dtype != torch.uint8 or a.numel() * 2 != m * n:
             return NotImplemented
         values: Tensor = fp4.decode_packed(a.reshape(-1), (m, n))
-        return values if dtype is None else values.to(dtype)
+        return values if dtype is None else values.to(dtype=dtype)
 
     return unpack_fp4_from_uint8
 
@@ -299,16 +300,29 @@ class _Registered:
         if impl_backend.ENFORCE_EAGER:
             raise NumericsError("CT_ENFORCE_EAGER switches compressed-tensors' registry off; unset it")
 
+        registry = impl_backend.ImplBackend
+        host = registry._fn_registry[self._name]  # which answers where no entry does
+
+        def following(*arguments: Any, **named: Any) -> Function:
+            others = [one for one in registry._backends[self._name] if one is not self._entry]
+            return next((one for one, takes, _ in others if takes(*arguments, **named)), host)
+
         def wanted(*arguments: Any, **named: Any) -> bool:
-            taken = not torch.compiler.is_compiling() and self._takes(*arguments, **named)
-            which = self._calls.ours if taken else self._calls.passed_on
-            self._calls.count(which, self._name)
+            following(*arguments, **named)  # which a call that the host refuses may be refused by
+            taken = not torch.compiler.is_compiling() and answered(self._takes, *arguments, **named) is True
+            if not taken:
+                self._calls.count(self._calls.passed_on, self._name)
             return taken
 
-        impl_backend.ImplBackend.register(self._name, wanted, FIRST)(self._ours)
-        self._entry = next(
-            one for one in impl_backend.ImplBackend._backends[self._name] if one[0] is self._ours
-        )
+        @functools.wraps(self._ours)
+        def function(*arguments: Any, **named: Any) -> Any:
+            found = answered(self._ours, *arguments, **named)
+            which = self._calls.passed_on if found is NotImplemented else self._calls.ours
+            self._calls.count(which, self._name)
+            return following(*arguments, **named)(*arguments, **named) if found is NotImplemented else found
+
+        registry.register(self._name, wanted, FIRST)(function)
+        self._entry = next(one for one in registry._backends[self._name] if one[0] is function)
 
     def restore(self) -> None:
         """Takes it away."""

@@ -9,12 +9,14 @@ the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from numerics.backends.host.executor import WIDEST, Executor, RowFunction
@@ -30,7 +32,7 @@ NO_LEAST = -1  # no magnitude
 MINUS_HALF = -0x41000000  # -0.5 in float32
 LN2 = 0x3F317218  # ln 2 in float32
 MANTISSA = 0x7FFFFF  # of float32
-NEAR = 0x80  # steps of float32 from a power of two: more than float32 logarithms are off by, which are 44
+NEAR = 4  # steps of float32 from 2**0, and 2 more for each power from there: beyond, logarithms are right
 BIAS = 127  # of float32's exponents
 NAN_SCALE = 255  # of E8M0 (OCP MX 1.0 §5.4.1)
 
@@ -89,7 +91,7 @@ class Convention(NamedTuple):
         "positive", +0.
     rounding: one of numerics.formats.rounding's.
     nan: what a quotient that is NaN becomes: "ours", as docs/formats.md §2 has it; "kept", NaN; "least", the
-        least number of the format.
+        least number of the format; "code 0", that code, whatever the zero point and the range are.
     """
 
     multiplies: bool = False
@@ -102,7 +104,7 @@ class Convention(NamedTuple):
     @property
     def name(self) -> str:
         """Says all of it."""
-        return "_".join(str(one).lower() for one in self)
+        return "_".join(str(one).lower().replace(" ", "") for one in self)
 
 
 Hit = tuple[float, float] | None
@@ -175,7 +177,8 @@ def _moved_code(how: Convention, shared: Any, f: Grid, q: Range, first: Any, zer
     """clamp(round(x / first) + zero), as a code."""
     y = _quotient(shared, how, b, first)
     n = _count(shared, how, f, q, y, zero)
-    return (zero + shared.where(y < 0, 0 - n, n)) & q.mask
+    code = (zero + shared.where(y < 0, 0 - n, n)) & q.mask
+    return shared.where((y & shared.MAGNITUDE) > shared.INF, 0, code) if how.nan == "code 0" else code
 
 
 def _code_value(shared: Any, scale: Any, zero: Any, n: Any) -> Any:
@@ -230,8 +233,14 @@ def _lsq_slopes(
 
 
 def _around(shared: Any, number: Any) -> Any:
-    """1 where a number is a power of two, or so near that a float32 logarithm may be one too high or low."""
-    return shared.where(((number + NEAR) & MANTISSA) < 2 * NEAR, 1, 0)
+    """1 where a number is a power of two, or so near that a float32 logarithm may be one too high or low.
+
+    A logarithm of 2**k is a number of k's size: rounded, it is off by 0.69 |k| steps of x below, half as many
+    above, and by as much again for each unit in the last place that a library errs.
+    """
+    power = (number >> 23) - BIAS
+    near = NEAR + 2 * shared.maximum(power, 0 - power)
+    return shared.where(((number + near) & MANTISSA) < near + near, 1, 0)
 
 
 def _mx_value(
@@ -318,6 +327,24 @@ def room(like: Tensor, kind: type[np.generic] = np.float32) -> Tensor:
     return torch.from_numpy(allocate(tuple(like.shape), kind))
 
 
+MOST_SPARE = 1 << 26  # bytes that are kept from one call to the next
+_SPARE: list[NDArray[Any]] = []
+
+
+@contextmanager
+def spare(count: int) -> Iterator[Tensor]:
+    """Memory for so many float32 until the end: the last call's, since what is new is zeroed page by page."""
+    try:
+        held = _SPARE.pop()
+    except IndexError:
+        held = None
+    if held is None or held.size < count:
+        held = allocate((count,))
+    yield torch.from_numpy(held[:count])
+    if held.nbytes <= MOST_SPARE and not _SPARE:
+        _SPARE.append(held)
+
+
 def _run(
     how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> None:
@@ -355,9 +382,17 @@ def values(
     return run(_values(element, how, least), (x,), numbers, np.float32)
 
 
+Limits = tuple[int, int]
+"""The least and the most code of a range within that of a format."""
+
+
 @lru_cache(maxsize=256)
-def _moved(function: Callable[..., Any], element: Integer, how: Convention) -> RowFunction:
-    records = grid(element, how.rounding, "saturate"), range_of(element)
+def _moved(
+    function: Callable[..., Any], element: Integer, how: Convention, limits: Limits | None = None
+) -> RowFunction:
+    q = range_of(element)
+    low, high = limits or (q.low, q.high)
+    records = grid(element, how.rounding, "saturate"), replace(q, low=low, high=high)
     return RowFunction(f"{function.__name__.strip('_')}_{how.name}", partial(function, how), records)
 
 
@@ -370,9 +405,14 @@ def moved_values(
     return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), np.float32)
 
 
-def moved_codes(x: Tensor, first: Tensor, zero: Tensor, element: Integer, how: Convention) -> Tensor:
-    """Their codes as uint8."""
-    return run(_moved(_moved_code, element, how), (x,), (first, zero), np.uint8)
+def moved_codes(
+    x: Tensor, numbers: tuple[Tensor, Tensor], element: Integer, how: Convention, limits: Limits
+) -> Tensor:
+    """Codes as uint8, of x over the first number of its row, moved by its zero point.
+
+    limits: the range, in which every zero point lies.
+    """
+    return run(_moved(_moved_code, element, how, limits), (x,), numbers, np.uint8)
 
 
 CODES = RowFunction("code_value", _code_value, ()), RowFunction("difference_value", _difference_value, ())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Refusal, Seam, replaced
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, takes
 from numerics.adapters.tensors.modelopt import from_host, to_host
@@ -64,7 +64,7 @@ def _dynamic(host: Function, correct: bool) -> Function:
             return NotImplemented
         block = _block((num_bits, exponent_bits), (scale_num_bits, scale_exponent_bits), block_size)
         if block is None:
-            raise NumericsError(
+            raise Refusal(
                 f"blocks of elements with (bits, exponent bits) {said((num_bits, exponent_bits))} and scales "
                 f"with {said((scale_num_bits, scale_exponent_bits))}: allowed are {said(list(ELEMENTS))} and "
                 f"{said([POWERS, E4M3])}"
@@ -79,9 +79,7 @@ def _dynamic(host: Function, correct: bool) -> Function:
 def _two_levels(x: Tensor, block: Block, amax: Tensor | None) -> Any:
     """Blocks under a scale of the tensor, which is amax over the largest of both formats."""
     if amax is None:
-        raise NumericsError(
-            "blocks with float scales need amax, the largest magnitude of the tensor: calibrate"
-        )
+        raise Refusal("blocks with float scales need amax, the largest magnitude of the tensor: calibrate")
     top = float(amax.float().amax())
     scale = top / (fp4.max * fp8_e4m3.max)
     if not scale > 0:  # nothing but zeros was seen

@@ -11,6 +11,7 @@ serve every device by one kernel; ours stand before it for tensors on the CPU.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions, quark_trained
-from numerics.adapters.base import Adapter, Calls, Operator, Seam
+from numerics.adapters.base import Adapter, Calls, Operator, Seam, answered
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
+    ZEROS,
     has_specials,
     largest,
     odd_rows,
@@ -186,7 +188,12 @@ def _scaled_real(correct: bool) -> Any:
         if not takes(x, scale) or scale.dtype != torch.float32 or x.dtype != torch.float32:
             return NotImplemented
         rows, steps = _rows_of(x, axis, group_size, qscheme), scale.reshape(-1, 1)
-        if rows is None or len(rows) != len(steps) or not bool(ordinary(steps).all()) or has_specials(x):
+        if (
+            rows is None
+            or not _lie_beside((scale, zero_point), x, group_size, qscheme)
+            or not bool(ordinary(steps).all())
+            or has_specials(x)
+        ):
             return NotImplemented
         element = FLOATS.get(quant_dtype)
         if element is None:
@@ -208,7 +215,8 @@ def _scaled_real(correct: bool) -> Any:
 def _whole_range(asked: tuple[str, float, float], zero: Any) -> Integer | None:
     """The integer format that a call names, all of whose range it asks for; None where it is not taken."""
     element = _integer(asked[0])
-    fits = element is not None and asked[1:] == (element.min, element.max) and takes(zero)
+    fits = element is not None and asked[1:] == (element.min, element.max)
+    fits = fits and takes(zero) and zero.dtype in ZEROS
     return element if fits else None
 
 
@@ -242,7 +250,12 @@ def _scaled(correct: bool) -> Any:
             return NotImplemented
         rows = _rows_of(x, axis, group_size, qscheme)
         steps = scale.reshape(-1)
-        if rows is None or len(rows) != len(steps) or not bool(ordinary(steps).all()) or has_specials(x):
+        if (
+            rows is None
+            or not _lie_beside((scale, zero_point), x, group_size, qscheme)
+            or not bool(ordinary(steps).all())
+            or has_specials(x)
+        ):
             return NotImplemented
         element = FLOATS.get(quant_dtype)
         if element is not None:
@@ -263,6 +276,14 @@ def _rows_of(x: Tensor, axis: int, group: int, scheme: str) -> Tensor | None:
     if scheme == "per_group" and group > 0:
         return rows_of_blocks(x, axis, group)
     return None
+
+
+def _lie_beside(numbers: Sequence[Any], x: Tensor, group: int, scheme: str) -> bool:
+    """Is there one number for each row of _rows_of, or one for a tensor, in the shape that Quark takes?"""
+    if scheme == "per_tensor":
+        return all(one.numel() == 1 for one in numbers)
+    shape = x.shape[:1] if scheme == "per_channel" else (*x.shape[:-1], x.shape[-1] // group)
+    return all(one.shape == shape for one in numbers)
 
 
 def _integers(
@@ -324,7 +345,7 @@ def _dequantize(
     group = inputs.shape[-1] // scale.shape[-1] if qscheme == "per_group" and scale.dim() else 0
     rows = inputs.view(1, -1) if qscheme == "per_tensor" and inputs.is_contiguous() and inputs.dim() else (
         _rows_of(inputs, axis, group, qscheme))  # fmt: skip
-    if rows is None or len(rows) != len(steps):
+    if rows is None or not _lie_beside((scale,), inputs, group, qscheme):
         return NotImplemented
     if element is not None:
         if inputs.dtype != NATIVE.get(element) or qscheme == "per_group":
@@ -333,7 +354,9 @@ def _dequantize(
     if _integer(quant_dtype) is None or inputs.dtype != torch.int32 or not takes(zero_point):
         return NotImplemented
     zero = zero_point.reshape(-1)
-    if len(zero) != len(steps) or not within(zero, uint8 if quant_dtype.startswith("u") else int8):
+    if zero.dtype not in ZEROS or not _lie_beside((zero_point,), inputs, group, qscheme):
+        return NotImplemented
+    if not within(zero, uint8 if quant_dtype.startswith("u") else int8):
         return NotImplemented
     exactly = qscheme == "per_tensor"
     return conventions.values_of_integers(rows, steps, zero.int(), exactly=exactly).view(inputs.shape)
@@ -346,7 +369,7 @@ def _before(name: str, ours: Any, host: Any, calls: Calls) -> Any:
     """The kernel that torch calls for tensors on the CPU."""
 
     def kernel(*arguments: Any) -> Any:
-        found = ours(*arguments)
+        found = answered(ours, *arguments)
         if found is NotImplemented:
             calls.count(calls.passed_on, name)
             return host(*arguments)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,18 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Calls, Function, Named, Seam
+from numerics.adapters.base import Calls, Function, Named, Seam, answered
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, integer_of, ordinary, takes, whole_steps, within
+from numerics.adapters.scaled import (
+    FLOATS,
+    ZEROS,
+    has_specials,
+    integer_of,
+    ordinary,
+    takes,
+    whole_steps,
+    within,
+)
 from numerics.formats.dtype import Integer
 from numerics.pytorch.learned_scales import tqt_gradients
 from numerics.tensor.scheme import Scheme, per_channel, per_tensor
@@ -29,6 +39,7 @@ KERNEL = "quark.torch.kernel"
 HALF_EVEN = 8  # Quark's number for it
 LN2 = math.log(2.0)
 PIECE = 1 << 19  # numbers whose parts of a sum are kept at a time
+SHARED = 1 << 21  # the same for several threads: fewer are given to one
 Passes = tuple[Callable[..., Any], Callable[..., Any]]
 """Forward, which gives what it made, the tensors and the rest that Quark keeps; and backward, of those."""
 
@@ -43,8 +54,10 @@ def _seam(name: str, host: str, passes: Passes, calls: Calls) -> Seam:
     def make(apply: Function) -> Function:
         ours = trained(name, getattr(importlib.import_module(KERNEL), host), passes, calls)
 
-        def function(*arguments: Any) -> Any:
-            return apply(*arguments) if torch.compiler.is_compiling() else ours.apply(*arguments)
+        def function(*arguments: Any, **named: Any) -> Any:
+            if named or torch.compiler.is_compiling():
+                return apply(*arguments, **named)
+            return ours.apply(*arguments)
 
         return function
 
@@ -58,21 +71,24 @@ def trained(name: str, host: Any, passes: Passes, calls: Calls) -> Any:
     class Ours(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            found, *kept = forward_of(*arguments)
-            ctx.save_for_backward(*kept[0])
-            ctx.others, ctx.count = kept[1], len(arguments)
+            ctx.count, found = len(arguments), answered(forward_of, *arguments)
             if found is not NotImplemented:
                 calls.count(calls.ours, name)
-                return found
-            calls.count(calls.passed_on, name)
-            return host.forward(SimpleNamespace(save_for_backward=lambda *_: None), *arguments)
+                made, tensors, ctx.others = found
+            else:
+                calls.count(calls.passed_on, name)
+                tensors = []
+                kept = SimpleNamespace(save_for_backward=lambda *every: tensors.extend(every), others=None)
+                made, ctx.others = host.forward(kept, *arguments), kept.others
+            ctx.save_for_backward(*tensors)
+            return made
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> Any:
             tensors, named = ctx.saved_tensors, f"{name} backward"
             found = NotImplemented
             if not torch.is_grad_enabled():
-                found = backward_of(gradient, tensors, ctx.others)
+                found = answered(backward_of, gradient, tensors, ctx.others)
             if found is not NotImplemented:
                 calls.count(calls.ours, named)
                 return (*found, *(None,) * (ctx.count - len(found)))
@@ -93,10 +109,10 @@ def tqt(correct: bool) -> Passes:
         scale = 2 ** torch.ceil(log_threshold) / domain
         kept = (x, scale, domain - 1, -domain, log_threshold), None
         if not _sizes(x, scale, zero_point):
-            return NotImplemented, *kept
+            return NotImplemented
         element = integer_of(-float(domain), float(domain) - 1)
         if element is None or not within(zero_point, element):
-            return NotImplemented, *kept
+            return NotImplemented
         return _by_tensor(x, scale, zero_point, element, correct), *kept
 
     def backward(gradient: Tensor, kept: Sequence[Tensor], _: Any) -> Any:
@@ -112,9 +128,11 @@ def tqt(correct: bool) -> Passes:
         found = conventions.in_rows(x.detach(), scale)
         if found is not None:
             rows, (steps,) = found
-            of_x, parts = conventions.room(rows), conventions.room(rows)
-            conventions.tqt_slopes(rows, gradient.contiguous().view_as(rows), steps, element, (of_x, parts))
-            return of_x.view(x.shape), parts.view(x.shape).sum().expand_as(log_threshold)
+            of_x, g = conventions.room(rows), gradient.contiguous().view_as(rows)
+            with conventions.spare(rows.numel()) as parts:
+                conventions.tqt_slopes(rows, g, steps, element, (of_x, parts.view_as(rows)))
+                total = parts.view(x.shape).sum()
+            return of_x.view(x.shape), total.expand_as(log_threshold)
         steps = x / scale
         if steps.dtype != torch.float32:
             return NotImplemented
@@ -136,7 +154,11 @@ def _sizes(x: Any, scale: Any, *zero: Any) -> bool:
     """Are these a contiguous tensor of floats, and one scale that our kernels and a reciprocal can be of?"""
     if not takes(x, scale, *zero) or x.dtype not in FLOATS or not x.is_contiguous():
         return False
-    if scale.dtype != torch.float32 or any(one.numel() != 1 for one in (scale, *zero)):
+    if (
+        scale.dtype != torch.float32
+        or any(one.dtype not in ZEROS for one in zero)
+        or any(one.numel() != 1 for one in (scale, *zero))
+    ):
         return False
     return 2.0**-120 <= float(scale) <= 2.0**120
 
@@ -190,7 +212,7 @@ def lsq(correct: bool) -> Passes:
         kept = (x, scale, zero_point), (quant_min, quant_max, ch_axis, grad_factor)
         element = _lsq_element(*kept)
         if element is None or (ch_axis is None and rounding_key != HALF_EVEN):
-            return NotImplemented, *kept
+            return NotImplemented
         shape = _along(x, ch_axis)
         step = scale.detach().float().clamp(min=torch.finfo(torch.float32).tiny).view(shape)
         wide = x.detach().float()
@@ -229,7 +251,7 @@ def lsq(correct: bool) -> Passes:
 def _summed(parts: Tensor, ch_axis: int | None) -> Tensor:
     """What each element adds to the gradient of its scale, summed."""
     dims = [axis for axis in range(parts.dim()) if axis != ch_axis]
-    return parts.sum(dims).unsqueeze(0) if dims else parts
+    return parts.sum(dims).unsqueeze(0) if dims else parts.clone()  # whose memory is not kept
 
 
 def _by_channel(x: Tensor, ch_axis: int | None, *numbers: Tensor) -> tuple[Tensor, ...]:
@@ -246,14 +268,17 @@ def _lsq_in_rows(
     sums every row by itself, but a single one in another order.
     """
     shape, g = gradient.shape, gradient.view_as(rows)
-    count = max(2, PIECE // rows.shape[1]) if ch_axis == 0 else len(rows)
+    piece = SHARED if torch.get_num_threads() > 1 else PIECE
+    count = max(2, piece // rows.shape[1]) if ch_axis == 0 else len(rows)
     ends = [*range(count, len(rows) - 1, count), len(rows)]
-    of_x, parts = conventions.room(rows), conventions.room(rows[: max(ends[0], count + 1)])
-    sums, first = [], 0
-    for end in conventions.lsq_slopes(rows, g, numbers, element, of_x, parts, ends):
-        summed = parts[: end - first].view(-1, *shape[1:]) if ch_axis == 0 else parts.view(shape)
-        sums.append(_summed(summed, ch_axis))
-        first = end
+    longest = max(end - first for first, end in pairwise((0, *ends)))
+    of_x, sums, first = conventions.room(rows), [], 0
+    with conventions.spare(longest * rows.shape[1]) as parts:
+        given = rows, g, numbers, element, of_x, parts.view(longest, -1)
+        for end in conventions.lsq_slopes(*given, ends):
+            summed = parts[: (end - first) * rows.shape[1]].view(-1, *shape[1:])
+            sums.append(_summed(summed if ch_axis == 0 else parts.view(shape), ch_axis))
+            first = end
     of_scale = sums[0] if len(sums) == 1 else torch.cat(sums, -1)
     return of_x.view(shape), of_scale
 
@@ -268,7 +293,7 @@ def _lsq_element(tensors: Sequence[Any], others: tuple[Any, ...]) -> Integer | N
     count = 1 if axis is None else x.shape[axis]
     if (scale.dtype, scale.shape, zero.shape) != (torch.float32, (count,), (count,)):
         return None
-    element = integer_of(low, high)
+    element = integer_of(low, high) if zero.dtype in ZEROS else None
     fits = element is not None and within(zero, element) and bool(ordinary(scale).all())
     return element if fits else None
 

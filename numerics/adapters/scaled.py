@@ -26,6 +26,8 @@ from numerics.tensor.scheme import Scheme, per_channel, per_tensor
 from numerics.tensor.spec import QuantSpec
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+ZEROS = (torch.float32, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types of zero points beside which float32 stays float32."""
 PER_ROW = per_channel(0)
 LONG = {torch.float32: 256, torch.bfloat16: 256, torch.float16: 64}
 """The length of a row from which on `is_long`."""
@@ -34,7 +36,12 @@ LONG = {torch.float32: 256, torch.bfloat16: 256, torch.float16: 64}
 def takes(*tensors: Any) -> bool:
     """Are these plain tensors on the CPU, with numbers in them?  Only such are taken from a host."""
     return all(
-        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.numel() for x in tensors
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and x.layout == torch.strided
+        and not x.is_neg()
+        and x.numel()
+        for x in tensors
     )
 
 
@@ -156,9 +163,14 @@ def row_length(x: Any, block: Sequence[int]) -> int | None:
 
 def within(zero: Tensor, element: Integer) -> bool:
     """Are all zero points integers of the format?"""
-    low, high = zero.aminmax()
     whole = not zero.is_floating_point() or bool((zero == zero.round()).all())
-    return whole and float(low) >= element.min and float(high) <= element.max
+    return whole and between(zero, element.min, element.max)
+
+
+def between(x: Tensor, least: float, most: float) -> bool:
+    """Do all numbers lie in that range?"""
+    low, high = x.aminmax()
+    return float(low) >= least and float(high) <= most
 
 
 @lru_cache(maxsize=64)

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from numerics.adapters import conventions
 from numerics.adapters import torchao_scales as scales
-from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.base import MISSING, Adapter, Calls, Function, Maker, Seam, replaced
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
+    between,
     has_specials,
     ordinary,
     row_length,
@@ -79,13 +80,13 @@ def _affine(host: Function, correct: bool) -> Function:
         # The reciprocal is rounded first, which can move a tie: `correct` divides.
         first = (step if correct else 1.0 / step).squeeze(1)
         plain = rows.dtype == first.dtype == torch.float32 and bool(ordinary(first).all())
-        if plain and (correct or not has_specials(rows)):
-            how = Convention(multiplies=not correct)
-            codes = conventions.moved_codes(rows, first, zero.int(), container, how)
-            return _limited(codes, container, limits).view(output_dtype).view(input.shape)
+        if plain and between(zero, *limits):
+            how = Convention(multiplies=not correct, nan="ours" if correct else "code 0")
+            codes = conventions.moved_codes(rows, (first, zero.int()), container, how, limits)
+            return codes.view(output_dtype).view(input.shape)
         quotient = rows / step if correct else rows * (1.0 / step)
         codes = _codes(quotient, zero, container, limits).view(output_dtype).view(input.shape)
-        if not correct and zero.any():  # a NaN, which is 0 to a cast, is moved, too
+        if not correct:  # a NaN is 0 to a cast, after all else
             codes[torch.isnan(quotient).view(input.shape)] = 0
         return codes
 
@@ -99,6 +100,8 @@ def _limits(kind: Any, low: Any, high: Any) -> tuple[int, int] | None:
         return None
     least, most = int(container.min), int(container.max)
     low, high = least if low is None else low, most if high is None else high
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float))):
+        return None
     if not (float(low).is_integer() and float(high).is_integer() and least <= low <= high <= most):
         return None
     return int(low), int(high)
@@ -130,6 +133,8 @@ def _dequantize(host: Function, correct: bool) -> Function:
         output_dtype: torch.dtype = torch.float32,
     ) -> Any:  # fmt: skip
         container = CONTAINERS.get(input_dtype)
+        if _limits(input_dtype, quant_min, quant_max) is None:
+            return NotImplemented
         if container is None or not takes(input, scale) or input.dtype != input_dtype:
             return NotImplemented
         length = rows_of(input.shape, tuple(block_size)) if input.is_contiguous() else None
@@ -159,10 +164,10 @@ def _to_mx(host: Function, correct: bool) -> Function:
     """to_mx: scales by torchao's rule, or by the standard's; codes by us."""
 
     def to_mx(
-        data_hp: Tensor, elem_dtype: Any, block_size: int, scaling_mode: Any = None,
+        data_hp: Tensor, elem_dtype: Any, block_size: int, scaling_mode: Any = MISSING,
         is_swizzled_scales: bool = False,
     ) -> Any:  # fmt: skip
-        scaling_mode = _floor() if scaling_mode is None else scaling_mode
+        scaling_mode = _floor() if scaling_mode is MISSING else scaling_mode
         if not takes(data_hp) or data_hp.dtype not in WIDE or elem_dtype not in ELEMENTS:
             return NotImplemented
         if is_swizzled_scales or data_hp.shape[-1] % block_size or not data_hp.is_contiguous():

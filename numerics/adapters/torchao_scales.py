@@ -100,6 +100,8 @@ def _of_blocks(host: Function, names: Call, rule: Callable[[Ends, Call, Ask], Ch
         call = _bound(signature, arguments, named)
         x, block, keep = call["input"], call["block_size"], call.get("keepdim", False)
         length = row_length(x, block)
+        if not _typed(call) or not isinstance(keep, int):
+            return NotImplemented
         if length is None or _unordered(call) or (rule is not _chosen and is_long(x, length)):
             return NotImplemented  # the ends of long rows torchao finds as soon
 
@@ -136,6 +138,11 @@ def _counts(shape: Sequence[int], block: Sequence[int]) -> list[int]:
 def _kept(shape: Sequence[int], block: Sequence[int]) -> list[int]:
     """The same without the axes that a block fills."""
     return [size // one for size, one in zip(shape, block, strict=True) if one == 1 or one != size]
+
+
+def _typed(call: Call) -> bool:
+    """Are the numbers of a call numbers?  Operators of torchao's refuse tensors with one."""
+    return all(isinstance(call[name], (int, float, type(None))) for name in ("quant_min", "quant_max", "eps"))
 
 
 def _unordered(call: Call) -> bool:

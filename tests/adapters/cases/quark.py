@@ -22,6 +22,7 @@ RANGES = {"int8": (-128.0, 127.0), "uint8": (0.0, 255.0), "int4": (-8.0, 7.0), "
           "fp6_e2m3": (-7.5, 7.5), "fp4": (-6.0, 6.0)}  # fmt: skip
 SCHEMES = (("per_tensor", 0, 0), ("per_channel", 0, 0), ("per_channel", 1, 0), ("per_group", -1, 32))
 HALF_EVEN = 8
+LONG = (1 << 21) + 5  # numbers, more than are summed at a time
 REAL = (("mx6", "", 16), ("mx9", "", 16), ("mx", "fp4", 32), ("mx", "fp6_e2m3", 32), ("mx", "fp6_e3m2", 32))
 
 
@@ -45,6 +46,14 @@ def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
         for (name, ends), scheme in product(RANGES.items(), SCHEMES):
             if kind == torch.float32 or not (name[:3] in ("fp4", "fp6") and scheme[0] == "per_channel"):
                 yield from _scaled(x, name, ends, scheme, f"{kind} tame={tame}")
+    yield from _alone()
+
+
+def _alone() -> Iterator[tuple[str, Callable[[bool], Any]]]:
+    """lsq_quantize of many numbers with a scale each: nothing is summed."""
+    x = torch.linspace(-9.0, 7.0, LONG)
+    given = torch.linspace(0.01, 2.0, LONG), torch.zeros(LONG), 0.01, -8, 7, 0, HALF_EVEN
+    yield "lsq of single numbers", partial(_with_gradients, "lsq_quantize", x, given)
 
 
 def _trained(x: torch.Tensor, said: str) -> Iterator[tuple[str, Callable[[bool], Any]]]:

@@ -16,7 +16,7 @@ from tests.adapters.hard import ROW, rows
 
 ELEMENTS = (torch.float8_e4m3fn, torch.float8_e5m2, "fp6_e2m3", "fp6_e3m2", torch.float4_e2m1fn_x2)
 RANGES = ((torch.int8, None, None), (torch.int8, -8, 7), (torch.int8, -127, 127), (torch.uint8, 0, 15),
-          (torch.uint8, None, None))  # fmt: skip
+          (torch.uint8, None, None), (torch.uint8, 3, 12))  # fmt: skip
 LIMITS = (*RANGES, (torch.int8, -10, 5), (torch.int16, None, None), (torch.float8_e4m3fn, None, None))
 SCALES = (
     (None, None),
