@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from numerics.draw.grids import array_of, decibels
+from numerics.draw.grids import Array, array_of, decibels
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.dtype import Integer
