@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 from click.shell_completion import (
@@ -57,6 +58,17 @@ class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer o
         """The words that begin so."""
         words = self.words() if callable(self.words) else self.words
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+class ScaleType(WordType):
+    """A number on the command line, or one of some words."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word, or the number."""
+        words = self.words() if callable(self.words) else self.words
+        return value if value in words else click.FLOAT.convert(value, param, ctx)
 
 
 class TensorType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, SCHEME, SPEC, WordType, of
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, SCHEME, SPEC, ScaleType, WordType, of
 from numerics.cli.words import FORMAT, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
@@ -55,7 +55,11 @@ def _accumulators() -> tuple[str, ...]:
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
-@click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor; 1 by default.")
+@click.option(
+    "--tensor-scale",
+    type=ScaleType(("amax",)),
+    help="Of NVFP4: the scale of the whole tensor, 1 by default; amax where TARGET finds it.",
+)
 @click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")
 @click.option(
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
@@ -64,6 +68,7 @@ def _accumulators() -> tuple[str, ...]:
 @click.option("--whole-blocks", is_flag=True, help="TARGET takes only lines that are whole blocks.")
 @click.option("--finite", is_flag=True, help="TARGET takes neither NaN nor Inf.")
 @click.option("--one-thread", is_flag=True, help="TARGET is called by one thread alone.")
+@click.option("--fills", is_flag=True, help="TARGET is given arrays for its result last, and fills them.")
 @click.option(
     "--inputs",
     type=WordType(INPUTS),

@@ -37,7 +37,7 @@ def check(
     overflow: str | None = None,
     scale_rule: str = "floor",
     axis: int = -1,
-    tensor_scale: float | None = None,
+    tensor_scale: float | str | None = None,
     exhaustive: bool = False,
     strict_nan: bool = False,
     array: str = "numpy",
@@ -55,6 +55,7 @@ def check(
     seed: int | None = None,
     effort: str = "default",
     one_thread: bool = False,
+    fills: bool = False,
     inputs: str = "float32",
     scheme: Any = None,
     packed: bool = False,
@@ -82,13 +83,16 @@ def check(
     scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump; of float scales: floor, ceil,
         nvidia, mse, four_over_six or four_over_six_mae.
     axis: along which it makes blocks, the last by default.
-    tensor_scale: of NVFP4 and its kin, 1 by default; no other one is judged.
+    tensor_scale: of NVFP4 and its kin, 1 by default; no other one is judged.  "amax": the target finds it
+    itself, as docs/formats.md §8 says, from the largest finite number of what it is given.
     exhaustive: all 2**32 float32 inputs, for `encode` and `round` of an element format; the target is
     called by two threads.
     strict_nan: NaN must be written as the canonical code (docs/formats.md §2); otherwise any NaN will do.
     array: "torch" for a target that takes torch tensors.  What else it takes: contiguous: only
     contiguous arrays of one dimension (of a block format: contiguous ones); whole_blocks: only lines
     that are whole blocks; finite: neither NaN nor Inf; one_thread: calls of one thread alone.
+    fills: it is given arrays for its result after its inputs, as C functions are, and fills them; what it
+    returns is not looked at.
     inputs: the type of the values that `encode` and `round` take: float32, float16, bfloat16 (both: all
     65,536 of them) or float64; values come back in it, or in float32.
     scheme: of `affine`, whose scales and zero points then come as arrays: per_channel(0), per_group(32), or
@@ -117,7 +121,7 @@ def check(
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 19 laws hold on 3478326 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 20 laws hold on 3478326 inputs
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
     """
@@ -126,7 +130,7 @@ def check(
     options = dict(
         dtype=dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
-        contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread,
+        contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread, fills=fills,
         inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, **product,
     )  # fmt: skip
     seconds = _seconds(timeout, truth("isolated", isolated))
@@ -210,7 +214,7 @@ def asked(
     """What `check` is asked, with everything looked up and nothing run; raises as it does.
 
     >>> import numerics as nx
-    >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[6:]
+    >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[7:]
     ('order', 'last_byte', 'layout', 'repeatable')
     """
     otherwise = not is_ieee()

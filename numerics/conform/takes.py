@@ -14,6 +14,7 @@ class Takes(NamedTuple):
 
     contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
     lines that are whole blocks.  finite: neither NaN nor Inf.  one_thread: calls of one thread alone.
+    fills: after its inputs it is given the arrays of its result, which it fills.
     """
 
     array: str = "numpy"
@@ -21,6 +22,7 @@ class Takes(NamedTuple):
     whole_blocks: bool = False
     finite: bool = False
     one_thread: bool = False
+    fills: bool = False
 
     @property
     def backward(self) -> bool:
@@ -44,7 +46,7 @@ class Takes(NamedTuple):
         """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.
 
         >>> Takes.of("torch", finite=True)
-        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True, one_thread=False)
+        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True, one_thread=False, fills=False)
         """
         return cls(
             one_of("array", array, ARRAYS), **{name: truth(name, came) for name, came in flags.items()}

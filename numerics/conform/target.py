@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from typing import Any
 
@@ -14,6 +15,7 @@ from numerics.backends.host.ieee import set_ieee
 from numerics.conform import watching
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.edges import Edge
+from numerics.conform.inputs.margins import UNUSED, memory_of, spaced, unused_about
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.returned import (
@@ -27,7 +29,7 @@ from numerics.conform.returned import (
     torch_module,
 )
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.task import Array, Fields, Task
+from numerics.conform.task import TOP, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
@@ -37,6 +39,7 @@ from numerics.interop.layouts import ScaleLayout
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
     "inputs_unchanged": "The target does not write into its input.",
+    "within": "The target reads and writes nothing outside the arrays that it is given.",
     "result": "The target returns what its kind says.",
     "shape": "The result has the shape that its kind says.",
     "dtype": "Codes are integers, bytes are uint8, values are float32.",
@@ -45,6 +48,8 @@ SENTENCES: dict[str, str] = {
 
 Case = tuple[Any, ...]
 """What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
+SMALL = 1 << 24
+"""Bytes of an array, at most, whose own bytes are told from those beside them."""
 OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 """What torch's functions say where they are given an array of NumPy."""
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
@@ -69,6 +74,12 @@ class Witness:
 
 
 NOBODY = Witness()
+CHANGED = {
+    "inputs_unchanged": "an input that is no longer what it was",
+    "within": "memory beside an input, or in its gaps, that is no longer what it was",
+}
+"""What came where a target wrote into memory that it was given to read."""
+OUTSIDE = "memory before or behind a result that is no longer what it was"
 
 
 class Fault(Exception):
@@ -81,6 +92,50 @@ class Fault(Exception):
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
         where = f"an input of shape {x.shape}, strides {x.strides}" if x.size != 1 else ""
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
+
+
+class Unchanged:
+    """Arrays that a target may read; whole: the memory beside them and between their numbers is ours, too."""
+
+    def __init__(self, arrays: tuple[Array, ...], whole: bool) -> None:
+        self._arrays = arrays
+        self._memory = [memory_of(x) if whole else None for x in arrays]
+        self._before = [(x if m is None else m).tobytes() for x, m in zip(arrays, self._memory, strict=True)]
+        self._kept = [x.tobytes() if m is not None and len(m) <= SMALL else b"" for x, m in
+                      zip(arrays, self._memory, strict=True)]  # fmt: skip
+
+    def broken(self) -> str | None:
+        """The law that is broken, if any."""
+        for x, memory, was, kept in zip(self._arrays, self._memory, self._before, self._kept, strict=True):
+            if (x if memory is None else memory).tobytes() != was:
+                return "within" if kept and kept == x.tobytes() else "inputs_unchanged"
+        return None
+
+
+class Filled:
+    """Arrays for a result, which a target fills: with unused memory about them, or a forbidden page."""
+
+    def __init__(self, arrays: tuple[Array, ...]) -> None:
+        self.arrays = arrays
+        self._about = [unused_about(x) for x in arrays]
+        self._before = [about() for about in self._about]
+
+    @classmethod
+    def of(cls, forms: Iterable[tuple[tuple[int, ...], Any]], edge: Edge | None) -> Filled:
+        """Arrays of these shapes and types, full of what is no answer."""
+        room = spaced if edge is None else edge.room
+        found = []
+        for shape, kind in forms:
+            array = room(math.prod(shape), kind)
+            array.view(np.uint8)[...] = UNUSED
+            found.append(array.reshape(shape))
+        return cls(tuple(found))
+
+    def result(self, inputs: tuple[Array, ...]) -> Any:
+        """What the target wrote; raises Fault where it wrote beside it."""
+        if [about() for about in self._about] != self._before:
+            raise Fault("within", inputs, OUTSIDE, "the same bytes")
+        return self.arrays if len(self.arrays) > 1 else self.arrays[0]
 
 
 class Judged:
@@ -131,9 +186,13 @@ class Target(Judged):
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
         flat = x.reshape(len(x), -1)
-        if self.takes.finite:
+        if self.takes.finite and not self.task.finds_scale:
             return np.asarray(np.isfinite(narrowed(flat, self.task.inputs)).all(axis=1))
+        if self.takes.finite:
+            return np.asarray((np.abs(narrowed(flat, self.task.inputs)) <= TOP).all(axis=1))
         past = np.isinf(narrowed(flat, self.task.inputs)) & np.isfinite(flat)
+        if self.task.finds_scale:
+            past |= (np.abs(flat) > TOP) & np.isfinite(flat)
         return np.asarray(~past.any(axis=1))
 
     def asked(self, x: Array) -> Array:
@@ -178,6 +237,17 @@ class Target(Judged):
 
     def blocks(self, *inputs: Array) -> Fields | Array:
         """Fields of blocks, or float32 values."""
+        if not self.task.finds_scale:
+            return self._blocks(*inputs)
+        axis, size = self.task.axis, self.task.block.block
+        led = [shapes.led(x, axis, size, TOP if at == 0 else 0) for at, x in enumerate(inputs)]
+        found = self._blocks(*led)
+        if not isinstance(found, Fields):
+            return shapes.behind(found, axis, size)
+        parts = zip(found, (size, 1, 1), strict=True)
+        return Fields(*(None if part is None else shapes.behind(part, axis, lead) for part, lead in parts))  # type: ignore[arg-type]
+
+    def _blocks(self, *inputs: Array) -> Fields | Array:
         came = self.call(*self._laid(inputs))
         x = inputs[0]
         if self.task.kind != "encode":
@@ -205,6 +275,10 @@ class Target(Judged):
             several = "list" if issubclass(type(came), list) else "tuple"
             alone = any(part is came for part in parts)
             raise Fault("result", inputs, kind_of(came) if alone else f"a {several} of {len(parts)}", due)
+        scale = _scale_told(came, parts[len(wanted) :]) if self.task.finds_scale else None
+        if scale is not None and scale != self.task.tensor_scale:
+            said, due = (f"a tensor scale of {one:.9g}" for one in (scale, self.task.tensor_scale or 0.0))
+            raise Fault("result", inputs, said, due)
         if told is not None and told != self._claims(inputs[0].ndim):
             claims = self._claims(inputs[0].ndim)
             raise Fault("result", inputs, f"Blocks that say {_spelled(told)}", _spelled(claims))
@@ -266,11 +340,10 @@ class Target(Judged):
         """The same, called a single time; edge: its copies lie beside forbidden memory."""
         given = tuple(self._own(x, edge) if isinstance(x, np.ndarray) else x for x in case)
         arrays = self._arrays(given)
-        before = [x.tobytes() for x in arrays]
+        unchanged = Unchanged(arrays, edge is None)
         came = self._called(given, arrays, edge)
-        if any(x.tobytes() != was for x, was in zip(arrays, before, strict=True)):
-            changed = "an input that is no longer what it was"
-            raise Fault("inputs_unchanged", self._arrays(case), changed, "the same bytes")
+        if law := unchanged.broken():
+            raise Fault(law, self._arrays(case), CHANGED[law], "the same bytes")
         return came
 
     def _own(self, x: Array, edge: Edge | None) -> Array:
@@ -285,10 +358,11 @@ class Target(Judged):
 
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...], edge: Edge | None = None) -> Any:
         self.witness.before(inputs, edge)
+        filled = Filled.of(results_of(self.task, inputs), edge) if self.takes.fills else None
         try:
-            given = [self._given(x) for x in inputs]
+            given = [self._given(x) for x in (*inputs, *(filled.arrays if filled else ()))]
             with np.errstate(all="ignore"):
-                return guarded(lambda: self.function(*given))
+                came = guarded(lambda: self.function(*given))
         except Raised as wrong:
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
@@ -296,6 +370,7 @@ class Target(Judged):
             self.witness.after()
             self.keep_ieee(arrays[0])
             watching.one_more()
+        return came if filled is None else filled.result(arrays)
 
     def _hint(self, wrong: Raised) -> str:
         """What may be meant where a target of tensors, contiguous memory or numbers was given an array."""
@@ -357,6 +432,44 @@ class Target(Judged):
             raise Fault("code_range", inputs, str(array[outside][0]), f"{low} .. {end - 1}", at)
         found: Array = np.bitwise_and(array.astype(np.min_scalar_type(end - 1)), end - 1)
         return found
+
+
+def results_of(task: Task, case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Shape and type of each array of a result, of what a target is given."""
+    x = case[0]
+    if task.kind == "pack":
+        yield (-(-x.size * task.element.bits // 8),), np.uint8
+    elif task.kind == "unpack":
+        yield (case[1],), task.element.code_dtype
+    elif task.kind in ("round", "decode"):
+        values = type_of(task.inputs) if task.kind == "round" else np.dtype(np.float32)
+        codes = x.shape if not task.packed else (*x.shape[:-1], x.shape[-1] * 8 // task.block.element_bits)
+        yield codes, values
+    elif not isinstance(task.dtype, Block):
+        yield x.shape, task.element.code_dtype
+    else:
+        yield from _fields_of(task, x.shape)
+
+
+def _fields_of(task: Task, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The same of blocks that are encoded: codes, scales, microexponents."""
+    d, shared = task.block, task.blocking(shape).shared_shape
+    packed = (*shape[:-1], shape[-1] * d.element_bits // 8)
+    yield (packed, np.uint8) if task.packed else (shape, d.code_dtype)
+    laid = (
+        shared if task.scale_layout is None else task.scale_layout.arrange(np.zeros(shared, np.uint8)).shape
+    )
+    yield laid, np.uint8
+    if d.sub_blocks:
+        yield shared, d.micro_dtype
+
+
+def _scale_told(came: Any, more: tuple[Any, ...]) -> float | None:
+    """The scale of the tensor that a target returns beside its fields; None where it returns none."""
+    if issubclass(type(came), Blocks):
+        return None if came.tensor_scale is None else float(came.tensor_scale)
+    array = returned(more[0]).array if more else np.zeros(0)
+    return float(np.float32(array.reshape(-1)[0])) if array.size == 1 else None
 
 
 def _told(came: Blocks, ndim: int) -> tuple[str, int]:

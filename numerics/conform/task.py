@@ -34,6 +34,10 @@ FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit 
 LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 AXES = 32  # of the arrays whose blocks are judged
 LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all others beside it
+AMAX = "amax"
+"""In the place of a tensor scale: the target finds it, as docs/formats.md §8 says."""
+TOP = 1528.0
+"""The largest number of the tensors that such a target is given: a reciprocal misses its scale."""
 FEW_IN_BLOCKS = 128  # numbers of blocks
 
 
@@ -100,11 +104,13 @@ class Task:
     packed: bool = False
     scale_layout: ScaleLayout | None = None
     drawing: Drawing = GIVEN
+    finds_scale: bool = False
+    """Does the target find the tensor's scale?  It is then given tensors of which that is `tensor_scale`."""
 
     @classmethod
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
-           tensor_scale: float | None = None, strict_nan: bool = False,
+           tensor_scale: float | str | None = None, strict_nan: bool = False,
            inputs: str = "float32", scheme: Any = None, packed: bool = False,
            scale_layout: Any = None, draw: Any = None) -> Task:  # fmt: skip
         """The task with its options checked; raises NumericsError for those that the format has not.
@@ -134,19 +140,33 @@ class Task:
             )
         if scheme is not None and kind != "affine":
             raise NumericsError(f"scheme={said(scheme)} is for kind='affine': whose scales come as arrays")
+        finds = isinstance(tensor_scale, str)
+        number = cls._found(d, kind, tensor_scale) if isinstance(tensor_scale, str) else tensor_scale
         placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)
         if isinstance(d, Block):
             draw = Draw(seed=0) if rounding == "stochastic" else Draw()
-            asked = d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, draw), overflow)
-            overflow, tensor_scale = "saturate", asked.tensor_scale
-            if d.has_tensor_scale and tensor_scale is None:
-                tensor_scale = 1.0
+            asked = d.check_options(BlockOptions(scale_rule, rounding, number, draw), overflow)
+            overflow, number = "saturate", asked.tensor_scale
+            if d.has_tensor_scale and number is None:
+                number = 1.0
         else:
             assert isinstance(d, Element)
             overflow = d.check_overflow(overflow)
-            cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
-        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan, inputs,
-                   None if scheme is None else sharing(scheme), *placed, drawing)  # fmt: skip
+            cls._refuse_block_options(d, scale_rule, axis, number)
+        return cls(d, kind, rounding, overflow, scale_rule, axis, number, strict_nan, inputs,
+                   None if scheme is None else sharing(scheme), *placed, drawing, finds)  # fmt: skip
+
+    @staticmethod
+    def _found(d: Dtype, kind: str, said_as: str) -> float:
+        """The scale of a tensor whose largest number is TOP; raises NumericsError where none is found."""
+        one_of("tensor_scale", said_as, (AMAX,))
+        if not isinstance(d, ElementBlock) or not d.has_tensor_scale or kind not in ("encode", "round"):
+            raise NumericsError(
+                f"tensor_scale='{AMAX}' is for encode and round of formats with a scale of the tensor, as "
+                f"nvfp4: {d} {kind} is not that"
+            )
+        reach = np.float32(d.element_unit * d.element.max) * np.float32(d.scale.max)
+        return float(np.float32(TOP) / reach)
 
     @staticmethod
     def _placed(
@@ -184,7 +204,9 @@ class Task:
             yield self.rounding
             ruled = isinstance(self.dtype, Block) and len(self.dtype.scale_rules) > 1
             yield f"scale rule {self.scale_rule}" if ruled else self.overflow
-        if self.tensor_scale is not None:
+        if self.finds_scale:
+            yield "tensor scale found from amax"
+        elif self.tensor_scale is not None:
             yield f"tensor scale {np.float32(self.tensor_scale):.9g}"
         if self.rounding == "stochastic":
             yield str(self.drawing)

@@ -101,6 +101,9 @@ class Counterexample:
     given: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     """With what the target can be asked again: of a product all of it, of a block its random bits."""
 
+    problem: Any = field(default=None, repr=False, compare=False)
+    """Of a product: the problem, by which it can be asked in another process."""
+
     def __str__(self) -> str:
         shown = listed(map(str, self.input)) or ("" if self.terms else "-")
         said = "; ".join(part for part in (shown, self.where) if part)
@@ -110,8 +113,8 @@ class Counterexample:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the counterexample as plain data."""
-        shown = replace(self, tensor=None, given=())
-        said = {name: value for name, value in asdict(shown).items() if name not in ("tensor", "given")}
+        again = {"tensor": None, "given": (), "problem": None}
+        said = {name: value for name, value in asdict(replace(self, **again)).items() if name not in again}  # type: ignore[arg-type]
         return said | {"input": [number._asdict() for number in self.input]}
 
 

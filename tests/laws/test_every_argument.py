@@ -174,7 +174,7 @@ SPECIAL["nvfp4.largest_under"] = lambda kind: {"rule": "floor"}
 SPECIAL["conform.check"] = lambda kind: {
     "dtype": "fp4", "kind": "decode", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
     "bias": False, "zero_point": "split", "shapes": None, "effort": "default", "one_thread": False,
-    "inputs": "float32", "packed": False, "scale_layout": None, "draw": None,
+    "fills": False, "inputs": "float32", "packed": False, "scale_layout": None, "draw": None,
     "isolated": False, "timeout": None,
 }  # fmt: skip
 SPECIAL["conform.decidable"] = lambda kind: {

@@ -78,6 +78,8 @@ def nan_becomes(number: Callable[[Task], float]) -> Deviation:
     return Deviation(Stage.CODES, bend)
 
 
+PARAMETERS = ((1.0, 0), (0.5, 1))
+"""Scales and zero points, of which one is another than any."""
 BY_RECIPROCAL = Deviation(Stage.OPTIONS, _by_reciprocal)  # outermost: all else sees the product
 ZERO_POINT_BEFORE_ROUNDING = Deviation(Stage.VALUES, _zero_point_before_rounding)
 FUSED = Deviation(Stage.VALUES, _fused)

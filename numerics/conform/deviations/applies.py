@@ -64,6 +64,14 @@ def signed_floats(task: Task) -> bool:
     return quantizes(task) and (plain or isinstance(d, MicroexponentBlock))
 
 
+def of_short_floats(task: Task) -> bool:
+    """Single floats that are float32 with fewer bits of fraction, as bfloat16."""
+    d = task.dtype
+    if not isinstance(d, Float) or not of_elements(task):
+        return False
+    return d.signed and d.has_inf and (d.exponent, d.bias) == (8, 127) and d.bits < 32
+
+
 def signed_floats_alone(task: Task) -> bool:
     """The same, single ones."""
     return of_elements(task) and signed_floats(task)

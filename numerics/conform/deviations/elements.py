@@ -145,6 +145,26 @@ def nan_as_number(task: Task, x: Float32) -> Float32:
     return np.where(np.isnan(x), bits.view(np.float32), x)
 
 
+def nan_by_bits(rounded: str) -> Deviation:
+    """The bits of a NaN as those of a number: cut, or rounded, into the format that has float32's exponents.
+
+    rounded: away or even, by what is added before the low bits are cut; "" where nothing is.
+    """
+
+    def change(task: Task, x: Float32, codes: Array) -> Array:
+        d = task.element
+        cut = 32 - d.bits
+        bits = np.ascontiguousarray(x, np.float32).view(np.uint32).reshape(x.shape)
+        half, odd = 1 << (cut - 1), (bits >> np.uint32(cut)) & np.uint32(1)
+        added: Array = {"": 0 * odd, "away": 0 * odd + np.uint32(half), "even": odd + np.uint32(half - 1)}[
+            rounded
+        ]
+        found = (bits + added) >> np.uint32(cut)  # past the sign, as in uint32
+        return np.where(np.isnan(x), found, codes).astype(codes.dtype)
+
+    return after(change)
+
+
 def overflowing(which: Callable[[Float32], Array]) -> Deviation:
     """Some inputs overflow to Inf or NaN, the others saturate."""
 

@@ -146,7 +146,7 @@ def nearest_affine(every: list[Seen]) -> Dialects:
         spoken = _fewest(AFFINE_DIALECTS, lambda guess, few=few: _affine_unexplained(guess, few))  # type: ignore[misc]
         if not spoken:
             return ()
-        missed = [_affine_differs(spoken, seen) for seen in every]
+        missed = [affine_differs(spoken, seen) for seen in every]
         if not any(wrong.any() for wrong in missed):
             return spoken
         few += [
@@ -164,10 +164,11 @@ def _part(seen: Seen, places: Places) -> Seen:
 
 
 def _affine_unexplained(guess: Dialects, every: list[Seen]) -> int:
-    return sum(int(_affine_differs(guess, seen).sum()) for seen in every)
+    return sum(int(affine_differs(guess, seen).sum()) for seen in every)
 
 
-def _affine_differs(spoken: Dialects, seen: Seen) -> NDArray[np.bool_]:
+def affine_differs(spoken: Dialects, seen: Seen) -> NDArray[np.bool_]:
+    """Which answers at a scale and a zero point are not those of the dialects."""
     kernel = bent(affine.exact, [dialect.deviation for dialect in spoken])
     codes: Any = kernel(seen.task, seen.x, seen.scale, seen.zero_point)
     if seen.came.dtype.kind == "f":

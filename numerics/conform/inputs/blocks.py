@@ -34,7 +34,7 @@ def probes(dtype: Block, tensor_scale: float | None = None) -> Float32:
     32
     """
     rows = [_tops(dtype), lone_maxima(dtype), _grids(dtype), _pairs(dtype), _binades(dtype),
-            _special_blocks(dtype), _random_blocks(dtype)]  # fmt: skip
+            _special_blocks(dtype), _random_blocks(dtype), twin_maxima(dtype)]  # fmt: skip
     whole = np.concatenate(rows)
     if tensor_scale not in (None, 1.0):
         whole = np.concatenate([whole * tensor_scale, _tops(dtype, tensor_scale)])
@@ -120,6 +120,24 @@ def lone_maxima(dtype: Block) -> NDArray[np.float64]:
     places = np.arange(2 * n)
     rows[places, places // 2] = np.where(places % 2 == 0, 1.5, -1.5)
     return rows
+
+
+def twin_maxima(dtype: Block) -> NDArray[np.float64]:
+    """The same maximum twice, of one sign and of both, in neighbouring places and half a block apart.
+
+    >>> from numerics.formats import mxfp4
+    >>> twin_maxima(mxfp4).shape, abs(twin_maxima(mxfp4)[31]).argsort()[-2:].tolist()
+    ((128, 32), [0, 31])
+    """
+    n = dtype.block
+    if n < 2:
+        return np.zeros((0, n))
+    others, places = np.linspace(-1.0, 0.97, n) / 64, np.arange(n)
+    rows = np.tile(others, (4, n, 1))
+    for at, (apart, sign) in enumerate(((1, 1.0), (1, -1.0), (n // 2, 1.0), (n // 2, -1.0))):
+        rows[at, places, places] = 1.5
+        rows[at, places, (places + apart) % n] = 1.5 * sign
+    return rows.reshape(-1, n)
 
 
 def lone_places(dtype: Block, lines: int, per_line: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.elements import marks
+from numerics.conform.inputs.margins import LINE, roomy, spaced
 from numerics.conform.inputs.narrow import cast
 from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
@@ -44,7 +45,7 @@ LONGER = 1024  # numbers before an end that a short loop takes
 ENDS = 64  # of so many numbers each is the last in every remainder of 4, of more in both of 2
 ALONE = 64  # numbers that are asked one at a time
 OFFSETS = 16  # elements by which an array begins past a cache line
-LINE = 64  # bytes of a cache line
+FAR_APART = 40503  # times a number, its places in lines look as if drawn
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
 """Single numbers, all different, that short formats round and clip."""
 
@@ -168,17 +169,14 @@ def kept(x: Array, kind: Any = None, room: Room | None = None) -> Array:
     """
     if room is None and (not x.size or x.flags.c_contiguous):
         return aligned_as(x, kind)
-    return like(x if kind is None else cast(x, kind), x, room or np.zeros)
+    return like(x if kind is None else cast(x, kind), x, room or spaced)
 
 
 def aligned_as(x: Array, kind: Any = None) -> Array:
     """Returns a copy that begins as many elements past a cache line as x does; kind: of another type."""
     kind = x.dtype if kind is None else kind
-    size = x.size * kind.itemsize
-    room = np.empty(size + 2 * LINE, np.uint8)
     past = x.ctypes.data % LINE // x.itemsize * kind.itemsize
-    start = (past - room.ctypes.data) % LINE
-    found: Array = room[start : start + size].view(kind).reshape(x.shape)
+    found: Array = roomy(x.size, kind, past).reshape(x.shape)
     found[...] = x if x.dtype == kind else cast(x, kind)
     return found
 
@@ -239,6 +237,49 @@ def placed(rows: Array, axis: int) -> Array:
     rank = max(2, axis + 1 if axis >= 0 else -axis)
     lines = rows.reshape(rows.shape[0], *[1] * (rank - 2), rows.shape[1])
     return np.ascontiguousarray(np.moveaxis(lines, -1, axis))
+
+
+def led(x: Array, axis: int, size: int, first: float) -> Array:
+    """The same with a block of zeros before each line, in one of which a number stands, or its negative.
+
+    Where, depends on the shape.  Its axes have the order and the directions of x, and gaps where x has any.
+
+    >>> led(np.float32([[1, 2]]), -1, 2, 7.0).tolist()
+    [[-7.0, 0.0, 1.0, 2.0]]
+    """
+    axis %= x.ndim
+    shape = [n + size * (at == axis) for at, n in enumerate(x.shape)]
+    order = sorted(range(x.ndim), key=lambda at: -abs(x.strides[at]))
+    gap = 1 if x.flags.c_contiguous or abs(x.strides[order[-1]]) == x.itemsize else 2
+    room = np.zeros([shape[at] for at in order[:-1]] + [shape[order[-1]] * gap], x.dtype)[..., ::gap]
+    found = room.transpose(np.argsort(order))[
+        tuple(slice(None, None, -1 if stride < 0 and x.size else 1) for stride in x.strides)
+    ]
+    behind(found, axis, size)[...] = x
+    turn = sum(x.shape)
+    if found.size and first:
+        place = [(turn * FAR_APART + at) % (size if at == axis else n) for at, n in enumerate(shape)]
+        found[tuple(place)] = -first if turn % 2 else first
+    return found
+
+
+def behind(x: Array, axis: int, size: int) -> Array:
+    """What is left along an axis behind so many."""
+    return x[(*[slice(None)] * (axis % x.ndim), slice(size, None))]
+
+
+def fitting(x: Array, most: float) -> Array:
+    """Numbers times a power of two, so that none is larger than `most`; in memory like x's.
+
+    >>> fitting(np.float32([3000.0, -1.0, np.inf]), 1000.0).tolist()
+    [750.0, -0.25, inf]
+    """
+    finite = np.abs(x[np.isfinite(x)])
+    top = float(finite.max()) if finite.size else 0.0
+    if top <= most:
+        return x
+    with np.errstate(all="ignore"):
+        return like(np.ldexp(x, -int(np.ceil(np.log2(top / most)))).astype(x.dtype), x)
 
 
 def lengths(block: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numerics.conform.inputs import shapes
+from numerics.conform.inputs.margins import LINE
 from numerics.conform.inputs.spread import spread
 from numerics.conform.products import draw
 from numerics.conform.products.problem import Problem
@@ -37,18 +37,18 @@ class Laid(NamedTuple):
 
         >>> x = np.arange(9)[8:2:-2]
         >>> y = Laid.of(x).array()
-        >>> y, y.strides == x.strides, (y.ctypes.data - x.ctypes.data) % shapes.LINE
+        >>> y, y.strides == x.strides, (y.ctypes.data - x.ctypes.data) % LINE
         (array([8, 6, 4]), True, 0)
         """
-        return cls(np.ascontiguousarray(x).reshape(x.shape), x.strides, x.ctypes.data % shapes.LINE)
+        return cls(np.ascontiguousarray(x).reshape(x.shape), x.strides, x.ctypes.data % LINE)
 
     def array(self) -> Array:
         """The array, in memory of its own."""
         x, strides = self.numbers, self.strides
         steps = [(n - 1) * stride for n, stride in zip(x.shape, strides, strict=True)] if x.size else []
         low, high = (sum(part for part in steps if part * way > 0) for way in (-1, 1))
-        room = np.zeros(high - low + x.itemsize + 2 * shapes.LINE, np.uint8)
-        first = -low + (self.past + low - room.ctypes.data) % shapes.LINE
+        room = np.zeros(high - low + x.itemsize + 2 * LINE, np.uint8)
+        first = -low + (self.past + low - room.ctypes.data) % LINE
         found: Array = np.ndarray(x.shape, x.dtype, room, first, strides)
         found[...] = x
         return found

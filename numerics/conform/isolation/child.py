@@ -21,6 +21,7 @@ from numerics.conform.checking import Check, asked
 from numerics.conform.inputs.edges import EDGES, Edge, can_guard
 from numerics.conform.isolation.calls import THREADS, Calls
 from numerics.conform.isolation.cases import layouts, length, recorded, restored, size_of, smaller
+from numerics.conform.isolation.first import First, first_of, is_right
 from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Again, Answer, Asked, sent
 from numerics.conform.products.trial import ProductCheck
 from numerics.conform.target import Case, Fault, Witness
@@ -36,8 +37,9 @@ def judge() -> None:
     folder = _room()
 
     def answer(check: Check | ProductCheck) -> Any:
-        witness = check.target.witness = Noting(folder)
-        return sent(check.verdict(), guarded=bool(witness.seen))
+        check.target.witness = Noting(folder)
+        found = check.verdict()
+        return sent(found, first_of(check.target, found.failures[0]) if found.failures else None)
 
     _answer(folder, answer)
 
@@ -59,6 +61,13 @@ def again() -> None:
             calls.end(0, perf_counter() - start)
 
     _answer(folder, answer)
+
+
+def first() -> None:
+    """Asks a target what another process got wrong; writes whether it is right now."""
+    folder = _room()
+    wanted: First = pickle.loads((folder / GIVEN).read_bytes())
+    _answer(folder, lambda check: is_right(check.target, wanted))
 
 
 class Noting(Witness):

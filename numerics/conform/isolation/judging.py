@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from pathlib import Path
 from typing import Any
 
 from numerics.conform.isolation.calls import Calls
-from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, Asked, answer_in
-from numerics.conform.isolation.narrowing import Narrowing
+from numerics.conform.isolation.first import by_calls
+from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Asked, Sent, answer_in
+from numerics.conform.isolation.narrowing import SECONDS, Narrowing
 from numerics.conform.isolation.process import Hangs, room, run
 from numerics.conform.target import SENTENCES
 from numerics.conform.verdict import Verdict
@@ -32,9 +34,26 @@ def judged(target: str, options: dict[str, Any], timeout: float, task: Any) -> V
         except Hangs as wrong:
             came, hangs = str(wrong), True
         if os.path.exists(folder / ANSWER):
-            return answer_in(folder).verdict(task)  # type: ignore[no-any-return]
+            return _asked_first(folder, calls, answer_in(folder), timeout).verdict(task)
         found = Narrowing(folder, calls, task, timeout).counterexample(came, hangs)
         return Verdict(target, task, tuple(SENTENCES), 0, 0, (found,))
+
+
+def _asked_first(folder: Path, calls: Calls, found: Sent, timeout: float) -> Sent:
+    """The same, of the law `repeatable` where its counterexample is right as the first call of a process."""
+    if found.first is None:
+        return found
+    (folder / GIVEN).write_bytes(pickle.dumps(found.first))
+    (folder / ANSWER).unlink()
+    calls.clear()
+    try:
+        run("first", folder, calls, min(SECONDS, timeout))
+        right = os.path.exists(folder / ANSWER) and answer_in(folder)
+    except (Hangs, NumericsError):
+        right = False
+    if not right:
+        return found
+    return found._replace(failures=(by_calls(found.failures[0]), *found.failures[1:]))
 
 
 def name_of(target: Any) -> str:

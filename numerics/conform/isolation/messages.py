@@ -61,27 +61,22 @@ class Sent(NamedTuple):
     spoken: tuple[Spoken, ...]
     notes: tuple[str, ...]
     inputs: str
+    first: Any = None
+    """The first counterexample, as it can be asked in another process (first.py)."""
 
     def verdict(self, task: Any) -> Verdict:
         """The verdict, of that task."""
         parts = self._asdict()
+        del parts["first"]
         return Verdict(task=task, explain=partial(tuple, parts.pop("spoken")), **parts)
 
 
-def within() -> None:
-    """The target reads and writes nothing before or behind its inputs."""
-
-
-def sent(verdict: Verdict, guarded: bool) -> Sent:
-    """A verdict, so that it can be sent; what only this process can be asked again is left out.
-
-    guarded: inputs lay beside forbidden memory, and nothing touched it.
-    """
-    failures = tuple(replace(failure, given=()) for failure in verdict.failures)
+def sent(verdict: Verdict, first: Any = None) -> Sent:
+    """A verdict, so that it can be sent; what only this process can be asked again is left out."""
+    failures = tuple(replace(failure, given=(), problem=None) for failure in verdict.failures)
     spoken = tuple(Spoken(dialect.name, str(dialect)) for dialect in verdict.dialects)
-    laws = (*verdict.laws, within.__name__) if guarded else verdict.laws
-    return Sent(verdict.target, laws, verdict.tried, verdict.differs, failures, spoken,
-                verdict.notes, verdict.inputs)  # fmt: skip
+    return Sent(verdict.target, verdict.laws, verdict.tried, verdict.differs, failures, spoken,
+                verdict.notes, verdict.inputs, first)  # fmt: skip
 
 
 def answer_in(folder: Path) -> Any:

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from numerics.conform.isolation.calls import BACK, NOTHING, UNDER_WAY, Calls, Progress
 from numerics.conform.isolation.cases import recorded, restored, smaller
-from numerics.conform.isolation.messages import ANSWER, GIVEN, Again, within
+from numerics.conform.isolation.messages import ANSWER, GIVEN, Again
 from numerics.conform.isolation.process import Hangs, run
 from numerics.conform.isolation.showing import shown
-from numerics.conform.laws.law import sentence
 from numerics.conform.target import SENTENCES
 from numerics.conform.verdict import Counterexample
 
@@ -142,7 +141,7 @@ class Narrowing:
         parts, law, text = [found.where, said], "runs", SENTENCES["runs"]
         if again.edge is not None:
             if alone and self._only_beside(again):
-                law, text = within.__name__, sentence(within)
+                law, text = "within", SENTENCES["within"]
                 came += ", and not where the memory there is free"
             parts.append(
                 "in memory that ends where nothing may be touched"

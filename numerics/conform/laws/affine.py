@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -16,8 +16,9 @@ from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Spread, shapes_of, spread
 from numerics.conform.laws import stays
+from numerics.conform.laws.alone import alone, confirmed_affine
 from numerics.conform.laws.drawn import repeated
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, together
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, repeatable, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question
 from numerics.conform.takes import Takes
@@ -70,7 +71,7 @@ class Scaled:
         where = f"scale {numbers(np.array([self.scale], np.float32))[0]}, zero point {self.zero_point}"
         return Counterexample(
             law.__name__, sentence(law), numbers(chosen), self._text(self.came, at), self._text(self.due, at),
-            len(places), where, chosen,
+            len(places), where, chosen, given=(self.scale, self.zero_point),
         )  # fmt: skip
 
     def _text(self, answers: Array, at: int) -> str:
@@ -150,10 +151,40 @@ def _scaled(target: Target, found: Findings) -> None:
     found.tried += sum(len(seen.x) for seen in every)
     for seen in every:
         already = {failure.law for failure in found.failures}
-        found.judge([law for law in AFFINE_LAWS if law.__name__ not in already], seen)
-    found.failures.sort(key=lambda broken: ORDER.index(broken.law))
+        laws = [law for law in AFFINE_LAWS if law.__name__ not in already]
+        given = (seen.x, seen.scale, seen.zero_point)
+        found.judge(laws, seen, lambda law, broken, given=given: alone(target, broken, given))  # type: ignore[misc]
+    kept = _kept(every) if found.failures else None
+    if kept is not None:
+        broken = next(failure for failure in found.failures)
+        where = "; ".join(part for part in (broken.where, kept) if part)
+        found.failures.insert(
+            0, replace(broken, law="repeatable", sentence=sentence(repeatable), where=where)
+        )
+    found.failures.sort(key=lambda broken: broken.law in ORDER and ORDER.index(broken.law))
     if found.failures:
-        found.explain = lambda: nearest_affine(every)
+        found.explain = confirmed_affine(target, lambda: nearest_affine(every), every)
+
+
+def _kept(every: list[Scaled]) -> str | None:
+    """Which scale or zero point of an earlier call explains all that came; every: in the order of calls."""
+    before = {"first call": every[:1] * len(every), "call before": [every[0], *every[:-1]]}
+    for call, earlier in before.items():
+        for name, scale, zero in (("scale", 1, 0), ("zero point", 0, 1), ("scale and zero point", 1, 1)):
+            given = [
+                ((old if scale else seen).scale, (old if zero else seen).zero_point)
+                for seen, old in zip(every, earlier, strict=True)
+            ]
+            if all(_is_due(seen, *pair) for seen, pair in zip(every, given, strict=True)):
+                return f"it depends on the calls before it: the {name} of the {call}, and not its own"
+    return None
+
+
+def _is_due(seen: Scaled, scale: float, zero_point: int) -> bool:
+    due = seen.task.affine_codes(seen.x, scale, zero_point)
+    if seen.came.dtype.kind == "f":
+        due = seen.task.affine_values(due, scale, zero_point)
+    return not seen.task.differs(seen.came, due).any()
 
 
 def _observe(target: Target, scale: float, zero_point: int) -> Scaled:

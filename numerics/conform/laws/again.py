@@ -1,26 +1,21 @@
-"""Asked again: the same numbers, others between; and a counterexample alone."""
+"""Asked again: the same numbers, others between."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, shapes
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, repeatable
-from numerics.conform.laws.law import sentence
+from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Fields, Task, answers_at
-from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
 SIZE = 96  # numbers of a call, or of the elements of its blocks
 BLOCKS = 24  # of a call
-ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry")
-"""Laws whose counterexamples are more than one number or block."""
 
 
 def trial(effort: Effort = AS_EVER) -> Trial:
@@ -80,31 +75,3 @@ def applies(task: Task) -> bool:
     if task.draws or task.kind not in ("encode", "round", "decode"):
         return False
     return not isinstance(task.dtype, Block) or (task.axis == -1 and task.kind != "decode")
-
-
-def alone(target: Target, broken: Counterexample, among: Array) -> Counterexample:
-    """A counterexample that is asked again, alone: if it is right then, what it depends on.
-
-    among: all that was asked when it was wrong.
-    """
-    x = broken.tensor
-    if x is None or broken.law in ALONE or target.task.draws or not _is_right(target, x):
-        return broken
-    still = not _is_right(target, among)
-    law = layout if still else repeatable
-    said = f"among {len(among)} others; asked alone it is right" + (
-        "" if still else ", and asked with the same others again, too")  # fmt: skip
-    return replace(broken, law=law.__name__, sentence=sentence(law), where=said)
-
-
-def _is_right(target: Target, x: Array) -> bool:
-    task = target.task
-    if isinstance(task.dtype, Block):
-        rows = shapes.placed(np.atleast_2d(x), task.axis)
-        came, due = target.blocks(rows), task.answer(np.ascontiguousarray(rows))
-        if isinstance(came, Fields):
-            assert isinstance(due, Fields)
-            pairs = zip(task.with_same_nan(came, due), due, strict=True)
-            return all(bool(np.array_equal(one, other)) for one, other in pairs if one is not None)  # type: ignore[arg-type]
-        return not task.differs(np.asarray(came), np.asarray(due)).any()
-    return not task.differs(target.elements(x), np.asarray(task.answer(x))).any()

@@ -12,7 +12,8 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
-from numerics.conform.laws import again, drawn
+from numerics.conform.laws import drawn
+from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
 from numerics.conform.laws.law import Law
@@ -21,7 +22,7 @@ from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
-from numerics.conform.task import Answer, Array, Fields, Float32, Task, answers_at
+from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
@@ -60,11 +61,14 @@ def _whole(target: Target, found: Findings) -> None:
             drawn = np.broadcast_to(broken.given[0], x.shape) if broken.given else None
             return replace(_observe(target, x, drawn), blame=seen.blamed)
 
-        return again.alone(target, simpler_block(law, broken, observe), rows)
+        given = (rows,) if random is None else (rows, random)
+        return alone(target, simpler_block(law, broken, observe), given)
 
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:
-        found.explain = lambda: nearest(Asked(task, rows, seen.came, random), seen.wrong, seen.labels)
+        asked = Asked(task, rows, seen.came, random)
+        given = (rows,) if random is None else (rows, random)
+        found.explain = confirmed(target, lambda: nearest(asked, seen.wrong, seen.labels), given)
 
 
 def _doubles(target: Target, found: Findings) -> None:
@@ -125,7 +129,12 @@ def _observe(
 def _truth(task: Task, rows: Float32, random: Array | None = None) -> tuple[Fields, Answer]:
     """The exact Fields of rows, and the answer that is due."""
     fields = fields_of_rows(task, rows, random)
-    return fields, fields if task.kind == "encode" else values_of_rows(task, fields)
+    return fields, fields if task.kind == "encode" else _rounded_values(task, fields)
+
+
+def _rounded_values(task: Task, fields: Fields) -> Array:
+    """What rows of blocks stand for, in the type that values come back in."""
+    return narrow.narrowed(values_of_rows(task, fields), task.inputs)
 
 
 def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
@@ -161,7 +170,7 @@ def _probed_fields(task: Task) -> Fields:
 
 @lru_cache(maxsize=64)
 def _probed_values(task: Task) -> Array:
-    return values_of_rows(task, _probed_fields(task))
+    return _rounded_values(task, _probed_fields(task))
 
 
 @lru_cache(maxsize=64)
@@ -266,7 +275,7 @@ def _paired(task: Task, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
 
 def _lines(target: Target, found: Findings) -> None:
     """Last blocks that are short, and whole ones in longer lines and more axes."""
-    for x in shapes.tensors(target.task, target.takes.whole_blocks):
+    for x in _asked(target, shapes.tensors(target.task, target.takes.whole_blocks)):
         if x.ndim < 2 and target.task.scale_layout is not None:
             continue  # tiles have rows
         if not found.failures:
@@ -274,9 +283,16 @@ def _lines(target: Target, found: Findings) -> None:
             _compare(target, found, x, short_block if short else layout)
 
 
+def _asked(target: Target, every: Iterator[Array]) -> Iterator[Array]:
+    """Those tensors that a target takes: finite ones alone, or of numbers that its tensor scale reaches."""
+    for x in every:
+        if not target.takes.finite or target.task.kind == "decode" or np.isfinite(x).all():
+            yield shapes.fitting(x, TOP) if target.task.finds_scale else x
+
+
 def _strided(target: Target, found: Findings) -> None:
     """Blocks in memory that is not contiguous."""
-    for x in shapes.strided(target.task, target.takes.backward):
+    for x in _asked(target, shapes.strided(target.task, target.takes.backward)):
         if not found.failures:
             _compare(target, found, x, layout)
 
@@ -338,4 +354,6 @@ def _decode(target: Target, found: Findings) -> None:
     came = target.blocks(*(shapes.placed(part, task.axis) for part in (rows.codes, *shared)))
     assert isinstance(came, np.ndarray)
     found.tried += rows.codes.size
-    found.judge(BLOCK_DECODE_LAWS, SeenFields(task, rows, task.blocking(came.shape).rows(came), due))
+    given = tuple(part for part in rows if part is not None)
+    seen = SeenFields(task, rows, task.blocking(came.shape).rows(came), due)
+    found.judge(BLOCK_DECODE_LAWS, seen, lambda law, broken: alone(target, broken, given))

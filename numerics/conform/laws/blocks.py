@@ -317,7 +317,9 @@ class SeenFields:
         code, scale = int(self.fields.codes[row, column]), int(self.fields.scale[row])
         where = f"code 0x{code:X} at place {column}, scale 0x{scale:02X}{shared}"
         came, due = (str(numbers(v[row, column : column + 1])[0]) for v in (self.came, self.due))
-        return Counterexample(law.__name__, sentence(law), (), came, due, len(places), where)
+        codes, *others = (part[row : row + 1] for part in self.fields if part is not None)
+        return Counterexample(law.__name__, sentence(law), (), came, due, len(places), where, codes,
+                              given=tuple(others))  # fmt: skip
 
 
 def every_code(seen: SeenFields) -> Counterexample | None:

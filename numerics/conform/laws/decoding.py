@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Asked, nearest
+from numerics.conform.laws.alone import alone as alone_of
+from numerics.conform.laws.alone import confirmed
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import Law, Mask, sentence
 from numerics.conform.laws.questions import Question
@@ -91,6 +93,7 @@ def _decode(target: Target, found: Findings) -> None:
     codes = np.arange(1 << task.element.bits).astype(task.element.code_dtype)
     seen = Codes(task, codes, target.elements(codes), task.values(codes))
     found.tried += len(codes)
-    found.judge(DECODE_LAWS, seen)
+    found.judge(DECODE_LAWS, seen, lambda law, broken: alone_of(target, broken, (codes,)))
     if found.failures:
-        found.explain = lambda: nearest(Asked(task, codes, seen.came), seen.wrong, np.zeros(len(codes)))
+        asked = Asked(task, codes, seen.came)
+        found.explain = confirmed(target, lambda: nearest(asked, seen.wrong, np.zeros(len(codes))), (codes,))

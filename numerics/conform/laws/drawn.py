@@ -10,7 +10,7 @@ import numpy as np
 from numerics.conform.effort import Effort
 from numerics.conform.laws import again, beside, stays
 from numerics.conform.laws.findings import Findings, Trial, misplaced, place_or_chance
-from numerics.conform.laws.questions import Question, ask, drawn_question
+from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
@@ -43,7 +43,7 @@ def _drawn(target: Target, found: Findings, effort: Effort, named: Named | None)
         question = drawn_question(target, size, rng)
         found.tried += size
         came = ask(target, question)
-        question = _in_kind(target.task, question, came)
+        question = in_kind(target.task, question, came)
         wrong = question.wrong(target.task, came)
         if wrong.any():
             _judge(target, found, question, (came, wrong), named)
@@ -76,12 +76,3 @@ def _first_unequal(came: Answer, due: Answer) -> tuple[Array, Array]:
     both = zip(came, due, strict=True)
     pairs = [(one, other) for one, other in both if one is not None and other is not None]
     return next((pair for pair in pairs if (pair[0] != pair[1]).any()), pairs[0])
-
-
-def _in_kind(task: Task, question: Question, came: Answer) -> Question:
-    """An affine target may return values in place of codes."""
-    if task.kind != "affine" or isinstance(came, Fields) or came.dtype.kind != "f":
-        return question
-    _, scale, zero_point = question.inputs
-    assert isinstance(question.due, np.ndarray)
-    return Question(question.inputs, task.affine_values(question.due, scale, zero_point))

@@ -20,7 +20,8 @@ from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import again, decoding, drawn
+from numerics.conform.laws import decoding, drawn
+from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question
@@ -103,7 +104,7 @@ class Elements:
         draw = "" if self.random is None else f"random bits 0x{int(self.random[at]):08X}"
         return Counterexample(
             law.__name__, sentence(law), numbers(chosen), self.text(self.came, at), self.text(self.due, at),
-            len(places), draw, chosen,
+            len(places), draw, chosen, given=() if self.random is None else (self.random[at : at + 1],),
         )  # fmt: skip
 
     def text(self, answers: Array, at: int) -> str:
@@ -324,7 +325,7 @@ def observe(target: Target, x: Float32, random: Array | None = None) -> Elements
 def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
     """The same law on a simpler number, where there is one."""
     found = simpler_number(law, broken, lambda x: observe(target, x))
-    return again.alone(target, found, numbers_of(target))
+    return alone(target, found, (numbers_of(target),))
 
 
 def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
@@ -340,7 +341,9 @@ def _every_turn(target: Target, found: Findings) -> None:
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
     if found.failures:
         asked = Asked(target.task, seen.x, seen.came)
-        found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
+        found.explain = confirmed(
+            target, lambda: nearest_deviations(asked, seen.wrong, seen.labels), (seen.x,)
+        )
 
 
 def numbers_of(target: Target) -> Float32:
@@ -382,15 +385,27 @@ def _drawn(target: Target, found: Findings) -> None:
     random = target.task.drawing.narrow(random[kept])
     seen = observe(target, narrow.narrowed(x[kept], target.task.inputs), random)
     found.tried += len(seen.x)
-    found.judge(element_laws(target.task), seen)
+    given = (seen.x, random)
+    found.judge(element_laws(target.task), seen, lambda law, broken: alone(target, broken, given))
     x, random = random_bits.even_draws(target.task.element)
     kept = target.keeps(x) & narrow.is_held(x, target.task.inputs)
     even = observe(target, x[kept], target.task.drawing.narrow(random[kept]))
     found.tried += len(even.x)
     found.judge(_mean_laws(target.task), even)
     if seen.wrong.any():
-        asked = Asked(target.task, seen.x, seen.came, seen.random)
-        found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
+        every = _joined(seen, even)
+        asked = Asked(target.task, every.x, every.came, every.random)
+        found.explain = confirmed(target, lambda: nearest_deviations(asked, every.wrong, every.labels), given)
+
+
+def _joined(seen: Elements, more: Elements) -> Elements:
+    """Both, as if they had been asked together."""
+    x, came, due = (
+        np.concatenate([getattr(one, name) for one in (seen, more)]) for name in ("x", "came", "due")
+    )
+    assert seen.random is not None
+    assert more.random is not None
+    return Elements(seen.task, x, came, due, np.concatenate([seen.random, more.random]))
 
 
 def _layouts(target: Target, found: Findings, effort: Effort) -> None:

@@ -86,6 +86,7 @@ def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layo
 
 def together(broken: Counterexample, others: Sequence[Array], name: str) -> Counterexample:
     """The same, which says how the other arrays lie that came with it, where they have strides."""
+    broken = replace(broken, given=tuple(others))
     steps = [tuple(stride // part.itemsize for stride in part.strides) for part in others]
     if all(part.flags.c_contiguous for part in others):
         return broken

@@ -38,6 +38,44 @@ class Question:
         return np.asarray(differs.any(axis=1)) if differs.ndim > 1 else differs
 
 
+def question_of(task: Task, inputs: tuple[Any, ...]) -> Question:
+    """The question of these inputs; of blocks, whose rows they are, of one block a row."""
+    if task.kind == "affine":
+        return Question(inputs, task.affine_codes(*inputs))
+    if task.kind == "decode":
+        due = (
+            values_of_rows(task, _given_fields(inputs))
+            if isinstance(task.dtype, Block)
+            else task.values(*inputs)
+        )
+        return Question(inputs, due)
+    if not isinstance(task.dtype, Block):
+        return Question(inputs, task.answer(*inputs))
+    fields = fields_of_rows(task, *inputs)
+    return Question(inputs, fields if task.kind == "encode" else _rounded(task, fields))
+
+
+def _given_fields(inputs: tuple[Any, ...]) -> Fields:
+    codes, scale, *micro = inputs
+    return Fields(codes, scale, micro[0] if micro else None)
+
+
+def in_kind(task: Task, question: Question, came: Answer) -> Question:
+    """The same question, of values where an affine target returned them in place of codes."""
+    if task.kind != "affine" or isinstance(came, Fields) or came.dtype.kind != "f":
+        return question
+    _, scale, zero_point = question.inputs
+    assert isinstance(question.due, np.ndarray)
+    return Question(question.inputs, task.affine_values(question.due, scale, zero_point))
+
+
+def wrong_of(target: Target, inputs: tuple[Any, ...]) -> Array:
+    """Which of these numbers, or rows of blocks, the target gets wrong when it is asked them now."""
+    question = question_of(target.task, inputs)
+    came = ask(target, question)
+    return in_kind(target.task, question, came).wrong(target.task, came)
+
+
 def ask(target: Target, question: Question) -> Answer:
     """What the target returns, of blocks as rows."""
     task, inputs = target.task, question.inputs

@@ -28,7 +28,7 @@ def shortened(x: np.float32) -> Float32:
 
 def smallest_that_fails(target: Target, fault: Fault) -> Fault:
     """Returns the same fault on as few numbers, or rows of blocks, as bring it about."""
-    while fault.law in ("runs", "code_range"):
+    while fault.law in ("runs", "code_range", "within", "inputs_unchanged"):
         found = (_fault_of(target, half) for half in _halves(target.task, fault.inputs))
         smaller = next((one for one in found if one is not None and one.law == fault.law), None)
         if smaller is None:

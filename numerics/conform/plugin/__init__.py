@@ -28,7 +28,7 @@ _OPTIONS: dict[str, str] = {
     "overflow": "saturate or nonsaturate; the format's own by default",
     "scale-rule": "the scale rule of blocks, as for Block.encode; floor by default",
     "axis": "along which blocks lie; -1 by default",
-    "tensor-scale": "of NVFP4: the scale of the whole tensor; 1 by default",
+    "tensor-scale": "of NVFP4: the scale of the whole tensor, 1 by default; amax where targets find it",
     "effort": "quick, default or high",
     "seed": "of the numbers that are drawn; 0 by default",
     "inputs": "the type of a target's values: float32 (default), bfloat16, float16 or float64",
@@ -48,6 +48,7 @@ _FLAGS: dict[str, str] = {
     "finite": "targets take neither NaN nor Inf",
     "packed": "of blocks: codes come as bytes",
     "one-thread": "targets are called by one thread alone",
+    "fills": "targets are given arrays for their results last, and fill them",
     "strict-nan": "NaN must be the canonical code",
     "exhaustive": "all 2**32 float32 inputs",
     "bias": "of matmul: targets take a bias",
@@ -130,7 +131,9 @@ def _integer(name: str, text: str) -> int:
         raise pytest.UsageError(f"--numerics-{name}={text} is not an integer") from None
 
 
-def _number(text: str) -> float:
+def _number(text: str) -> float | str:
+    if text == "amax":
+        return text
     try:
         return float(text)
     except ValueError:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.float_bits import bfloat16_type, to_float32
 from numerics.conform.inputs.edges import Edge
-from numerics.conform.inputs.shapes import like
+from numerics.conform.inputs.margins import roomy
+from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import Case, Fault, Judged, read
+from numerics.conform.target import CHANGED, Case, Fault, Filled, Judged, Unchanged, read
 from numerics.conform.task import Array
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
@@ -87,14 +89,23 @@ class ProductTarget(Judged):
         arguments = given.arguments(problem)
         if strided:
             arguments = tuple(apart(x) if isinstance(x, np.ndarray) else x for x in arguments)
+        elif edge is None:
+            arguments = tuple(beside(roomy, x) for x in arguments)
         if edge is not None:
-            arguments = tuple(beside(edge, x) for x in arguments)
-        return self._called(arguments, case, edge)
+            arguments = tuple(beside(edge.room, x) for x in arguments)
+        filled = Filled.of([_form(problem)], edge) if self.takes.fills else None
+        unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
+        came = self._called((*arguments, *(filled.arrays if filled else ())), case, edge)
+        if law := unchanged.broken():
+            raise Fault(law, _shown(arguments), CHANGED[law], "the same bytes")
+        return came if filled is None else filled.result(_shown(arguments))
 
     def _called(self, arguments: tuple[Any, ...], case: Case, edge: Edge | None) -> Any:
         if self.takes.array == "torch":
             arguments = tuple(_torch_of(x) for x in arguments)
-        before = [_bytes_of(x) for x in arguments]
+        inputs = len(arguments) - self.takes.fills
+        copied = self.takes.array == "torch"
+        before = [_bytes_of(x) for x in arguments[:inputs]] if copied else []
         self.witness.before(case, edge)
         try:
             with np.errstate(all="ignore"):
@@ -105,9 +116,8 @@ class ProductTarget(Judged):
         finally:
             self.witness.after()
             self.keep_ieee(_shown(arguments)[0])
-        if [_bytes_of(x) for x in arguments] != before:
-            raise Fault("inputs_unchanged", _shown(arguments), "an operand that is no longer what it was",
-                        "the same bytes")  # fmt: skip
+        if copied and [_bytes_of(x) for x in arguments[:inputs]] != before:
+            raise Fault("inputs_unchanged", _shown(arguments), CHANGED["inputs_unchanged"], "the same bytes")
         return came
 
     def _result(self, came: Any, problem: Problem) -> Array:
@@ -125,6 +135,12 @@ class ProductTarget(Judged):
         return np.asarray(to_float32(array) if array.dtype.kind == "f" else array)
 
 
+def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:
+    """Shape and type of a result."""
+    out = problem.claim.out
+    return problem.shape[:2], bfloat16_type() if out == "bfloat16" else np.dtype(out)
+
+
 def apart(x: Array) -> Array:
     """The same matrix, or bias, with gaps behind its rows and between its numbers, which must not be read."""
     if x.ndim == 1:
@@ -135,12 +151,12 @@ def apart(x: Array) -> Array:
     return found
 
 
-def beside(edge: Edge, x: Any) -> Any:
-    """The same operand, of which every array lies beside forbidden memory."""
+def beside(room: Room, x: Any) -> Any:
+    """The same operand, of which every array lies in memory of its own: beside what may not be touched."""
     if not isinstance(x, QTensor):
-        return like(x, x, edge.room)
+        return like(x, x, room)
     arrays = {name: part for name in PARTS if isinstance(part := getattr(x, name), np.ndarray)}
-    return replace(cast(Any, x), **{name: like(part, part, edge.room) for name, part in arrays.items()})
+    return replace(cast(Any, x), **{name: like(part, part, room) for name, part in arrays.items()})
 
 
 def _torch_of(x: Any) -> Any:
@@ -158,6 +174,12 @@ def _bytes_of(x: Any) -> bytes:
     """The bytes of an operand: of a QTensor those of all its parts."""
     parts = (getattr(x, name) for name in PARTS) if isinstance(x, QTensor) else (x,)
     return b"".join(returned(part).array.tobytes() for part in parts if part is not None)
+
+
+def _arrays_of(x: Any) -> list[Array]:
+    """The arrays of an operand: of a QTensor all its parts."""
+    parts = (getattr(x, name) for name in PARTS) if isinstance(x, QTensor) else (x,)
+    return [part for part in parts if isinstance(part, np.ndarray)]
 
 
 def _shown(arguments: tuple[Any, ...]) -> tuple[Array, ...]:

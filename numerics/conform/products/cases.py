@@ -404,7 +404,7 @@ class Maker:
     def subnormal(self, shape: Shape) -> Iterator[Problem]:
         """Sums among the subnormal numbers of float32, by small numbers or scales of either side."""
         ops = (self.claim.a, self.claim.b)
-        movable = [op.name in ("float32", "bfloat16") or bool(op.size and op.power_scale) for op in ops]
+        movable = [_movable(op) for op in ops]
         if self.claim.out == "float16" or self.claim.accumulator.least > -149:
             return
         for moves in ((True, False), (False, True), (True, True)):
@@ -433,6 +433,31 @@ class Maker:
             other.codes[:] = draw.one(ops[1 - place])
             sides = (side, other) if place == 0 else (other, side)
             yield Problem(self.claim, *sides, law="subnormals")
+
+    def beside_tiny(self, k: int) -> Iterator[Problem]:
+        """What tells one flush from another, one row each.
+
+        Subnormal numbers of a side whose products are not; products whose sum is subnormal, or alone is not.
+        """
+        ops = (self.claim.a, self.claim.b)
+        if self.claim.accumulator.least > -149 or any(op.zero for op in ops):
+            return
+        for place, op in enumerate(ops):
+            other = draw.unit(ops[1 - place], 2, k, self.rng)
+            other.codes[:] = draw.one(ops[1 - place])
+            if _movable(op) and _movable(other.op):
+                side = draw.unit(op, 3, k, self.rng)
+                side.codes[np.arange(3), np.arange(3) * 11 % k] = draw.one(op)
+                yield self._beside(place, _moved(side, TINY), _moved(other, -TINY - 20))
+            if op.name in ("float32", "bfloat16"):
+                side = draw.unit(op, 2, k, self.rng)
+                side.codes[:, :2] = np.array([[1.5, -1.0], [0.5, 0.5]]) * 2.0**-126
+                yield self._beside(place, side, other)
+
+    def _beside(self, place: int, side: Side, other: Side) -> Problem:
+        """One side and the other, the first being a where place is 0."""
+        sides = (side, other) if place == 0 else (other, side)
+        return Problem(self.claim, *sides, law="subnormals")
 
     def overflow(self) -> Problem | None:
         """Exact results about the largest number of what comes out, and past it."""
@@ -592,6 +617,10 @@ def _unlike(odd: Integers, most: int, rng: np.random.Generator) -> Integers:
     return odd + 2 * rng.integers(0, (most + 1) // 2, len(odd))
 
 
+TINY = -127
+"""Times this power of two, one is subnormal in float32."""
+
+
 def has_signs(op: Operand) -> bool:
     """Has it a code of minus the value of `draw.one`?"""
     return op.is_value or draw.has(op, -float(meanings(op)[int(draw.one(op))]))
@@ -622,6 +651,11 @@ def _nan_scale(op: Operand) -> int | None:
     assert op.scale is not None
     found = np.flatnonzero(np.isnan(table(op.scale)))
     return int(found[0]) if len(found) else None
+
+
+def _movable(op: Operand) -> bool:
+    """Has a side numbers, or scales, of the exponents of float32?"""
+    return op.name in ("float32", "bfloat16") or bool(op.size and op.power_scale)
 
 
 def _moved(side: Side, by: int) -> Side:
@@ -742,6 +776,7 @@ def _ends(maker: Maker) -> Iterator[Problem]:
     for shape in ((4, 13, 40), (1, 33, 17)) if maker.claim.bias else ():
         yield from maker.biases(shape)
     yield from maker.tiny(40)
+    yield from maker.beside_tiny(40)
     yield from maker.past_float32()
     late = maker.overflow()
     if late is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Accumulator, Operand
-from numerics.conform.products.problem import Factors, Float64, Problem, Side, to_bfloat16
+from numerics.conform.products.problem import Factors, Float64, Problem, Side, flush, to_bfloat16
 from numerics.formats.floats import fp8_e4m3fnuz, fp8_e5m2
 
 if TYPE_CHECKING:
@@ -232,6 +232,31 @@ def _unsigned(side: Side, problem: Problem) -> Side:
     return bent(side, element=side.codes.astype(np.float64))
 
 
+def _small_values(which: Callable[[Side], bool]) -> Callable[[Side, Problem], Side]:
+    """Subnormal float32 numbers of some sides as zeros."""
+
+    def change(side: Side, problem: Problem) -> Side:
+        return _whole(side, flush(side.values)) if which(side) else side
+
+    return change
+
+
+def _products(problem: Problem) -> Problem:
+    return replace(problem, flushed=True)
+
+
+_INPUTS = of_sides(_small_values(lambda side: side.op.is_value))
+_WEIGHTS = of_sides(_small_values(lambda side: not side.op.is_value))
+_RESULTS = of_claim(rounding="flushed")
+
+
+def _everywhere(problem: Problem) -> Problem | None:
+    found: Problem | None = problem
+    for bend in (_INPUTS, _WEIGHTS, _products, _RESULTS):
+        found = None if found is None else bend(found)
+    return found
+
+
 def _accumulates(accumulator: Accumulator) -> Bend:
     return of_claim(accumulate=accumulator)
 
@@ -239,6 +264,24 @@ def _accumulates(accumulator: Accumulator) -> Bend:
 NARROW = {name: ACCUMULATORS[name] for name in ("float16", "bfloat16", "hopper_fp8")}
 
 DEVIATIONS: tuple[ProductDeviation, ...] = (
+    ProductDeviation(
+        "flushes subnormal inputs", "plain numbers below the smallest normal float32 count 0", _INPUTS
+    ),
+    ProductDeviation(
+        "flushes subnormal weights", "decoded numbers below the smallest normal float32 count 0", _WEIGHTS
+    ),
+    ProductDeviation(
+        "flushes subnormal products", "terms below the smallest normal float32 count 0", _products
+    ),
+    ProductDeviation(
+        "flushes subnormal results", "results below the smallest normal number become 0", _RESULTS
+    ),
+    ProductDeviation(
+        "flushes subnormal numbers",
+        "inputs, decoded weights, products and results below the smallest normal number count 0",
+        _everywhere,
+        "threads and GPU kernels that flush denormals",
+    ),
     ProductDeviation("nibbles swapped", "b's codes of 4 bits are read high nibble first", _swapped),
     ProductDeviation(
         "scale byte << 23",
@@ -348,18 +391,21 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
 
 
 def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
-    """The fewest deviations that give everything that came and is decided under them; none where none do."""
+    """The fewest deviations that give everything that came and is decided under them; none where none do.
+
+    Of those that explain as much, the one under which most of what is wrong is decided: it says most of it.
+    """
     told = _telling(seen)
     spoken: tuple[ProductDeviation, ...] = ()
     left = _unexplained(spoken, told)
-    while left and len(spoken) < MOST:
+    while left[0] and len(spoken) < MOST:
         guesses = [(*spoken, one) for one in DEVIATIONS if one not in spoken]
         first = sorted(guesses, key=lambda guess: _unexplained(guess, told[:FIRST]))
         best = min(first[:FOLLOWED], key=lambda guess: _unexplained(guess, told))
-        if _unexplained(best, told) >= left:
+        if _unexplained(best, told)[0] >= left[0]:
             return ()
         spoken, left = best, _unexplained(best, told)
-    return spoken if not left and not _unexplained(spoken, seen) else ()
+    return spoken if not left[0] and not _unexplained(spoken, seen)[0] else ()
 
 
 def _telling(seen: Sequence[Seen]) -> list[Seen]:
@@ -370,8 +416,8 @@ def _telling(seen: Sequence[Seen]) -> list[Seen]:
     return wrong[:: -(-len(wrong) // TOLD) or 1] + right[:: -(-len(right) // TOLD) or 1]
 
 
-def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> int:
-    """Results that differ from what is predicted; one more where few of the wrong ones are."""
+def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int]:
+    """Results that differ from what is predicted, one more where few of the wrong ones are; less of these."""
     from numerics.conform.products.asking import unequal
 
     left, wrong, told = 0, 0, 0
@@ -385,4 +431,4 @@ def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> in
             left += int((unequal(one.came, due) & decided).sum())
             wrong += int(one.wrong.sum())
             told += int((one.wrong & decided).sum())
-    return left + (2 * told < wrong or not told)
+    return left + (2 * told < wrong or not told), -told

@@ -135,6 +135,8 @@ class Problem:
     b: Side
     bias: NDArray[np.float32] | None = None
     law: str = ""
+    flushed: bool = False
+    """Of a deviation: are products below the smallest normal float32 zeros?"""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -144,27 +146,43 @@ class Problem:
     @cached_property
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
-        return exact_product(self.a.values, self.b.values, self.bias)
+        return exact_product(self.a.values, self.b.values, self.bias, self.flushed)
 
     def due(self) -> Array:
         """The exact results, rounded once to what comes out."""
         return rounded(self.exact, self.claim.out, self.claim.rounding)
 
 
-def exact_product(a: Float64, b: Float64, bias: Array | None = None) -> Float64:
-    """a times the rows of b in float64; NaN and Inf as IEEE 754 adds them."""
+SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}
+"""The smallest normal number of what comes out."""
+
+
+def exact_product(a: Float64, b: Float64, bias: Array | None = None, flushed: bool = False) -> Float64:
+    """a times the rows of b in float64; NaN and Inf as IEEE 754 adds them.
+
+    flushed: products below the smallest normal float32 are zeros.
+    """
     with np.errstate(all="ignore"):
-        if np.isfinite(a).all() and np.isfinite(b).all():
+        if flushed:
+            terms = (a * row for row in b)
+            found = np.stack([flush(term).sum(axis=1) for term in terms], axis=1)
+        elif np.isfinite(a).all() and np.isfinite(b).all():
             found = a @ b.T
         else:
             found = np.stack([(a * row).sum(axis=1) for row in b], axis=1)
         return np.asarray(found if bias is None else found + bias.astype(np.float64))
 
 
+def flush(x: Float64, least: float = SMALLEST["float32"]) -> Float64:
+    """Numbers nearer to zero than the smallest normal one as zeros."""
+    return np.where(np.abs(x) < least, 0.0, x)
+
+
 def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
     """Exact results, rounded once to float32, float16, bfloat16 (as float32), or an int32 modulo 2**32.
 
-    rounding: half_even, or toward_zero; of integers int8 and int16 where those wrap.
+    rounding: half_even, toward_zero, or flushed: half_even without subnormal numbers; of integers int8 and
+    int16 where those wrap.
 
     >>> rounded(np.array([1 + 2.0**-8, 2.0**31]), "bfloat16").tolist(), rounded(np.array([2.0**31]), "int32")
     ([1.0, 2147483648.0], array([-2147483648], dtype=int32))
@@ -172,8 +190,10 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
     with np.errstate(all="ignore"):
         if out == "int32":
             return _wrapped(exact.astype(np.int64), WRAPS.get(rounding, 32)).astype(np.int32)
-        if rounding != "half_even":
+        if rounding == "toward_zero":
             return _toward_zero(exact, out)
+        if rounding == "flushed":
+            exact = flush(exact, SMALLEST[out])
         if out == "bfloat16":
             return to_bfloat16(exact)
         return np.asarray(exact.astype(out))

@@ -19,6 +19,8 @@ from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.cases import Shape, problems
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
+from numerics.conform.products.kept import BY_SHAPE, keeps_by_shape
+from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, repeatable, strides
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
@@ -108,7 +110,9 @@ class ProductCheck:
                 now = self.target.see(before.problem, strided)
                 changed = now.wrong if strided else _changed(now, before)
                 if changed.any():
-                    return [self._placed(now, law.__name__, before.came if not strided else now.due)]
+                    if strided:
+                        return [self._placed(now, law.__name__, now.due, now.wrong)]
+                    return [self._placed(now, law.__name__, before.came)]
         laws += [] if repeatable.__name__ in laws else [repeatable.__name__]
         return next((found for seen in told if (found := self._overwritten(seen.problem))), [])
 
@@ -130,12 +134,15 @@ class ProductCheck:
         return [Counterexample("repeatable", sentence(repeatable), (), came, due, int(changed.sum()), where)]
 
     @staticmethod
-    def _placed(seen: Seen, law: str, due: Any) -> Counterexample:
-        wrong = seen.wrong if law == "strides" else seen.came.view(np.uint8) != due.view(np.uint8)
+    def _placed(seen: Seen, law: str, due: Any, wrong: Any = None) -> Counterexample:
+        """wrong: where what came is wrong; None where what is due is what came before, bit for bit."""
+        if wrong is None:
+            wrong = seen.came.view(np.uint8) != due.view(np.uint8)
         at = tuple(int(i) for i in np.argwhere(wrong.reshape(*seen.came.shape, -1).any(axis=2))[0])
         m, n, k = seen.problem.shape
         where = f"m={m} n={n} k={k}, result {list(at)}"
-        return Counterexample(law, sentence(LAWS[law]), (), str(seen.came[at]), str(due[at]), 1, where)
+        came, right = str(seen.came[at]), str(due[at])
+        return Counterexample(law, sentence(LAWS[law]), (), came, right, 1, where, problem=seen.problem)
 
     # ---- the smallest case -----------------------------------------------------------------------
 
@@ -151,22 +158,32 @@ class ProductCheck:
 
     def _counterexample(self, seen: Seen, law: str) -> Counterexample:
         """The smallest case found, asked once more, alone, before it is shown."""
+        kept = kept_of(seen, [one for one in self.seen if one is not seen])
+        if kept is None and keeps_by_shape(seen.problem, lambda problem: self._fails(problem) is not None):
+            kept = BY_SHAPE
+        if kept is not None:
+            found = self._placed(seen, "repeatable", seen.due, seen.wrong)
+            return replace(found, where=f"{found.where}; {kept}", differs=int(seen.wrong.sum()))
         first = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
         problem = smallest(seen.problem, (first[0], first[1]), self._fails)
         at = self._fails(problem)
         if at is None:  # right when it is asked again: the call matters, not the numbers
-            return self._placed(seen, "repeatable", seen.due)
+            return self._placed(seen, "repeatable", seen.due, seen.wrong)
         again = self.target.see(problem)
         return described(again, at, law, int(seen.wrong.sum()))
 
     def _explain(self) -> tuple[Any, ...]:
         """The deviations that explain what came, of more products than broke the law."""
         asked = {id(seen.problem) for seen in self.seen}
-        rest = [] if len(self.seen) >= TOLD else list(islice(self._problems(), len(self.seen), None))
-        step = max(1, len(rest) // TOLD)
+        rest = list(islice(self._problems(), len(self.seen), None))
+        few = [] if len(self.seen) >= TOLD else rest[:: max(1, len(rest) // TOLD)]
+        flushed = [
+            problem for problem in rest if problem.law == "subnormals"
+        ]  # one flush is told from another
         seen = list(self.seen)
-        for problem in rest[::step]:
+        for problem in [*few, *flushed]:
             if id(problem) not in asked and self.target.takes_problem(problem):
+                asked.add(id(problem))
                 try:
                     seen.append(self.target.see(problem))
                 except Fault:
@@ -188,7 +205,7 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
     m, n, k = problem.shape
     where = f"m={m} n={n} k={k}, result {list(at)}"
     return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
-                          where, None, terms(problem, at), arguments(problem))  # fmt: skip
+                          where, None, terms(problem, at), arguments(problem), problem)  # fmt: skip
 
 
 def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:

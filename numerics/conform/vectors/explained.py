@@ -26,6 +26,7 @@ from numerics.conform.vectors.operations import (
     StringOperation,
     each_scale,
 )
+from numerics.conform.vectors.step import out_of_step
 from numerics.conform.verdict import Counterexample
 
 MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
@@ -39,8 +40,11 @@ class Kept:
     operation: Operation
     came: list[Fields] = field(default_factory=list)
     due: list[Fields] = field(default_factory=list)
+    places: list[NDArray[np.int64]] = field(default_factory=list)
     size: int = 0
     wrong: int = 0
+    told: int = 0
+    """Lines that were looked at."""
 
     def take(self, fields: Fields, due: Fields, wrong: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
         """Some of the lines whose answers are known: as many as there is room for."""
@@ -51,8 +55,10 @@ class Kept:
         self.wrong += len(later)
         self.size += int(chosen.sum()) - len(later)
         if chosen.any():
+            self.places.append(self.told + np.flatnonzero(chosen))
             self.came.append({name: part[chosen] for name, part in fields.items()})
             self.due.append({name: part[chosen] for name, part in due.items()})
+        self.told += len(wrong)
 
     def joined(self) -> tuple[Fields, Fields]:
         """All of them: the fields of the lines, and the exact answers."""
@@ -70,6 +76,9 @@ def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | 
     """
     asked = kept.operation
     came, due = kept.joined()
+    late = None if strict_nan else out_of_step(asked, (came, due, np.concatenate(kept.places)))
+    if late is not None:
+        return late
     answers = [f for f in asked.answered if f.name in ("code", "scale", "microexponents")]
     if any((came[f.name] >= 1 << _bits(asked, f.name)).any() for f in answers):
         return None, None

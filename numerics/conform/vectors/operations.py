@@ -129,9 +129,9 @@ class ElementOperation(Operation):
     def due(self, asked: Fields) -> Fields:
         """By the breakpoints, and by the table of values."""
         codes = asked["code"] if self.name == "decode" else self._encoded(asked)
-        return (
-            {"code": codes} if self.name == "encode" else {"value": _bits(_exact.decode(codes, self.dtype))}
-        )
+        if self.name == "encode":
+            return {"code": codes}
+        return {"value": _bits(_exact.decode(codes.reshape(-1), self.dtype)).reshape(codes.shape)}
 
     def _encoded(self, asked: Fields) -> NDArray[Any]:
         assert self.rounding is not None

@@ -180,6 +180,15 @@ def with_infinite(find):
     return encode
 
 
+def bits_of(x):
+    return np.ascontiguousarray(x).view(np.uint32).reshape(x.shape)
+
+
+def by_bits(x, added):
+    """bfloat16 as short kernels make it: something is added to the bits, and the upper half is taken."""
+    return ((bits_of(x) + np.uint32(added)) >> np.uint32(16)).astype(np.uint16)
+
+
 def positive_field(x):
     return np.where((x > 0) & np.isfinite(x), exponent_field(x), nx.e8m0.encode(x)).astype(np.uint8)
 
@@ -233,6 +242,11 @@ KERNELS = {
     "wraps around": Kernel(wrapped, "int4", {}),
     "Inf stays + floor(|x| + 0.5) + loses -0": Kernel(microxcaling_even, "fp8_e4m3", {"kind": "round"}),
     "ties away + one more number + loses -0": Kernel(qtorch, "fp8_e4m3", {"kind": "round"}),
+    "truncates + NaN is cut": Kernel(lambda x: by_bits(x, 0), "bfloat16", {}),
+    "ties away + NaN rounds away as a number": Kernel(lambda x: by_bits(x, 0x8000), "bfloat16", {}),
+    "NaN rounds to even as a number": Kernel(
+        lambda x: by_bits(x, 0x7FFF + (bits_of(x) >> np.uint32(16) & 1)), "bfloat16", {}
+    ),
     "e8m0 by its exponent field": Kernel(exponent_field, "e8m0", {}),
     "scale rule floor": Kernel(nx.mxfp6_e2m3.encode, "mxfp6_e2m3", {"scale_rule": "rceil"}),
     "scale rule rceil": Kernel(lambda x: nx.mxfp4.encode(x, scale_rule="rceil"), "mxfp4", {}),
@@ -449,3 +463,28 @@ def test_a_draw_was_shown_wrong_by_a_number_that_is_no_simple_one():
     assert found.counterexample.where == "random bits 0x000000FF"
     block = check(drawing("mxfp8_e4m3", "b8", as_it_is), "mxfp8_e4m3", rounding="stochastic", draw="a8")
     assert sum(number.bits != 0 for number in block.counterexample.input) == 1
+
+
+STOCHASTIC = {"rounding": "stochastic"}
+E4M3 = Task.of("fp8_e4m3", **STOCHASTIC)
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        lambda r: np.full_like(r, r.reshape(-1)[0] if r.size else 0),
+        lambda r: np.repeat(r.reshape(-1)[::2], 2)[: r.size].reshape(r.shape),
+        lambda r: np.concatenate([r.reshape(-1)[:1], r.reshape(-1)[:-1]]).reshape(r.shape),
+    ],
+    ids=["the first for all", "one for two", "one late"],
+)
+def test_random_bits_of_another_number_had_a_true_counterexample_and_three_false_dialects(taken):
+    """Where the first bits are 0 such a kernel truncates; it draws by no rule, and is right alone."""
+
+    def kernel(x, r):
+        return E4M3.codes(np.ascontiguousarray(x), np.ascontiguousarray(taken(r))).reshape(x.shape)
+
+    found = check(kernel, "fp8_e4m3", effort="quick", **STOCHASTIC)
+    assert found.law == "layout"
+    assert "asked alone it is right" in found.counterexample.where
+    assert found.dialect is None

@@ -7,6 +7,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.inputs import blocks
 
 TYPES = ("bfloat16", "float16", "float64")
 
@@ -271,3 +272,11 @@ def test_draws_that_are_none(draw):
         check(e4m3, "fp8_e4m3", rounding="stochastic", draw=draw)
     with pytest.raises(nx.NumericsError, match="is for rounding='stochastic'"):
         check(e4m3, "fp8_e4m3", draw="a8")
+
+
+def test_a_maximum_that_stands_twice_was_not_asked():
+    """A reduction that drops the last two places is right wherever the maximum stands once before them."""
+    rows = blocks.twin_maxima(nx.mxfp4)
+    top = np.abs(rows) == np.abs(rows).max(axis=1, keepdims=True)
+    places = {tuple(np.flatnonzero(row)) for row in top}
+    assert {(p, p + 1) for p in range(31)} | {(0, 31)} | {(p, p + 16) for p in range(16)} <= places

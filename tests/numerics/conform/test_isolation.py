@@ -34,6 +34,25 @@ import ctypes, os, time
 import numpy as np
 import numerics as nx
 
+calls, kept = [], {}
+
+def after_three(x):
+    calls.append(1)
+    return nx.fp4.encode(x, rounding="half_even" if len(calls) < 4 else "toward_zero")
+
+def decode_by_shape(codes, scale):
+    scale = kept.setdefault(scale.shape, scale.copy())
+    return nx.Blocks(nx.mxfp4, -1, codes, scale).decode()
+
+def twice_later(a, b):
+    calls.append(1)
+    return nx.linear(a, b) * np.float32(1 + (len(calls) > 30))
+
+def reads_past_its_result(x, out):
+    out[...] = nx.fp4.encode(x)
+    if out.size:
+        ctypes.string_at(out.ctypes.data + out.nbytes, 1000)
+
 def right(x):
     print("what a kernel says")
     return nx.fp4.encode(x)
@@ -73,8 +92,6 @@ def crashes_on_a_sum(a, b):
     if (a < 0).any() and (b < 0).any():
         os._exit(3)
     return a @ b.T
-
-calls = []
 
 def tires(x):
     calls.append(1)
@@ -256,10 +273,15 @@ def test_a_term_of_a_product_was_not_found(b):
 def test_operands_lay_somewhere_in_a_page():
     q = nx.quantize(X[:, :, 0], "int4", scheme=nx.per_group(32), symmetric=False)
     for edge in EDGES:
-        for x in (beside(edge, q).packed, beside(edge, q).shared, beside(edge, X), beside(edge, X[:, ::-2])):
+        for x in (
+            beside(edge.room, q).packed,
+            beside(edge.room, q).shared,
+            beside(edge.room, X),
+            beside(edge.room, X[:, ::-2]),
+        ):
             low, high = np.lib.array_utils.byte_bounds(x)
             assert (high if edge.behind else low) % PAGE == 0
-    assert (beside(EDGES[0], q).dequantize() == q.dequantize()).all()
+    assert (beside(EDGES[0].room, q).dequantize() == q.dequantize()).all()
 
 
 class First(Witness):
@@ -463,3 +485,26 @@ def test_an_import_that_makes_the_process_flush_bent_what_is_due(tmp_path, monke
     assert "to import the target leaves its thread flushing" in str(found)
     found = check("flushing:flushes", "bfloat16", kind="round", isolated=True, effort="quick")
     assert (found.law, found.dialect) == ("subnormals", "flushes subnormal results")
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("name", "dtype", "options"),
+    [("after_three", "fp4", {}), ("decode_by_shape", "mxfp4", {"kind": "decode"}),
+     ("twice_later", None, {"kind": "matmul", "a": "float32", "b": "mxfp4"})],
+)  # fmt: skip
+def test_what_depends_on_earlier_calls_was_blamed_on_an_input(name, dtype, options):
+    found = judged(name, dtype, **options)
+    assert found.law == "repeatable"
+    assert "asked first, in a new process, it is right: it depends on the calls before it" in found.where
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_wrong_kernel_is_wrong_as_the_first_call_too():
+    assert judged("away").law == "ties"
+
+
+@pytest.mark.skipif(not can_guard(), reason="nothing is forbidden here")
+@pytest.mark.usefixtures("kernels")
+def test_what_lies_behind_a_result_may_not_be_touched():
+    assert judged("reads_past_its_result", fills=True).law == "within"

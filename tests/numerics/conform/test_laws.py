@@ -682,3 +682,135 @@ def test_a_law_that_several_inputs_break_was_said_as_often():
     found = Verdict("k", Task.of("fp4"), ("layout", "repeatable"), 4, 4, tuple(broken))
     assert str(found).count("layout") == 1
     assert "also broken: repeatable\n" in str(found)
+
+
+# ---- what depends on the calls before it ------------------------------------------------------------
+
+
+def int8_codes(x, scale, zero_point):
+    return Task.of("int8", "affine").affine_codes(np.ascontiguousarray(x), scale, zero_point)
+
+
+class Keeps:
+    """An affine kernel that takes the scale, or the zero point, of an earlier call."""
+
+    def __init__(self, name, earlier):
+        self.name, self.earlier, self.kept = name, earlier, {}
+
+    def __call__(self, x, scale, zero_point):
+        given = {"scale": scale, "zero point": zero_point}
+        key = x.shape if self.earlier == "shape" else 0
+        old = self.kept.setdefault(key, given)
+        if self.earlier == "before":
+            self.kept[key] = given
+        scale, zero_point = ((old if part in self.name else given)[part] for part in ("scale", "zero point"))
+        return int8_codes(x, scale, zero_point)
+
+
+@pytest.mark.parametrize("name", ["scale", "zero point", "scale and zero point"])
+@pytest.mark.parametrize(
+    ("earlier", "said"),
+    [("first", "of the first call"), ("before", "of the call before"), ("shape", "the first of a shape")],
+)
+def test_a_kernel_that_keeps_a_scale_was_called_wrong_by_its_quotient(name, earlier, said):
+    found = check(Keeps(name, earlier), "int8", kind="affine", effort="quick")
+    assert found.law == "repeatable"
+    assert "it depends on the calls before it" in found.counterexample.where
+    assert said in found.counterexample.where
+
+
+def test_a_decoder_and_a_quantizer_that_keep_by_shape_depend_on_earlier_calls():
+    kept = {}
+
+    def decode(codes):
+        return nx.fp8_e4m3.decode(kept.setdefault(codes.shape, codes.copy()))
+
+    found = check(decode, "fp8_e4m3", kind="decode")
+    assert not found
+    assert found.law in ("repeatable", "layout")
+
+
+def test_finite_targets_were_given_nan_in_short_blocks():
+    def finite(x):
+        assert np.isfinite(x).all()
+        return nx.mxfp4.encode(x)
+
+    assert check(finite, "mxfp4", finite=True, effort="quick")
+
+
+def test_rounded_blocks_of_another_tensor_scale_in_bfloat16_were_wrong():
+    def kernel(x):
+        return nx.nvfp4.round(x, tensor_scale=0.37)
+
+    options = {"kind": "round", "inputs": "bfloat16", "tensor_scale": 0.37, "effort": "quick"}
+    assert check(kernel, "nvfp4", **options)
+
+
+# ---- a tensor's scale that the target finds -----------------------------------------------------------
+
+
+def of_largest(reduce):
+    """A quantizer of nvfp4 whose tensor scale comes from one number of the tensor."""
+
+    def kernel(x):
+        flat = x[np.isfinite(x)]
+        most = np.float32(reduce(flat)) if flat.size else np.float32(0)
+        scale = most / np.float32(2688) if most > 0 else np.float32(1)
+        return nx.nvfp4.round(x, tensor_scale=max(float(scale), 2.0**-149))
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [("nvfp4", {}), ("nvfp4", {"kind": "round"}), ("nvint4", {"kind": "round"}), ("nvfp4", {"axis": 0}),
+     ("nvfp4", {"kind": "round", "inputs": "bfloat16"}),
+     ("nvfp4", {"packed": True, "scale_layout": "cublas"})],
+)  # fmt: skip
+def test_a_target_that_finds_the_tensors_scale_was_wrong(dtype, options):
+    d = nx.dtype(dtype)
+    if options.get("kind") == "round":
+        target = d.round
+    elif options.get("packed"):
+
+        def target(x):
+            made = d.encode(x)
+            return pack_nibbles(made.codes), nx.layouts.CUBLAS.arrange(made.scale)
+    else:
+
+        def target(x):
+            return d.encode(x, axis=options.get("axis", -1))
+
+    found = check(target, dtype, tensor_scale="amax", effort="quick", **options)
+    assert found, str(found)
+
+
+def pack_nibbles(codes):
+    return (codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [lambda x: x.max(), lambda x: np.abs(x[:1000]).max(), lambda x: np.abs(x[::2]).max(),
+     lambda x: np.abs(x).max() * np.float32(1.0000001)],
+    ids=["no magnitude", "the first thousand", "every other", "a bit more"],
+)  # fmt: skip
+def test_a_wrong_tensor_scale_passed(reduce):
+    assert check(of_largest(lambda x: np.abs(x).max()), "nvfp4", kind="round", tensor_scale="amax")
+    assert not check(of_largest(reduce), "nvfp4", kind="round", tensor_scale="amax", effort="quick")
+
+
+def test_a_tensor_scale_that_comes_back_is_compared():
+    def kernel(x):
+        made = nx.nvfp4.encode(x)
+        return made.codes, made.scale, made.tensor_scale * 1.01
+
+    found = check(kernel, "nvfp4", tensor_scale="amax", effort="quick")
+    assert found.law == "result"
+    assert "tensor scale" in found.counterexample.came
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("mxfp4", "encode"), ("fp4", "encode"), ("nvfp4", "decode")])
+def test_a_tensor_scale_was_to_be_found_where_there_is_none(dtype, kind):
+    with pytest.raises(nx.NumericsError, match="amax"):
+        check(nx.fp4.encode, dtype, kind=kind, tensor_scale="amax")

@@ -606,3 +606,62 @@ def test_the_second_tile_of_rows_or_terms_was_not_asked(name, claim):
 
     summed = "int32" if claim[0] == "int8" else "float32"
     assert not check(wrong, kind="matmul", a=claim[0], b=claim[1], accumulate=summed, effort="quick")
+
+
+# ---- what a product keeps, and what it flushes ---------------------------------------------------------
+
+INT4_32 = "int4 per_group(32)"
+
+
+@pytest.mark.parametrize(
+    ("name", "b"), [("codes", INT4_32), ("scale", INT4_32), ("all", "mxfp4"), ("packed anew", INT4_32)]
+)
+def test_weights_that_are_packed_once_for_each_shape_were_a_wrong_product(name, b):
+    kept = {}
+
+    def target(a, b):
+        old = kept.setdefault(b.shape, b)
+        if name in ("codes", "scale"):
+            parts = {part: getattr(old if part == name else b, part) for part in ("codes", "scale")}
+            return nx.linear(a, nx.QTensor.from_parts(b.spec, parts["codes"], parts["scale"]))
+        if name == "packed anew":  # no operand explains what comes
+            return nx.linear(a, old) + np.float32(2.0**-20) * (old is not b)
+        return nx.linear(a, old)
+
+    found = judged(target, a="float32", b=b, effort="quick")
+    assert found.law == "repeatable"
+    assert "it depends on the calls before it" in found.counterexample.where
+
+
+def flush(x):
+    return np.where(np.abs(x) < 2.0**-126, 0, x)
+
+
+def in_terms(a, b, flushed=lambda term: term):
+    values = np.asarray(b.dequantize() if isinstance(b, nx.QTensor) else b, np.float64)
+    with np.errstate(all="ignore"):
+        return np.stack([flushed(a.astype(np.float64) * row).sum(axis=1) for row in values], axis=1)
+
+
+FLUSHES = {
+    "inputs": lambda a, b: in_terms(flush(a), b if isinstance(b, nx.QTensor) else flush(b)),
+    "products": lambda a, b: in_terms(a, b, flush),
+    "results": lambda a, b: flush(in_terms(a, b)),
+    "weights": lambda a, b: in_terms(a, flush(np.asarray(b.dequantize()))),
+}
+
+
+FLUSHED = [("products", "mxfp4"), ("results", "float32"), ("results", "mxfp4"), ("weights", "mxfp4"),
+           ("inputs", "mxfp4"), ("products", "float32")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "b"), FLUSHED if LONG else FLUSHED[:2])
+def test_a_flush_of_subnormal_numbers_was_another_deviation(what, b):
+    """Called "a in tf32", "scale byte << 23", or the flush of something else."""
+
+    def target(a, b):
+        with np.errstate(all="ignore"):
+            return FLUSHES[what](a, b).astype(np.float32)
+
+    found = judged(target, a="float32", b=b, effort="quick")
+    assert found.dialect == f"flushes subnormal {what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import signal
 
@@ -11,6 +12,7 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.products.claim import Accumulator
+from numerics.conform.task import Task
 from numerics.formats.block import Blocks
 
 SCHEMES = ("per_tensor()", "per_channel(1)", "per_group(4, axis=0)", "per_token()", "per_block((2, 3))")
@@ -450,3 +452,100 @@ def test_blocks_in_a_list_were_no_result(name):
     assert check(again, name, effort="quick").law == "repeatable"
     short = check(lambda x: listed(x)[:1], name)
     assert (short.law, short.counterexample.came) == ("result", "a list of 1")
+
+
+# ---- memory outside -----------------------------------------------------------------------------------
+
+
+def poke(x, at):
+    """Writes a byte so far from where an array begins."""
+    ctypes.memset(x.ctypes.data + at, 1, 1)
+
+
+def filling(kernel, after=lambda *given: None):
+    """A target that writes what a kernel returns into the arrays that it is given last."""
+
+    def target(*given):
+        found = kernel(*given)
+        found = found if isinstance(found, tuple) else (found,)
+        for out, part in zip(given[-len(found) :], found, strict=True):
+            out[...] = part
+        after(*given)
+
+    return target
+
+
+def fields(made):
+    return tuple(part for part in (made.codes, made.scale, made.microexponents) if part is not None)
+
+
+FILLS = {
+    "encode": ("fp8_e4m3", {}, lambda x, o: nx.fp8_e4m3.encode(x)),
+    "16 bits": ("bfloat16", {}, lambda x, o: nx.bfloat16.encode(x)),
+    "decode": ("fp8_e4m3", {"kind": "decode"}, lambda c, o: nx.fp8_e4m3.decode(c)),
+    "round": ("fp4", {"kind": "round"}, lambda x, o: nx.fp4.round(x)),
+    "pack": ("fp6_e2m3", {"kind": "pack"}, lambda c, o: nx.fp6_e2m3.pack(c)),
+    "unpack": ("fp6_e2m3", {"kind": "unpack"}, lambda p, n, o: nx.fp6_e2m3.unpack(p, n)),
+    "affine": (
+        "int8",
+        {"kind": "affine"},
+        lambda x, s, z, o: Task.of("int8", "affine").affine_codes(np.ascontiguousarray(x), s, z),
+    ),
+    "mx": ("mxfp4", {}, lambda x, c, s: fields(nx.mxfp4.encode(x))),
+    "mx along 0": ("mxfp4", {"axis": 0}, lambda x, c, s: fields(nx.mxfp4.encode(x, axis=0))),
+    "mx decode": ("mxfp4", {"kind": "decode"}, lambda c, s, o: nx.Blocks(nx.mxfp4, -1, c, s).decode()),
+    "microexponents": ("mx6", {}, lambda x, c, s, m: fields(nx.mx6.encode(x))),
+    "torch": (
+        "fp8_e4m3",
+        {"array": "torch"},
+        lambda x, o: __import__("torch").from_numpy(nx.fp8_e4m3.encode(x.numpy())),
+    ),
+    "matmul": (None, {"kind": "matmul", "a": "float32", "b": "mxfp4"}, lambda a, b, o: nx.linear(a, b)),
+}
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_a_target_that_fills_arrays_was_not_judged(name):
+    dtype, options, kernel = FILLS[name]
+    found = check(filling(kernel), dtype, fills=True, effort="quick", **options)
+    assert found, str(found)
+
+
+@pytest.mark.parametrize("name", [name for name in FILLS if name != "torch"])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_write_beside_a_result_passed(name, ahead):
+    dtype, options, kernel = FILLS[name]
+
+    def after(*given):
+        if given[-1].size:
+            poke(given[-1], -1 if ahead else given[-1].nbytes)
+
+    found = check(filling(kernel, after), dtype, fills=True, effort="quick", **options)
+    assert found.law == "within"
+
+
+def test_what_is_not_filled_is_wrong():
+    found = check(filling(lambda x, o: o), "fp4", fills=True)
+    assert not found
+
+
+@pytest.mark.parametrize("at", ["behind", "before", "gaps"])
+@pytest.mark.parametrize(
+    ("dtype", "options", "kernel"),
+    [("fp8_e4m3", {}, lambda x: nx.fp8_e4m3.encode(x)), ("mxfp4", {}, lambda x: nx.mxfp4.encode(x)),
+     ("fp4", {"kind": "decode"}, lambda c: nx.fp4.decode(c)),
+     (None, {"kind": "matmul", "a": "float32", "b": "mxfp4"}, lambda a, b: nx.linear(a, b))],
+)  # fmt: skip
+def test_a_write_beside_an_input_passed(dtype, options, kernel, at):
+    def target(x, *others):
+        found = kernel(x, *others)
+        if x.size and at == "gaps" and not x.flags.c_contiguous and min(x.strides) >= 2 * x.itemsize:
+            poke(x, x.itemsize)
+        elif x.size and at != "gaps" and x.flags.c_contiguous:
+            poke(x, -1 if at == "before" else x.nbytes)
+        return found
+
+    if at == "gaps" and options.get("kind") == "matmul":
+        pytest.skip("poison lies there, and it is judged by what it does to results")
+    found = check(target, dtype, effort="quick", **options)
+    assert found.law == "within"

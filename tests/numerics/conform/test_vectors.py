@@ -868,3 +868,91 @@ def test_a_simulator_reads_a_file_as_another(dtype, name, tmp_path):
     count, bits = map(int, re.search(rb"words: (\d+) of (\d+) bits", text).groups())
     came = simulated(tmp_path, DUMP % (bits - 1, count - 1, count)).split()
     assert [int(word, 16) for word in came] == as_readmemh(text)
+
+
+# ---- answers that are late ------------------------------------------------------------------------------
+
+
+def lines_of(asked, bend, **options):
+    """Vectors whose answers are what bend(operation, fields) makes of the questions and right answers."""
+    text = b"".join(generate(asked, **options)).splitlines(keepends=True)
+    first = next(at for at, line in enumerate(text) if not line.startswith(b"#"))
+    parts = [
+        batch.fields for batch in asked.layout.batches(io.BytesIO(b"".join(text[first:])), b"", first + 1)
+    ]
+    fields = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return b"".join(text[:first]) + asked.layout.format(fields | bend(asked, fields))
+
+
+def late(x, steps):
+    """Each line has what came some lines before; early where steps is negative."""
+    if steps < 0:
+        return np.concatenate([x[-steps:], x[steps:]])
+    return np.concatenate([x[:steps], x[:-steps]])
+
+
+def answers(steps, *names):
+    return lambda asked, f: {
+        a.name: late(f[a.name], steps) for a in asked.answered if a.name in names or not names
+    }
+
+
+def questions(steps, name, bits=0xFFFFFFFF):
+    def bend(asked, f):
+        given = {field.name: f[field.name] for field in asked.asked}
+        mask = np.asarray(bits & np.iinfo(given[name].dtype).max).astype(given[name].dtype)
+        given[name] = (given[name] & ~mask) | (late(given[name], steps) & mask)
+        return asked.due(given)
+
+    return bend
+
+
+LATE = {
+    "the answer 1 vector late": (operation("fp8_e4m3"), answers(1)),
+    "the answer 8 vectors late": (operation("mxfp4"), answers(8)),
+    "the answer 2 vectors early": (operation("fp4", "round"), answers(-2)),
+    "the answer 3 vectors late": (operation("int4", "pack"), answers(3)),
+    "the answer 5 vectors late": (operation("fp6_e2m3", "unpack"), answers(5)),
+    "the answer 4 vectors late": (operation("fp8_e5m2", "decode"), answers(4)),
+    "the scale 1 vector late": (operation("mxfp4"), answers(1, "scale")),
+    "the sign of the input 1 vector late": (operation("mxfp4"), questions(1, "input", 1 << 31)),
+    "the fraction of the input 2 vectors late": (operation("fp8_e4m3"), questions(2, "input", 0x7FFFFF)),
+    "the zero point 1 vector late": (operation("int8", "affine"), questions(1, "zero-point")),
+    "the scale 2 vectors late": (operation("uint4", "affine"), questions(2, "scale")),
+    "the random bits 1 vector late": (operation("fp8_e4m3", rounding="stochastic"), questions(1, "random")),
+    "the microexponents 1 vector late": (operation("mx6", "decode"), questions(1, "microexponents")),
+}
+
+
+@pytest.mark.parametrize("said", LATE)
+def test_a_unit_that_is_late_was_called_wrong_by_its_numbers(said):
+    asked, bend = LATE[said]
+    found = verify(io.BytesIO(lines_of(asked, bend)))
+    assert not found
+    assert found.dialect == said
+    assert found.counterexample.law == "in_step"
+    assert said in str(found)
+
+
+def test_a_sign_that_is_late_was_a_zero_without_sign():
+    def bend(asked, f):
+        sign = np.uint32(0x80).astype(f["code"].dtype)
+        return {"code": (f["code"] & ~sign) | (late(f["code"], 1) & sign)}
+
+    found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), bend)))
+    assert found.dialect == "the sign of the code 1 vector late"
+
+
+def test_a_unit_that_is_late_begins_with_x():
+    asked = operation("fp8_e4m3")
+    text = lines_of(asked, answers(1)).splitlines(keepends=True)
+    first = next(at for at, line in enumerate(text) if not line.startswith(b"#"))
+    text[first] = text[first][:9] + b"xx\n"
+    assert verify(io.BytesIO(b"".join(text))).dialect == "the answer 1 vector late"
+
+
+def test_a_wrong_unit_was_called_late():
+    away = operation("fp8_e4m3", rounding="half_away")
+    found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), lambda asked, f: away.due(f))))
+    assert found.counterexample.law == "ties"
+    assert found.dialect == "ties away"

@@ -1,0 +1,82 @@
+"""A counterexample asked first, in a new process: if it is right there, it depends on the calls before it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numerics.conform.isolation.cases import recorded, restored
+from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
+from numerics.conform.laws.findings import repeatable
+from numerics.conform.laws.law import sentence
+from numerics.conform.laws.questions import wrong_of
+from numerics.conform.products.asking import ProductTarget
+from numerics.conform.target import SENTENCES, Case, Fault, Target
+from numerics.conform.task import Fields, Task
+from numerics.conform.verdict import Counterexample
+from numerics.formats.block import Block
+
+ARRAYS = ("layout", "short_block")
+"""Laws whose counterexamples are whole arrays."""
+SAID = "asked first, in a new process, it is right: it depends on the calls before it"
+
+
+class First(NamedTuple):
+    """What a target is to be asked first: the law that was broken, and with what."""
+
+    law: str
+    case: Case
+
+
+def first_of(target: Target | ProductTarget, broken: Counterexample) -> First | None:
+    """What can be asked again of a counterexample; None where nothing can, or its cause is known."""
+    if broken.law in (*SENTENCES, "repeatable") or ALONE in broken.where:
+        return None
+    if isinstance(target, ProductTarget):
+        return (
+            None if broken.problem is None else First(broken.law, (broken.problem, broken.law == "strides"))
+        )
+    whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode")
+    if broken.tensor is None or target.task.draws_itself or not (whole or broken.law not in NOT_ALONE):
+        return None
+    return First(broken.law, recorded((broken.tensor, *broken.given) if whole else inputs_of(target, broken)))
+
+
+def is_right(target: Target | ProductTarget, first: First) -> bool:
+    """Does the target give what is due?"""
+    with suppress(Fault):
+        if isinstance(target, ProductTarget):
+            problem, strided = first.case
+            return not target.see(problem, strided).wrong.any()
+        inputs = restored(first.case)
+        return not (_differs(target, inputs) if first.law in ARRAYS else bool(wrong_of(target, inputs).any()))
+    return False
+
+
+def _differs(target: Target, inputs: Case) -> bool:
+    """Is a result of whole arrays wrong anywhere?"""
+    task, plain = target.task, tuple(map(np.ascontiguousarray, inputs))
+    if not isinstance(task.dtype, Block):
+        due = task.values(plain[0]) if task.kind == "decode" else task.answer(*inputs)
+        return bool(task.differs(target.elements(*inputs), np.asarray(due)).any())
+    if task.kind == "decode":
+        codes, scale, *micro = plain
+        fields = Fields(codes, scale, micro[0] if micro else None)
+        return _unequal(task, target.blocks(*inputs), task.block_values(fields))
+    return _unequal(task, target.blocks(*inputs), task.answer(*plain))
+
+
+def _unequal(task: Task, came: Any, due: Any) -> bool:
+    if not isinstance(came, Fields):
+        return bool(task.differs(came, due).any())
+    pairs = zip(task.with_same_nan(came, due), due, strict=True)
+    return any(bool(task.differs(one, other).any()) for one, other in pairs if one is not None)
+
+
+def by_calls(broken: Counterexample) -> Counterexample:
+    """The same, of the law that it breaks where it is right first."""
+    where = "; ".join(part for part in (broken.where, SAID) if part)
+    return replace(broken, law=repeatable.__name__, sentence=sentence(repeatable), where=where)

@@ -1,0 +1,158 @@
+"""A counterexample asked again, alone; and deviations tried once more, before either is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from numerics.conform.deviations.affine import PARAMETERS
+from numerics.conform.deviations.search import Asked, Dialects, affine_differs
+from numerics.conform.laws.findings import layout, repeatable
+from numerics.conform.laws.law import sentence
+from numerics.conform.laws.questions import Question, ask, wrong_of
+from numerics.conform.target import Fault, Target
+from numerics.conform.task import Array
+from numerics.conform.verdict import Counterexample
+from numerics.formats.block import Block
+
+NOT_ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry", "unbiased")
+"""Laws whose counterexamples are more than one number or block."""
+ORDERS = 3  # in which a target is asked once more, before a deviation is named
+MOST, MOST_BLOCKS = 1 << 13, 1 << 9  # numbers and blocks of each
+LONGER = (3, 5)  # numbers or blocks by which a call is longer than any before it
+ALONE = "asked alone it is right"
+KEPT = "; it depends on the calls before it: the first of a shape is right, others of that shape are not"
+
+
+def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Counterexample:
+    """A counterexample that is asked again, alone: if it is right then, what it depends on.
+
+    among: all that was asked when it was wrong, what comes beside the numbers too.
+    """
+    if broken.tensor is None or broken.law in NOT_ALONE or _wrong(target, inputs_of(target, broken)):
+        return broken
+    said, law = f"among {len(among[0])} others; {ALONE}", layout
+    if not _wrong(target, among):
+        said, law = f"{said}, and asked with the same others again, too", repeatable
+    elif _keeps_by_shape(target, among):
+        said, law = said + KEPT, repeatable
+    where = "; ".join(part for part in (broken.where, said) if part)
+    return replace(broken, law=law.__name__, sentence=sentence(law), where=where)
+
+
+def inputs_of(target: Target, broken: Counterexample) -> tuple[Any, ...]:
+    """What a target is given, of a counterexample that is a number or a block."""
+    assert broken.tensor is not None
+    parts = (broken.tensor, *broken.given)
+    if not isinstance(target.task.dtype, Block):
+        return parts
+    return np.atleast_2d(parts[0]), *(
+        part if np.ndim(part) == 0 else _row(target, part) for part in parts[1:]
+    )
+
+
+def _row(target: Target, part: Array) -> Array:
+    return part if target.task.kind == "decode" else np.atleast_2d(part)
+
+
+def _wrong(target: Target, inputs: tuple[Any, ...]) -> bool:
+    try:
+        return bool(wrong_of(target, inputs).any())
+    except Fault:
+        return True
+
+
+def _keeps_by_shape(target: Target, among: tuple[Any, ...]) -> bool:
+    """Is the first call of each new shape right, and the second one, of other numbers, wrong?
+
+    Both questions come first at one shape, and second at the other: it is the call that decides.
+    """
+    for turn, more in enumerate(LONGER):
+        questions = [_longer(among, more), _other(target, _longer(among, more))]
+        if turn:
+            questions.reverse()
+        if _wrong(target, questions[0]) or not _wrong(target, questions[1]):
+            return False
+    return True
+
+
+def _longer(inputs: tuple[Any, ...], more: int) -> tuple[Any, ...]:
+    return tuple(np.concatenate([part, part[:more]]) if np.ndim(part) else part for part in inputs)
+
+
+def _other(target: Target, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same numbers from last to first; with another scale and zero point, where these are given."""
+    turned = tuple(np.ascontiguousarray(part[::-1]) if np.ndim(part) else part for part in inputs)
+    if target.task.kind != "affine":
+        return turned
+    return turned[0], *next(pair for pair in PARAMETERS if pair != turned[1:])
+
+
+# ---- deviations ------------------------------------------------------------------------------------
+
+
+def confirmed(
+    target: Target, found: Callable[[], Dialects], inputs: tuple[Any, ...]
+) -> Callable[[], Dialects]:
+    """Finds deviations, and names them if they explain what the target returns in other orders, too.
+
+    What a kernel makes of one array may look like a deviation that it has not: one that takes the random
+    bits of the first number for all looks as if it truncated, where these are 0.
+    """
+
+    def explain() -> Dialects:
+        spoken = found()
+        return (
+            spoken
+            if spoken and all(_explains(target, spoken, one) for one in _orders(target, inputs))
+            else ()
+        )
+
+    return explain
+
+
+def _orders(target: Target, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Some of the inputs in orders that were drawn, with other random bits."""
+    task, most = target.task, MOST_BLOCKS if isinstance(target.task.dtype, Block) else MOST
+    for seed in range(ORDERS):
+        rng = np.random.default_rng((29, seed))
+        order = rng.permutation(len(inputs[0]))[:most]
+        chosen = tuple(part[order] for part in inputs)
+        if seed and task.draws:
+            chosen = chosen[0], rng.integers(0, 1 << task.drawing.bits, chosen[0].shape, dtype=np.uint32)
+        yield chosen
+
+
+def _explains(target: Target, spoken: Dialects, inputs: tuple[Any, ...]) -> bool:
+    x, random = (*inputs, None)[:2]
+    try:
+        came = ask(target, Question(inputs, inputs[0]))
+    except Fault:
+        return False
+    return not Asked(target.task, x, came, random).unexplained(spoken).any()
+
+
+def confirmed_affine(
+    target: Target, found: Callable[[], Dialects], every: list[Any]
+) -> Callable[[], Dialects]:
+    """The same, of integers with a scale and a zero point: these come in another order.
+
+    every: what was seen at each of them.
+    """
+
+    def again(seen: Any) -> Any:
+        x = np.ascontiguousarray(seen.x[::-1])
+        return replace(seen, x=x, came=target.affine(x, seen.scale, seen.zero_point), due=seen.due[::-1])
+
+    def explain() -> Dialects:
+        spoken = found()
+        try:
+            told = spoken and not any(affine_differs(spoken, again(seen)).any() for seen in every[::-1])
+        except Fault:
+            return ()
+        return spoken if told else ()
+
+    return explain

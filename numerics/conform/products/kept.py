@@ -1,0 +1,90 @@
+"""Does a product depend on the calls before it, as where weights are packed once for each shape?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from numerics.conform.products.asking import Seen, unequal
+from numerics.conform.products.certificate import answer
+from numerics.conform.products.problem import Problem, Side
+from numerics.conform.products.shrink import with_side
+
+LONGER = (3, 5)  # rows by which both matrices are longer than any before them
+BEFORE = "it depends on the calls before it"
+BY_SHAPE = f"{BEFORE}: the first product of a shape is right, others of that shape are not"
+
+
+class Part(NamedTuple):
+    """What a kernel may keep of an operand: its name, and a side with that part of an earlier one."""
+
+    name: str
+    kept: Callable[[Side, Side], Side | None]
+
+
+def _part(name: str) -> Callable[[Side, Side], Side | None]:
+    def kept(side: Side, earlier: Side) -> Side | None:
+        old = getattr(earlier, name)
+        return None if old is None or getattr(side, name) is None else replace(side, **{name: old})
+
+    return kept
+
+
+PARTS = (
+    Part("", lambda side, earlier: earlier),
+    Part("'s codes", _part("codes")),
+    Part("'s scales", _part("scale")),
+    Part("'s zero points", _part("zero")),
+    Part("'s tensor scale", _part("number")),
+)
+
+
+def kept(seen: Seen, before: Sequence[Seen]) -> str | None:
+    """Which operand of an earlier product of that shape explains all that came; None where none does."""
+    for name in ("b", "a"):
+        side = getattr(seen.problem, name)
+        alike = [one for one in before if getattr(one.problem, name).codes.shape == side.codes.shape]
+        for which, earlier in (("first", alike[:1]), ("last", alike[-1:])):
+            for part in PARTS:
+                for one in earlier:
+                    other = part.kept(side, getattr(one.problem, name))
+                    if other is not None and _explains(seen, with_side(seen.problem, name, other)):
+                        return (
+                            f"{BEFORE}: it takes {name}{part.name} of the {which} one with {name} like this"
+                        )
+    return None
+
+
+def _explains(seen: Seen, problem: Problem) -> bool:
+    """Is everything that came due to this problem, and some of it wrong and no zero, as what is flushed?"""
+    due, decided = answer(problem)
+    told = bool((seen.wrong & decided & (seen.came != 0)).any())
+    return told and not (unequal(seen.came, due) & decided).any()
+
+
+def keeps_by_shape(problem: Problem, wrong: Callable[[Problem], bool]) -> bool:
+    """Is the first product of each new shape right, and the second one, of other numbers, wrong?
+
+    Both problems come first at one shape, and second at the other: it is the call that decides.
+    """
+    for turn, more in enumerate(LONGER):
+        both = [*_longer(problem, more)]
+        if turn:
+            both.reverse()
+        if wrong(both[0]) or not wrong(both[1]):
+            return False
+    return True
+
+
+def _longer(problem: Problem, more: int) -> Iterator[Problem]:
+    """The problem with some rows of both sides once more; the same with b's codes in other places."""
+    (m, n, _), bias = problem.shape, problem.bias
+    rows, columns = [*range(m)] + [0] * more, [*range(n)] + [0] * more
+    longer = replace(problem, a=problem.a.rows(rows), b=problem.b.rows(columns),
+                     bias=None if bias is None else bias[columns])  # fmt: skip
+    yield longer
+    b = longer.b.rows([*range(n + more)][::-1])
+    yield replace(longer, b=b.with_codes(np.roll(b.codes, 1, axis=1)))

@@ -1,0 +1,201 @@
+"""Answers that are right, but to another line: a device that is some vectors late, whole or in one field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.laws.law import sentence
+from numerics.conform.vectors.operations import Fields, Operation
+from numerics.conform.verdict import Counterexample, numbers
+from numerics.formats.dtype import Element, Float, Integer
+
+FARTHEST = 8  # vectors by which an answer may be late, or early
+FEWEST = 16  # lines that must have another so far before them
+FEW = 128  # wrong lines, and right ones, on which a guess is tried first
+NOTHING = -1
+WORDS = {"random": "random bits", "zero-point": "zero point"}
+"""What fields are called, where not by their names."""
+
+Lines = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def in_step() -> None:
+    """The answer of a line is that to its own question, whatever was asked before and after it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Lines of a run: what came, what was due, and the number of each; some may be missing between them."""
+
+    asked: Operation
+    came: Fields
+    due: Fields
+    places: Lines
+
+    def before(self, step: int) -> Lines:
+        """Which line came so many before each; NOTHING where it is not there."""
+        found = np.minimum(np.searchsorted(self.places, self.places - step), len(self.places) - 1)
+        return np.where(self.places[found] == self.places - step, found, NOTHING)
+
+    def at(self, lines: Lines) -> Run:
+        """Some of the lines."""
+        came, due = ({name: part[lines] for name, part in fields.items()} for fields in (self.came, self.due))
+        return Run(self.asked, came, due, self.places[lines])
+
+    def wrong(self, due: Fields) -> Mask:
+        """The lines whose answers differ from these."""
+        came = {field.name: self.came[field.name] for field in self.asked.answered}
+        alike = self.asked.nan(came) & self.asked.nan(due)
+        found = [((came[name] != due[name]) & ~alike).any(axis=1) for name in came]
+        return np.asarray(np.logical_or.reduce(found))
+
+
+def out_of_step(asked: Operation, lines: tuple[Fields, Fields, Lines]) -> tuple[Counterexample, str] | None:
+    """What is late, or early, if that explains every answer; None where it does not.
+
+    lines: what came, what was due, and the numbers of the lines, in their order.
+    """
+    run = Run(asked, *lines)
+    wrong = np.flatnonzero(run.wrong(run.due))
+    if not len(wrong):
+        return None
+    order = np.argsort(run.places, kind="stable")
+    run = run.at(order)
+    said = _whole(run) or _of_answers(run) or _of_questions(run)
+    return None if said is None else (_shown(run, said), said)
+
+
+def _whole(run: Run) -> str | None:
+    """Is every answer that of another line?"""
+    for step in (*range(1, FARTHEST + 1), *range(-1, -FARTHEST - 1, -1)):
+        before = run.before(step)
+        told = np.flatnonzero(before != NOTHING)
+        if len(told) >= FEWEST:
+            other = {name: part[before[told]] for name, part in run.due.items()}
+            if not run.at(told).wrong(other).any():
+                return _late("the answer", step)
+    return None
+
+
+def _late(what: str, step: int) -> str:
+    return f"{what} {abs(step)} vector{'s' * (abs(step) > 1)} {'late' if step > 0 else 'early'}"
+
+
+# ---- fields ----------------------------------------------------------------------------------------
+
+
+def _parts(asked: Operation, name: str) -> Iterator[tuple[str, int]]:
+    """The parts of a field that a device may keep apart: what they are called, and their bits."""
+    element = getattr(asked, "dtype", None)
+    element = getattr(element, "element", element)
+    if name in ("input", "value"):
+        yield from (("sign", 1 << 31), ("exponent", 0xFF << 23), ("fraction", 0x7FFFFF))
+    elif name == "code" and isinstance(element, Float) and element.signed:
+        sign = 1 << (element.bits - 1)
+        fraction = (1 << element.mantissa) - 1
+        yield from (("sign", sign), ("exponent", sign - 1 - fraction), ("fraction", fraction))
+    elif name == "code" and isinstance(element, (Integer, Element)):
+        sign = 1 << (element.bits - 1)
+        yield from (("sign", sign), ("magnitude", sign - 1))
+
+
+def _of_answers(run: Run) -> str | None:
+    """Has every field of the answer, or every part of one, a step of its own at which it is right?"""
+    names = [field.name for field in run.asked.answered]
+    found = [step for name in names if (step := _step(run, name, None)) is not None]
+    if len(found) == len(names):
+        return _listed((f"the {name}", step) for name, step in zip(names, found, strict=True))
+    if len(names) > 1:
+        return None
+    parts = [(part, _step(run, names[0], mask)) for part, mask in _parts(run.asked, names[0])]
+    if not parts or any(step is None for _, step in parts):
+        return None
+    return _listed((f"the {part} of the {names[0]}", step or 0) for part, step in parts)
+
+
+def _listed(found: Any) -> str | None:
+    late = [_late(what, step) for what, step in found if step]
+    return ", ".join(late) or None
+
+
+def _step(run: Run, name: str, mask: int | None) -> int | None:
+    """How late a field is, or some bits of it; None where it is right at no step."""
+    came, due = run.came[name], run.due[name]
+    nan = [np.broadcast_to(run.asked.nan(answers), came.shape) for answers in (_answers(run), run.due)]
+    bits = np.asarray(~0 if mask is None else mask).astype(came.dtype)
+    for step in range(FARTHEST + 1):
+        before = run.before(step)
+        told = np.flatnonzero(before != NOTHING)
+        wrong = (came[told] ^ due[before[told]]) & bits != 0
+        wrong &= ~(nan[0][told] & nan[1][before[told]])
+        if mask is not None:
+            wrong &= ~(nan[0][told] | nan[1][told] | nan[1][before[told]])
+        if len(told) >= FEWEST and not wrong.any():
+            return step
+    return None
+
+
+def _answers(run: Run) -> Fields:
+    return {field.name: run.came[field.name] for field in run.asked.answered}
+
+
+def _of_questions(run: Run) -> str | None:
+    """Is it right for a question of which some fields, or some bits of the numbers, are an earlier one's?"""
+    fields = [field.name for field in run.asked.asked]
+    guesses: list[tuple[str, tuple[str, ...], int | None]] = [
+        (f"the {part} of the {name}", (name,), mask)
+        for name in fields
+        for part, mask in _parts(run.asked, name)
+    ]
+    if len(fields) > 1:
+        guesses += [(f"the {WORDS.get(name, name)}", (name,), None) for name in fields]
+        guesses += [
+            (f"all but the {name}", tuple(one for one in fields if one != name), None) for name in fields
+        ]
+    for step in range(1, FARTHEST + 1):
+        before = run.before(step)
+        told = np.flatnonzero(before != NOTHING)
+        if len(told) < FEWEST:
+            continue
+        wrong = run.at(told).wrong({name: part[told] for name, part in run.due.items()})
+        few = np.union1d(told[wrong][:FEW], told[~wrong][:FEW])
+        for what, names, mask in guesses:
+            if _is_due(run, few, before, names, mask) and _is_due(run, told, before, names, mask):
+                return _late(what, step)
+    return None
+
+
+def _is_due(run: Run, lines: Lines, before: Lines, names: tuple[str, ...], mask: int | None) -> bool:
+    """Is what came in these lines due where the fields, or these bits of them, come from the lines before?"""
+    given = {field.name: run.came[field.name][lines] for field in run.asked.asked}
+    for name in names:
+        old = run.came[name][before[lines]]
+        bits = np.asarray(~0 if mask is None else mask).astype(old.dtype)
+        given[name] = (given[name] & ~bits) | (old & bits)
+    return not run.at(lines).wrong(run.asked.due(given)).any()
+
+
+def _shown(run: Run, said: str) -> Counterexample:
+    """The first line whose answer is wrong."""
+    wrong = np.flatnonzero(run.wrong(run.due))
+    at = int(wrong[0])
+    came, due = (
+        " ".join(
+            f"{int(one):0{field.digits}x}" for field in run.asked.answered for one in fields[field.name][at]
+        )
+        for fields in (run.came, run.due)
+    )
+    inputs = run.came.get("input")
+    shown = () if inputs is None else numbers(np.ascontiguousarray(inputs[at], np.uint32).view(np.float32))
+    asked = " ".join(
+        f"{field.name} {int(one):0{field.digits}x}"
+        for field in run.asked.asked if field.name != "input" for one in run.came[field.name][at][:1]
+    )  # fmt: skip
+    where = "; ".join(part for part in (asked, f"vector {int(run.places[at]) + 1}", said) if part)
+    return Counterexample(in_step.__name__, sentence(in_step), shown, came, due, len(wrong), where)
