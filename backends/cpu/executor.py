@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
 from numerics.backends.cpu import decoded, hadamard, helpers, kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
+from numerics.backends.cpu.decoded import Measured
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
     AffineKind,
@@ -36,6 +37,7 @@ from numerics.backends.cpu.operations import (
     unaffine_operation,
     unblock_operation,
     widths,
+    widths_with_sums,
 )
 from numerics.backends.cpu.product.calls import products, products_of_int8
 from numerics.backends.cpu.streams import (
@@ -313,12 +315,12 @@ class CpuExecutor(ArrayExecutor):
         run(operation, shape, arrays, numbers)
 
     def _affine_operation(
-        self, asked: tuple[str, Element, Any, str], affine: Affine, shape: Any
+        self, asked: tuple[str, Element, Any, str], affine: Affine, shape: Any, cut: Any = widths
     ) -> tuple[Operation, list[Array]]:
         """The operation that is asked for, by the first facts of its AffineKind, and its numbers."""
         zero, columns = affine.zero, len(shape) == 3
         kind = "none" if zero is None else "integer" if zero.dtype.kind == "i" else "float"
-        key = AffineKind(*asked, kind, columns, widths(shape[-1]))
+        key = AffineKind(*asked, kind, columns, cut(shape[-1]))
         make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
         return self._once(key, lambda: make(key)), [np.ascontiguousarray(n) for n in affine if n is not None]
 
@@ -428,26 +430,19 @@ class CpuExecutor(ArrayExecutor):
         self, x: NDArray[np.float32], packed_codes: NDArray[np.uint8], dtype: Element, affine: Affine
     ) -> NDArray[np.float64] | None:
         """Decodes in registers, where tiles of a row are whole."""
-        n = x.shape[1]
         if affine.scale.dtype == np.float64 or dtype.bits > 8:
             return None
         operation, numbers = self._affine_operation(("unpack", dtype, x.dtype, ""), affine, x.shape)
-        return None if n % operation.width else self._sums_of(operation, x, [packed_codes], numbers)
+        return self._sums_of(operation, x, [packed_codes], numbers)
 
     def _sums_of(
         self, operation: Operation, x: Array, stored: Sequence[Array], numbers: Sequence[Array] = ()
     ) -> NDArray[np.float64] | None:
         """The figures of x and of what a decoding operation makes of what is stored."""
-        width = operation.width
-        if width % sums.LANES or sums.CHUNK % width or x.size % width:
+        if not decoded.tiles_are_whole(operation, x.size, x.shape[1] if numbers else 0):
             return None
-        found = np.empty((sums.chunks(x.size), sums.FIGURES))
         kernel = operation.kernels.get("error_sums") or self._summing(operation)
-        addresses = [address_of(array) for array in (x, *stored, *numbers, found)]
-        rest = (x.size, *(x.shape[1:] if numbers else ()), operation.parameters.address)
-        calls = [(*addresses, *share, *rest) for share in threads.shares(len(found), x.size)]
-        threads.work(kernel, calls, (x, stored, numbers, found, operation))
-        return found
+        return _run_sums(kernel, (x, *stored, *numbers), x, numbers, (operation,))
 
     def _summing(self, operation: Operation) -> Callable[..., None]:
         """The kernel that sums what an operation decodes."""
@@ -455,6 +450,10 @@ class CpuExecutor(ArrayExecutor):
         emit = partial(decoded.error_sums, operation=operation)
         kernel = operation.kernels["error_sums"] = self.launcher.built(name, count, emit)
         return kernel
+
+    def measuring(self, data: Array) -> Measuring | None:
+        """One whose sums come with its codes, where data is such that it may have some."""
+        return Measuring(self, data) if data.dtype == np.float32 and data.flags.c_contiguous else None
 
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape
@@ -513,6 +512,72 @@ class CpuExecutor(ArrayExecutor):
         threads.work(kernel, calls, (x, keys))
         low, high = keys[0].min(axis=0), keys[1].max(axis=0)
         return _of_keys(low), _of_keys(high)
+
+
+class Measuring(CpuExecutor):
+    """The same for one tensor: where rows are its memory, the kernel that encodes them sums too.
+
+    figures: those of error_sums_of_blocks, or of error_sums_of_rows; None where no kernel finds them.
+    """
+
+    def __init__(self, executor: CpuExecutor, data: Array) -> None:
+        self.launcher, self._operations = executor.launcher, executor._operations
+        self.figures: NDArray[np.float64] | None = None
+        self._size, self._address = data.size, address_of(data)
+
+    def encode_blocks_into(
+        self, x: Array, dtype: Block, options: BlockOptions, out: NDArray[np.uint8], scale: Codes | None
+    ) -> None:
+        """Encodes blocks as encode_blocks does, into arrays that are there."""
+        encoding = self._block("pack", x, dtype, options, packed_streams(dtype))
+        decoding = self._unblock("unpack", dtype, options.tensor_scale, packed_streams(dtype))
+        both, outputs = Measured(encoding, decoding), (out, *(() if scale is None else (scale,)))
+        if not self._measured(
+            both, (x, *(() if options.draw.bits is None else (options.draw.bits,)), *outputs)
+        ):
+            super().encode_blocks_into(x, dtype, options, out, scale)
+
+    def encode_affine_packed(
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
+    ) -> NDArray[np.uint8]:
+        """Returns the codes of encode_affine as bytes, made in one pass."""
+        if x.ndim == 2 and x.dtype == affine.scale.dtype == np.float32 and dtype.bits <= 8:
+            kind = "pack", dtype, x.dtype, rounding.mode
+            encoding, numbers = self._affine_operation(kind, affine, x.shape, widths_with_sums)
+            kind = "unpack", dtype, x.dtype, ""
+            decoding, _ = self._affine_operation(kind, affine, x.shape, widths_with_sums)
+            made = empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
+            if self._measured(Measured(encoding, decoding), (x, *drawn(rounding), made), numbers):
+                return made
+        return super().encode_affine_packed(x, dtype, affine, rounding, out)
+
+    def _measured(self, both: Measured, arrays: Sequence[Array], numbers: Sequence[Array] = ()) -> bool:
+        """Encodes and sums; returns False, nothing done, where that is not for a kernel."""
+        x = arrays[0]
+        if x.size != self._size or address_of(x) != self._address or not x.flags.c_contiguous:
+            return False
+        if not decoded.tiles_are_whole(both.encoding, x.size, x.shape[1] if numbers else 0):
+            return False
+        kernel = both.encoding.kernels.get("measured") or self._built(both)
+        self.figures = _run_sums(kernel, (*arrays, *numbers), x, numbers, both)
+        return True
+
+    def _built(self, both: Measured) -> Callable[..., None]:
+        kernel = both.encoding.kernels["measured"] = self.launcher.built(both.name, both.words, both.emit)
+        return kernel
+
+
+def _run_sums(
+    kernel: Callable[..., None], arrays: Sequence[Array], x: Array, numbers: Sequence[Array],
+    operations: Sequence[Operation],
+) -> NDArray[np.float64]:  # fmt: skip
+    """The figures of x that a kernel of decoded.py finds, chunks shared out to threads."""
+    found = np.empty((sums.chunks(x.size), sums.FIGURES))
+    addresses = [address_of(array) for array in (*arrays, found)]
+    rest = (x.size, *(x.shape[1:] if numbers else ()), *(one.parameters.address for one in operations))
+    calls = [(*addresses, *share, *rest) for share in threads.shares(len(found), x.size)]
+    threads.work(kernel, calls, (arrays, found, operations))
+    return found
 
 
 def _of_tensor(operation: Operation, d: Block, scale: float | None) -> Operation:

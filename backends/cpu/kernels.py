@@ -151,12 +151,19 @@ class Tiles:
         for (_, stream), place in zip(inputs, places, strict=False):
             loaded = stream.load(self.builder, place, self.width)
             lanes += loaded if stream.lanes > 1 else [loaded]
-        results = self.function(*lanes)
-        results = list(results) if isinstance(results, tuple) else [results]
-        for k, ((_, stream), place) in enumerate(zip(outputs, places[len(inputs) :], strict=True)):
-            taken, results = results[: stream.lanes], results[stream.lanes :]
-            values = stream.store(taken[0] if stream.lanes == 1 else tuple(taken), self.width)
-            _write(self.builder, values, place, self.streaming and k == 0)
+        streams = [stream for _, stream in outputs]
+        write(self.function(*lanes), streams, places[len(inputs) :], self.width, self.streaming)
+
+
+def write(
+    results: Any, streams: Sequence[Stream], places: Sequence[ir.Value], width: int, streaming: bool = False
+) -> None:
+    """Stores a tile of each array: what a function gave for it.  streaming: the first past the caches."""
+    left = list(results) if isinstance(results, tuple) else [results]
+    for k, (stream, place) in enumerate(zip(streams, places, strict=True)):
+        taken, left = left[: stream.lanes], left[stream.lanes :]
+        values = stream.store(taken[0] if stream.lanes == 1 else tuple(taken), width)
+        _write(taken[0].builder, values, place, streaming and k == 0)
 
 
 def _prefetch(builder: ir.IRBuilder, address: ir.Value, size: int) -> None:

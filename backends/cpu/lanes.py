@@ -64,9 +64,11 @@ class Lane:
         return self.value.type.element if self.width else self.value.type
 
     def spread(self, width: int) -> ir.Value:
-        """The value, repeated where a scalar meets a vector of `width`."""
+        """The value, repeated where it meets a vector of `width`: of fewer elements, each in its run."""
         if self.width == width:
             return self.value
+        if self.width:
+            return pick(self, [i * self.width // width for i in range(width)]).value
         vector = ir.VectorType(self.value.type, width)
         first = self.builder.insert_element(
             ir.Constant(vector, ir.Undefined), self.value, ir.Constant(I32, 0)
@@ -435,6 +437,21 @@ def max_of_run(x: Lane, size: int) -> Lane:
     return x
 
 
+def max_of_block(x: Lane, size: int) -> Lane:
+    """The largest of each run of `size` elements: once, where they are a power of two."""
+    if size == x.width or size & (size - 1):
+        return max_of_run(x, size)
+    while size > 1:
+        x, size = maximum(*_halves(x, size)), size // 2
+    return x
+
+
+def _halves(x: Lane, size: int) -> list[Lane]:
+    """The first, and the second half of every run."""
+    places = [[i for i in range(x.width) if i % size // (size // 2) == half] for half in range(2)]
+    return [pick(x, some) for some in places]
+
+
 def sum_of_run(x: Lane, size: int) -> Lane:
     """The sum of each run of `size` float elements, in each of its places: halves are added.
 
@@ -483,7 +500,7 @@ def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
         "entry": entry,
         "places_up_to": places_up_to,
         "code_of_key": code_of_key,
-        "max_of_block": lambda x: max_of_run(x, block),
+        "max_of_block": lambda x: (max_of_block if sub_block == 1 else max_of_run)(x, block),
         "max_of_group": lambda x: max_of_run(x, sub_block),
         "max_of_pair": lambda x: max_of_run(x, 2 * sub_block),
         "sum_of_block": lambda x: sum_of_run(x, block),

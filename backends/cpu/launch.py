@@ -45,7 +45,7 @@ class Number:
 _joined_codes = lru_cache(maxsize=64)(joined_codes)  # a quarter of a megabyte each, or all of it
 
 
-def _lanes() -> int:
+def register_lanes() -> int:
     """How many steps one register holds on this machine, to be looked up there."""
     return lookups.lanes(binding.get_process_triple())
 
@@ -94,7 +94,7 @@ class Parameters:
     def _joined(record: Any) -> NDArray[np.int32] | None:
         """The codes of a codebook as an encoder finds them soonest, where they are too many for registers."""
         steps = getattr(record, "steps", None)
-        if steps is None or record.heights is not None or len(steps) < max(7, 2 * _lanes()):
+        if steps is None or record.heights is not None or len(steps) < max(7, 2 * register_lanes()):
             return None
         return _joined_codes(steps, record.codes)
 
@@ -160,6 +160,7 @@ class Operation:
     rows: int = 0
     columns: bool = False
     unit: int = 1  # elements that belong together: a block
+    narrow: int = 0  # of a narrower tile for what is left at the end (decoded.py); 0: there is none
     kernels: dict[bool | str, Run] = field(default_factory=dict, init=False)
     """Made of it: by whether they write past the caches, and by what else they do."""
 

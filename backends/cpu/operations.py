@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from numerics.backends.cpu.lanes import Lane, arithmetic
-from numerics.backends.cpu.launch import WIDTH, Number, Operation, Parameters
+from numerics.backends.cpu.launch import WIDTH, Number, Operation, Parameters, register_lanes
 from numerics.backends.cpu.streams import (
     CODES,
     FLOATS,
@@ -20,9 +20,19 @@ from numerics.backends.cpu.streams import (
     per_group,
 )
 from numerics.backends.host.executor import WIDEST, Array, RowFunction
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
+from numerics.backends.host.sums import LANES
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import Element
-from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
+from numerics.formats.grid import (
+    Grid,
+    element_grid,
+    float32_bits,
+    grid,
+    other_grid,
+    range_of,
+    scale_grid,
+    scale_of,
+)
 from numerics.formats.rounding import BlockOptions, Rounding
 
 _STORED = {"float32": WORDS, "int32": WORDS, "uint8": CODES["uint8"]}
@@ -102,9 +112,11 @@ def block_operation(
 
     rule = f"_{o.scale_rule}" if isinstance(d, ScaledBlock) else ""
     name = f"{d.stem}_{what}_{_shape(d)}_{kind}_{o.mode}{rule}"
-    width = _width(d)
+    width = _width(d, o.scale_rule)
     sources = _sources(kind, o.mode)
-    return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
+    return Operation(
+        name, block, Parameters(*records), sources, outputs, width, width, unit=d.block, narrow=_narrow(d)
+    )
 
 
 def unblock_operation(what: str, d: Block, inputs: tuple[Stream, ...]) -> Operation:
@@ -119,7 +131,10 @@ def unblock_operation(what: str, d: Block, inputs: tuple[Stream, ...]) -> Operat
         return function(*fields, *arguments(*lanes[: len(records)]))
 
     name = f"{d.stem}_{what}_{_shape(d)}"
-    return Operation(name, block, Parameters(*records), inputs, (WORDS,), _width(d), _width(d), unit=d.block)
+    width = _width(d)
+    return Operation(
+        name, block, Parameters(*records), inputs, (WORDS,), width, width, unit=d.block, narrow=_narrow(d)
+    )
 
 
 def _arithmetic(d: Block) -> Any:
@@ -192,6 +207,12 @@ def widths(n: int) -> tuple[int, int]:
     if n % WIDTH == 0 or n >= 8 * WIDTH or even < 8:
         return WIDTH, 2 * WIDTH if n % (2 * WIDTH) == 0 or n >= 8 * WIDTH else WIDTH
     return even, even
+
+
+@lru_cache(maxsize=4096)
+def widths_with_sums(n: int) -> tuple[int, int]:
+    """The same of tiles that are encoded and summed: few steps of a long way wait for each other."""
+    return (4 * WIDTH, 4 * WIDTH) if n % (4 * WIDTH) == 0 else widths(n)
 
 
 def affine_operation(kind: AffineKind) -> Operation:
@@ -300,14 +321,24 @@ def packs(d: Block) -> bool:
     return fits(d) and _full_bytes(d) and d.block % 8 == 0 and d.element_bits <= 8
 
 
-def _width(d: Block) -> int:
-    """Elements of a tile, in whole blocks.
+def _width(d: Block, rule: str = "") -> int:
+    """Elements of a tile, in whole blocks; rule: of the scale, where it is looked for.
 
-    One block where its scale is worth computing once, in scalars; several where every lane keeps its
-    own (microexponents, or a block that is shorter than a vector) and their fields fill whole bytes.
+    Of several blocks, whose scales are found side by side in one vector: the instructions for one block wait
+    for each other.  Fewer where a rule tries every element many times, so that none takes long to compile.
+    Microexponents stay with their elements, as every lane has its own, and fill whole bytes.
     """
-    least = {MXBlock: WIDTH, ScaledBlock: 1, MicroexponentBlock: 2 * WIDTH}[type(d)]
-    return _width_of_blocks(d.block, least) if _full_bytes(d) else d.block
+    if not _full_bytes(d):
+        return d.block
+    if isinstance(d, MicroexponentBlock):
+        return _width_of_blocks(d.block, 2 * WIDTH)
+    tried = {"mse": 16}.get(rule, 1) * (1 if other_grid(cast(ElementBlock, d)) is None else 2)
+    return _width_of_blocks(d.block, 16 * max(register_lanes(), 4) // tried)
+
+
+def _narrow(d: Block) -> int:
+    """Elements of the narrower tiles that sums have at the end; 0 of a format that has none."""
+    return 0 if isinstance(d, MicroexponentBlock) else max(d.block, LANES)
 
 
 def _width_of_blocks(block: int, least: int = WIDTH) -> int:

@@ -33,6 +33,7 @@ class Stream:
     store: Store
     name: str = ""  # says which it is, in the names of kernels
     lanes: int = 1  # how many lanes a tile is: more than one come and go as a tuple
+    kept: tuple[int, ...] = ()  # of codes, and what is shared: the bits that are stored of each lane
 
     def bytes(self, width: int) -> int:
         """Bytes of a tile."""
@@ -136,7 +137,7 @@ FLOATS: dict[str, Stream] = {
     "float64": Stream(Fraction(64), _load_float64, _store_float64, "float64"),
 }
 CODES: dict[str, Stream] = {
-    "uint8": Stream(Fraction(8), _load_unsigned(I8), _store_narrow(I8), "uint8"),
+    "uint8": Stream(Fraction(8), _load_unsigned(I8), _store_narrow(I8), "uint8", kept=(8,)),
     "uint16": Stream(Fraction(16), _load_unsigned(I16), _store_narrow(I16), "uint16"),
 }
 WORDS = Stream(Fraction(32), _load_float32, _store_word, "float32")
@@ -148,15 +149,15 @@ def per_block(block: int) -> Stream:
     def load(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane:
         if width == block:
             return Lane(builder, builder.zext(load_as(builder, address, I8), I32))
-        one = _load_unsigned(I8)(builder, address, width // block)
-        return pick(one, [i // block for i in range(width)])
+        return _load_unsigned(I8)(builder, address, width // block)
 
     def store(x: Lane, width: int) -> list[ir.Value]:
         if not x.width:
             return [x.builder.trunc(x.value, I8)]
-        return [x.builder.trunc(pick(x, range(0, width, block)).value, vector(I8, width // block))]
+        one = x if x.width == width // block else pick(x, range(0, width, block))
+        return [x.builder.trunc(one.value, vector(I8, width // block))]
 
-    return Stream(Fraction(8, block), load, store)
+    return Stream(Fraction(8, block), load, store, kept=(8,))
 
 
 def per_group(block: int, sub_block: int) -> Stream:
@@ -213,7 +214,7 @@ def packed(bits: int) -> Stream:
     def store(x: Lane, width: int) -> list[ir.Value]:
         return [pack_bytes(x.builder, x.builder.trunc(x.spread(width), vector(I8, width)), bits)]
 
-    return Stream(Fraction(bits), load, store, f"packed{bits}")
+    return Stream(Fraction(bits), load, store, f"packed{bits}", kept=(bits,))
 
 
 def _merge(builder: ir.IRBuilder, value: ir.Value, held: int, used: int) -> ir.Value:
@@ -369,4 +370,4 @@ def micro_blocks(block: int, sub_block: int, bits: int) -> Stream:
         shift = Lane(builder, builder.lshr(wide[0], places)) & 1
         return Lane(builder, wide[1]), shift, code
 
-    return Stream(Fraction(8 * sum(sizes), block), load, store, lanes=3)
+    return Stream(Fraction(8 * sum(sizes), block), load, store, lanes=3, kept=(8, 1, bits))

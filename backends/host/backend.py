@@ -29,7 +29,7 @@ from numerics.backends.partition import Blocking, as_shape, blocks_along, check_
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.protocol import Parts, Spec
+from numerics.formats.protocol import Given, Parts, Spec
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
 T = TypeVar("T")
@@ -78,8 +78,16 @@ class HostBackend(HostAffine, Quantizing):
         if x.dtype != np.float32 or not x.size or not x.flags.c_contiguous or x.shape != tuple(parts.shape):
             return None
         of = self._sums_of_blocks if spec.blocked else self._sums_of_rows
-        found = of(x, parts, spec)
-        return found if found is not None and np.isfinite(found).all() else None
+        return _finite(of(x, parts, spec))
+
+    def quantize_measured(
+        self, x: Prepared, spec: Spec, given: Given, draw: Draw
+    ) -> tuple[Parts, NDArray[np.float64] | None]:
+        """`quantize_prepared` of a piece, and what `error_sums_of` finds of it, where one pass makes both."""
+        measuring = self.executor.measuring(x.data)
+        backend = self if measuring is None else type(self)(measuring)
+        parts = backend.quantize_prepared(x, spec, given, draw, whole=False)
+        return parts, None if measuring is None else _finite(measuring.figures)
 
     def _sums_of_blocks(self, x: Array, parts: Parts, spec: Spec) -> NDArray[np.float64] | None:
         blocking = blocks_along(spec.axis or 0, x.shape, spec.block.block)
@@ -295,6 +303,11 @@ class HostBackend(HostAffine, Quantizing):
         fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
         shared = [give(blocking.shared(field)) for field in fields[1:] if field is not None]
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
+
+
+def _finite(figures: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Figures, where all are finite: others are for `error_sums`."""
+    return figures if figures is not None and np.isfinite(figures).all() else None
 
 
 def _block_targets(

@@ -132,6 +132,9 @@ class Executor(Protocol):
     ) -> NDArray[np.float64] | None:
         """The same of rows x [rows, n] and of what decode_affine_packed gives."""
 
+    def measuring(self, data: Array) -> Measuring | None:
+        """One for that tensor, whose sums come with its codes in one pass; None where there is none."""
+
     def each(self, work: Callable[[int], object], count: int) -> None:
         """work(0) .. work(count - 1), in any order, side by side where the executor has threads."""
 
@@ -193,3 +196,13 @@ class Executor(Protocol):
     ) -> Array:
         """decode_affine(encode_affine(x)), in the type of the scale."""
         ...
+
+
+class Measuring(Executor, Protocol):
+    """An executor for one tensor.
+
+    figures: what error_sums_of_blocks or error_sums_of_rows finds of it, once it has encoded it packed where
+    it lies; None before, and where it has no kernel for that.
+    """
+
+    figures: NDArray[np.float64] | None

@@ -126,6 +126,12 @@ class Quantizing(AffineBackend, Protocol):
                 packed = self.encode_packed(data, spec.element, _cast(spec, draw))
             return Parts(packed, *self.stored(affine, options), None, shape, original)
 
+    def quantize_measured(
+        self, x: Prepared, spec: Spec, given: Given, draw: Draw
+    ) -> tuple[Parts, NDArray[np.float64] | None]:
+        """The same of a piece, and the figures of its chunks (sums.py) where they come with it."""
+        return self.quantize_prepared(x, spec, given, draw, whole=False), None
+
     def stored(self, affine: Affine, options: AffineOptions) -> Affine:
         """A scale and a zero point in the types in which they are kept."""
         scale, zero = affine

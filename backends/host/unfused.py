@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host import product
-from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor, RowFunction
+from numerics.backends.host.executor import (
+    Affine,
+    Array,
+    BlockFields,
+    Codes,
+    Executor,
+    Measuring,
+    RowFunction,
+)
 from numerics.backends.host.hadamard import Rotation, rotated
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.product import Int8Rows, Matrix
@@ -38,6 +46,10 @@ class Composed(Executor):
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
+
+    def measuring(self, data: Array) -> Measuring | None:
+        """None: sums are found of what was encoded."""
+        return None
 
     def error_sums_of_blocks(
         self,

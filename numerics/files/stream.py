@@ -29,7 +29,7 @@ from numerics.formats.protocol import Given, Parts
 from numerics.formats.rounding import Draw
 from numerics.observe import observer
 from numerics.tensor.parts import SCALE_CODECS, check_numbers
-from numerics.tensor.qtensor import ArrayQTensor, ErrorSums, host_of
+from numerics.tensor.qtensor import ArrayQTensor, ErrorSums, Figures, host_of
 from numerics.tensor.spec import QuantSpec
 
 T = TypeVar("T")
@@ -202,17 +202,33 @@ class _Encoding:
             clipped.add(data)
         seed = self.seed
         draw = Draw(bits=None if seed is None else random_bits(seed, source.plan.shape, place.piece))
-        q = _quantize(source, data, place.piece, self.spanning, draw)
+        measured = bool(self.every) and place.number % self.every == 0
+        first = place.first if self.every == 1 else 0
+        ends = measured and self._ends_chunks(first, data)
+        q, figures = self._quantized(data, place.piece, draw, ends)
         self.writing.put(q, place.codes, place.scales)
-        measured = self.every and place.number % self.every == 0
-        errors = self._errors(place, data, q) if measured else None
+        errors = figures and Stretch.whole(figures)
+        if measured and not ends:
+            errors = self._errors(first, data, q)
         return _Made(data.size, clipped.count if clipped else 0, errors)
 
-    def _errors(self, place: _Place, data: Array, q: ArrayQTensor) -> Stretch:
+    def _quantized(
+        self, data: Array, piece: Piece, draw: Draw, measured: bool
+    ) -> tuple[ArrayQTensor, Figures | None]:
+        """A piece, and the figures of its chunks where it is measured."""
+        spec, original = self.source.plan.spec, self.source.plan.original
+        given, came = _given(self.source, data, piece, self.spanning), Prepared(data, original)
+        owner = dispatch.owner(data)
+        if not measured:
+            return ArrayQTensor.of_parts(
+                spec, owner.quantize_prepared(came, spec, given, draw, whole=False)
+            ), None
+        parts, chunks = owner.quantize_measured(came, spec, given, draw)
+        q = ArrayQTensor.of_parts(spec, parts)
+        return q, q._figures(data) if chunks is None else Figures.of_chunks(chunks, data.size)
+
+    def _errors(self, first: int, data: Array, q: ArrayQTensor) -> Stretch:
         """In the order in which elements are stored, in which all parts follow each other."""
-        first = place.first if self.every == 1 else 0
-        if self._ends_chunks(first, data):
-            return Stretch.whole(q._figures(data))
         x, y = (array.transpose(self.source.plan.cut.order).reshape(-1) for array in (data, q.decoded()))
         return Stretch.of(x, y, first)
 
@@ -288,19 +304,15 @@ class _Source:
         return raw.view(word_type(entry.dtype)).reshape(shape_of(piece))
 
 
-def _quantize(source: _Source, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
-    """A piece, with the scales that it shares with others where it does."""
+def _given(source: _Source, data: Array, piece: Piece, spanning: Shared) -> Given:
+    """What is given of a piece: the scales that it shares with others, where it does."""
     plan = source.plan
-    given, spec = Given(tensor_scale=spanning.tensor_scale), plan.spec
-    if _spans(plan) and spec.scaled:
+    if _spans(plan) and plan.spec.scaled:
         own = spanning.of(plan, piece)
-        given = Given(own.scale, own.zero)
-    elif source.observer is not None and data.size:
-        given = _observed(source, [data])
-    parts = dispatch.owner(data).quantize_prepared(
-        Prepared(data, plan.original), spec, given, draw, whole=False
-    )
-    return ArrayQTensor.of_parts(spec, parts)
+        return Given(own.scale, own.zero)
+    if source.observer is not None and data.size:
+        return _observed(source, [data])
+    return Given(tensor_scale=spanning.tensor_scale)
 
 
 def _spanning(source: _Source) -> Shared:

@@ -443,7 +443,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
     def _figures(self, x: Array) -> Figures:
         """The same, in one pass where the backend has one."""
         chunks = None if is_tensor(self.packed) else host_of(x).error_sums_of(x, self.parts, self.spec)
-        return super()._figures(x) if chunks is None else Figures(chunks.T.tolist(), x.size, 0)
+        return super()._figures(x) if chunks is None else Figures.of_chunks(chunks, x.size)
 
     def to(self, *where: Any, **options: Any) -> Any:
         """Returns the same as tensors of torch on another device, as `torch.Tensor.to` takes it."""
@@ -511,6 +511,11 @@ class Figures(NamedTuple):
         lost = 0 if whole else int(np.count_nonzero(np.isfinite(x) & ~np.isfinite(y)))
         powers = sums.scaled(chunks, x, y) if max(x.itemsize, y.itemsize) > 4 else {}
         return cls(chunks.T.tolist(), x.size, lost, powers)
+
+    @classmethod
+    def of_chunks(cls, chunks: sums.Sums, size: int) -> Figures:
+        """Returns those of so many elements whose chunks' sums are all finite."""
+        return cls(chunks.T.tolist(), size, 0)
 
 
 @dataclass

@@ -14,10 +14,12 @@ import pytest
 from llvmlite import binding
 
 import numerics as nx
+from numerics.backends.array.executor import ArrayExecutor
 from numerics.backends.cpu import EXECUTOR, threads
 from numerics.backends.cpu.lanes import joined_codes
 from numerics.formats.dtype import Element
 from numerics.formats.grid import grid
+from numerics.formats.rounding import BlockOptions
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
 from tests.helpers.executors import EXECUTORS
@@ -228,3 +230,25 @@ def test_a_list_that_was_filled_up_was_searched(d):
         came = d.encode(x, overflow=overflow)
         with nx.use("array"):
             assert_same_bits(came, d.encode(x, overflow=overflow))
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mxint8", "nvfp4", "nvint4", "if4", "mxfp8_e5m2"])
+@pytest.mark.parametrize("rule", ["floor", "four_over_six", "bump", "nvidia"])
+def test_blocks_side_by_side_have_their_own_scales(name, rule):
+    """A tile has several blocks, whose scales are one vector: zeros, NaN and Inf stay where they are."""
+    d = getattr(nx, name)
+    if rule not in d.scale_rules:
+        pytest.skip("another format's rule")
+    rng = np.random.default_rng(0)
+    options = BlockOptions(rule, "half_even", 0.37 if d.has_tensor_scale else None)
+    for count in (1, 16, 33):
+        x = rng.standard_normal((count, d.block)).astype(np.float32)
+        x *= np.exp2(rng.integers(-20, 20, (count, 1))).astype(np.float32)
+        x[1::5], x[2::7, 3], x[3::9, 4] = 0, np.nan, np.inf
+        made, due = (one.encode_blocks_packed(x, d, options) for one in (EXECUTOR, ArrayExecutor()))
+        for one, other in zip(made, due, strict=True):
+            assert np.array_equal(one, other)
+        values = np.empty((2, *x.shape), np.float32)
+        for out, one in zip(values, (EXECUTOR, ArrayExecutor()), strict=True):
+            one.decode_blocks_packed(*due, d, options.tensor_scale, out)
+        assert_same_bits(*values)

@@ -15,8 +15,11 @@ import numerics as nx
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu import threads as cpu_threads
 from numerics.backends.cpu.target import architecture
-from numerics.backends.host import sums
+from numerics.backends.host import random_bits, sums
+from numerics.backends.host.quantizing import Prepared
 from numerics.formats import dispatch
+from numerics.formats.protocol import Given
+from numerics.formats.rounding import Draw
 from numerics.tensor.qtensor import ErrorSums, Figures
 from tests.helpers.children import LIMIT
 
@@ -299,8 +302,11 @@ def run(code, **environment):
 
 LESSER = """
 import hashlib, numpy as np, numerics as nx
-from numerics.backends.host import sums
+from numerics.backends.host import random_bits, sums
+from numerics.backends.host.quantizing import Prepared
 from numerics.formats import dispatch
+from numerics.formats.protocol import Given
+from numerics.formats.rounding import Draw
 x = np.random.default_rng(1).standard_normal((3, 4096)).astype(np.float32)
 for d in ("mxfp4", "nvfp4", "mx6", "nf4", "int4", "int8"):
     q = nx.quantize(x, d)
@@ -317,3 +323,55 @@ def test_processors_without_tables_in_registers_sum_the_same(tmp_path):
     found, due = run(LESSER, **cpu), run(LESSER)
     assert found == due
     assert found.count("True") == 6
+
+
+MEASURED = [
+    *((name, {}) for name in ("mxfp4", "mxfp6_e3m2", "mxfp8_e4m3", "mxint8", "nvfp4", "if4")),
+    *((name, {}) for name in ("mx4", "mx6", "mx9")),
+    ("nvfp4", {"scale_rule": "four_over_six"}), ("mxfp4", {"rounding": "stochastic"}),
+    *((name, {"scheme": scheme}) for name in ("int4", "int8", "fp8_e4m3", "nf4")
+      for scheme in ("per_group(32)", "per_group(128)", "per_channel(0)", "per_tensor()")),
+    ("uint4", {"scheme": "per_group(64)", "symmetric": False}),
+    ("int8", {"scheme": "per_channel(0)", "symmetric": False, "zero_point_type": "float32"}),
+    ("int4", {"scheme": "per_group(64)", "scale_type": "float16"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), MEASURED, ids=lambda one: str(one))
+def test_codes_that_are_summed_as_they_are_made_are_the_same(name, options):
+    """One kernel encodes and sums; its codes are those of one that encodes, its figures error_sums'."""
+    spec, backend = nx.QuantSpec(name, **options), dispatch.get("cpu")
+    for shape in ((1, 128), (5, 384), (3, 48), (37, 640), (64, 4096 + 128)):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        x[0, :32] = 0
+        draw = Draw(bits=random_bits.from_seed(7, x.size).reshape(shape)) if "rounding" in options else Draw()
+        due = backend.quantize_prepared(Prepared(x, "float32"), spec, Given(), draw, whole=False)
+        parts, figures = backend.quantize_measured(Prepared(x, "float32"), spec, Given(), draw)
+        for one, other in zip(parts, due, strict=True):
+            assert np.array_equal(one, other)
+        values = backend.dequantize(due, spec, "float32").reshape(-1)
+        if figures is not None:
+            assert figures.tobytes() == sums.error_sums(x.reshape(-1), values).tobytes()
+        elif shape[1] % 128 == 0:
+            raise AssertionError(f"{spec} of {shape} is not summed")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "mx6"])
+def test_summed_as_they_are_made_by_any_number_of_threads(monkeypatch, name, threads):
+    x = np.random.default_rng(0).standard_normal((cpu_threads.WORTHWHILE // 256 + 3, 256)).astype(np.float32)
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", str(threads))
+    backend, spec = dispatch.get("cpu"), nx.QuantSpec(name)
+    parts, figures = backend.quantize_measured(Prepared(x, "float32"), spec, Given(), Draw())
+    due = sums.error_sums(x.reshape(-1), backend.dequantize(parts, spec, "float32").reshape(-1))
+    assert figures.tobytes() == due.tobytes()
+
+
+def test_what_is_not_finite_is_not_summed_as_it_is_made():
+    x = np.ones((4, 256), np.float32)
+    x[2, 5] = np.nan
+    backend = dispatch.get("cpu")
+    for spec in (nx.QuantSpec("mxfp4"), nx.QuantSpec("int8", scheme="per_channel(0)")):
+        assert backend.quantize_measured(Prepared(x, "float32"), spec, Given(), Draw())[1] is None
+        for other in (x.astype(np.float64), x[:, ::2]):  # no kernel for either
+            assert backend.quantize_measured(Prepared(other, "float32"), spec, Given(), Draw())[1] is None
