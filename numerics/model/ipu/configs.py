@@ -76,6 +76,7 @@ class Config:
 
     def _check_observer(self) -> None:
         """Raises NumericsError for an observer that does not find scales of this kind."""
+        assert self.observer is not None, "of integers it is min_max by itself"
         try:
             observer(self.observer, self.activations, scale_type="pof2" if self.pof2 else "float32")
         except NumericsError as wrong:
