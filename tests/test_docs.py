@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import io
+import json
 import re
 import tokenize
 from functools import cache
@@ -236,3 +237,23 @@ def test_a_file_that_is_not_there_is_seen(name):
 )
 def test_a_file_that_is_there_is_found(name):
     assert is_there(name, ROOT / "numerics" / "quantization.py")
+
+
+@pytest.mark.parametrize("network", ["crepe-tiny", "magika"])
+def test_the_figures_of_npu_models_are_those_of_the_bench(network):
+    rows = json.loads((ROOT / "bench/results/npu.json").read_text(encoding="utf-8"))["rows"][network]
+    table = (ROOT / "docs/ipu.md").read_text(encoding="utf-8").split(f"| {network} |")[1].split("\n\n")[0]
+    lines = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
+    for label in ("xint8", "a8w8", "a16w8", "bf16"):
+        row, line = rows[label], lines[label]
+        due = [f"{row['SQNR dB']:.2f}", f"{row['as float']:.4f}", f"{row['right']:.4f}"]
+        for counts in (row[name] for name in ("X2", "X1") if name in row):
+            due += [
+                f"{counts['elements']:,}",
+                *(f"{counts[cause]:,}" for cause in CAUSES if counts.get(cause)),
+            ]
+            assert counts["unexplained"] == 0
+        assert [figure for figure in due if figure not in line] == []
+
+
+CAUSES = ("ties", "wide", "near", "own")

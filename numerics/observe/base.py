@@ -438,12 +438,21 @@ def with_pof2(dtype: Any, scale_type: Any) -> tuple[Any, dict[str, Any]]:
     """
     if not isinstance(dtype, QuantSpec):
         asked = "pof2" if isinstance(scale_type, Default) else scale_type
-        return dtype, {"scale_type": one_of("scale type", asked, ("pof2",))}
+        return dtype, {"scale_type": _pof2(asked)}
     spec = spec_with(dtype, {"scale_type": scale_type})
     if spec.blocked or spec.known_scale_type == "float32":  # it asks for none
         return spec if spec.blocked else spec.replace(scale_type="pof2"), {}
-    one_of("scale type", spec.scale_type, ("pof2",))
+    _pof2(spec.scale_type)
     return spec, {}
+
+
+def _pof2(scale_type: Any) -> Any:
+    if scale_type != "pof2":
+        raise NumericsError(
+            f"scale type {said(scale_type)} of an observer that finds powers of two; allowed: pof2, or "
+            "another observer (min_max, moving_average, percentile, mse, kl)"
+        )
+    return scale_type
 
 
 def on_device(x: Array, device: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from numerics.backends.ipu.devices import Device
 from numerics.formats.errors import NumericsError, items_of, one_of, said
-from numerics.observe import observer_text
+from numerics.observe import observer, observer_text
 
 BIASES: Final = ("int32", "int8")
 TYPES: Final = ("int8", "int16", "bfloat16")
@@ -72,6 +72,15 @@ class Config:
             )
         if self.bias == "int8" and not self.pof2:
             raise NumericsError(f"{self.name}: a bias of int8 has a power of two; bias='int32' here")
+        self._check_observer()
+
+    def _check_observer(self) -> None:
+        """Raises NumericsError for an observer that does not find scales of this kind."""
+        assert self.observer is not None, "of integers it is min_max by itself"
+        try:
+            observer(self.observer, self.activations, scale_type="pof2" if self.pof2 else "float32")
+        except NumericsError as wrong:
+            raise NumericsError(f"{self.name}: observer={self.observer!r}: {wrong}") from None
 
     def _check_keep(self) -> None:
         """Raises NumericsError for anything but names: a text would be taken letter by letter."""

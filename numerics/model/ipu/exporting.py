@@ -13,7 +13,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,6 +31,7 @@ from numerics.model.ipu.report import Row
 if TYPE_CHECKING:
     from torch import nn
 
+CUT: Final = "the plan has none there, and larger values are cut: data=batches, as nx.calibrate had them"
 OPSET: Final = 18  # the oldest that torch.onnx.export writes by itself
 
 
@@ -44,8 +45,9 @@ def export_model(
     model: what `nx.wrap(model, ..., device="IPU")` returned, calibrated, learned or frozen.  It stays as it
         is; the file's shapes are those of the plan's example.
     path: the file, written whole or not at all.  device: phx, hpt, stx (the default) or krk.
-    data: what the tensors are calibrated on that the plan has no scale for (sums, pools, results), as for
-        `quantize_model`; the plan's example where it is not given.
+    data: what the tensors are calibrated on that the plan has no scale for (sums, pools, results): a list of
+        batches, as nx.calibrate had them, in the example's shape; or as for `quantize_model`.  Without it
+        the plan's example alone, and the report names each tensor of which that is so.
     config: by default what the plan's formats say: int8 with powers of two is xint8, int8 with float scales
         a8w8, int16 with int8 a16w8, bfloat16 bf16.
 
@@ -73,12 +75,44 @@ def export_model(
     tensors = _take_scales(made, rows := _rows_of_weights(chosen, weights))
     shapes = {value.name: _shape(value) for value in made.graph.input}
     network = open_model(made, {**shapes, **chosen.shapes})
-    if data is None and not chosen.floats:
+    alone = data is None and not chosen.floats
+    if alone:
         data = [dict(zip(shapes, _arrays(example), strict=True))]
     source = Opened(network, chosen, tensors, weights, tuple(rows))
-    found = quantized(source, data, device)
+    found = quantized(source, _feeds(data, [*shapes]), device)
+    if alone:
+        _say_alone(found, tensors)
     found.save(path)
     return found
+
+
+def _feeds(data: Any, names: list[str]) -> Any:
+    """Batches as nx.calibrate takes them, tensors or tuples, as a mapping each; others as they are."""
+    whole = data is None or isinstance(data, (str, os.PathLike, Mapping)) or hasattr(data, "shape")
+    if whole or not isinstance(data, Iterable):
+        return data
+    return [_feed(batch, names) for batch in data]
+
+
+def _feed(batch: Any, names: list[str]) -> Any:
+    import torch
+
+    if not isinstance(batch, (torch.Tensor, tuple, list)):
+        return batch
+    arrays = _arrays(batch)
+    if len(arrays) != len(names):
+        raise NumericsError(
+            f"a batch of data holds {len(arrays)} tensors; one is due for each of {', '.join(names)}"
+        )
+    return dict(zip(names, arrays, strict=True))
+
+
+def _say_alone(found: Quantized, known: Mapping[str, float]) -> None:
+    """Rows about the scales that only the plan's example was looked at for."""
+    for name in found.scales:
+        if name not in known:
+            what = f"its scale {found.scales[name]:.6g} is of the plan's example alone"
+            found.report.add(name, "-", "calibrate", what, CUT)
 
 
 def _rows_of_weights(config: Config, weights: Mapping[str, Array]) -> list[Row]:

@@ -153,11 +153,19 @@ def fold_batch_norms(network: Network, report: Report) -> None:
             continue
         if not _take_in(network, layer, *affine):
             continue
-        layer.output[0] = node.output[0]
-        network.nodes.remove(node)
+        _take_result(network, layer, node)
         report.about(
             node, "fold", f"taken into {named(layer)}", "a product by channels and a sum: the layer has both"
         )
+
+
+def _take_result(network: Network, layer: NodeProto, node: NodeProto) -> None:
+    """The layer makes what the node after it made.  One without a name is called by what it made before."""
+    name = label(layer)
+    if not any(each.name == name for each in network.nodes):
+        layer.name = name
+    layer.output[0] = node.output[0]
+    network.nodes.remove(node)
 
 
 def _is_plain(network: Network, layer: NodeProto) -> bool:
@@ -251,8 +259,7 @@ def fold_biases(network: Network, report: Report) -> None:
             added = network.constant(node, place)
             if layer is not None and added is not None and _takes_bias(network, layer, added):
                 _give_bias(network, layer, added)
-                layer.output[0] = node.output[0]
-                network.nodes.remove(node)
+                _take_result(network, layer, node)
                 report.about(node, "fold", f"became the bias of {named(layer)}", "a constant by channels")
                 break
             if layer is not None and added is not None and _would_be_bias(network, layer, added):

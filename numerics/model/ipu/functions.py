@@ -103,11 +103,14 @@ def table(node: NodeProto, x: Fixed) -> Fixed | None:
 # ---- rows -----------------------------------------------------------------------------------------
 
 
-def softmax(node: NodeProto, x: Array, *_: Any) -> Array:
-    """exp(x) over its sum along an axis, from opset 13 on."""
-    axis = attribute(node, "axis", -1)
-    powers = np.exp(x - x.max(axis=axis, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+def softmax(node: NodeProto, x: Fixed, opset: int) -> Fixed:
+    """exp(x) over its sum along an axis; before opset 13 over all axes from that one on."""
+    values = x.values
+    axis = attribute(node, "axis", 1 if opset < 13 else -1) % values.ndim
+    axes = tuple(range(axis, values.ndim)) if opset < 13 else axis
+    powers = np.exp(values - values.max(axis=axes, keepdims=True))
+    made = powers / powers.sum(axis=axes, keepdims=True)
+    return Fixed(made, ONE, np.abs(made))
 
 
 def layer_norm(node: NodeProto, x: Array, scale: Array, bias: Array | None = None, *_: Any) -> Array:
@@ -130,7 +133,6 @@ def _normalized(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 
 ROWS: Final[dict[str, Callable[..., Array]]] = {
-    "Softmax": softmax,
     "LayerNormalization": layer_norm,
     "InstanceNormalization": instance_norm,
 }
@@ -229,7 +231,8 @@ _REFUSALS: Final[dict[str, Callable[[NodeProto], str | None]]] = {
 
 def resized(node: NodeProto, taken: list[Any]) -> Fixed | None:
     """Resize by averages of two neighbours along each axis, or by the nearest one."""
-    x, scales, sizes = taken[0], *(*taken[2:], None, None)[:2]
+    old = len(taken) == 2  # of opset 10: it has no regions, and no attributes of coordinates
+    x, scales, sizes = taken[0], *(*taken[1 if old else 2 :], None, None)[:2]
     rank = x.q.ndim
     axes = [axis % rank for axis in attribute(node, "axes", list(range(rank)))]
     if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -240,17 +243,20 @@ def resized(node: NodeProto, taken: list[Any]) -> Fixed | None:
         ratio = float(scales[k]) if scales is not None and len(scales) else int(sizes[k]) / before
         after = int(sizes[k]) if scales is None or not len(scales) else math.floor(before * ratio)
         if after != before or ratio != 1:
-            weights = _weights(node, before, after, ratio)
+            weights = _weights(node, before, after, ratio, old)
             q, reach = (np.moveaxis(np.moveaxis(part, axis, -1) @ weights, -1, axis) for part in (q, reach))
     return Fixed(q, scale, reach)
 
 
-def _weights(node: NodeProto, before: int, after: int, ratio: float) -> Array:
-    """[before, after]: how much of each value goes into each."""
-    at = _coordinates(attribute(node, "coordinate_transformation_mode", "half_pixel"), before, after, ratio)
+def _weights(node: NodeProto, before: int, after: int, ratio: float, old: bool) -> Array:
+    """[before, after]: how much of each value goes into each.  old: as opset 10 has it."""
+    way, nearest = "half_pixel", "round_prefer_floor"
+    if old:
+        way, nearest = "asymmetric", "ceil" if ratio < 1 else "floor"
+    at = _coordinates(attribute(node, "coordinate_transformation_mode", way), before, after, ratio)
     weights = np.zeros((before, after))
     if attribute(node, "mode", "nearest") == "nearest":
-        where = _NEAREST[attribute(node, "nearest_mode", "round_prefer_floor")](at)
+        where = _NEAREST[attribute(node, "nearest_mode", nearest)](at)
         weights[np.clip(where, 0, before - 1).astype(int), np.arange(after)] = 1
         return weights
     at = np.clip(at, 0, before - 1)

@@ -41,12 +41,15 @@ Value = Any  # a Fixed, or an array
 class Prediction:
     """integers: what each QuantizeLinear gives, by the name of its output.  outputs: the model's.
 
-    rounded: how each of the integers came about, where it came from an accumulator.
+    rounded: how each of the integers came about, where it came from an accumulator.  own: what ONNX
+    Runtime's Softmax in integers gives in the place of some of them: it cuts the reciprocal of the scale to
+    a whole number.
     """
 
     integers: dict[str, Array] = field(default_factory=dict)
     outputs: dict[str, Array] = field(default_factory=dict)
     rounded: dict[str, Rounded] = field(default_factory=dict)
+    own: dict[str, Rounded] = field(default_factory=dict)
 
 
 class Reference:
@@ -64,8 +67,8 @@ class Reference:
     """
 
     def __init__(self, model: ModelProto, device: str = "stx") -> None:
-        self.model, self.mode = model, find_device(device).mode
-        self._alone = Nodes(opset_of(model))
+        self.model, self.mode, self.opset = model, find_device(device).mode, opset_of(model)
+        self._alone = Nodes(self.opset)
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         for node in model.graph.node:
             if node.op_type == "Constant":
@@ -76,6 +79,7 @@ class Reference:
         self.nodes = [node for node in every if node.op_type != "Constant"]
         pairs = [node for node in self.nodes if node.op_type == "QuantizeLinear"]
         self.zeros = {node.output[0]: zero_of(node, self.constants) for node in pairs}
+        self._softmaxes = {node.output[0] for node in self.nodes if node.op_type == "Softmax"}
 
     def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
         """What the device is expected to make of an input.
@@ -127,6 +131,11 @@ class Reference:
             rounded = requantized(x, Fraction(float(scale)), self.mode, both, int(zero.reshape(())))
             found.rounded[node.output[0]] = rounded
             integers = rounded.integers.astype(zero.dtype)
+            if node.input[0] in self._softmaxes and zero.itemsize == 1:
+                whole = Fixed(x.q * np.floor(np.float32(1) / scale), x.scale, x.reach)
+                found.own[node.output[0]] = requantized(
+                    whole, Fraction(1), "conv_even", both, int(zero.reshape(()))
+                )
         else:
             scaled = np.asarray(x, np.float32) / scale
             integers = np.clip(np.rint(scaled) + int(zero.reshape(())), ends.min, ends.max).astype(zero.dtype)
@@ -347,6 +356,9 @@ def _relu(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed:
 def _clip(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     x, low, high = (*taken, None, None)[:3]
     q = x.q
+    low, high = (  # before opset 11 they are attributes
+        attribute(node, name) if bound is None else bound for name, bound in (("min", low), ("max", high))
+    )
     for bound, extreme, nothing in ((low, np.maximum, -np.inf), (high, np.minimum, np.inf)):
         if bound is None or bound == nothing:
             continue
@@ -419,7 +431,10 @@ def _moved(reference: Reference, node: NodeProto, taken: list[Value]) -> Fixed |
     x = taken[0]
     if not isinstance(x, Fixed) or not isinstance(x.scale, Fraction) or x.q.dtype.kind == "f":
         return None
-    if node.op_type == "Pad" and any(np.any(v != 0) for v in taken[2:3] if v is not None):
+    fills = [
+        v for v in (*taken[2:3], attribute(node, "value")) if v is not None
+    ]  # the latter before opset 11
+    if node.op_type == "Pad" and any(np.any(v != 0) for v in fills):
         return None  # what it pads with is no integer
     rest = zip(node.input[1:], taken[1:], strict=True)
     others = {name: _as_double(other) for name, other in rest if name}
@@ -458,6 +473,10 @@ def _rows(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     return functions.rows(node, taken) if isinstance(taken[0], Fixed) else None
 
 
+def _softmax(reference: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    return functions.softmax(node, taken[0], reference.opset)
+
+
 def _reduced(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     return functions.reduced(node, taken)
 
@@ -488,6 +507,7 @@ RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | Non
     "Resize": _resized,
     **dict.fromkeys(functions.TABLES, _table),
     **dict.fromkeys(functions.ROWS, _rows),
+    "Softmax": _softmax,
     **dict.fromkeys(("ReduceSum", "ReduceMean"), _reduced),
     **dict.fromkeys(
         (
@@ -512,5 +532,5 @@ RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | Non
 """Operator -> what it makes of Fixed operands; None where it has none for these, and runs in float."""
 
 
-ONCE: Final = (*functions.TABLES, *functions.ROWS, "ReduceSum", "ReduceMean", "Resize")
+ONCE: Final = (*functions.TABLES, *functions.ROWS, "Softmax", "ReduceSum", "ReduceMean", "Resize")
 """Functions of exact numbers where their result is rounded next; elsewhere they stay in float."""

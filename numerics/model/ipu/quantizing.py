@@ -15,10 +15,10 @@ from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu import approximating, choosing, folding, plainer, writing
 from numerics.model.ipu import scales as scaling
-from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
+from numerics.model.ipu.calibrating import Calibrated, Progress, calibrate, feeds_from
 from numerics.model.ipu.configs import Config, check_device, config_of, remark
 from numerics.model.ipu.loading import ADVISED, open_model
-from numerics.model.ipu.network import Network, check_bytes
+from numerics.model.ipu.network import Network, check_bytes, label
 from numerics.model.ipu.operators import UNWRITTEN_KINDS, is_layer, operator_of
 from numerics.model.ipu.report import UNWRITTEN, Report, Row
 
@@ -131,12 +131,12 @@ def quantized(source: Opened, data: Any, device: str, progress: Progress | None 
     if config.floats:
         _say_not_needed(data, network, report)
         for group in chosen.groups:
-            why = _why(network, group, config)
-            report.add(group.name, group.operator, "quantize", "bfloat16, by casts", why)
+            _say_quantized(network, group, config, report, "bfloat16, by casts")
         return Quantized(writing.write_casts(writer), report, prepared, {})
     check_bytes(writing.bytes_written(writer), network.nodes, "the quantized model")
     _say_unused(source, chosen, report)
-    scales = _scales(source, chosen, _calibrated(source, chosen, data, report, progress), report)
+    found = _calibrated(source, chosen, data, report, progress)
+    scales = _scales(source, chosen, found, report)
     return Quantized(writing.write_integers(writer, scales), report, prepared, dict(scales.tensors))
 
 
@@ -150,25 +150,24 @@ def _say_unused(source: Opened, chosen: choosing.Chosen, report: Report) -> None
 
 def _calibrated(
     source: Opened, chosen: choosing.Chosen, data: Any, report: Report, progress: Progress | None
-) -> dict[str, float]:
+) -> Calibrated:
     """The scales of the chosen tensors: those that are known, and the others from the data."""
     unknown = [name for name in chosen.tensors if name not in source.tensors]
     known = {name: source.tensors[name] for name in chosen.tensors if name in source.tensors}
     if not unknown:
-        return known
+        return Calibrated(known, [])
     feeds = feeds_from(data, source.network)
     calibrated = calibrate(source.network, unknown, feeds, source.config, progress)
     for name in calibrated.zeros:
         what = f"0 in all calibration, scale {calibrated.scales[name]:.6g}"
         report.add(name, "-", "calibrate", what, "its scale says nothing of other inputs")
     found = {**known, **calibrated.scales}
-    return {name: found[name] for name in chosen.tensors}
+    return Calibrated({name: found[name] for name in chosen.tensors}, calibrated.zeros)
 
 
-def _scales(
-    source: Opened, chosen: choosing.Chosen, found: dict[str, float], report: Report
-) -> scaling.Scales:
-    network, config, scales = source.network, source.config, scaling.Scales(found)
+def _scales(source: Opened, chosen: choosing.Chosen, found: Calibrated, report: Report) -> scaling.Scales:
+    network, config = source.network, source.config
+    scales = scaling.Scales(dict(found.scales), zeros={*found.zeros})
     scaling.separate(network, chosen, config)
     scaling.find_constants(network, chosen, config, scales)
     origins = {name: network.turned.get(name, name) for name in scales.constants}
@@ -184,17 +183,26 @@ def _scales(
     scaling.fit_biases(network, chosen, scales, config, report)
     if config.pof2:
         scaling.limit(network, chosen, scales, report)
+    scaling.say_vanished(network, chosen, config, scales, report)
+    scaling.say_steep(network, scales, report)
     for group in chosen.groups:
         weights = f", weights {config.weights}" if is_layer(network, group.first) else ""
         what = f"{config.activations}{weights}, result {scales.tensors[group.output]:.6g}"
-        report.add(group.name, group.operator, "quantize", what, _why(network, group, config))
+        _say_quantized(network, group, config, report, what)
     return scales
 
 
-def _why(network: Network, group: choosing.Group, config: Config) -> str:
-    """Who lists the operator, and that nobody says how the device computes it, where that is so."""
+def _say_quantized(
+    network: Network, group: choosing.Group, config: Config, report: Report, what: str
+) -> None:
+    """A row about a group: what was made of it, and the names of the nodes that are one with the first.
+
+    It says who lists the operator, and that nobody says how the device computes it, where that is so.
+    """
     unwritten = operator_of(network, group.first).kind in UNWRITTEN_KINDS
-    return f"{LISTED} {config.name}{f'; {UNWRITTEN}' if unwritten else ''}"
+    why = f"{LISTED} {config.name}{f'; {UNWRITTEN}' if unwritten else ''}"
+    others = "".join(f"; with {label(node)!r}" for node in group.rest)
+    report.add(group.name, group.operator, "quantize", f"{what}{others}", why)
 
 
 def _say_not_needed(data: Any, network: Network, report: Report) -> None:

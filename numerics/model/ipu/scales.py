@@ -19,7 +19,7 @@ from numerics.model.ipu.calibrating import scales_of
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network, attribute, named
-from numerics.model.ipu.operators import is_layer, operator_of, shares, values_of
+from numerics.model.ipu.operators import STEEP, is_layer, operator_of, shares, values_of
 from numerics.model.ipu.report import Report
 
 HELD = 2.0**31 - 2.0**8
@@ -33,11 +33,13 @@ ROUNDS = 100  # of repairs: a limit that is met may break another
 class Scales:
     """tensors: of computed tensors.  constants: of weights and other constants, rank 0 or 1, by name.
     biases: of a group's bias where it has a position of its own, by the name of the layer's output.
+    zeros: the tensors that were 0 in all calibration, whose scale says nothing.
     """
 
     tensors: dict[str, float]
     constants: dict[str, Array] = field(default_factory=dict)
     biases: dict[str, float] = field(default_factory=dict)
+    zeros: set[str] = field(default_factory=set)
 
 
 def position(scale: float) -> int:
@@ -104,32 +106,40 @@ def _has_channels(node: NodeProto) -> bool:
 
 
 def share(network: Network, chosen: Chosen, config: Config, scales: Scales, report: Report) -> None:
-    """Gives what concat, pads, slices, reshapes and most pools take and make one scale, the largest."""
+    """Gives what concat, pads, slices, reshapes and most pools take and make one scale, the largest.
+
+    What was 0 in all calibration has no say: it takes the scale of the others, and that of what it is
+    added to.
+    """
     changed = True
     while changed:
         changed = False
         for group in chosen.groups:
+            taken = values_of(network, group.first)
             if shares(network, group.first, config):
-                changed |= _shared(network, group, scales, report)
+                why = "its inputs and its result share one scale"
+                every = [*taken, group.output]
+                changed |= _shared(group, every, every, why, scales, report)
+            elif operator_of(network, group.first).kind == "sum" and scales.zeros & {*taken}:
+                why = "it was 0 in all calibration: it has the scale of what it is added to"
+                empty = [name for name in taken if name in scales.zeros]
+                changed |= _shared(group, taken, empty, why, scales, report)
 
 
-def _shared(network: Network, group: Group, scales: Scales, report: Report) -> bool:
-    names = [*values_of(network, group.first), group.output]
-    found = [scales.tensors[name] for name in names]
-    if len(set(found)) == 1:
-        return False
-    largest = max(found)
-    for name, scale in zip(names, found, strict=True):
-        if scale != largest:
-            scales.tensors[name] = largest
-            report.add(
-                group.name,
-                group.operator,
-                "share",
-                f"scale of {name} {scale:.6g} became {largest:.6g}",
-                "its inputs and its result share one scale",
-            )
-    return True
+def _shared(
+    group: Group, all_of: list[str], moved: list[str], why: str, scales: Scales, report: Report
+) -> bool:
+    """Gives some of a group's tensors the largest scale of all that say something; had one another?"""
+    told = [name for name in all_of if name not in scales.zeros]
+    largest = max(scales.tensors[name] for name in told or all_of)
+    if told:
+        scales.zeros.difference_update(all_of)
+    others = {name: scales.tensors[name] for name in moved if scales.tensors[name] != largest}
+    for name, scale in others.items():
+        scales.tensors[name] = largest
+        what = f"scale of {name} {scale:.6g} became {largest:.6g}"
+        report.add(group.name, group.operator, "share", what, why)
+    return bool(others)
 
 
 def whole_reciprocals(network: Network, chosen: Chosen, scales: Scales, report: Report) -> None:
@@ -188,6 +198,29 @@ def fit_biases(network: Network, chosen: Chosen, scales: Scales, config: Config,
                 scales.constants[name] = after
                 what = f"{count} of {before.size} scales of {name} widened, up to {after.max():.6g}"
                 report.about(node, "bias", what, "int32 at activation x weight holds the bias then")
+
+
+def say_vanished(network: Network, chosen: Chosen, config: Config, scales: Scales, report: Report) -> None:
+    """Rows about constants, and channels of weights, whose integers are all 0."""
+    for group in chosen.groups:
+        for node, place, axis in constants_of(network, group, config):
+            name, values = node.input[place], np.abs(np.float64(network.constants[node.input[place]]))
+            others = None if axis is None else tuple(k for k in range(values.ndim) if k != axis)
+            most = values.max(axis=others, initial=0)
+            gone = (most > 0) & (most <= scales.constants[name].astype(np.float64) / 2)
+            if gone.any():
+                part = "" if axis is None else f"{gone.sum()} of {gone.size} channels of "
+                why = f"what is largest, {most[gone].max():.6g}, is at most half of the scale"
+                report.about(node, "limit", f"{part}{name} became 0", why)
+
+
+def say_steep(network: Network, scales: Scales, report: Report) -> None:
+    """Rows about integers that a function in float takes where it is steep, near 0."""
+    for node in network.nodes:
+        name = node.input[node.op_type == "Div"] if node.op_type in STEEP else ""
+        if name in scales.tensors:
+            what = f"takes {name} in steps of {scales.tensors[name]:.6g}"
+            report.about(node, "limit", what, "what is below half of a step is 0 there, where it is steep")
 
 
 # ---- limits ---------------------------------------------------------------------------------------

@@ -261,3 +261,18 @@ def test_scales_of_weights_that_the_graph_turns_around_are_those_of_torch(tmp_pa
     found = nx.ipu.export_model(m, tmp_path / "m.onnx")
     names = [each.name for each in found.model.graph.initializer if each.name.endswith("_scale")]
     assert any(np.array_equal(constant_of(found.model, name), learned) for name in names)
+
+
+def test_scales_of_the_example_alone_are_said_and_batches_of_torch_are_taken(tmp_path):
+    """The results of a larger batch were cut at those of the example, 12 dB below, without a word."""
+    m = wrapped(CHANNELS, "int16", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(72, 5)).eval())
+    alone = nx.ipu.export_model(m, tmp_path / "m.onnx")
+    whole = nx.ipu.export_model(m, tmp_path / "m.onnx", data=[X[k : k + 2] for k in range(0, 8, 2)])
+    said = [row for row in alone.report.of("calibrate") if "the plan's example alone" in row.what]
+    assert said
+    assert all(alone.scales[row.node] < whole.scales[row.node] for row in said)
+    assert not whole.report.of("calibrate")
+    tuples = nx.ipu.export_model(m, tmp_path / "m.onnx", data=((X[k : k + 2],) for k in range(0, 8, 2)))
+    assert tuples.scales == whole.scales
+    with pytest.raises(NumericsError, match="holds 2 tensors; one is due for each of"):
+        nx.ipu.export_model(m, tmp_path / "m.onnx", data=[(X[:2], X[:2])])

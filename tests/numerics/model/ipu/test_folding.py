@@ -8,12 +8,13 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import numerics as nx
 from numerics.model.ipu import folding
 from numerics.model.ipu.network import Network
 from numerics.model.ipu.report import Report
 from numerics.model.ipu.running import opened, run
 from tests.helpers.bits import assert_same_bits
-from tests.helpers.onnx_models import model, node
+from tests.helpers.onnx_models import model, node, numbers
 
 X = (2, 2, 4, 4)
 whole = np.random.default_rng(0).integers(-4, 5, (4, 2, 1, 1)).astype(np.float32)
@@ -236,3 +237,14 @@ def test_a_dropout_whose_mask_is_taken_stays():
     drop.output.append("mask")
     nodes = [node("Gemm", "x w", "c"), drop, node("Cast", "mask", "m", to=1), node("Mul", "d m", "y")]
     assert "Dropout" in same(nodes, {"w": LINEAR["w"]})
+
+
+def test_a_layer_without_a_name_is_called_by_what_it_made_before_it_was_folded():
+    """It was named by what the normalization made, which the file that came calls another node."""
+    nodes = [node("MatMul", "x w", "m"), node("Add", "m b", "y")]
+    weights = {"w": numbers(6, 6), "b": numbers(6)}
+    for each in nodes:
+        each.name = ""
+    found = nx.ipu.quantize_model(model(nodes, {"x": (4, 6)}, {"y": None}, weights), {"x": numbers(8, 6)})
+    assert [row.node for row in found.report.of("quantize")] == ["m"]
+    assert next(row.what for row in found.report.of("fold")).endswith("'m'")

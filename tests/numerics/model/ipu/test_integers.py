@@ -236,3 +236,54 @@ def test_what_draws_numbers_is_not_predicted():
     assert "Dropout" in [each.op_type for each in found.model.graph.node]
     with pytest.raises(NumericsError, match="Dropout 'd' draws numbers"):
         nx.ipu.Reference(found.model)
+
+
+OLD = {
+    "softmax": (node("Softmax", "d", "f"), (10, 11, 12), (2, 3, 4)),
+    "softmax of all axes": (node("Softmax", "d", "f", axis=0), (10, 11, 12), (2, 3, 4)),
+    "softmax of the last": (node("Softmax", "d", "f", axis=-1), (10, 11, 12), (2, 3, 4)),
+    "clip": (node("Clip", "d", "f", min=-0.1, max=0.3), (10,), (2, 3, 4)),
+    "pad": (node("Pad", "d", "f", pads=[0, 0, 1, 0, 0, 1], value=0.5), (10,), (2, 3, 4)),
+    "pad with zeros": (node("Pad", "d", "f", pads=[0, 0, 1, 0, 0, 1]), (10,), (2, 3, 4)),
+    "resize": (node("Resize", "d to", "f", mode="linear"), (10,), (1, 1, 3, 4)),
+    "nearest": (node("Resize", "d to", "f", mode="nearest"), (10,), (1, 1, 5, 4)),
+    "mean": (node("ReduceMean", "d", "f", axes=[2], keepdims=0), (10, 11, 12), (2, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+@pytest.mark.parametrize(("name", "opset"), [(name, opset) for name in OLD for opset in OLD[name][1]])
+def test_operators_of_opsets_before_13_are_predicted_as_they_were_then(name, opset, optimized):
+    """quantize_static keeps a model's opset: such a Softmax was predicted along one axis, a Clip not."""
+    one, _, shape = OLD[name]
+    nodes = [
+        *(node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), one),
+        *(node("QuantizeLinear", "f t z", "r"), node("DequantizeLinear", "r t z", "y")),
+    ]
+    weights = {"s": np.float32(0.03), "t": np.float32(1 / 127), "z": np.int8(0)}
+    weights |= {"to": np.float32([1, 1, 0.6, 1.5])} if "to" in one.input else {}
+    old = model(nodes, {"x": shape}, {"y": None}, weights, opset=opset)
+    layers = nx.ipu.compare(old, [{"x": numbers(*shape, seed=k)} for k in range(4)], optimized=optimized)
+    assert sum(layer.elements for layer in layers) > 2
+    assert not any(layer.unexplained for layer in layers)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize(
+    ("scale", "zero"),
+    [(1 / 255, np.uint8(0)), (1 / 255, np.int8(-128)), (0.0123, np.uint8(7)), (0.35, np.int8(0))],
+)
+def test_the_softmax_of_the_runtime_with_its_cut_reciprocal_is_counted_as_its_own(axis, scale, zero):
+    """In files of quantize_static a tenth of its integers was unexplained."""
+    nodes = [
+        *(node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d")),
+        node("Softmax", "d", "f", axis=axis),
+        *(node("QuantizeLinear", "f t z", "r"), node("DequantizeLinear", "r t z", "y")),
+    ]
+    weights = {"s": np.float32(0.03), "t": np.nextafter(np.float32(scale), np.float32(9)), "z": zero}
+    net = model(nodes, {"x": (16, 6, 8)}, {"y": None}, weights)
+    layers = {row.tensor: row for row in nx.ipu.compare(net, [{"x": numbers(16, 6, 8)}])}
+    assert layers["r"].own > 9
+    assert not any(row.unexplained for row in layers.values())
+    plain = {row.tensor: row for row in nx.ipu.compare(net, [{"x": numbers(16, 6, 8)}], optimized=False)}
+    assert plain["r"].own == plain["r"].unexplained == 0

@@ -115,6 +115,10 @@ def test_unknown_words_are_refused(arguments, said):
         ({"bias": "int16"}, "unknown bias 'int16'"),
         ({"scale": 1}, "unknown field of a Config 'scale'"),
         ({"pof2": False, "bias": "int8"}, "a bias of int8 has a power of two"),
+        (
+            {"pof2": False},
+            "observer='pof2_mse': scale type 'float32' of an observer that finds powers of two",
+        ),
         ({"keep": "Add"}, r"keep is 'Add'; allowed: a tuple of nodes' names"),
         ({"keep": ("Add", 3)}, r"keep is .*3.*; allowed: a tuple of nodes' names"),
         ({"keep": 3}, "keep=3 cannot be read item by item"),
@@ -239,3 +243,16 @@ def test_a_product_of_int16_and_int8_is_not_rounded_to_int8():
 def test_arguments_of_another_type_raised_pythons_errors(given, said):
     with pytest.raises(NumericsError, match=said):
         given()
+
+
+@pytest.mark.parametrize("config", [*nx.ipu.CONFIGS])
+def test_the_report_names_every_node_that_came(config, residual_names):
+    """What is computed on an accumulator, a Relu after a Conv, was named nowhere."""
+    rows = nx.ipu.quantize_model(residual(), items(), config).report
+    text = " ".join(f"{row.node} {row.what} {row.why}" for row in rows)
+    assert [name for name in residual_names if name not in text] == []
+
+
+@pytest.fixture
+def residual_names():
+    return [each.name or each.output[0] for each in residual().graph.node]

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import numerics as nx
 from numerics.backends.ipu import limits
 from numerics.formats import NumericsError
 from numerics.model.ipu import scales as scaling
@@ -228,3 +229,42 @@ def test_a_chain_that_is_coarser_at_its_end_is_shared_to_its_beginning():
 def test_a_scale_that_is_no_power_of_two_has_no_position():
     with pytest.raises(NumericsError, match=r"0\.3 is no power of two"):
         scaling.position(0.3)
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
+@pytest.mark.parametrize("after", ["Concat", "Add"])
+def test_a_branch_that_was_0_in_calibration_has_no_say_in_the_scale_of_others(config, after):
+    """Its scale, 1, was the largest, and took the fine numbers of what it was put beside."""
+    nodes = [node("Sub", "x far", "s"), node("Relu", "s", "dead"), node("Mul", "x fine", "live")]
+    nodes += [node(after, "live dead", "y", **({"axis": 1} if after == "Concat" else {}))]
+    weights = {"far": np.full(1, 99, np.float32), "fine": np.full(1, 1e-3, np.float32)}
+    found = nx.ipu.quantize_model(
+        model(nodes, {"x": (2, 6)}, {"y": None}, weights), {"x": numbers(8, 6)}, config
+    )
+    assert found.scales["dead"] == found.scales["live"] < 1e-4
+    assert [row.node for row in found.report.of("calibrate")] == ["dead"]
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
+def test_constants_that_become_0_are_said_and_integers_where_a_function_is_steep(config):
+    """The epsilon of a normalization was gone, and the result NaN, without a word."""
+    nodes = [node("Mul", "x x", "s"), node("Add", "s e", "a"), node("Div", "x a", "y")]
+    weights = {"e": np.float32(1e-5)}
+    net = model(nodes, {"x": (2, 6)}, {"y": None}, weights)
+    rows = nx.ipu.quantize_model(net, {"x": 9 * numbers(8, 6)}, config).report.of("limit")
+    assert [row.node for row in rows if "takes a in steps of" in row.what] == ["y"]
+    gone = [row.node for row in rows if row.what == "e became 0"]
+    assert gone == (["a"] if config == "xint8" else [])  # elsewhere it has a scale of its own
+
+
+def test_channels_of_weights_that_become_0_are_counted():
+    weights = {
+        "w": np.eye(3, dtype=np.float32) * np.float32([1, 1e-6, 1])[:, None],
+        "b": np.full(3, 1e4, np.float32),
+    }
+    nodes = [node("Gemm", "x w b", "y")]
+    found = nx.ipu.quantize_model(
+        model(nodes, {"x": (2, 3)}, {"y": None}, weights), {"x": 1e-3 * numbers(8, 3)}, "a8w8"
+    )
+    said = [row.what for row in found.report.of("limit") if "became 0" in row.what]
+    assert [what.split(" of ", 1)[1] for what in said] == ["3 channels of w became 0"]
