@@ -139,7 +139,7 @@ SPECIAL = {
     "random_bits": lambda kind: {"shape": (2, 3), "seed": 1, "bits": 8},
     "p3109": lambda kind: {"bits": 8, "precision": 3, "extended": True},
     "operate": lambda kind: {"operation": "negate", "dtype": nx.p3109(8, 3), "to": None},
-    "codebook_format": lambda kind: {"values": [-1.0, 0.0, 0.5, 1.0], "beyond": 2.0},
+    "codebook_format": lambda kind: {"values": [-1.0, 0.0, 0.5, 1.0], "beyond": 2.0, "scaled_to": 0.75},
     "Block": lambda kind: {"mantissa": None, "element": nx.fp4, "scale": nx.e8m0},
     "MXBlock": lambda kind: {"element": nx.fp4, "scale": nx.e8m0},
     "MicroexponentBlock": lambda kind: {"block": 16, "mantissa": 3, "sub_block": 2},
