@@ -485,8 +485,8 @@ class ElementBlock(Block):
 
     @property
     def emax(self) -> int:
-        """The exponent of the element's largest normal number."""
-        return frexp(self.element_unit * self.element.max)[1] - 1
+        """The exponent of the element's largest normal number, or of what a codebook scales to instead."""
+        return frexp(self.element_unit * self.element.scale_end)[1] - 1
 
     @property
     def element_bits(self) -> int:

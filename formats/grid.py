@@ -331,7 +331,7 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
     maxima lie in the one binade 2**-127 .. 2**-126, at half the distance.
     """
     element = d.element
-    top = float32_bits(d.element_unit * element.max) & (ONE - 1)
+    top = float32_bits(d.element_unit * element.scale_end) & (ONE - 1)
     digits = element.mantissa if isinstance(element, Float) else element.bits
     even = 1 << (22 - digits)
     addend, subnormal = {

@@ -242,10 +242,17 @@ def report_table(report: FileReport, screen: Screen) -> Table:
 
 
 def _loss(tensor: TensorReport) -> tuple[bool, bool, float]:
-    """What sorts tensors: NaN, then the least SQNR first, then what was not measured, in the file's order."""
+    """What sorts tensors: the most NaN and Inf first, then the least SQNR, then what was not measured."""
+    if tensor.non_finite:
+        return False, False, -tensor.non_finite
     if tensor.sqnr is None or not tensor.measured:
         return True, True, 0.0
     return False, tensor.sqnr == tensor.sqnr, tensor.sqnr
+
+
+def _of_worst(tensor: TensorReport) -> str:
+    """What is wrong with the tensor that lost the most."""
+    return f"{tensor.non_finite:,} NaN or Inf" if tensor.non_finite else f"{tensor.sqnr:.2f} dB"
 
 
 def _figures(bits: float, error: Any, measured: bool) -> list[str]:
@@ -261,10 +268,10 @@ def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
 
 def _below(report: FileReport, screen: Screen, every: bool) -> list[str]:
     """The tensor that lost the most; of reasons every name or some; where one looks, what columns count."""
-    lost = [tensor for tensor in report.tensors if tensor.measured]
+    lost = [tensor for tensor in report.tensors if tensor.measured or tensor.non_finite]
     worst = min(lost, key=_loss, default=None)
     nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
-    said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
+    said = f"worst: {_of_worst(worst)}, " if worst else nothing
     already = _already(report)
     told = [*([already] if already else []), *_reasons(report, None if every else SOME)]
     name, reasons = screen.text(worst.name if worst else ""), map(screen.text, told)

@@ -157,6 +157,19 @@ def test_a_scale_is_found_for_the_end_that_a_codebook_names():
     assert pickle.loads(pickle.dumps(d)) is d
 
 
+@pytest.mark.parametrize("name", ["hifloat8", "posit8"])
+@pytest.mark.parametrize("rule", ["floor", "ceil", "rceil"])
+def test_blocks_are_scaled_to_where_their_elements_are_fine(name, rule):
+    """MX blocks of hifloat8 had 15 dB, where groups have 32: their scale was that of the largest value."""
+    x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    d = nx.mx(name, 32)
+    q = nx.quantize(x, d, scale_rule=rule)
+    largest = np.abs(x.reshape(-1, 32)).max(1) / 2.0 ** (np.asarray(q.scale, np.float64).reshape(-1) - 127)
+    assert largest.min() >= {"floor": 8, "ceil": 4, "rceil": 7.5}[rule]
+    assert largest.max() <= {"floor": 16, "ceil": 8, "rceil": 15}[rule]
+    assert 10 * np.log10(np.square(x).sum() / np.square(q.dequantize() - x).sum()) > 31
+
+
 @pytest.mark.parametrize("end", [0, -1.0, 64.5, math.nan, math.inf])
 def test_an_end_that_is_no_value_within_the_list_is_refused(end):
     with pytest.raises(nx.NumericsError, match=r"scaled_to='.*' is one number, above 0 and not above 64.0"):
