@@ -191,14 +191,6 @@ def fused_lanes(kernel, a, b, ks, lanes=8):
     return total[0]
 
 
-def in_double(kernel, a, b, ks):
-    return (
-        (a.astype(np.float64) @ b.astype(np.float64).T).astype(np.float32)
-        if np.isfinite(a).all() and np.isfinite(b).all()
-        else in_order(a, b, ks)
-    )
-
-
 RIGHT = {
     "in order": {},
     "backward": {"sum": backward},

@@ -86,13 +86,7 @@ class ProductTarget(Judged):
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
         problem, strided = case
-        arguments = given.arguments(problem)
-        if strided:
-            arguments = tuple(apart(x) if isinstance(x, np.ndarray) else x for x in arguments)
-        elif edge is None:
-            arguments = tuple(beside(roomy, x) for x in arguments)
-        if edge is not None:
-            arguments = tuple(beside(edge.room, x) for x in arguments)
+        arguments = tuple(_placed(x, strided, edge) for x in given.arguments(problem))
         filled = Filled.of([_form(problem)], edge) if self.takes.fills else None
         unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
         came = self._called((*arguments, *(filled.arrays if filled else ())), case, edge)
@@ -141,11 +135,20 @@ def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:
     return problem.shape[:2], bfloat16_type() if out == "bfloat16" else np.dtype(out)
 
 
+def _placed(x: Any, strided: bool, edge: Edge | None) -> Any:
+    """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
+    gaps = strided and isinstance(x, np.ndarray)
+    x = apart(x) if gaps else x
+    return x if gaps and edge is None else beside(roomy if edge is None else edge.room, x)
+
+
 def apart(x: Array) -> Array:
     """The same matrix, or bias, with gaps behind its rows and between its numbers, which must not be read."""
     if x.ndim == 1:
         return np.asarray(apart(x[None])[0])
-    room = np.full((len(x), 2 * x.shape[1] + 3), POISON if x.dtype.kind == "f" else 0x55).astype(x.dtype)
+    width = 2 * x.shape[1] + 3
+    room = roomy(len(x) * width, x.dtype).reshape(len(x), width)
+    room[...] = POISON if x.dtype.kind == "f" else 0x55
     found = room[:, 1 : 2 * x.shape[1] + 1 : 2]
     found[...] = x
     return found

@@ -10,7 +10,8 @@ from typing import Any
 
 from numerics.conform.inputs.spread import MOST
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
-from numerics.formats.dtype import Element, Integer
+from numerics.formats.codebook import Codebook
+from numerics.formats.dtype import Element, Float, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
 from numerics.tensor.spec import QuantSpec
@@ -107,13 +108,21 @@ class Operand:
         if isinstance(came, str):
             return cls(came)
         found = cls(None, came if isinstance(came, QuantSpec) else QuantSpec(came))
-        if isinstance(found.block, ElementBlock) and found.block.has_two_readings:
-            raise NumericsError(
-                f"{found.block}: products of blocks whose scale says what their codes mean are not judged; "
-                "judge the kernel's decoding (kind='decode')"
-            )
+        if why := found._not_judged():
+            raise NumericsError(f"{found}: products of {why} are not judged; "
+                                "judge the kernel's decoding (kind='decode')")  # fmt: skip
         assert found.share
         return found
+
+    def _not_judged(self) -> str | None:
+        """What this operand has whose products no law decides; None of all others."""
+        if isinstance(self.block, ElementBlock) and self.block.has_two_readings:
+            return "blocks whose scale says what their codes mean"
+        if isinstance(self.block, MicroexponentBlock) and self.micro is None:
+            return "blocks with microexponents in two tiers"
+        lacks_zero = not self.element.has_zero if isinstance(self.element, Float) else (
+            isinstance(self.element, Codebook) and 0.0 not in self.element.listed)  # fmt: skip
+        return "numbers without a zero" if lacks_zero else None
 
     def __str__(self) -> str:
         if self.spec is None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numerics.conform.products import draw
 from numerics.conform.products.asking import Seen, unequal
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.problem import Problem, Side
@@ -80,11 +81,18 @@ def keeps_by_shape(problem: Problem, wrong: Callable[[Problem], bool]) -> bool:
 
 
 def _longer(problem: Problem, more: int) -> Iterator[Problem]:
-    """The problem with some rows of both sides once more; the same with b's codes in other places."""
+    """The problem with some rows of both sides once more; the same with b's codes in other places.
+
+    Where that is the same product, as of a single column, b is zeros instead, or ones in place of zeros.
+    """
     (m, n, _), bias = problem.shape, problem.bias
     rows, columns = [*range(m)] + [0] * more, [*range(n)] + [0] * more
     longer = replace(problem, a=problem.a.rows(rows), b=problem.b.rows(columns),
                      bias=None if bias is None else bias[columns])  # fmt: skip
     yield longer
     b = longer.b.rows([*range(n + more)][::-1])
-    yield replace(longer, b=b.with_codes(np.roll(b.codes, 1, axis=1)))
+    moved = replace(longer, b=b.with_codes(np.roll(b.codes, 1, axis=1)))
+    if np.array_equal(moved.exact, longer.exact, equal_nan=True):
+        code = draw.zero_codes(b.op)[0] if longer.b.values.any() else draw.one(b.op)
+        moved = replace(longer, b=longer.b.with_codes(np.full_like(longer.b.codes, code)))
+    yield moved

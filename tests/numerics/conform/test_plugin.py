@@ -84,7 +84,7 @@ def test_targets_may_be_repeated_each_with_its_own_options(project):
         "-k",
         "scale_rule or (table and not repeatable)",
     )
-    result.assert_outcomes(passed=1, failed=1, deselected=50)
+    result.assert_outcomes(passed=1, failed=1, deselected=51)
     result.stdout.fnmatch_lines(["law scale_rule: *", '*matches the dialect "scale rule ceil"*'])
 
 
@@ -140,7 +140,7 @@ def test_what_a_target_takes_is_said(project):
         "--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks",
         "--numerics-contiguous", "--numerics-finite", "--numerics-axis=-1",
     )  # fmt: skip
-    assert result.parseoutcomes()["passed"] == 17
+    assert result.parseoutcomes()["passed"] == 18
     result = project("--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks")
     assert result.parseoutcomes()["failed"] == 1
 

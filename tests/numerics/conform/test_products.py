@@ -85,8 +85,9 @@ def test_a_product_of_all_bits_was_not_judged(a, b):
         assert problem.exact.all()
 
 
+NO_ZERO = nx.codebook_format([-2, -1, 1, 2], name="signs_and_twos")
 FAR_OPERANDS = [
-    *LONG_OPERANDS, ("float32", "bfloat16 per_group(32)"), ("float32", "e8m0 per_group(32)"),
+    *LONG_OPERANDS, ("float32", "bfloat16 per_group(32)"),
     ("float32", QuantSpec("int4", scheme="per_group(32)", scale_type="float16")),
     ("nf4 per_group(64)", "nf4 per_group(64)"), ("mxfp8_e5m2", "mxfp6_e3m2"), ("mx9", "mx6"),
     ("int8 per_tensor", "int8 per_channel(0)"), ("int8 per_group(32)", "int8 per_group(32)"),
@@ -375,9 +376,30 @@ def test_a_turned_matrix_is_given_turned_with_its_scales():
 
 def test_a_kernel_that_reads_between_the_rows_passed():
     def packed_rows(a, b):
-        return np.frombuffer(a.base if a.base is not None else a, np.float32)[: a.size].reshape(a.shape) @ b.T
+        return np.lib.stride_tricks.as_strided(a, a.shape, (4 * a.shape[1], 4)) @ b.T
 
     assert judged(packed_rows, a="float32", b="float32").law == "strides"
+
+
+@pytest.mark.parametrize("written", ["a", "bias", "codes"])
+def test_a_kernel_that_writes_beside_operands_with_gaps_passed(written):
+    """Into a gap of a or of the bias, or behind the codes of b; where a is contiguous, nowhere."""
+
+    def writes(a, b, bias):
+        x = {"a": a, "bias": bias, "codes": b.packed.ravel()}[written]
+        if a.strides[-1] > a.itemsize:
+            place = x.size if written == "codes" else 1
+            np.lib.stride_tricks.as_strided(x, (place + 1,), (x.itemsize,))[place] = 0
+        return a @ b.dequantize().T + bias
+
+    assert judged(writes, a="float32", b="int8 per_tensor", bias=True).law == "within"
+
+
+@pytest.mark.parametrize("operand", ["e8m0", "e8m0 per_group(32)", "hifloat4", "if4", NO_ZERO], ids=str)
+def test_an_operand_that_is_not_judged_was_refused_when_it_was_asked_or_not_at_all(operand):
+    for sides in ({"a": operand, "b": "float32"}, {"a": "float32", "b": operand}):
+        with pytest.raises(NumericsError, match="not judged; judge the kernel's decoding"):
+            Claim.of(**sides)
 
 
 def test_a_kernel_that_answers_otherwise_the_second_time_passed():
@@ -470,7 +492,7 @@ def test_what_the_page_says_of_compensated_sums_is_not_so():
 
     assert judged(lambda a, b: compensated(floats(a), floats(b), True), **halves)
     for kernel in (lambda a, b: a @ b.T, lambda a, b: compensated(a, b, True)):
-        assert not judged(kernel, a="float32", b="float32", **wide)
+        assert not judged(kernel, a="float32", b="float32", **(wide | {"shapes": ((17, 65, 96),)}))
     assert judged(lambda a, b: compensated(a, b, False), a="float32", b="float32").law == "two_terms"
 
 

@@ -475,7 +475,7 @@ def filling(kernel, after=lambda *given: None):
     return target
 
 
-def fields(made):
+def parts_of(made):
     return tuple(part for part in (made.codes, made.scale, made.microexponents) if part is not None)
 
 
@@ -491,10 +491,10 @@ FILLS = {
         {"kind": "affine"},
         lambda x, s, z, o: Task.of("int8", "affine").affine_codes(np.ascontiguousarray(x), s, z),
     ),
-    "mx": ("mxfp4", {}, lambda x, c, s: fields(nx.mxfp4.encode(x))),
-    "mx along 0": ("mxfp4", {"axis": 0}, lambda x, c, s: fields(nx.mxfp4.encode(x, axis=0))),
+    "mx": ("mxfp4", {}, lambda x, c, s: parts_of(nx.mxfp4.encode(x))),
+    "mx along 0": ("mxfp4", {"axis": 0}, lambda x, c, s: parts_of(nx.mxfp4.encode(x, axis=0))),
     "mx decode": ("mxfp4", {"kind": "decode"}, lambda c, s, o: nx.Blocks(nx.mxfp4, -1, c, s).decode()),
-    "microexponents": ("mx6", {}, lambda x, c, s, m: fields(nx.mx6.encode(x))),
+    "microexponents": ("mx6", {}, lambda x, c, s, m: parts_of(nx.mx6.encode(x))),
     "torch": (
         "fp8_e4m3",
         {"array": "torch"},
