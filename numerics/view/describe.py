@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from numerics.formats.block import Block, ElementBlock, TieredBlock, reading, scale_values, tiered_scale
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import NO_FACTS, Dtype, Element, Float
 from numerics.formats.errors import NumericsError
 
@@ -55,7 +56,7 @@ class Encoded:
     value: float
     error: float
     below: float | None  # the largest value of the format that is at most x
-    above: float | None  # the smallest that is at least x
+    above: float | None  # the smallest that is at least x; past the ends what would follow, if x can overflow
     tie: bool  # x is midway between the two
 
 
@@ -72,8 +73,13 @@ def encoded(d: Dtype, numbers: list[float], **options: Any) -> list[Encoded]:
         raise NumericsError(f"{d} is a block format: one number alone has no code in it")
     finite = sorted({v for v in d.values() if math.isfinite(v)})
     codes = d.encode(numbers, **options)
+    overflows = (options.get("overflow") or d.default_overflow) == "nonsaturate"
+    wider = [*_past(d, -1), *finite, *_past(d, 1)] if overflows else finite
     triples = zip(numbers, codes, d.decode(codes), strict=True)
-    return [_encoded(d, x, code, value, finite) for x, code, value in triples]
+    return [
+        _encoded(d, x, code, value, wider if wider[0] < x < wider[-1] else finite)
+        for x, code, value in triples
+    ]
 
 
 def _encoded(d: Element, x: float, code: int, value: float, finite: list[float]) -> Encoded:
@@ -83,6 +89,14 @@ def _encoded(d: Element, x: float, code: int, value: float, finite: list[float])
         tie = 2 * Fraction(x) == Fraction(below) + Fraction(above)
     error = 0.0 if value == x else value - x
     return Encoded(x, code, tuple(bit_fields(code, d)), value, error, below, above, tie)
+
+
+def _past(d: Element, sign: int) -> list[float]:
+    """What would follow the largest value of a sign: half-way there a number begins to overflow."""
+    if isinstance(d, Codebook):
+        end = d.follows if sign > 0 else d.precedes
+        return [] if end is None else [end]
+    return [sign * d.beyond] if isinstance(d, Float) and (sign > 0 or d.signed) else []
 
 
 def _neighbours(x: float, finite: list[float]) -> tuple[float | None, float | None]:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import numerics as nx
 from numerics.view import screen as screens
 from numerics.view.bar import Bar, bar
+from numerics.view.describe import encoded
 from numerics.view.screen import Screen, Undelivered
 from numerics.view.table import Column, Table, name_column, records, text_column
 from numerics.view.text import apart, cells, fitted, number, printable, shortened, wrapped
@@ -260,3 +262,19 @@ def test_what_stdout_does_not_take_is_an_error_that_says_what_was_done(monkeypat
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(Undelivered, match="it is closed"):
         screens.say("a report")
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "above", "tie"),
+    [("fp8_e4m3", 464.0, 480.0, True), ("fp8_e4m3", -464.0, -448.0, True), ("fp8_e4m3", 470.0, 480.0, False),
+     ("fp8_e5m2", 61440.0, 65536.0, True), ("hifloat8", 40960.0, 49152.0, True),
+     ("fp8_e4m3", 480.0, None, False), ("fp8_e4m3", 1e9, None, False), ("fp8_e4m3", 447.0, 448.0, False)],
+)  # fmt: skip
+def test_between_the_largest_value_and_what_would_follow_numbers_had_no_neighbour(name, x, above, tie):
+    """At 464 fp8_e4m3 overflows by a tie: the command said that there is none."""
+    d = nx.dtype(name)
+    one = encoded(d, [x], overflow="nonsaturate")[0]
+    assert (one.above, one.tie) == (above, tie)
+    assert one.below is not None
+    assert one.below <= x
+    assert encoded(d, [x], overflow="saturate")[0].tie is (tie and abs(x) <= d.max)
