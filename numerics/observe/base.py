@@ -447,7 +447,7 @@ def with_pof2(dtype: Any, scale_type: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _pof2(scale_type: Any) -> Any:
-    if scale_type != "pof2":
+    if not isinstance(scale_type, str) or scale_type != "pof2":
         raise NumericsError(
             f"scale type {said(scale_type)} of an observer that finds powers of two; allowed: pof2, or "
             "another observer (min_max, moving_average, percentile, mse, kl)"

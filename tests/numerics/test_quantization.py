@@ -278,7 +278,10 @@ def test_a_qtensor_says_what_it_is_and_travels():
     assert q.packed.nbytes == 400
     assert q.nbytes == 400 + 32 * 2 + 32 * 4
     assert q.bits == 8 * q.nbytes / 800
-    assert repr(q) == "QTensor(int4, shape=(8, 100), per_group(32, axis=-1), 5.92 bits a value)"
+    assert (
+        repr(q)
+        == "QTensor(int4, shape=(8, 100), per_group(32, axis=-1), last groups of 4, 5.92 bits a value)"
+    )
     q.codes  # noqa: B018 - unpacked, and yet not pickled
     again = pickle.loads(pickle.dumps(q))
     assert "codes" not in vars(again)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from onnx import NodeProto
@@ -119,17 +120,25 @@ def share(network: Network, chosen: Chosen, config: Config, scales: Scales, repo
             if shares(network, group.first, config):
                 why = "its inputs and its result share one scale"
                 every = [*taken, group.output]
-                changed |= _shared(group, every, every, why, scales, report)
+                changed |= _shared(Shared(group, every, every, why), scales, report)
             elif operator_of(network, group.first).kind == "sum" and scales.zeros & {*taken}:
                 why = "it was 0 in all calibration: it has the scale of what it is added to"
                 empty = [name for name in taken if name in scales.zeros]
-                changed |= _shared(group, taken, empty, why, scales, report)
+                changed |= _shared(Shared(group, taken, empty, why), scales, report)
 
 
-def _shared(
-    group: Group, all_of: list[str], moved: list[str], why: str, scales: Scales, report: Report
-) -> bool:
-    """Gives some of a group's tensors the largest scale of all that say something; had one another?"""
+class Shared(NamedTuple):
+    """Tensors of a group, those of them that take the largest scale of all, and why they do."""
+
+    group: Group
+    all_of: list[str]
+    moved: list[str]
+    why: str
+
+
+def _shared(asked: Shared, scales: Scales, report: Report) -> bool:
+    """Gives what is asked for the largest scale of all that say something; had one another?"""
+    group, all_of, moved, why = asked
     told = [name for name in all_of if name not in scales.zeros]
     largest = max(scales.tensors[name] for name in told or all_of)
     if told:

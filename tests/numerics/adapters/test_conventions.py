@@ -82,7 +82,8 @@ def test_zero_points_are_added_to_what_is_rounded(element, backend):
         codes = (y.double().round() + zero[:, None]).clamp(element.min, element.max)
         with nx.use(backend):
             made = conventions.moved_values(x, (STEPS, STEPS), zero, element, how)
-            found = conventions.moved_codes(x, STEPS, zero, element, how)
+            limits = int(element.min), int(element.max)
+            found = conventions.moved_codes(x, (STEPS, zero), element, how, limits)
         assert same(made, (codes - zero[:, None]).float() * STEPS[:, None])
         assert found.int().tolist() == (codes.int() & (1 << element.bits) - 1).tolist()
 

@@ -111,5 +111,7 @@ def test_the_picture_says_what_the_table_says(file, tmp_path):
     found = asked("plot", "scales", file, tmp_path / "out.png", "--dtype", "nvfp4")
     assert found.exit_code == 0, found.output
     assert (tmp_path / "out.png").read_bytes()[:4] == b"\x89PNG"
-    assert "768 values: mse " in found.stdout
+    assert "The scale rules of nvfp4 on 768 values" in found.stdout
+    rows = [line.split()[0] for line in found.stdout.splitlines() if line]
+    assert rows.index("mse") < rows.index("nvidia") < rows.index("ceil")
     assert nx.draw.scales(X, "bfloat16").alt.startswith("The scale rules of bfloat16 on 768 values: floor ")
