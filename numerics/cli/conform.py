@@ -123,7 +123,9 @@ def _accumulators() -> tuple[str, ...]:
 @click.option(
     "--effort", type=WordType(EFFORTS), default="default", show_default=True, help=", ".join(EFFORTS) + "."
 )
-@click.option("--timeout", type=float, help="Seconds, then TARGET hangs; 600 by default; not with --here.")
+@click.option(
+    "--timeout", type=float, help="Seconds of a call, then TARGET hangs; 600 by default; not with --here."
+)
 @click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def conform_command(target: str, as_json: bool, here: bool, timeout: float | None, **options: Any) -> None:

@@ -56,6 +56,7 @@ def vectors_group() -> None: ...
     help=SCALE_RULES_TEXT + "  floor by default.",
 )
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
+@click.option("--draw", help="Of stochastic rounding: a rule and its random bits, as in a8; a30 by default.")
 @click.option("--count", type=int, help="So many at random, instead of the values that matter.")
 @click.option("--exhaustive", is_flag=True, help="Every code, or all 2**32 float32 inputs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")

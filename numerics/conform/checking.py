@@ -100,10 +100,10 @@ def check(
     their scales lie as "cublas", "cdna4" or a ScaleLayout of numerics.layouts says; whole blocks only.
     draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
     false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
-    isolated: in a process of its own, which imports the target by its name: a crash, an exit, and no result
-    for `timeout` seconds (600 by default) are verdicts, with the least input that does it in a new process;
-    a read past an input breaks the law `within`; what it prints goes to standard error.  Only such a target
-    can be ended: timeout without isolated=True is refused.
+    isolated: in a process of its own, which imports the target by its name: a crash, an exit, and a call that
+    takes longer than `timeout` seconds (600 by default) are verdicts, with the least input that does it in a
+    new process; a read past an input breaks the law `within`; what it prints goes to standard error.  Only
+    such a target can be ended: timeout without isolated=True is refused.
     Of kind="matmul", which takes these instead of the options of a format (docs/conformance.md):
         a, b: what the two operands are: float32, bfloat16, float16, a format, a text of both as in
             "int4 per_group(128)", or a QuantSpec

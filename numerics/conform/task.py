@@ -39,6 +39,12 @@ AMAX = "amax"
 TOP = 1528.0
 """The largest number of the tensors that such a target is given: a reciprocal misses its scale."""
 FEW_IN_BLOCKS = 128  # numbers of blocks
+OWN = "a kernel that finds the scales of single numbers itself cannot be judged yet, see docs/conformance.md"
+ADVICE = {
+    "affine": f"affine is for integers, beside a scale and a zero point that are given; {OWN};",
+    "quantize": f"{OWN};",
+}
+"""Of kinds that a format has not, or nobody."""
 
 
 class Fields(NamedTuple):
@@ -123,7 +129,7 @@ class Task:
             raise NumericsError("kind='matmul' has two formats: give a= and b= in place of a format")
         if isinstance(d, Block) and d.block > LONGEST_BLOCK:
             raise NumericsError(f"blocks of {d.block} elements are not judged; {LONGEST_BLOCK} are the most")
-        kind = "encode" if kind is None else one_of(f"kind of {d}", kind, kinds_of(d))
+        kind = "encode" if kind is None else one_of(f"kind of {d}", kind, kinds_of(d), ADVICE)
         rounding = check_rounding(rounding)
         scale_rule = check_rule(scale_rule, d.scale_rules if isinstance(d, Block) else ("floor",))
         axis, strict_nan = _axis(axis), truth("strict_nan", strict_nan)
@@ -139,7 +145,10 @@ class Task:
                 f"draw={said(draw)} is for rounding='stochastic'; own and c are for single numbers alone"
             )
         if scheme is not None and kind != "affine":
-            raise NumericsError(f"scheme={said(scheme)} is for kind='affine': whose scales come as arrays")
+            kinds = "'affine'" if isinstance(d, Integer) else f"'affine' of integers, which {d} is not"
+            raise NumericsError(
+                f"scheme={said(scheme)} is for kind={kinds}: its scales are given, as arrays; {OWN}"
+            )
         finds = isinstance(tensor_scale, str)
         number = cls._found(d, kind, tensor_scale) if isinstance(tensor_scale, str) else tensor_scale
         placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)

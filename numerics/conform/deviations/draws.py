@@ -66,7 +66,8 @@ def _dialect(drawing: Drawing, part: str, read: Callable[[Array], Array]) -> Dia
 
     taken = f", R being the {part} {drawing.bits} bits" if part else ""
     advice = f'; draw="{drawing.spelling}" (--draw {drawing.spelling}) judges it' if drawing.is_asked else ""
-    return Dialect(f"draws {drawing.spelling}", f"{drawing.sentence.rstrip('.')}{taken}{advice}", _draws,
+    name = f"draws {drawing.spelling}{f' of the {part} bits' if part else ''}"
+    return Dialect(name, f"{drawing.sentence.rstrip('.')}{taken}{advice}", _draws,
                    Deviation(Stage.OPTIONS, bend))  # fmt: skip
 
 

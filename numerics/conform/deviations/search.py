@@ -70,8 +70,9 @@ def nearest(asked: Asked, wrong: NDArray[np.bool_], labels: Array) -> Dialects:
     """
     task, blocks = asked.task, asked.x.ndim > 1
     few = _telling(wrong, labels, FEW_BLOCKS if blocks else WRONG, 2 * FEW_BLOCKS if blocks else RIGHT)
-    known = [dialect for dialect in DIALECTS if dialect.applies(task)] + _drawn(asked, few)
+    plain = [dialect for dialect in DIALECTS if dialect.applies(task)]
     for _ in range(AGAIN):
+        known = plain + _drawn(asked, few)  # others where the few have become more
         spoken = _fewest(known, lambda guess, few=few: int(asked.unexplained(guess, few).sum()))  # type: ignore[misc]
         if not spoken:
             return ()

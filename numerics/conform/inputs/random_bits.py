@@ -16,6 +16,7 @@ from numerics.formats.rounding import RANDOM_BITS
 
 DRAWN = 1 << 13  # numbers of a kind that are tried with draws: all values and middles of 8 bits
 STEPS_OF_DRAWS = 64
+BELOW = 3  # binades of fractions that are less than a unit of the random bits
 GREATEST = (1 << RANDOM_BITS) - 1
 
 
@@ -43,10 +44,18 @@ def elements(dtype: Element) -> tuple[Float32, Bits]:
 
 
 def _simple(held: NDArray[np.float64]) -> Float32:
-    """Numbers past 1, or the value next below it, by simple fractions of a step: these tell rules apart."""
-    at = min(max(int(np.searchsorted(held, 1.0, "right")) - 1, 0), len(held) - 2)
-    powers = 2.0 ** -np.arange(1, RANDOM_BITS + 1)
+    """Numbers past 1, or the value next below it, by simple fractions of a step: these tell rules apart.
+
+    And past the least value, 0, where a float32 tells fractions that are less than all random bits.
+    """
+    one = min(max(int(np.searchsorted(held, 1.0, "right")) - 1, 0), len(held) - 2)
+    powers = 2.0 ** -np.arange(1, RANDOM_BITS + 1 + BELOW)
     fractions = np.concatenate([powers, 1 - powers, 1.5 * powers, 1 - 1.5 * powers])
+    return np.concatenate([_past(held, at, fractions) for at in dict.fromkeys((one, 0))])
+
+
+def _past(held: NDArray[np.float64], at: int, fractions: NDArray[np.float64]) -> Float32:
+    """What lies between a value and the next one, by fractions of the step between them."""
     x = np.unique((held[at] + fractions * (held[at + 1] - held[at])).astype(np.float32))
     return np.asarray(x[(x > held[at]) & (x < held[at + 1])])
 

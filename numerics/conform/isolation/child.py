@@ -13,7 +13,7 @@ from faulthandler import dump_traceback_later
 from itertools import chain
 from pathlib import Path
 from threading import TIMEOUT_MAX, Lock, Thread, get_ident
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from numerics.backends.temporary import within
@@ -30,6 +30,7 @@ from numerics.formats.errors import NumericsError
 GUARDED = 1 << 20
 """Bytes of a case, at most, that is given again beside forbidden memory."""
 LATE = 10.0  # seconds after the time in which the judge would have ended this process
+OFTEN = 1.0  # seconds after which that time is counted anew, where calls go on
 
 
 def judge() -> None:
@@ -37,11 +38,13 @@ def judge() -> None:
     folder = _room()
 
     def answer(check: Check | ProductCheck) -> Any:
-        check.target.witness = Noting(folder)
+        check.target.witness = Noting(folder, _goes_on)
         found = check.verdict()
         return sent(found, first_of(check.target, found.failures[0]) if found.failures else None)
 
-    _answer(folder, answer)
+    calls = Calls(folder / CALLS)
+    calls.begin(0, 0)  # to import the target is the first that may hang
+    _answer(folder, answer, calls.clear)
 
 
 def again() -> None:
@@ -71,27 +74,40 @@ def first() -> None:
 
 
 class Noting(Witness):
-    """Writes down what each thread's call is given; has each layout given again beside forbidden memory."""
+    """Writes down what each thread's call is given; has each layout given again beside forbidden memory.
 
-    def __init__(self, folder: Path) -> None:
+    goes_on: told now and then that calls go on.
+    """
+
+    def __init__(self, folder: Path, goes_on: Callable[[], None] | None = None) -> None:
         self.seen: set[Any] = set()
+        self._goes_on = goes_on
         self._folder, self._calls, self._lock = folder, Calls(folder / CALLS), Lock()
         self._threads: dict[int, int] = {}
         self._start = [0.0] * THREADS
-        self._number = 0
+        self._number, self._counted = 0, monotonic()
 
     def _thread(self) -> int:
         with self._lock:
             return self._threads.setdefault(get_ident(), len(self._threads) % THREADS)
+
+    def _next(self) -> int:
+        """The number of a call, which no other has."""
+        with self._lock:
+            self._number += 1
+            if self._goes_on is not None and (now := monotonic()) - self._counted > OFTEN:
+                self._counted = now
+                self._goes_on()
+            return self._number
 
     def before(self, case: Case, edge: Edge | None) -> None:
         """Writes it down."""
         thread = self._thread()
         file = self._folder / f"{GIVEN}.{thread}"
         file.write_bytes(pickle.dumps(Again(recorded(case), edge)))
-        self._number += 1
+        number = self._next()
         self._start[thread] = perf_counter()
-        self._calls.begin(thread, self._number)
+        self._calls.begin(thread, number)
 
     def after(self) -> None:
         """Notes that it came back."""
@@ -117,14 +133,17 @@ def _room() -> Path:
     os.dup2(nothing, 0)
     os.close(nothing)
     Thread(target=_leave, args=(pipe, folder), daemon=True).start()
-    _no_later_than(float(sys.argv[2]) + LATE)
+    _goes_on()
     return folder
 
 
-def _no_later_than(seconds: float) -> None:
-    """Ends this process after so long, also where the target lets no other thread of Python run."""
-    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
-    dump_traceback_later(min(seconds, TIMEOUT_MAX - 1), exit=True, file=nowhere)
+_nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+
+
+def _goes_on() -> None:
+    """Ends this process where it goes on no more, also where the target lets no thread of Python run."""
+    seconds = float(sys.argv[2]) + LATE
+    dump_traceback_later(min(seconds, TIMEOUT_MAX - 1), exit=True, file=_nowhere)
 
 
 def _leave(pipe: int, folder: Path) -> None:
@@ -137,12 +156,17 @@ def _leave(pipe: int, folder: Path) -> None:
     os._exit(1)
 
 
-def _answer(folder: Path, ask: Callable[[Check | ProductCheck], Any]) -> None:
-    """Writes what is found about the target, or why it cannot be judged."""
+def _answer(
+    folder: Path, ask: Callable[[Check | ProductCheck], Any], imported: Callable[[], None] | None = None
+) -> None:
+    """Writes what is found about the target, or why it cannot be judged; imported: called once it is."""
     wanted: Asked = pickle.loads((folder / ASKED).read_bytes())
     sys.path[:] = ["", *wanted.paths]
     try:
-        found: Answer = Answer(ask(asked(wanted.target, **wanted.options)))
+        check = asked(wanted.target, **wanted.options)
+        if imported is not None:
+            imported()
+        found: Answer = Answer(ask(check))
     except NumericsError as wrong:
         found = Answer(None, str(wrong))
     half = folder / f"{ANSWER}.half"

@@ -11,31 +11,38 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from numerics.conform.isolation.calls import Calls
+from numerics.conform.isolation.calls import UNDER_WAY, Calls
 from numerics.conform.isolation.first import by_calls
 from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Asked, Sent, answer_in
 from numerics.conform.isolation.narrowing import SECONDS, Narrowing
-from numerics.conform.isolation.process import Hangs, room, run
+from numerics.conform.isolation.process import STILL, Hangs, Limits, room, run
 from numerics.conform.target import SENTENCES
 from numerics.conform.verdict import Verdict
 from numerics.formats.errors import NumericsError, said
 
 
 def judged(target: str, options: dict[str, Any], timeout: float, task: Any) -> Verdict:
-    """The verdict on "module:function", found by a process of its own; timeout: seconds, all in all.
+    """The verdict on "module:function", found by a process of its own; timeout: seconds of a call.
 
-    options: what `check` is asked; task: what that comes to.  Raises NumericsError as `check` does.
+    options: what `check` is asked; task: what that comes to.  Raises NumericsError as `check` does, and
+    where that process does nothing between two calls: a thread that the target has left may hold it.
     """
+    limits = Limits(max(STILL, timeout), lambda _: timeout)
     with room() as folder, Calls(folder / CALLS) as calls:
         asked = Asked(target, options, [path for path in sys.path if path])
         (folder / ASKED).write_bytes(pickle.dumps(asked))
         try:
-            came, hangs = run("judge", folder, calls, timeout), False
+            came = run("judge", folder, calls, limits)
         except Hangs as wrong:
-            came, hangs = str(wrong), True
+            came = str(wrong)
+            if not calls.progress().those(UNDER_WAY):
+                raise NumericsError(
+                    f"{target} cannot be judged: for {limits.still:g} seconds its process neither called it "
+                    "nor ended"
+                ) from None
         if os.path.exists(folder / ANSWER):
             return _asked_first(folder, calls, answer_in(folder), timeout).verdict(task)
-        found = Narrowing(folder, calls, task, timeout).counterexample(came, hangs)
+        found = Narrowing(folder, calls, task, timeout).counterexample(came)
         return Verdict(target, task, tuple(SENTENCES), 0, 0, (found,))
 
 
@@ -47,7 +54,7 @@ def _asked_first(folder: Path, calls: Calls, found: Sent, timeout: float) -> Sen
     (folder / ANSWER).unlink()
     calls.clear()
     try:
-        run("first", folder, calls, min(SECONDS, timeout))
+        run("first", folder, calls, Limits(SECONDS, whole=SECONDS))
         right = os.path.exists(folder / ANSWER) and answer_in(folder)
     except (Hangs, NumericsError):
         right = False

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from numerics.conform.isolation.calls import BACK, NOTHING, UNDER_WAY, Calls, Progress
 from numerics.conform.isolation.cases import recorded, restored, smaller
 from numerics.conform.isolation.messages import ANSWER, GIVEN, Again
-from numerics.conform.isolation.process import Hangs, run
+from numerics.conform.isolation.process import Hangs, Limits, run
 from numerics.conform.isolation.showing import shown
 from numerics.conform.target import SENTENCES
 from numerics.conform.verdict import Counterexample
 
-SECONDS = 60.0  # in which an input is narrowed, at most; no more than the judge itself had
+SECONDS = 60.0  # in which an input is narrowed, at most
 TRIES = 24  # processes
 PATIENCE, SLOWER = 2.0, 3.0  # seconds of a call; and times the longest one that came back
 FIRST = 20.0  # seconds of a call, where none came back: it may compile
@@ -39,19 +39,19 @@ class Ended(NamedTuple):
 class Narrowing:
     """What ended the process of a target, sought by others; at most SECONDS long, in TRIES processes.
 
-    calls: of the process that ended.  task: a Task or a product's Claim.  timeout: what the judge had.
+    calls: of the process that ended.  task: a Task or a product's Claim.  timeout: seconds of a call there.
     """
 
     def __init__(self, folder: Path, calls: Calls, task: Any, timeout: float) -> None:
         self._folder, self._calls, self._task = folder, calls, task
         self._progress = calls.progress()
-        self._until = monotonic() + min(SECONDS, timeout)
+        self._until = monotonic() + SECONDS
         slow = max(PATIENCE, SLOWER * self._progress.longest)
-        self._patience = slow if self._progress.returned else min(FIRST, timeout / 4)
+        self._patience = min(slow if self._progress.returned else FIRST, timeout)
         self._tries = TRIES
 
-    def counterexample(self, came: str, hangs: bool) -> Counterexample:
-        """The least that was found; came: how the first process ended; hangs: it had to be ended."""
+    def counterexample(self, came: str) -> Counterexample:
+        """The least that was found; came: how the first process ended."""
         given = self._given()
         if not given:
             where = "before it was given anything"
@@ -60,7 +60,7 @@ class Narrowing:
             found = self._least(again, came)
             if found is not None:
                 return found
-        return self._shown(given[0], came, self._not_alone(hangs, len(given)))
+        return self._shown(given[0], came, self._not_alone(len(given)))
 
     def _given(self) -> list[Again]:
         """What the calls that were under way had been given; of none, what came back last."""
@@ -73,9 +73,9 @@ class Narrowing:
                 continue  # it ended while this was written
         return found
 
-    def _not_alone(self, hangs: bool, threads: int) -> str:
+    def _not_alone(self, threads: int) -> str:
         parts = [f"what came before it ({self._progress.returned:,} calls)"] * bool(self._progress.returned)
-        parts += ["other threads"] * (threads > 1) + ["the time of all calls together"] * hangs
+        parts += ["other threads"] * (threads > 1)
         return f"alone, in a new process, this comes back: it depends on {' or '.join(parts) or 'chance'}"
 
     def _first(self, again: Again, seconds: float = 0.0) -> Ended | None:
@@ -89,7 +89,7 @@ class Narrowing:
         (self._folder / GIVEN).write_bytes(pickle.dumps(again))
         start = monotonic()
         try:
-            came = run("again", self._folder, self._calls, left, self._patience_with)
+            came = run("again", self._folder, self._calls, Limits(left, self._patience_with, left))
         except Hangs as hangs:
             if monotonic() - start >= left:
                 raise Spent from None

@@ -294,6 +294,11 @@ class Claim:
         return f"{self.a} x {self.b}"
 
     @property
+    def takes_arrays(self) -> bool:
+        """Is a target given an array, which may have gaps in memory: a plain operand, integers, a bias?"""
+        return self.bias or any(op.spec is None for op in (self.a, self.b))
+
+    @property
     def integers(self) -> bool:
         """Is it a product of integers, modulo 2**32?"""
         return self.accumulate == INT32

@@ -53,7 +53,7 @@ def accumulator() -> None:
 
 
 def strides() -> None:
-    """A result depends on the numbers alone, not on strides of a plain operand or on what lies between."""
+    """A result depends on the numbers alone, not on strides of arrays or on what lies between."""
 
 
 def repeatable() -> None:

@@ -51,8 +51,8 @@ class ProductCheck:
     def laws(self) -> tuple[str, ...]:
         """The names of the laws by which it is judged."""
         asked = {problem.law for problem in self._problems()}
-        plain = self.target.claim.a.is_value or self.target.claim.b.is_value
-        always = {"repeatable"} | ({"strides"} if plain and not self.target.takes.contiguous else set())
+        given = self.target.claim.takes_arrays and not self.target.takes.contiguous
+        always = {"repeatable"} | ({"strides"} if given else set())
         return *SENTENCES, *(name for name in LAWS if name in asked | always)
 
     def _problems(self) -> Iterator[Problem]:
@@ -87,7 +87,9 @@ class ProductCheck:
         tried = sum(int(seen.decided.sum()) for seen in self.seen)
         wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
         undecided = sum(int((~seen.decided).sum()) for seen in self.seen)
-        notes = [f"{undecided} results depend on the order of the sum, and are not judged"] * bool(undecided)
+        notes = [f"{undecided} results depend on the order of sums and factors, and are not judged"] * bool(
+            undecided
+        )
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
         if self.shapes is not None:

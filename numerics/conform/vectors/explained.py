@@ -20,6 +20,7 @@ from numerics.conform.task import Task
 from numerics.conform.vectors.operations import (
     AffineOperation,
     BlockOperation,
+    DrawnOperation,
     ElementOperation,
     Fields,
     Operation,
@@ -107,6 +108,8 @@ def _task(asked: Operation, strict_nan: bool) -> Task:
         options["overflow"] = asked.overflow
     elif isinstance(asked, BlockOperation):
         options |= {"scale_rule": asked.scale_rule or "floor", "tensor_scale": asked.tensor_scale}
+    if isinstance(asked, DrawnOperation) and asked.draws:
+        options["draw"] = asked.drawing.spelling
     return Task.of(asked.dtype, asked.name, **options)
 
 

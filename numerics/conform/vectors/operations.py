@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -19,9 +19,10 @@ from numerics.backends.host.executor import BlockFields, Codes
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
+from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.kinds import OPERATIONS
-from numerics.conform.task import kinds_of
+from numerics.conform.task import GIVEN, Task, kinds_of
 from numerics.conform.vectors.lines import Field, Layout
 from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Element, Integer
@@ -101,7 +102,18 @@ def _is_nan(bits: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class ElementOperation(Operation):
+class DrawnOperation(Operation):
+    """One that may draw; drawing: how."""
+
+    drawing: Drawing = field(default=GIVEN, kw_only=True)
+
+    @property
+    def _draw(self) -> str | None:
+        return self.drawing.spelling if self.draws else None
+
+
+@dataclass(frozen=True)
+class ElementOperation(DrawnOperation):
     """An operation on single numbers: `input code`, `code value`, `input value`."""
 
     dtype: Element
@@ -109,9 +121,9 @@ class ElementOperation(Operation):
 
     @property
     def facts(self) -> dict[str, str]:
-        """Format, operation, rounding and overflow policy."""
+        """Format, operation, rounding, overflow policy, and how it draws."""
         known = {"format": self.dtype.name, "operation": self.name, "rounding": self.rounding,
-                 "overflow": self.overflow}  # fmt: skip
+                 "overflow": self.overflow, "draw": self._draw}  # fmt: skip
         return {name: fact for name, fact in known.items() if fact is not None}
 
     @property
@@ -119,7 +131,9 @@ class ElementOperation(Operation):
         """A float32 or a code, and the random bits where they are drawn."""
         if self.name == "decode":
             return (Field("code", self.dtype.bits),)
-        return (Field("input", 32), Field("random", 32)) if self.draws else (Field("input", 32),)
+        if self.draws:
+            return Field("input", 32), Field("random", self.drawing.bits)
+        return (Field("input", 32),)
 
     @property
     def answered(self) -> tuple[Field, ...]:
@@ -136,8 +150,16 @@ class ElementOperation(Operation):
     def _encoded(self, asked: Fields) -> NDArray[Any]:
         assert self.rounding is not None
         assert self.overflow is not None
-        x = _floats(asked["input"])
-        return lookup.encode(x, self.dtype, self.rounding, self.overflow, asked.get("random"))
+        x, random = _floats(asked["input"]), asked.get("random")
+        if self.drawing != GIVEN:
+            return self._task.codes(x, random)
+        return lookup.encode(x, self.dtype, self.rounding, self.overflow, random)
+
+    @property
+    def _task(self) -> Task:
+        """The encoder, as `check` judges it."""
+        return Task.of(self.dtype, rounding=str(self.rounding), overflow=self.overflow,
+                       draw=self.drawing.spelling)  # fmt: skip
 
     def nan(self, answers: Fields) -> NDArray[np.bool_]:
         """A code without a value is none."""
@@ -160,7 +182,7 @@ def every_code(dtype: Element) -> Codes:
 
 
 @dataclass(frozen=True)
-class BlockOperation(Operation):
+class BlockOperation(DrawnOperation):
     """Of blocks, one a line: `inputs : scale codes`, `scale codes : values`, `inputs : values`."""
 
     dtype: Block
@@ -169,9 +191,9 @@ class BlockOperation(Operation):
 
     @property
     def facts(self) -> dict[str, str]:
-        """Format, operation, rounding, scale rule, and a tensor scale as the bits of a float32."""
+        """Format, operation, rounding, scale rule, how it draws, and a tensor scale as bits of a float32."""
         known = {"format": self.dtype.name, "operation": self.name, "rounding": self.rounding,
-                 "scale-rule": self.scale_rule}  # fmt: skip
+                 "scale-rule": self.scale_rule, "draw": self._draw}  # fmt: skip
         if self.tensor_scale is not None:
             known["tensor-scale"] = struct.pack(">f", self.tensor_scale).hex()
         return {name: fact for name, fact in known.items() if fact is not None}
@@ -194,7 +216,9 @@ class BlockOperation(Operation):
         if self.name == "decode":
             return self._encoded_fields(False)
         inputs = Field("input", 32, self.dtype.block)
-        return (inputs, Field("random", 32, self.dtype.block, True)) if self.draws else (inputs,)
+        return (
+            (inputs, Field("random", self.drawing.bits, self.dtype.block, True)) if self.draws else (inputs,)
+        )
 
     @property
     def answered(self) -> tuple[Field, ...]:
@@ -214,7 +238,7 @@ class BlockOperation(Operation):
 
     def _encoded(self, asked: Fields) -> BlockFields:
         assert self.rounding is not None
-        draw = Draw(bits=asked.get("random"))
+        draw = Draw(bits=self.drawing.wide(asked["random"]) if self.draws else None)
         options = BlockOptions(self.scale_rule or "floor", self.rounding, self.tensor_scale, draw)
         return lookup.encode_blocks(_floats(asked["input"]), self.dtype, options)
 
@@ -331,10 +355,12 @@ def operation(
     overflow: str | None = None,
     scale_rule: str | None = None,
     tensor_scale: float | None = None,
+    draw: str | None = None,
 ) -> Operation:
     """One of `OPERATIONS` of a format, its options checked; those not given have their defaults.
 
-    dtype: a format or its name.  tensor_scale: rounded to float32; 1 where a format has one.
+    dtype: a format or its name.  tensor_scale: rounded to float32; 1 where a format has one.  draw: how a
+    stochastic device draws, a rule and its number of random bits, as in a8; a30 by default.
     Raises NumericsError for an option that the operation does not have, or does not know.
 
     >>> operation("fp8_e4m3").facts
@@ -344,24 +370,37 @@ def operation(
     one_of("operation", name, OPERATIONS)
     plain = name in ("decode", "pack", "unpack")
     _refuse(plain, f"{name} does not round", rounding=rounding, overflow=overflow,
-            scale_rule=scale_rule)  # fmt: skip
+            scale_rule=scale_rule, draw=draw)  # fmt: skip
     mode = None if plain else check_rounding(rounding or "half_even")
     if name in ("affine", "pack", "unpack"):
         one_of(f"operation of {d}", name, kinds_of(d))
-        _refuse(True, f"{name} has none", overflow=overflow, scale_rule=scale_rule, tensor_scale=tensor_scale)
+        _refuse(True, f"{name} has none", overflow=overflow, scale_rule=scale_rule, tensor_scale=tensor_scale,
+                draw=draw)  # fmt: skip
         if name != "affine":
             return StringOperation(name, None, cast(Element, d))
         return AffineOperation(name, one_of("rounding of affine", mode, DETERMINISTIC), cast(Integer, d))
+    drawing = GIVEN if draw is None else _drawing(d, name, mode, draw)
     if isinstance(d, Block):
-        draw = Draw(seed=0) if rounding == "stochastic" else Draw()
-        asked = BlockOptions(scale_rule or "floor", mode or "half_even", tensor_scale, draw)
+        drawn = Draw(seed=0) if rounding == "stochastic" else Draw()
+        asked = BlockOptions(scale_rule or "floor", mode or "half_even", tensor_scale, drawn)
         asked = _with_scale(d, asked)
         d.check_options(asked, overflow)
         rule = asked.scale_rule if mode and len(d.scale_rules) > 1 else None
-        return BlockOperation(name, mode, d, rule, asked.tensor_scale)
+        return BlockOperation(name, mode, d, rule, asked.tensor_scale, drawing=drawing)
     assert isinstance(d, Element)
     _refuse(True, f"{d} has no blocks", scale_rule=scale_rule, tensor_scale=tensor_scale)
-    return ElementOperation(name, mode, d, d.check_overflow(overflow) if mode else None)
+    return ElementOperation(name, mode, d, d.check_overflow(overflow) if mode else None, drawing=drawing)
+
+
+def _drawing(d: Any, name: str, mode: str | None, draw: str) -> Drawing:
+    """How a device draws; raises NumericsError where nothing is drawn, and for one that draws for itself."""
+    drawing = Task.of(d, name, rounding=str(mode), draw=draw).drawing
+    if drawing.is_own:
+        raise NumericsError(
+            f"draw={said(draw)} is not for vectors, which hold the random bits; allowed: a rule and its "
+            "bits, as in a8; a function that draws for itself is judged by numerics conform --draw own"
+        )
+    return drawing
 
 
 def _with_scale(d: Block, asked: BlockOptions) -> BlockOptions:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.inputs import affine
+from numerics.conform.inputs import affine, random_bits
 from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.inputs.drawn import NOTABLE, exponents_of, random_blocks, random_inputs
 from numerics.conform.inputs.elements import SIGN, probes
 from numerics.conform.inputs.strings import packed
+from numerics.conform.laws.rows import fields_of_rows
+from numerics.conform.task import Task
 from numerics.conform.vectors.lines import Field, Words
 from numerics.conform.vectors.operations import (
     STRING,
@@ -70,7 +72,7 @@ Source = Callable[[int, int], Fields]
 def questions(
     asked: Operation, count: int | None, exhaustive: bool, rng: np.random.Generator
 ) -> tuple[int, Source]:
-    """How many questions, and where they come from; but for the random bits.
+    """How many questions, and where they come from; random bits, 30 of each, where these matter.
 
     count, exhaustive: as in vectors.generate.  Raises NumericsError for all inputs of a block.
     """
@@ -91,8 +93,23 @@ def questions(
     if count is not None:
         return count, lambda start, size: {name: random_inputs(d, size, rng)[:, None]}
     every = inputs_that_matter(d, rng)
-    every = np.concatenate([every, _mixed(d, every, rng)])[:, None]
-    return len(every), lambda start, size: {name: every[start : start + size]}
+    every = np.concatenate([every, _mixed(d, every, rng)])
+    return _told({name: every[:, None]} if not asked.draws else _drawn(d, every, rng))
+
+
+def _told(every: Fields) -> tuple[int, Source]:
+    """These questions, in their order."""
+    total = len(next(iter(every.values())))
+    return total, lambda start, size: {name: part[start : start + size] for name, part in every.items()}
+
+
+def _drawn(dtype: Element, every: Words, rng: np.random.Generator) -> Fields:
+    """These inputs with any random bits; then numbers at the threshold of their bits and beside it."""
+    x, random = random_bits.elements(dtype)
+    order = rng.permutation(len(x))
+    inputs = np.concatenate([every, x.view(np.uint32)[order]])
+    bits = np.concatenate([random_draws(every.shape, rng), random[order]])
+    return {"input": inputs[:, None], "random": bits[:, None]}
 
 
 def _mixed(dtype: Element, every: Words, rng: np.random.Generator) -> Words:
@@ -118,9 +135,7 @@ def _of_scales(asked: AffineOperation, count: int | None, rng: np.random.Generat
     rising = _joined([(affine.numbers(d, *pair), *pair) for pair in pairs])
     again = rng.permutation(len(rising["input"]))[:MIXED]
     every = {name: np.concatenate([part, part[again]]) for name, part in rising.items()}
-    return len(every["input"]), lambda start, size: {
-        name: part[start : start + size] for name, part in every.items()
-    }
+    return _told(every)
 
 
 def _joined(parts: list[tuple[NDArray[np.float32], float, int]]) -> Fields:
@@ -158,14 +173,111 @@ def _of_blocks(
 ) -> tuple[int, Source]:
     if exhaustive:
         raise NumericsError(f"the inputs of a {asked.dtype} block are too many; give a count")
-    total = BLOCKS if count is None else count
-    if asked.name == "decode":
-        return total, lambda start, size: random_codes(asked.asked, size, rng)
     if count is None:
-        every = _blocks_that_matter(asked, rng)
-        return len(every), lambda start, size: {"input": every[start : start + size]}
+        return _told(_codes_that_matter(asked, rng) if asked.name == "decode" else _every_block(asked, rng))
+    if asked.name == "decode":
+        return count, lambda start, size: random_codes(asked.asked, size, rng)
     first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
-    return total, lambda start, size: {"input": _blocks(asked, first[start : start + size], size, rng)}
+    return count, lambda start, size: {"input": _blocks(asked, first[start : start + size], size, rng)}
+
+
+# ---- blocks that are decoded -------------------------------------------------------------------------
+
+AT_ENDS, TIMES = (
+    4,
+    8,
+)  # shared fields next to all zeros and all ones, and how often each is asked with any codes
+
+
+def _codes_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Fields:
+    """Every code in every place, and each bit pattern of what a block shares; then any bits.
+
+    The codes lie under scales at which they are all different; the shared fields beside codes that are
+    finite under them, and not 0.
+    """
+    code = next(f for f in asked.asked if f.name == "code")
+    shared = [f for f in asked.asked if f.name != "code"]
+    scales, shown = _that_tell(asked)
+    special = _special(asked, int(scales[0]))
+    columns = np.tile(_patterns(code)[:, None], (1, code.count))
+    under = {"code": rng.permuted(columns, axis=0), "scale": rng.choice(scales, (len(columns), 1))}
+    parts = [random_codes(asked.asked, len(columns), rng) | under]
+    for f in shared:
+        told = rng.permutation(_patterns(f))[:, None]
+        given = random_codes(asked.asked, len(told), rng) | {"scale": rng.choice(scales, told.shape)}
+        given[f.name] = told
+        given["code"] = np.stack([rng.choice(shown[scale], code.count) for scale in given["scale"][:, 0]])
+        parts.append(given)
+        ends = np.concatenate([_patterns(f)[:AT_ENDS], _patterns(f)[-AT_ENDS:]])
+        rows = np.tile(special[:, None], (1, code.count))
+        told = np.concatenate([rng.permuted(rows, axis=0) for _ in ends])
+        given = random_codes(asked.asked, len(told), rng) | {"code": told}
+        parts.append(given | {f.name: np.repeat(ends, len(special))[:, None]})
+        ends = np.repeat(ends, TIMES)[:, None]
+        parts.append(random_codes(asked.asked, len(ends), rng) | {f.name: ends})
+    parts.append(random_codes(asked.asked, BLOCKS, rng))
+    return {f.name: np.concatenate([part[f.name] for part in parts]) for f in asked.asked}
+
+
+def _patterns(field: Field) -> Words:
+    """All numbers of a field; of one of more than 8 bits those of which one bit differs from all others."""
+    if field.bits <= 8:
+        return np.arange(1 << field.bits, dtype=np.uint32)
+    one, full = np.uint32(1) << np.arange(field.bits, dtype=np.uint32), np.uint32((1 << field.bits) - 1)
+    return np.unique(np.concatenate([[np.uint32(0), full], one, full ^ one])).astype(np.uint32)
+
+
+def _special(asked: BlockOperation, scale: int) -> Words:
+    """The codes of zeros, NaN and Inf, and of the least and largest magnitudes."""
+    fields = {f.name: f for f in asked.asked}
+    codes = _patterns(fields["code"])
+    given = {name: np.zeros((len(codes), f.count), np.uint32) for name, f in fields.items()}
+    given["code"][:] = codes[:, None]
+    given["scale"][:] = scale
+    values: NDArray[np.float32] = np.abs(asked.due(given)["value"][:, 0].view(np.float32))
+    plain = np.isfinite(values) & (values != 0)
+    ends = np.isin(values, [values[plain].min(), values[plain].max()]) if plain.any() else plain
+    found: Words = codes[~plain | ends]
+    return found
+
+
+def _that_tell(asked: BlockOperation) -> tuple[Words, dict[int, Words]]:
+    """The scales under which most codes differ in their values; of each scale the codes that show it.
+
+    These are finite and not 0; any where none is.
+    """
+    fields = {f.name: f for f in asked.asked}
+    scales, codes = _patterns(fields["scale"]), _patterns(fields["code"])
+    rows = -(-len(codes) // fields["code"].count)
+    padded = np.resize(codes, rows * fields["code"].count).reshape(rows, -1)
+    given = {name: np.zeros((len(scales) * rows, f.count), np.uint32) for name, f in fields.items()}
+    given["code"] = np.tile(padded, (len(scales), 1))
+    given["scale"] = np.repeat(scales, rows)[:, None]
+    values = asked.due(given)["value"].reshape(len(scales), -1)[:, : len(codes)]
+    different = (np.diff(np.sort(values, axis=1), axis=1) != 0).sum(axis=1)
+    plain = values.view(np.float32)
+    shown = np.isfinite(plain) & (plain != 0)
+    shown[~shown.any(axis=1)] = True
+    every = {int(scale): codes[told] for scale, told in zip(scales, shown, strict=True)}
+    return scales[different == different.max()], every
+
+
+# ---- blocks that are encoded -------------------------------------------------------------------------
+
+
+def _every_block(asked: BlockOperation, rng: np.random.Generator) -> Fields:
+    """Those that matter; of a device that draws, most random bits lie at the threshold of their number."""
+    every = _blocks_that_matter(asked, rng)
+    if not asked.draws:
+        return {"input": every}
+    d, x = asked.dtype, every.view(np.float32)
+    task = Task.of(d, scale_rule=asked.scale_rule or "floor", tensor_scale=asked.tensor_scale)
+    with np.errstate(all="ignore"):
+        telling = random_bits.of_blocks(task, x, fields_of_rows(task, x))
+    return {
+        "input": every,
+        "random": np.where(rng.random(x.shape) < 0.75, telling, random_draws(x.shape, rng)),
+    }
 
 
 def _blocks_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Words:

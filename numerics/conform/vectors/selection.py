@@ -10,7 +10,7 @@ import numpy as np
 
 from numerics._version import __version__
 from numerics.conform.vectors.lines import CHUNK, Batch, Words, shortened
-from numerics.conform.vectors.operations import Fields, Operation
+from numerics.conform.vectors.operations import DrawnOperation, Fields, Operation
 from numerics.conform.vectors.questions import Source, questions, random_draws
 from numerics.formats.errors import NumericsError
 
@@ -55,8 +55,9 @@ def _chunks(asked: Operation, total: int, source: Source, rng: np.random.Generat
     rows = max(CHUNK // asked.layout.width, 1)
     for start in range(0, total, rows):
         fields = source(start, min(rows, total - start))
-        if asked.draws:
-            fields["random"] = random_draws(fields["input"].shape, rng)
+        if isinstance(asked, DrawnOperation) and asked.draws:
+            drawn = fields.get("random", random_draws(fields["input"].shape, rng))
+            fields["random"] = asked.drawing.narrow(drawn)
         yield fields
 
 

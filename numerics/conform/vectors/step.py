@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numerics.conform.vectors.operations import Fields, Operation
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.dtype import Element, Float, Integer
 
-FARTHEST = 8  # vectors by which an answer may be late, or early
+FARTHEST = 64  # vectors by which an answer may be late, or early
 FEWEST = 16  # lines that must have another so far before them
 FEW = 128  # wrong lines, and right ones, on which a guess is tried first
 NOTHING = -1
@@ -37,6 +37,8 @@ class Run:
     came: Fields
     due: Fields
     places: Lines
+    lanes: Lines | None = None
+    """The places of a block whose answers are compared; None for all."""
 
     def before(self, step: int) -> Lines:
         """Which line came so many before each; NOTHING where it is not there."""
@@ -46,14 +48,26 @@ class Run:
     def at(self, lines: Lines) -> Run:
         """Some of the lines."""
         came, due = ({name: part[lines] for name, part in fields.items()} for fields in (self.came, self.due))
-        return Run(self.asked, came, due, self.places[lines])
+        return Run(self.asked, came, due, self.places[lines], self.lanes)
+
+    def of(self, part: Any) -> Any:
+        """The columns of a field that are compared."""
+        return part if self.lanes is None or part.shape[1] == 1 else part[:, self.lanes]
+
+    def differs(self, due: Fields) -> dict[str, Mask]:
+        """Where each field of the answers differs from these."""
+        came = _answers(self)
+        alike = self.asked.nan(came) & self.asked.nan(due)
+        return {name: self.of(np.asarray((came[name] != due[name]) & ~alike)) for name in came}
 
     def wrong(self, due: Fields) -> Mask:
         """The lines whose answers differ from these."""
-        came = {field.name: self.came[field.name] for field in self.asked.answered}
-        alike = self.asked.nan(came) & self.asked.nan(due)
-        found = [((came[name] != due[name]) & ~alike).any(axis=1) for name in came]
+        found = [differs.any(axis=1) for differs in self.differs(due).values()]
         return np.asarray(np.logical_or.reduce(found))
+
+    def some(self, lines: Lines) -> Lines:
+        """Few of these lines, from end to end."""
+        return lines[:: -(-len(lines) // FEW)]
 
 
 def out_of_step(asked: Operation, lines: tuple[Fields, Fields, Lines]) -> tuple[Counterexample, str] | None:
@@ -67,8 +81,23 @@ def out_of_step(asked: Operation, lines: tuple[Fields, Fields, Lines]) -> tuple[
         return None
     order = np.argsort(run.places, kind="stable")
     run = run.at(order)
-    said = _whole(run) or _of_answers(run) or _of_questions(run)
+    said = _whole(run) or _of_answers(run) or _of_questions(run) or _of_lanes(run)
     return None if said is None else (_shown(run, said), said)
+
+
+def _of_lanes(run: Run) -> str | None:
+    """Is what comes in some places of a block, where alone it is wrong, right for another line?"""
+    wrong = {name: differs for name, differs in run.differs(run.due).items() if differs.any()}
+    if len(wrong) != 1:
+        return None
+    (differs,) = wrong.values()
+    lanes = np.flatnonzero(differs.any(axis=0))
+    if run.lanes is not None or len(lanes) > differs.shape[1] // 2:
+        return None
+    few = replace(run, lanes=lanes)
+    said = _whole(few) or _of_answers(few) or _of_questions(few)
+    places = ", ".join(map(str, lanes.tolist()))
+    return said and f"at place{'s' * (len(lanes) > 1)} {places} (from 0) {said}"
 
 
 def _whole(run: Run) -> str | None:
@@ -76,10 +105,11 @@ def _whole(run: Run) -> str | None:
     for step in (*range(1, FARTHEST + 1), *range(-1, -FARTHEST - 1, -1)):
         before = run.before(step)
         told = np.flatnonzero(before != NOTHING)
-        if len(told) >= FEWEST:
-            other = {name: part[before[told]] for name, part in run.due.items()}
-            if not run.at(told).wrong(other).any():
-                return _late("the answer", step)
+        if len(told) >= FEWEST and all(
+            not run.at(lines).wrong({name: part[before[lines]] for name, part in run.due.items()}).any()
+            for lines in (run.some(told), told)
+        ):
+            return _late("the answer", step)
     return None
 
 
@@ -126,17 +156,24 @@ def _listed(found: Any) -> str | None:
 
 def _step(run: Run, name: str, mask: int | None) -> int | None:
     """How late a field is, or some bits of it; None where it is right at no step."""
-    came, due = run.came[name], run.due[name]
-    nan = [np.broadcast_to(run.asked.nan(answers), came.shape) for answers in (_answers(run), run.due)]
+    came, due = run.of(run.came[name]), run.of(run.due[name])
+    nan = [
+        run.of(np.broadcast_to(run.asked.nan(answers), run.came[name].shape))
+        for answers in (_answers(run), run.due)
+    ]
     bits = np.asarray(~0 if mask is None else mask).astype(came.dtype)
     for step in range(FARTHEST + 1):
         before = run.before(step)
         told = np.flatnonzero(before != NOTHING)
-        wrong = (came[told] ^ due[before[told]]) & bits != 0
-        wrong &= ~(nan[0][told] & nan[1][before[told]])
-        if mask is not None:
-            wrong &= ~(nan[0][told] | nan[1][told] | nan[1][before[told]])
-        if len(told) >= FEWEST and not wrong.any():
+
+        def right(lines: Lines, before: Lines = before) -> bool:
+            wrong = (came[lines] ^ due[before[lines]]) & bits != 0
+            wrong &= ~(nan[0][lines] & nan[1][before[lines]])
+            if mask is not None:
+                wrong &= ~(nan[0][lines] | nan[1][lines] | nan[1][before[lines]])
+            return not wrong.any()
+
+        if len(told) >= FEWEST and right(run.some(told)) and right(told):
             return step
     return None
 
@@ -158,12 +195,13 @@ def _of_questions(run: Run) -> str | None:
         guesses += [
             (f"all but the {name}", tuple(one for one in fields if one != name), None) for name in fields
         ]
+    every = run.wrong(run.due)
     for step in range(1, FARTHEST + 1):
         before = run.before(step)
         told = np.flatnonzero(before != NOTHING)
         if len(told) < FEWEST:
             continue
-        wrong = run.at(told).wrong({name: part[told] for name, part in run.due.items()})
+        wrong = every[told]
         few = np.union1d(told[wrong][:FEW], told[~wrong][:FEW])
         for what, names, mask in guesses:
             if _is_due(run, few, before, names, mask) and _is_due(run, told, before, names, mask):

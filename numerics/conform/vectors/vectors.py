@@ -28,7 +28,17 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_seed
 
 TITLE = "# numerics vectors 1"
-FACTS = ("format", "operation", "rounding", "overflow", "scale-rule", "tensor-scale", "vectors", "questions")
+FACTS = (
+    "format",
+    "operation",
+    "rounding",
+    "overflow",
+    "scale-rule",
+    "tensor-scale",
+    "draw",
+    "vectors",
+    "questions",
+)
 LONGEST_HEADER = 1000  # lines
 
 # ---------------------------------------------------------------------------------------- generate
@@ -290,7 +300,7 @@ def _is_blank(line: bytes) -> bool:
 
 def _operation_of(facts: dict[str, str]) -> Operation:
     options: dict[str, Any] = {"rounding": facts.get("rounding"), "overflow": facts.get("overflow"),
-                               "scale_rule": facts.get("scale-rule")}  # fmt: skip
+                               "scale_rule": facts.get("scale-rule"), "draw": facts.get("draw")}  # fmt: skip
     if "tensor-scale" in facts:
         options["tensor_scale"] = _float32(facts["tensor-scale"])
     return operation(_fact(facts, "format"), _fact(facts, "operation"), **options)

@@ -418,17 +418,23 @@ def as_it_is(random):
 
 OTHERWISE = [
     ("bfloat16", "b8", "a8", as_it_is, "draws b8"),
-    ("bfloat16", "a8", None, low8, "draws a8"),
+    ("bfloat16", "a8", None, low8, "draws a8 of the lowest bits"),
     ("bfloat16", "a32", None, as_it_is, "draws a32"),
     ("fp8_e4m3", "c8", "a8", as_it_is, "draws c8"),
     ("fp8_e4m3", "a8", "b8", as_it_is, "draws a8"),
     ("fp8_e4m3", "up8", "a8", as_it_is, "draws up8"),
-    ("fp8_e4m3", "b10", None, lambda random: random >> 20, "draws b10"),
-    ("fp8_e4m3", "a8", None, lambda random: 255 - (random & 255), "draws reversed + draws a8"),
+    ("fp8_e4m3", "b10", None, lambda random: random >> 20, "draws b10 of the highest bits"),
+    (
+        "fp8_e4m3",
+        "a8",
+        None,
+        lambda random: 255 - (random & 255),
+        "draws reversed + draws a8 of the lowest bits",
+    ),
     ("int8", "a16", "a8", as_it_is, "draws a16"),
     ("mxfp4", "b8", "a8", as_it_is, "draws b8"),
-    ("mxfp8_e4m3", "a16", None, lambda random: random & 65535, "draws a16"),
-    ("nvfp4", "a8", None, low8, "draws a8"),
+    ("mxfp8_e4m3", "a16", None, lambda random: random & 65535, "draws a16 of the lowest bits"),
+    ("nvfp4", "a8", None, low8, "draws a8 of the lowest bits"),
     ("mx6", "b8", "a8", as_it_is, "draws b8"),
 ]
 

@@ -18,8 +18,8 @@ from numerics.conform import check
 from numerics.conform.checking import asked
 from numerics.conform.inputs import strings
 from numerics.conform.inputs.edges import EDGES, PAGE, can_guard
-from numerics.conform.isolation import cases, narrowing, process
-from numerics.conform.isolation.calls import Calls
+from numerics.conform.isolation import cases, judging, narrowing, process
+from numerics.conform.isolation.calls import BACK, UNDER_WAY, Calls, Progress
 from numerics.conform.isolation.child import Noting
 from numerics.conform.isolation.messages import ASKED, CALLS, Asked
 from numerics.conform.isolation.narrowing import Narrowing
@@ -30,7 +30,7 @@ from numerics.formats.errors import NumericsError
 from tests.helpers.children import LIMIT, child
 
 KERNELS = """
-import ctypes, os, time
+import ctypes, os, threading, time
 import numpy as np
 import numerics as nx
 
@@ -62,6 +62,20 @@ def away(x):
 
 def exits(x):
     os._exit(0)
+
+def slow(x):
+    time.sleep(0.01)
+    return nx.fp4.encode(x)
+
+def stays(x):
+    if not calls:
+        calls.append(threading.Thread(target=time.sleep, args=(1000,)).start())
+    return nx.fp4.encode(x)
+
+def slow_at_last(x):
+    calls.append(1)
+    time.sleep(1000 if len(calls) == 9 else 0)
+    return nx.fp4.encode(x)
 
 def crashes(x):
     ctypes.string_at(0)
@@ -146,8 +160,64 @@ def test_a_hang_named_the_first_numbers_of_its_input(tmp_path, monkeypatch):
         wanted = Asked("their_own_kernels:hangs", {"dtype": "fp4"}, [str(tmp_path)])
         (folder / ASKED).write_bytes(pickle.dumps(wanted))
         Noting(folder).before((np.float32([1, np.inf, 3]),), None)
-        found = Narrowing(folder, calls, Task.of("fp4"), 60).counterexample("no result", True)
+        found = Narrowing(folder, calls, Task.of("fp4"), 60).counterexample("no result")
     assert (found.came, found.tensor.tolist()) == ("no result for 2 seconds", [np.inf])
+
+
+@pytest.mark.usefixtures("kernels")
+def test_the_time_of_all_calls_together_was_a_hang():
+    start = time.monotonic()
+    assert check("their_own_kernels:slow", "fp4", isolated=True, effort="quick", timeout=1.5)
+    assert time.monotonic() - start > 3
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_call_that_hangs_after_others_is_no_matter_of_time_in_all():
+    found = judged("slow_at_last", timeout=1.5)
+    assert (found.law, found.came) == ("runs", "no result for 1.5 seconds")
+    assert "it depends on what came before it (8 calls)" in found.where
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_thread_that_a_target_leaves_behind_kept_the_verdict(monkeypatch):
+    monkeypatch.setattr(process, "LEAVING", 0.1)
+    assert check("their_own_kernels:stays", "fp4", isolated=True, effort="quick")
+
+
+def test_an_import_that_hangs_is_a_hang_of_the_target(tmp_path, monkeypatch):
+    (tmp_path / "never_there.py").write_text("import time; time.sleep(1000)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = check("never_there:encode", "fp4", isolated=True, timeout=3).counterexample
+    assert (found.came, found.where) == ("no result for 3 seconds", "before it was given anything")
+
+
+def test_a_process_that_does_nothing_between_two_calls_was_blamed_on_a_call(monkeypatch):
+    def run(part, folder, calls, limits):
+        raise process.Hangs("no result for 600 seconds")
+
+    monkeypatch.setattr(judging, "run", run)
+    with pytest.raises(NumericsError, match="cannot be judged: for 600 seconds its process neither called"):
+        check("math:sqrt", "fp4", isolated=True)
+
+
+def test_each_call_of_each_thread_has_a_clock_of_its_own():
+    clock, limits = process.Clock(), process.Limits(50.0, lambda number: 5.0 if number else 20.0)
+    rooms = [(0, 0)] * 16
+
+    def at(now, *threads):
+        clock.look(Progress(0, 0.0, (*threads, *rooms[len(threads) :])), now)
+        return clock.over(limits, now)
+
+    start = time.monotonic()
+    assert at(start, (0, UNDER_WAY)) is None
+    assert at(start + 19, (0, UNDER_WAY)) is None
+    assert at(start + 21, (0, UNDER_WAY)) == 20
+    assert at(start + 22, (1, UNDER_WAY), (2, UNDER_WAY)) is None
+    assert at(start + 26, (1, UNDER_WAY), (3, UNDER_WAY)) is None
+    assert at(start + 28, (1, UNDER_WAY), (4, UNDER_WAY)) == 5  # the other thread goes on
+    assert at(start + 29, (1, BACK), (4, BACK)) is None
+    assert at(start + 70, (1, BACK), (4, BACK)) is None
+    assert at(start + 80, (1, BACK), (4, BACK)) == 50
 
 
 @pytest.mark.usefixtures("kernels")

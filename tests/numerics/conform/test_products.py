@@ -402,6 +402,44 @@ def test_an_operand_that_is_not_judged_was_refused_when_it_was_asked_or_not_at_a
             Claim.of(**sides)
 
 
+def dense(x):
+    """What a kernel reads that takes memory as it lies, without a look at strides."""
+    steps = [x.itemsize * int(np.prod(x.shape[at + 1 :])) for at in range(x.ndim)]
+    return np.lib.stride_tricks.as_strided(x, x.shape, steps)
+
+
+@pytest.mark.parametrize(("a", "b"), [("mxfp4", "mxfp8_e4m3"), ("int8 per_tensor", "int4 per_group(32)"),
+                                      ("float32", "mxfp4")])  # fmt: skip
+def test_a_bias_beside_codes_had_no_gaps(a, b):
+    options = {"a": a, "b": b, "bias": True, "effort": "default"}
+    assert judged(lambda a, b, bias: nx.linear(a, b, dense(bias)), **options).law == "strides"
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_arrays_of_integers_had_no_gaps(name, side):
+    def product(*sides):
+        a, b = (dense(x) if at == side else x for at, x in enumerate(sides))
+        return a.astype(np.int32) @ b.astype(np.int32).T
+
+    options = {"a": name, "b": "int8", "accumulate": "int32", "effort": "default"}
+    assert judged(product, **options).law == "strides"
+    assert check(product, kind="matmul", contiguous=True, **options)
+    assert check(lambda a, b: a.astype(np.int32) @ b.astype(np.int32).T, kind="matmul", **options)
+
+
+def test_a_bias_may_be_what_a_sum_begins_with():
+    def first(a, b, bias):
+        total = np.tile(bias, (len(a), 1))
+        for k in range(a.shape[1]):
+            total = (total + a[:, k, None] * b[None, :, k]).astype(np.float32)
+        return total
+
+    assert check(
+        first, kind="matmul", a="float32", b="float32", bias=True, effort="quick", shapes=[(3, 5, 40)]
+    )
+
+
 def test_a_kernel_that_answers_otherwise_the_second_time_passed():
     calls, once = [], len(list(problems(Claim.of("float32", "float32"))))
 

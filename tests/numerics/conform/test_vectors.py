@@ -18,7 +18,8 @@ from click.testing import CliRunner
 
 import numerics as nx
 from numerics.cli.vectors import vectors_group
-from numerics.conform.task import kinds_of
+from numerics.conform.inputs.draws import Drawing
+from numerics.conform.task import Task, kinds_of
 from numerics.conform.vectors import lines
 from numerics.conform.vectors.operations import operation
 from numerics.conform.vectors.questions import inputs_that_matter
@@ -156,11 +157,149 @@ def test_exhaustive():
         (["int8", "affine"], {"rounding": "stochastic"}, "unknown rounding of affine"),
         (["int8", "affine"], {"overflow": "saturate"}, "affine has none: overflow='saturate'"),
         (["int8", "pack"], {"rounding": "floor"}, "pack does not round: rounding='floor'"),
+        (["fp4"], {"draw": "a8"}, "draw='a8' is for rounding='stochastic'"),
+        (["fp4", "decode"], {"draw": "a8"}, "does not round: draw='a8'"),
+        (["int8", "affine"], {"draw": "a8"}, "affine has none: draw='a8'"),
+        (["mxfp4"], {"rounding": "stochastic", "draw": "c8"}, "c are for single numbers alone"),
+        (["fp4"], {"rounding": "stochastic", "draw": "own"}, "not for vectors, which hold the random bits"),
+        (["fp4"], {"rounding": "stochastic", "draw": "b30"}, "draw='b30'; allowed"),
     ],
 )
 def test_refused_questions(arguments, options, message):
     with pytest.raises(nx.NumericsError, match=message):
         made(*arguments, **options)
+
+
+def fields_of(asked, **options):
+    """The questions, as arrays."""
+    fields = {}
+    lines_of(asked, lambda _, f: fields.update(f) or {}, **options)
+    return fields
+
+
+@pytest.mark.turns
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("dtype", BLOCKS, ids=str)
+def test_codes_and_scales_of_blocks_were_not_asked_in_every_place(dtype, seed):
+    asked = operation(dtype, "decode")
+    fields = fields_of(asked, seed=seed)
+    for part in asked.asked:
+        if part.bits <= 8:
+            for column in fields[part.name].T:
+                assert len(np.unique(column)) == 1 << part.bits
+    values = fields["value"].view(np.float32)
+    due = {int(scale) for scale in np.unique(fields["scale"]) if shows(asked, scale)}
+    for place in range(dtype.block):  # where it is finite, a code that is not 0 shows
+        told = np.isfinite(values[:, place]) & (values[:, place] != 0)
+        shown = set(fields["scale"][told, 0].tolist())
+        assert due <= shown
+
+
+def shows(asked, scale):
+    """Is there a code that is neither 0 nor NaN under a scale?"""
+    code = next(f for f in asked.asked if f.name == "code")
+    count = -(-(1 << code.bits) // code.count)
+    every = np.resize(np.arange(1 << code.bits, dtype=np.uint32), (count, code.count))
+    rows = {f.name: np.zeros((count, f.count), np.uint32) for f in asked.asked}
+    values = asked.due(rows | {"code": every, "scale": np.full((count, 1), scale, np.uint32)})["value"]
+    return bool((np.isfinite(values.view(np.float32)) & (values & 0x7FFFFFFF != 0)).any())
+
+
+PLACES = {
+    "27 reads NaN as 480": lambda f, v: np.where(f["code"][:, 27] & 127 == 127, 0x43F00000, v[:, 27]),
+    "17 reads 0x7F as 480": lambda f, v: np.where(f["code"][:, 17] == 127, 0x43F00000, v[:, 17]),
+    "27 loses -0": lambda f, v: np.where(v[:, 27] == 1 << 31, 0, v[:, 27]),
+    "5 is wrong at 0x7E": lambda f, v: np.where(f["code"][:, 5] == 0x7E, v[:, 5] ^ 1, v[:, 5]),
+    "3 is wrong at the scale 0": lambda f, v: np.where(f["scale"][:, 0] == 0, 0, v[:, 3]),
+    "30 is wrong at the scale 0x5F": lambda f, v: np.where(f["scale"][:, 0] == 0x5F, 0, v[:, 30]),
+    "8 is 0 where the scale is NaN": lambda f, v: np.where(
+        (f["scale"][:, 0] == 255) & (f["code"][:, 8] & 127 == 0), 0, v[:, 8]
+    ),
+    "12 is wrong at the scale NaN": lambda f, v: np.where(f["scale"][:, 0] == 255, 0, v[:, 12]),
+}
+
+
+@pytest.mark.parametrize("wrong", PLACES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
+    at, asked = int(wrong.split()[0]), operation("mxfp8_e4m3", "decode")
+
+    def bend(asked, f):
+        values = f["value"].copy()
+        values[:, at] = PLACES[wrong](f, values)
+        return {"value": values}
+
+    assert not judged(lines_of(asked, bend, seed=seed))
+
+
+@pytest.mark.parametrize("dtype", ["fp6_e3m2", "fp4", "int8"])
+@pytest.mark.parametrize("rule", ["a30", "b29", "c29", "a29", "a28", "b30", "c30", "up30"])
+def test_a_device_that_draws_by_nearly_the_rule_passed(dtype, rule):
+    asked, how = operation(dtype, rounding="stochastic"), Drawing(rule.rstrip("0123456789"), int(rule[-2:]))
+
+    def bend(asked, f):
+        """By fractions of a step, as a float64 has them; right where a number is no fraction of one."""
+        d, x = asked.dtype, as_floats(f["input"])
+        with np.errstate(all="ignore"):
+            down, low, high = (d.encode(x, rounding=way) for way in ("toward_zero", "floor", "ceil"))
+            away = np.where(np.signbit(x), low, high)
+            near, far = (np.abs(d.decode(codes).astype(np.float64)) for codes in (down, away))
+            fraction = (np.abs(x.astype(np.float64)) - near) / (far - near)
+            between = np.isfinite(fraction) & (fraction > 0) & (fraction < 1)
+        units = np.where(between, fraction, 0) * 2.0**how.bits
+        part = {"a": np.floor, "b": lambda u: u + 0.5, "c": np.rint, "up": np.ceil}[how.rule](units)
+        up = part + (f["random"] >> np.uint32(30 - how.bits)) >= 2.0**how.bits
+        return {"code": np.where(between, np.where(up, away, down), f["code"])}
+
+    assert bool(judged(lines_of(asked, bend))) == (rule == "a30")
+
+
+HIGHEST = [("fp6_e3m2", "a12"), ("fp6_e3m2", "a24"), ("fp8_e5m2", "a16"), ("fp4", "b12"), ("int8", "a29"),
+           ("mxfp4", "a12"), ("mx6", "a16")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "draw"), HIGHEST, ids=str)
+def test_a_device_of_fewer_bits_spoke_no_dialect_or_that_of_the_lowest(dtype, draw):
+    asked, narrow = (operation(dtype, rounding="stochastic", draw=way) for way in (None, draw))
+    bits = int(draw[1:])
+    ways = {"highest": lambda random: random >> np.uint32(30 - bits),
+            "lowest": lambda random: random & np.uint32((1 << bits) - 1)}  # fmt: skip
+    for part, taken in ways.items():
+        found = judged(
+            lines_of(asked, lambda _, f, taken=taken: narrow.due(f | {"random": taken(f["random"])}))
+        )
+        assert found.dialect == f"draws {draw} of the {part} bits"
+
+
+FEW_BITS = [("fp6_e3m2", "a8", 2), ("bfloat16", "b16", 4), ("int8", "c9", 3), ("mxfp4", "a8", 2),
+            ("nvfp4", "b12", 3)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "draw", "digits"), FEW_BITS)
+def test_a_device_of_few_random_bits_could_not_be_judged(dtype, draw, digits):
+    asked = operation(dtype, rounding="stochastic", draw=draw)
+    text = made(dtype, rounding="stochastic", draw=draw, count=500)
+    assert f"# draw: {draw}\n".encode() in text
+    assert f"random ({digits} hex digits".encode() in text
+    assert judged(text)
+    x, random = (fields_of(asked, count=500)[name] for name in ("input", "random"))
+    assert random.max() >> int(draw[1:]) == 0
+    task = Task.of(dtype, rounding="stochastic", draw=draw)
+    due = task.answer(x.view(np.float32), random)
+    due = due.codes if hasattr(due, "codes") else due
+    assert (due == fields_of(asked, count=500)["code"]).all()
+    other = operation(dtype, rounding="stochastic", draw="a8" if draw != "a8" else "b8")
+    found = judged(lines_of(asked, lambda _, f: other.due(f)))
+    assert not found
+    assert found.dialect == (
+        f"draws {other.drawing.spelling}" + " of the lowest bits" * (draw not in ("a8", "b8"))
+    )
+
+
+def test_a_header_that_lost_its_rule_of_draws_was_judged_by_another():
+    text = made("fp6_e3m2", rounding="stochastic", draw="b29", count=100)
+    with pytest.raises(nx.NumericsError, match="lacks '# draw:"):
+        judged(text.replace(b"# draw: b29\n", b""))
 
 
 # ---- what is found wrong ------------------------------------------------------------------------
@@ -907,7 +1046,44 @@ def questions(steps, name, bits=0xFFFFFFFF):
     return bend
 
 
+def lane(at, step, *names):
+    """One place of a block has what came some lines before."""
+
+    def bend(asked, f):
+        found = {a.name: f[a.name].copy() for a in asked.answered}
+        for name in names:
+            found[name][:, at] = late(f[name], step)[:, at]
+        return found
+
+    return bend
+
+
+def lane_of(at, bend):
+    """One place of a block is answered as another device does."""
+
+    def bent(asked, f):
+        other, found = bend(asked, f), {a.name: f[a.name].copy() for a in asked.answered}
+        name = "value" if "value" in found else "code"
+        found[name][:, at] = other[name][:, at]
+        return found
+
+    return bent
+
+
 LATE = {
+    "the answer 12 vectors late": (operation("fp8_e4m3"), answers(12)),
+    "the answer 64 vectors late": (operation("int8", "affine"), answers(64)),
+    "the scale 33 vectors late": (operation("mxfp4"), answers(33, "scale")),
+    "at place 9 (from 0) the answer 1 vector late": (operation("mxfp8_e4m3", "decode"), lane(9, 1, "value")),
+    "at place 30 (from 0) the code 20 vectors late": (operation("mxfp4"), lane(30, 20, "code")),
+    "at place 31 (from 0) the scale 1 vector late": (
+        operation("mxfp8_e4m3", "decode"),
+        lane_of(31, questions(1, "scale")),
+    ),
+    "at place 5 (from 0) the sign of the value 2 vectors late": (
+        operation("mxfp8_e4m3", "decode"),
+        lane_of(5, questions(2, "code", 0x80)),
+    ),
     "the answer 1 vector late": (operation("fp8_e4m3"), answers(1)),
     "the answer 8 vectors late": (operation("mxfp4"), answers(8)),
     "the answer 2 vectors early": (operation("fp4", "round"), answers(-2)),
