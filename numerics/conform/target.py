@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from typing import Any
@@ -50,6 +51,9 @@ Case = tuple[Any, ...]
 """What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
 SMALL = 1 << 24
 """Bytes of an array, at most, whose own bytes are told from those beside them."""
+POWERS = (0, 5, 2, 3, 1, 4)
+"""Of two, by which tensors are multiplied that are given to a target which finds their scale."""
+LEAST = 2.0**-100
 OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 """What torch's functions say where they are given an array of NumPy."""
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
@@ -238,22 +242,56 @@ class Target(Judged):
     def blocks(self, *inputs: Array) -> Fields | Array:
         """Fields of blocks, or float32 values."""
         if not self.task.finds_scale:
-            return self._blocks(*inputs)
+            return self.blocks_and_scale(*inputs)[0]
         axis, size = self.task.axis, self.task.block.block
-        led = [shapes.led(x, axis, size, TOP if at == 0 else 0) for at, x in enumerate(inputs)]
-        found = self._blocks(*led)
+        led = [self.led(x) if at == 0 else shapes.led(x, axis, size, 0) for at, x in enumerate(inputs)]
+        found, scale = self.blocks_and_scale(*led)
+        power = self.power_of(inputs[0])
+        due = math.ldexp(self.task.tensor_scale or 0.0, power)
+        if scale is not None and scale != due:
+            said, right = (f"a tensor scale of {one:.9g}" for one in (scale, due))
+            largest = f", of its largest magnitude, {math.ldexp(TOP, power):.9g}"
+            raise Fault("result", tuple(led), said, right + largest)
         if not isinstance(found, Fields):
-            return shapes.behind(found, axis, size)
+            return np.ldexp(shapes.behind(found, axis, size), -power)
         parts = zip(found, (size, 1, 1), strict=True)
         return Fields(*(None if part is None else shapes.behind(part, axis, lead) for part, lead in parts))  # type: ignore[arg-type]
 
-    def _blocks(self, *inputs: Array) -> Fields | Array:
+    def led(self, x: Array) -> Array:
+        """What a target that finds the tensor's scale is given for x: behind the number that decides it.
+
+        All of it is times a power of two that x decides, which moves that scale and no code: a scale that is
+        kept from another call, or is always the same, shows.
+        """
+        found = shapes.led(x, self.task.axis, self.task.block.block, TOP)
+        if power := self.power_of(x):
+            np.ldexp(found, power, out=found, where=np.isfinite(found))
+        return found
+
+    def power_of(self, x: Array) -> int:
+        """The exponent of that power of two.
+
+        0 where numbers among float32's least ones, or float16's, may move a code by it.
+        """
+        turning = self.task.scale_rule in ("ceil", "nvidia") or self.task.inputs == "float64"
+        least = turning and bool(((x != 0) & (np.abs(x) < LEAST)).any())
+        if least or self.task.inputs == "float16":
+            return 0
+        return POWERS[zlib.crc32(np.ascontiguousarray(x)) % len(POWERS)]
+
+    def blocks_and_scale(self, *inputs: Array) -> tuple[Fields | Array, float | None]:
+        """Fields of blocks, or float32 values; and the scale of the tensor, where one comes back."""
         came = self.call(*self._laid(inputs))
         x = inputs[0]
         if self.task.kind != "encode":
-            return self._values(self._plain(came, inputs, x.shape), inputs)
+            return self._values(self._plain(came, inputs, x.shape), inputs), None
+        every, told = self._parts(came, inputs)
+        return self._fields(self._unlaid(every, inputs), inputs), told
+
+    def _fields(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> Fields:
+        """The parts of blocks as arrays of their types."""
+        x = inputs[0]
         d, shared = self.task.block, self.task.blocking(x.shape).shared_shape
-        parts = self._unlaid(self._parts(came, inputs), inputs)
         signed = isinstance(d, ElementBlock) and isinstance(d.element, Integer)
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.element_bits, signed)
         scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
@@ -262,8 +300,8 @@ class Target(Judged):
         micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.micro_bits)
         return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(d.micro_dtype))
 
-    def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
-        """The fields of blocks; of Blocks, which say what they are, those of the task's alone."""
+    def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[tuple[Any, ...], float | None]:
+        """The fields of blocks, and the tensor's scale; of Blocks, the task's alone."""
         wanted = tuple(self.task.block.fields)
         due = f"Blocks or ({', '.join(wanted)})"
         try:
@@ -275,14 +313,10 @@ class Target(Judged):
             several = "list" if issubclass(type(came), list) else "tuple"
             alone = any(part is came for part in parts)
             raise Fault("result", inputs, kind_of(came) if alone else f"a {several} of {len(parts)}", due)
-        scale = _scale_told(came, parts[len(wanted) :]) if self.task.finds_scale else None
-        if scale is not None and scale != self.task.tensor_scale:
-            said, due = (f"a tensor scale of {one:.9g}" for one in (scale, self.task.tensor_scale or 0.0))
-            raise Fault("result", inputs, said, due)
         if told is not None and told != self._claims(inputs[0].ndim):
             claims = self._claims(inputs[0].ndim)
             raise Fault("result", inputs, f"Blocks that say {_spelled(told)}", _spelled(claims))
-        return parts
+        return parts, _scale_told(came, parts[len(wanted) :]) if self.task.finds_scale else None
 
     def _claims(self, ndim: int) -> tuple[str, int]:
         """What Blocks have to say of themselves: their format, and along which axis they lie."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numerics.conform.isolation.cases import recorded, restored
+from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
 from numerics.conform.laws.findings import repeatable
 from numerics.conform.laws.law import sentence
@@ -19,7 +20,7 @@ from numerics.conform.task import Fields, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
-ARRAYS = ("layout", "short_block")
+ARRAYS = ("layout", "short_block", "tensor_scale")
 """Laws whose counterexamples are whole arrays."""
 SAID = "asked first, in a new process, it is right: it depends on the calls before it"
 
@@ -52,6 +53,8 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
             problem, strided = first.case
             return not target.see(problem, strided).wrong.any()
         inputs = restored(first.case)
+        if first.law == found_scale.tensor_scale.__name__:
+            return found_scale.is_right(target, inputs)
         return not (_differs(target, inputs) if first.law in ARRAYS else bool(wrong_of(target, inputs).any()))
     return False
 
