@@ -217,7 +217,7 @@ def asked(
 
     >>> import numerics as nx
     >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[7:]
-    ('order', 'last_byte', 'layout', 'repeatable')
+    ('order', 'last_byte', 'layout', 'repeatable', 'threads')
     """
     otherwise = not is_ieee()
     with ieee_arithmetic():

@@ -277,7 +277,7 @@ class Target(Judged):
         least = turning and bool(((x != 0) & (np.abs(x) < LEAST)).any())
         if least or self.task.inputs == "float16":
             return 0
-        return POWERS[zlib.crc32(np.ascontiguousarray(x)) % len(POWERS)]
+        return POWERS[zlib.crc32(x.tobytes()) % len(POWERS)]
 
     def blocks_and_scale(self, *inputs: Array) -> tuple[Fields | Array, float | None]:
         """Fields of blocks, or float32 values; and the scale of the tensor, where one comes back."""

@@ -143,9 +143,10 @@ class Task:
         if scheme is not None and kind != "affine":
             raise NumericsError(f"scheme={said(scheme)} is for kind='affine': whose scales come as arrays")
         finds = isinstance(tensor_scale, str)
-        number = tensor_scale
         if isinstance(tensor_scale, str):
-            number = cls._found(d, kind, tensor_scale, scale_rule)
+            number: float | None = cls._found(d, kind, tensor_scale, scale_rule)
+        else:
+            number = tensor_scale
         placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)
         if isinstance(d, Block):
             draw = Draw(seed=0) if rounding == "stochastic" else Draw()
@@ -331,13 +332,13 @@ class Task:
         """How a tensor of that shape is cut into blocks along the task's axis."""
         return Blocking(shape, check_axis(self.axis, shape), self.block.block)
 
-    def affine_codes(self, x: Array, scale: float, zero_point: int) -> Array:
-        """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6)."""
+    def affine_codes(self, x: Array, scale: Any, zero_point: Any) -> Array:
+        """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6), of arrays, too."""
         d = self.dtype
         assert isinstance(d, Integer)
         return lookup.encode_affine(x, QuantParams(scale, zero_point), d, self.rounding)
 
-    def affine_values(self, codes: Array, scale: float, zero_point: int) -> Array:
+    def affine_values(self, codes: Array, scale: Any, zero_point: Any) -> Array:
         """(q - zero_point) * scale (docs/formats.md §6)."""
         return lookup.decode_affine(self.values(codes).astype(np.int64), QuantParams(scale, zero_point))
 

@@ -40,7 +40,7 @@ def first_of(target: Target | ProductTarget, broken: Counterexample) -> First | 
         return (
             None if broken.problem is None else First(broken.law, (broken.problem, broken.law == "strides"))
         )
-    whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode")
+    whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode", "affine")
     if broken.tensor is None or target.task.draws_itself or not (whole or broken.law not in NOT_ALONE):
         return None
     return First(broken.law, recorded((broken.tensor, *broken.given) if whole else inputs_of(target, broken)))
@@ -61,7 +61,10 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
 
 def _differs(target: Target, inputs: Case) -> bool:
     """Is a result of whole arrays wrong anywhere?"""
-    task, plain = target.task, tuple(map(np.ascontiguousarray, inputs))
+    task = target.task
+    if task.kind == "affine":
+        return bool(wrong_of(target, inputs).any())
+    plain = tuple(map(np.ascontiguousarray, inputs))
     if not isinstance(task.dtype, Block):
         due = task.values(plain[0]) if task.kind == "decode" else task.answer(*inputs)
         return bool(task.differs(target.elements(*inputs), np.asarray(due)).any())

@@ -44,6 +44,14 @@ def decode_by_shape(codes, scale):
     scale = kept.setdefault(scale.shape, scale.copy())
     return nx.Blocks(nx.mxfp4, -1, codes, scale).decode()
 
+def of_channels(x, scale, zero_point):
+    calls.append(1)
+    scale, zero_point = (part.reshape(-1, *[1] * (x.ndim - 1)) for part in (scale, zero_point))
+    with np.errstate(all="ignore"):
+        y = np.nan_to_num(x / scale, posinf=1e9, neginf=-1e9).astype(np.float64)
+    found = np.clip(np.rint(y) + zero_point, -128, 127)
+    return (found * (len(calls) < 30)).astype(np.int8)
+
 def twice_later(a, b):
     calls.append(1)
     return nx.linear(a, b) * np.float32(1 + (len(calls) > 30))
