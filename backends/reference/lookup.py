@@ -187,7 +187,8 @@ def decode_affine(integers: NDArray[np.int64], shared: QuantParams) -> NDArray[n
     """
     with ieee_arithmetic():
         moved: NDArray[np.float32] = integers.astype(np.float32) - np.asarray(shared.zero_point, np.float32)
-        return moved * _scales(shared)
+        found: NDArray[np.float32] = moved * _scales(shared)
+        return found
 
 
 def _scales(shared: QuantParams) -> Any:

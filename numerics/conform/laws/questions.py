@@ -86,7 +86,8 @@ def _string_of(task: Task, inputs: tuple[Any, ...]) -> Array:
     width = task.element.bits
     if task.kind == "pack":
         return packed(inputs[0], width)
-    return unpacked(*inputs, width).astype(task.element.code_dtype)
+    strings, count = inputs
+    return unpacked(strings, count, width).astype(task.element.code_dtype)
 
 
 def wrong_of(target: Target, inputs: tuple[Any, ...]) -> Array:
@@ -160,8 +161,8 @@ def _affine(target: Target, size: int, rng: np.random.Generator) -> Question:
     if task.scheme is not None:
         places = spread(task.scheme, shape_of(task.scheme, size))
         scales, zeros = affine.drawn_scales(task.element, places.shared, rng)
-        own = (part.reshape(-1)[places.places] for part in (scales, zeros))
-        x = affine.about(task.element, *own, rng)
+        own, zero = (part.reshape(-1)[places.places] for part in (scales, zeros))
+        x = affine.about(task.element, own, zero, rng)
         x[~target.keeps(x.reshape(-1)).reshape(x.shape)] = 0
         return question_of(task, (x, scales, zeros))
     drawn, scale, zero_point = affine.drawn(task.element, size, rng)

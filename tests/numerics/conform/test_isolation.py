@@ -498,7 +498,8 @@ def test_an_import_that_makes_the_process_flush_bent_what_is_due(tmp_path, monke
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
-    [("after_three", "fp4", {}), ("decode_by_shape", "mxfp4", {"kind": "decode"}),
+    [("after_three", "fp4", {}), ("of_channels", "int8", {"kind": "affine", "scheme": "per_channel(0)"}),
+     ("decode_by_shape", "mxfp4", {"kind": "decode"}),
      ("twice_later", None, {"kind": "matmul", "a": "float32", "b": "mxfp4"})],
 )  # fmt: skip
 def test_what_depends_on_earlier_calls_was_blamed_on_an_input(name, dtype, options):
