@@ -6,6 +6,7 @@ import importlib
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -30,7 +31,7 @@ from numerics.conform.returned import (
     torch_module,
 )
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.task import TOP, Array, Fields, Task
+from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
@@ -96,6 +97,13 @@ class Fault(Exception):
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
         where = f"an input of shape {x.shape}, strides {x.strides}" if x.size != 1 else ""
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
+
+    @classmethod
+    def of(cls, found: Counterexample, inputs: tuple[Array, ...]) -> Fault:
+        """The same of another law, whose counterexample is known."""
+        fault = cls("runs", inputs, found.came, found.due)
+        fault.law, fault.found = found.law, found
+        return fault
 
 
 class Unchanged:
@@ -205,7 +213,9 @@ class Target(Judged):
 
     def elements(self, *inputs: Array) -> Array:
         """Codes of the task's format, or float32 values, of the first input's shape."""
-        return self._element_array(self.call(*inputs), inputs, inputs[0].shape)
+        return np.asarray(
+            self._answer(inputs, lambda came: self._element_array(came, inputs, inputs[0].shape))
+        )
 
     def elements_alone(self, x: Array) -> Array:
         """The same, where it is known that the target leaves its input alone."""
@@ -222,10 +232,14 @@ class Target(Judged):
 
     def affine(self, x: Array, scale: Any, zero_point: Any) -> Array:
         """Codes, or float32 values where floats came back."""
-        array = self._plain(self.call(x, scale, zero_point), (x,), x.shape)
-        if array.dtype.kind == "f":
-            return self._values(array, (x,))
-        return self._codes(array, (x,), self.task.element.bits, True)
+
+        def plain(came: Any) -> Array:
+            array = self._plain(came, (x,), x.shape)
+            if array.dtype.kind == "f":
+                return self._values(array, (x,))
+            return self._codes(array, (x,), self.task.element.bits, True)
+
+        return np.asarray(self._answer((x, scale, zero_point), plain))
 
     def packed(self, codes: Array, size: int) -> Array:
         """The bytes of codes."""
@@ -281,12 +295,17 @@ class Target(Judged):
 
     def blocks_and_scale(self, *inputs: Array) -> tuple[Fields | Array, float | None]:
         """Fields of blocks, or float32 values; and the scale of the tensor, where one comes back."""
-        came = self.call(*self._laid(inputs))
-        x = inputs[0]
-        if self.task.kind != "encode":
-            return self._values(self._plain(came, inputs, x.shape), inputs), None
-        every, told = self._parts(came, inputs)
-        return self._fields(self._unlaid(every, inputs), inputs), told
+        told: list[float | None] = []
+
+        def plain(came: Any) -> Fields | Array:
+            if self.task.kind != "encode":
+                told.append(None)
+                return self._values(self._plain(came, inputs, inputs[0].shape), inputs)
+            every, scale = self._parts(came, inputs)
+            told.append(scale)
+            return self._fields(self._unlaid(every, inputs), inputs)
+
+        return self._answer(inputs, plain, self._laid(inputs)), told[0]
 
     def _fields(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> Fields:
         """The parts of blocks as arrays of their types."""
@@ -358,6 +377,41 @@ class Target(Judged):
         if laid.dtype.itemsize != 1:
             raise Fault("dtype", inputs, laid.dtype.name, "a type of one byte")
         return np.asarray(layout.restore(np.ascontiguousarray(laid).view(np.uint8), shared))
+
+    def _answer(
+        self, inputs: tuple[Any, ...], plain: Callable[[Any], Answer], laid: tuple[Any, ...] | None = None
+    ) -> Answer:
+        """What `plain` makes of what comes back, which is the same beside forbidden memory.
+
+        laid: the inputs as the target is given them.  Raises Fault where it is not the same.
+        """
+        given = inputs if laid is None else laid
+        came = plain(self.once(given))
+        for edge in self.witness.edges(given):
+            self._expect_alike(inputs, came, lambda edge=edge: plain(self.once(given, edge)))  # type: ignore[misc]
+        return came
+
+    def _expect_alike(self, inputs: tuple[Any, ...], came: Answer, again: Callable[[], Answer]) -> None:
+        """Raises Fault, of the law that is broken, where the same inputs give something else again."""
+        from numerics.conform.laws.findings import misplaced, place_or_chance
+
+        other = again()
+        if self.task.draws_itself:
+            return
+        for at, (one, first) in enumerate(self._pairs(other, came)):
+            wrong = self.task.differs(one, first)
+            if wrong.any():
+                still, before = self._pairs(again(), came)[at]
+                law = place_or_chance(wrong, self.task.differs(still, before))
+                found = replace(misplaced(inputs[0], one, first, wrong, law), given=tuple(inputs[1:]))
+                raise Fault.of(found, self._arrays(inputs))
+
+    def _pairs(self, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
+        """The parts of two answers."""
+        if not isinstance(came, Fields) or not isinstance(due, Fields):
+            return [(np.asarray(came), np.asarray(due))]
+        both = zip(self.task.with_same_nan(came, due), due, strict=True)
+        return [(one, other) for one, other in both if one is not None and other is not None]
 
     def called(self, *inputs: Any) -> Any:
         """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""
