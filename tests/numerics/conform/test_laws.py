@@ -754,6 +754,7 @@ TASKS = {
     "packed": ("mxfp4", {}, True), "scale_layout": ("mxfp4", {"packed": True}, "cublas"),
     "scheme": ("int8", {"kind": "affine"}, "per_channel(0)"),
     "drawing": ("fp4", {"rounding": "stochastic"}, "a8"),
+    "finds_scale": ("nvfp4", {}, "amax"),
 }  # fmt: skip
 
 
@@ -761,7 +762,7 @@ def test_an_option_that_decides_what_is_due_was_not_in_the_title():
     """Each field of a Task, and its value; NVFP4 had no tensor scale, cublas and cdna4 were "in tiles"."""
     assert {field.name for field in fields(Task)} == {"dtype", *TASKS}
     for name, (dtype, options, value) in TASKS.items():
-        option = "draw" if name == "drawing" else name
+        option = {"drawing": "draw", "finds_scale": "tensor_scale"}.get(name, name)
         given = Task.of(dtype, **(options | {option: value}))
         assert str(given) != str(Task.of(dtype, **options)), name
     said = [str(Task.of("mxfp4", scale_layout=layout)) for layout in ("cublas", "cdna4")]
