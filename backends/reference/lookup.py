@@ -161,6 +161,8 @@ def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tupl
 def encode_affine(x: NDArray[np.float32], shared: QuantParams, dtype: Integer, rounding: str) -> Array:
     """Codes of float32 inputs: QuantParams.quantize of each; shared: float32 numbers, rounding draws none.
 
+    A scale and a whole zero point may be arrays, of a number for each input.
+
     >>> from numerics.formats import uint4
     >>> encode_affine(np.float32([-1.0, 9.0]), QuantParams(0.5, 3), uint4, "half_even")
     array([ 1, 15], dtype=uint8)
@@ -168,7 +170,7 @@ def encode_affine(x: NDArray[np.float32], shared: QuantParams, dtype: Integer, r
     low, high = integer_range(dtype)
     with ieee_arithmetic():
         taken = np.where(np.isnan(x), np.float32(0), x)
-        y: NDArray[np.float32] = np.divide(taken, np.float32(float(shared.scale)), dtype=np.float32)
+        y: NDArray[np.float32] = np.divide(taken, _scales(shared), dtype=np.float32)
         if isinstance(shared.zero_point, float):
             y += np.float32(shared.zero_point)
     whole = 0 if isinstance(shared.zero_point, float) else shared.zero_point
@@ -178,14 +180,21 @@ def encode_affine(x: NDArray[np.float32], shared: QuantParams, dtype: Integer, r
 
 
 def decode_affine(integers: NDArray[np.int64], shared: QuantParams) -> NDArray[np.float32]:
-    """float32 values of integers: QuantParams.dequantize of each.
+    """float32 values of integers: QuantParams.dequantize of each; of arrays, too, as in `encode_affine`.
 
     >>> decode_affine(np.array([1, 5]), QuantParams(0.5, 3))
     array([-1.,  1.], dtype=float32)
     """
     with ieee_arithmetic():
-        moved: NDArray[np.float32] = integers.astype(np.float32) - np.float32(shared.zero_point)
-        return moved * np.float32(float(shared.scale))
+        moved: NDArray[np.float32] = integers.astype(np.float32) - np.asarray(shared.zero_point, np.float32)
+        found: NDArray[np.float32] = moved * _scales(shared)
+        return found
+
+
+def _scales(shared: QuantParams) -> Any:
+    """The scale, or an array of them, as float32."""
+    scale: Any = shared.scale
+    return scale.astype(np.float32) if isinstance(scale, np.ndarray) else np.float32(float(scale))
 
 
 FARTHEST = 2.0**40  # past every integer of a format, whatever is added to it

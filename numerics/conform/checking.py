@@ -11,6 +11,7 @@ from numerics.conform.effort import Effort
 from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn
 from numerics.conform.laws.findings import Findings, Trial
+from numerics.conform.laws.found_scale import led
 from numerics.conform.laws.shrink import smallest_that_fails
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
@@ -181,6 +182,7 @@ class Check:
                 self._try(found)
         except Fault as fault:
             found.failures.append(smallest_that_fails(self.target, fault).found)
+        found.failures = [led(self.target, broken) for broken in found.failures]
         return found.verdict(self.target)
 
     def _try(self, found: Findings) -> None:
@@ -215,7 +217,7 @@ def asked(
 
     >>> import numerics as nx
     >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[7:]
-    ('order', 'last_byte', 'layout', 'repeatable')
+    ('order', 'last_byte', 'layout', 'repeatable', 'threads')
     """
     otherwise = not is_ieee()
     with ieee_arithmetic():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -29,7 +31,7 @@ from numerics.conform.returned import (
     torch_module,
 )
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.task import TOP, Array, Fields, Task
+from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
@@ -50,6 +52,9 @@ Case = tuple[Any, ...]
 """What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
 SMALL = 1 << 24
 """Bytes of an array, at most, whose own bytes are told from those beside them."""
+POWERS = (0, 5, 2, 3, 1, 4)
+"""Of two, by which tensors are multiplied that are given to a target which finds their scale."""
+LEAST = 2.0**-100
 OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 """What torch's functions say where they are given an array of NumPy."""
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
@@ -92,6 +97,13 @@ class Fault(Exception):
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
         where = f"an input of shape {x.shape}, strides {x.strides}" if x.size != 1 else ""
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
+
+    @classmethod
+    def of(cls, found: Counterexample, inputs: tuple[Array, ...]) -> Fault:
+        """The same of another law, whose counterexample is known."""
+        fault = cls("runs", inputs, found.came, found.due)
+        fault.law, fault.found = found.law, found
+        return fault
 
 
 class Unchanged:
@@ -201,7 +213,9 @@ class Target(Judged):
 
     def elements(self, *inputs: Array) -> Array:
         """Codes of the task's format, or float32 values, of the first input's shape."""
-        return self._element_array(self.call(*inputs), inputs, inputs[0].shape)
+        return np.asarray(
+            self._answer(inputs, lambda came: self._element_array(came, inputs, inputs[0].shape))
+        )
 
     def elements_alone(self, x: Array) -> Array:
         """The same, where it is known that the target leaves its input alone."""
@@ -218,10 +232,14 @@ class Target(Judged):
 
     def affine(self, x: Array, scale: Any, zero_point: Any) -> Array:
         """Codes, or float32 values where floats came back."""
-        array = self._plain(self.call(x, scale, zero_point), (x,), x.shape)
-        if array.dtype.kind == "f":
-            return self._values(array, (x,))
-        return self._codes(array, (x,), self.task.element.bits, True)
+
+        def plain(came: Any) -> Array:
+            array = self._plain(came, (x,), x.shape)
+            if array.dtype.kind == "f":
+                return self._values(array, (x,))
+            return self._codes(array, (x,), self.task.element.bits, True)
+
+        return np.asarray(self._answer((x, scale, zero_point), plain))
 
     def packed(self, codes: Array, size: int) -> Array:
         """The bytes of codes."""
@@ -238,22 +256,61 @@ class Target(Judged):
     def blocks(self, *inputs: Array) -> Fields | Array:
         """Fields of blocks, or float32 values."""
         if not self.task.finds_scale:
-            return self._blocks(*inputs)
+            return self.blocks_and_scale(*inputs)[0]
         axis, size = self.task.axis, self.task.block.block
-        led = [shapes.led(x, axis, size, TOP if at == 0 else 0) for at, x in enumerate(inputs)]
-        found = self._blocks(*led)
+        led = [self.led(x) if at == 0 else shapes.led(x, axis, size, 0) for at, x in enumerate(inputs)]
+        found, scale = self.blocks_and_scale(*led)
+        power = self.power_of(inputs[0])
+        due = math.ldexp(self.task.tensor_scale or 0.0, power)
+        if scale is not None and scale != due:
+            said, right = (f"a tensor scale of {one:.9g}" for one in (scale, due))
+            largest = f", of its largest magnitude, {math.ldexp(TOP, power):.9g}"
+            raise Fault("result", tuple(led), said, right + largest)
         if not isinstance(found, Fields):
-            return shapes.behind(found, axis, size)
+            return np.ldexp(shapes.behind(found, axis, size), -power)
         parts = zip(found, (size, 1, 1), strict=True)
         return Fields(*(None if part is None else shapes.behind(part, axis, lead) for part, lead in parts))  # type: ignore[arg-type]
 
-    def _blocks(self, *inputs: Array) -> Fields | Array:
-        came = self.call(*self._laid(inputs))
+    def led(self, x: Array) -> Array:
+        """What a target that finds the tensor's scale is given for x: behind the number that decides it.
+
+        All of it is times a power of two that x decides, which moves that scale and no code: a scale that is
+        kept from another call, or is always the same, shows.
+        """
+        found = shapes.led(x, self.task.axis, self.task.block.block, TOP)
+        if power := self.power_of(x):
+            np.ldexp(found, power, out=found, where=np.isfinite(found))
+        return found
+
+    def power_of(self, x: Array) -> int:
+        """The exponent of that power of two.
+
+        0 where numbers among float32's least ones, or float16's, may move a code by it.
+        """
+        turning = self.task.scale_rule in ("ceil", "nvidia") or self.task.inputs == "float64"
+        least = turning and bool(((x != 0) & (np.abs(x) < LEAST)).any())
+        if least or self.task.inputs == "float16":
+            return 0
+        return POWERS[zlib.crc32(x.tobytes()) % len(POWERS)]
+
+    def blocks_and_scale(self, *inputs: Array) -> tuple[Fields | Array, float | None]:
+        """Fields of blocks, or float32 values; and the scale of the tensor, where one comes back."""
+        told: list[float | None] = []
+
+        def plain(came: Any) -> Fields | Array:
+            if self.task.kind != "encode":
+                told.append(None)
+                return self._values(self._plain(came, inputs, inputs[0].shape), inputs)
+            every, scale = self._parts(came, inputs)
+            told.append(scale)
+            return self._fields(self._unlaid(every, inputs), inputs)
+
+        return self._answer(inputs, plain, self._laid(inputs)), told[0]
+
+    def _fields(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> Fields:
+        """The parts of blocks as arrays of their types."""
         x = inputs[0]
-        if self.task.kind != "encode":
-            return self._values(self._plain(came, inputs, x.shape), inputs)
         d, shared = self.task.block, self.task.blocking(x.shape).shared_shape
-        parts = self._unlaid(self._parts(came, inputs), inputs)
         signed = isinstance(d, ElementBlock) and isinstance(d.element, Integer)
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.element_bits, signed)
         scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
@@ -262,8 +319,8 @@ class Target(Judged):
         micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.micro_bits)
         return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(d.micro_dtype))
 
-    def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
-        """The fields of blocks; of Blocks, which say what they are, those of the task's alone."""
+    def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[tuple[Any, ...], float | None]:
+        """The fields of blocks, and the tensor's scale; of Blocks, the task's alone."""
         wanted = tuple(self.task.block.fields)
         due = f"Blocks or ({', '.join(wanted)})"
         try:
@@ -275,14 +332,10 @@ class Target(Judged):
             several = "list" if issubclass(type(came), list) else "tuple"
             alone = any(part is came for part in parts)
             raise Fault("result", inputs, kind_of(came) if alone else f"a {several} of {len(parts)}", due)
-        scale = _scale_told(came, parts[len(wanted) :]) if self.task.finds_scale else None
-        if scale is not None and scale != self.task.tensor_scale:
-            said, due = (f"a tensor scale of {one:.9g}" for one in (scale, self.task.tensor_scale or 0.0))
-            raise Fault("result", inputs, said, due)
         if told is not None and told != self._claims(inputs[0].ndim):
             claims = self._claims(inputs[0].ndim)
             raise Fault("result", inputs, f"Blocks that say {_spelled(told)}", _spelled(claims))
-        return parts
+        return parts, _scale_told(came, parts[len(wanted) :]) if self.task.finds_scale else None
 
     def _claims(self, ndim: int) -> tuple[str, int]:
         """What Blocks have to say of themselves: their format, and along which axis they lie."""
@@ -324,6 +377,41 @@ class Target(Judged):
         if laid.dtype.itemsize != 1:
             raise Fault("dtype", inputs, laid.dtype.name, "a type of one byte")
         return np.asarray(layout.restore(np.ascontiguousarray(laid).view(np.uint8), shared))
+
+    def _answer(
+        self, inputs: tuple[Any, ...], plain: Callable[[Any], Answer], laid: tuple[Any, ...] | None = None
+    ) -> Answer:
+        """What `plain` makes of what comes back, which is the same beside forbidden memory.
+
+        laid: the inputs as the target is given them.  Raises Fault where it is not the same.
+        """
+        given = inputs if laid is None else laid
+        came = plain(self.once(given))
+        for edge in self.witness.edges(given):
+            self._expect_alike(inputs, came, lambda edge=edge: plain(self.once(given, edge)))  # type: ignore[misc]
+        return came
+
+    def _expect_alike(self, inputs: tuple[Any, ...], came: Answer, again: Callable[[], Answer]) -> None:
+        """Raises Fault, of the law that is broken, where the same inputs give something else again."""
+        from numerics.conform.laws.findings import misplaced, place_or_chance
+
+        other = again()
+        if self.task.draws_itself:
+            return
+        for at, (one, first) in enumerate(self._pairs(other, came)):
+            wrong = self.task.differs(one, first)
+            if wrong.any():
+                still, before = self._pairs(again(), came)[at]
+                law = place_or_chance(wrong, self.task.differs(still, before))
+                found = replace(misplaced(inputs[0], one, first, wrong, law), given=tuple(inputs[1:]))
+                raise Fault.of(found, self._arrays(inputs))
+
+    def _pairs(self, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
+        """The parts of two answers."""
+        if not isinstance(came, Fields) or not isinstance(due, Fields):
+            return [(np.asarray(came), np.asarray(due))]
+        both = zip(self.task.with_same_nan(came, due), due, strict=True)
+        return [(one, other) for one, other in both if one is not None and other is not None]
 
     def called(self, *inputs: Any) -> Any:
         """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""

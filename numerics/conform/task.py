@@ -13,12 +13,13 @@ from numerics.backends.host.executor import BlockFields
 from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
+from numerics.backends.reference.blocks import tensor_scale_of
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import INPUTS, KINDS
-from numerics.formats.block import Block, ElementBlock
+from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
@@ -37,7 +38,8 @@ LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all othe
 AMAX = "amax"
 """In the place of a tensor scale: the target finds it, as docs/formats.md §8 says."""
 TOP = 1528.0
-"""The largest number of the tensors that such a target is given: a reciprocal misses its scale."""
+"""The largest number of the tensors that such a target is given, times a power of two: a reciprocal misses
+its scale."""
 FEW_IN_BLOCKS = 128  # numbers of blocks
 OWN = "a kernel that finds the scales of single numbers itself cannot be judged yet, see docs/conformance.md"
 ADVICE = {
@@ -150,7 +152,10 @@ class Task:
                 f"scheme={said(scheme)} is for kind={kinds}: its scales are given, as arrays; {OWN}"
             )
         finds = isinstance(tensor_scale, str)
-        number = cls._found(d, kind, tensor_scale) if isinstance(tensor_scale, str) else tensor_scale
+        if isinstance(tensor_scale, str):
+            number: float | None = cls._found(d, kind, tensor_scale, scale_rule)
+        else:
+            number = tensor_scale
         placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)
         if isinstance(d, Block):
             draw = Draw(seed=0) if rounding == "stochastic" else Draw()
@@ -166,16 +171,15 @@ class Task:
                    None if scheme is None else sharing(scheme), *placed, drawing, finds)  # fmt: skip
 
     @staticmethod
-    def _found(d: Dtype, kind: str, said_as: str) -> float:
+    def _found(d: Dtype, kind: str, said_as: str, rule: str) -> float:
         """The scale of a tensor whose largest number is TOP; raises NumericsError where none is found."""
         one_of("tensor_scale", said_as, (AMAX,))
-        if not isinstance(d, ElementBlock) or not d.has_tensor_scale or kind not in ("encode", "round"):
+        if not isinstance(d, ScaledBlock) or not d.has_tensor_scale or kind not in ("encode", "round"):
             raise NumericsError(
                 f"tensor_scale='{AMAX}' is for encode and round of formats with a scale of the tensor, as "
                 f"nvfp4: {d} {kind} is not that"
             )
-        reach = np.float32(d.element_unit * d.element.max) * np.float32(d.scale.max)
-        return float(np.float32(TOP) / reach)
+        return float(tensor_scale_of([TOP], d, rule))
 
     @staticmethod
     def _placed(
@@ -301,6 +305,13 @@ class Task:
         shared = None if micro is None else blocking.shared(micro)
         return Fields(blocking.elements(codes), blocking.shared(scale), shared)
 
+    def at_scale_of(self, x: Array) -> Task:
+        """The same task at the scale that a tensor is due to find for itself (docs/formats.md §8)."""
+        d, numbers = self.block, narrowed(x, self.inputs)
+        assert isinstance(d, ScaledBlock)
+        largest = np.abs(numbers[np.isfinite(numbers)]).max(initial=0)
+        return replace(self, tensor_scale=float(tensor_scale_of([float(largest)], d, self.scale_rule)))
+
     def block_values(self, fields: Fields) -> Array:
         """The float32 values of blocks."""
         blocking = self.blocking(fields.codes.shape)
@@ -330,13 +341,13 @@ class Task:
         """How a tensor of that shape is cut into blocks along the task's axis."""
         return Blocking(shape, check_axis(self.axis, shape), self.block.block)
 
-    def affine_codes(self, x: Array, scale: float, zero_point: int) -> Array:
-        """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6)."""
+    def affine_codes(self, x: Array, scale: Any, zero_point: Any) -> Array:
+        """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6), of arrays, too."""
         d = self.dtype
         assert isinstance(d, Integer)
         return lookup.encode_affine(x, QuantParams(scale, zero_point), d, self.rounding)
 
-    def affine_values(self, codes: Array, scale: float, zero_point: int) -> Array:
+    def affine_values(self, codes: Array, scale: Any, zero_point: Any) -> Array:
         """(q - zero_point) * scale (docs/formats.md §6)."""
         return lookup.decode_affine(self.values(codes).astype(np.int64), QuantParams(scale, zero_point))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numerics.conform.inputs.elements import INF, LARGEST, NANS, SIGN, neighbours
-from numerics.conform.task import Float32
+from numerics.conform.task import Array, Float32
 from numerics.formats.dtype import Element
 
 SCALES = (1.0, 0.1, 0.5, 1 / 3, 0.007874016, 3.7, 0.25, 2.0**-7, 1e-30, 1e30, 2.0**-130, 1e36)
@@ -51,10 +52,24 @@ def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
 
 def drawn(dtype: Element, size: int, rng: np.random.Generator) -> tuple[Float32, float, int]:
     """Numbers about the integers that a scale and a zero point of the whole range reach, and these two."""
-    exponent = rng.uniform(np.log2(FEWEST), -np.log2(FEWEST))
-    scale = float(np.float32(2.0**exponent))
-    zero_point = int(rng.integers(int(dtype.min), int(dtype.max) + 1))
-    wide = rng.uniform(1.3 * dtype.min - zero_point, 1.3 * dtype.max - zero_point, size)
-    near = np.where(rng.random(size) < 0.5, np.round(2 * wide) / 2, wide)
+    scales, zeros = drawn_scales(dtype, (), rng)
+    scale, zero_point = float(scales), int(zeros)
+    return about(dtype, np.full(size, scale), np.full(size, zero_point), rng), scale, zero_point
+
+
+def drawn_scales(
+    dtype: Element, shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[Float32, NDArray[np.int32]]:
+    """Scales of the whole range, and zero points."""
+    exponents = rng.uniform(np.log2(FEWEST), -np.log2(FEWEST), shape)
+    zeros = rng.integers(int(dtype.min), int(dtype.max) + 1, shape)
+    return np.asarray(np.exp2(exponents), np.float32), np.asarray(zeros, np.int32)
+
+
+def about(dtype: Element, scales: Array, zeros: Array, rng: np.random.Generator) -> Float32:
+    """A number about the integers that each scale and zero point reach; half of them integers and middles."""
+    reach = (1.3 * end - zeros.astype(np.float64) for end in (dtype.min, dtype.max))
+    wide = rng.uniform(*reach)
+    near = np.where(rng.random(wide.shape) < 0.5, np.round(2 * wide) / 2, wide)
     with np.errstate(all="ignore"):
-        return (near * scale).astype(np.float32), scale, zero_point
+        return np.asarray(near * scales, np.float32)

@@ -30,6 +30,7 @@ SHAPES = (
 )
 """Whole groups and short ones, one row, one column, two to five axes, batches of one, more scales
 than a byte counts; axes of one length, of which one is taken for another by its length alone."""
+FAR = 65541  # rows, or columns
 LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
 EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
@@ -90,6 +91,23 @@ def spread(scheme: Scheme, shape: tuple[int, ...]) -> Spread:
     return Spread(shared, np.asarray(np.ravel_multi_index(at, shared)))
 
 
+def shape_of(scheme: Scheme, size: int) -> tuple[int, ...]:
+    """A shape of about so many numbers, of as few axes as the scheme cuts.
+
+    >>> shape_of(sharing("per_channel(0)"), 96), shape_of(sharing("per_group(32)"), 96)
+    ((10, 10), (2, 48))
+    """
+    axis = scheme.axis or 0
+    rank = max(2, axis + 1, -axis)
+    columns = (scheme.block or (1, scheme.size or 1))[1]
+    wide = max(round(size**0.5), min(columns + 3, size // 2), 1)
+    shape = [1] * rank
+    shape[axis], shape[0 if axis % rank == rank - 1 else -1] = -(-size // wide), wide
+    if scheme.size is not None:
+        shape[axis], shape[0 if axis % rank == rank - 1 else -1] = wide, -(-size // wide)
+    return tuple(shape)
+
+
 def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     """Shapes that a scheme cuts; larger ones where its groups are large."""
     whole = scheme.block or (2, scheme.size or 1)
@@ -103,6 +121,22 @@ def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     if scheme.axis is not None:
         found = [shape for shape in (*found, *(pair[::-1] for pair in found)) if -2 <= scheme.axis < 2]
     return [shape for shape in SHAPES if _has(scheme, shape)] + found
+
+
+def far_shapes(scheme: Scheme, more: bool) -> list[tuple[int, ...]]:
+    """Shapes with more rows, and columns, than 16 bits count; more: and with more numbers than 2**21.
+
+    >>> far_shapes(sharing("per_token"), False)
+    [(65541, 3), (3, 65541)]
+    """
+    found = [(FAR, 3), (3, FAR)] + [(FAR, 33), (33, FAR)] * more
+    return [shape for shape in found if _has(scheme, shape)]
+
+
+def nothing_of(scheme: Scheme) -> list[tuple[int, ...]]:
+    """Shapes of no numbers that a scheme cuts."""
+    shapes = ((0, 3),) if scheme.kind == "per_token" else ((0, 3), (3, 0))
+    return [shape for shape in shapes if _has(scheme, shape)]
 
 
 def _left_over(size: int, shared: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numerics.conform.isolation.cases import recorded, restored
+from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
 from numerics.conform.laws.findings import repeatable
 from numerics.conform.laws.law import sentence
@@ -19,7 +20,7 @@ from numerics.conform.task import Fields, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
-ARRAYS = ("layout", "short_block")
+ARRAYS = ("layout", "short_block", "tensor_scale")
 """Laws whose counterexamples are whole arrays."""
 SAID = "asked first, in a new process, it is right: it depends on the calls before it"
 
@@ -39,7 +40,7 @@ def first_of(target: Target | ProductTarget, broken: Counterexample) -> First | 
         return (
             None if broken.problem is None else First(broken.law, (broken.problem, broken.law == "strides"))
         )
-    whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode")
+    whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode", "affine")
     if broken.tensor is None or target.task.draws_itself or not (whole or broken.law not in NOT_ALONE):
         return None
     return First(broken.law, recorded((broken.tensor, *broken.given) if whole else inputs_of(target, broken)))
@@ -52,13 +53,18 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
             problem, strided = first.case
             return not target.see(problem, strided).wrong.any()
         inputs = restored(first.case)
+        if first.law == found_scale.tensor_scale.__name__:
+            return found_scale.is_right(target, inputs)
         return not (_differs(target, inputs) if first.law in ARRAYS else bool(wrong_of(target, inputs).any()))
     return False
 
 
 def _differs(target: Target, inputs: Case) -> bool:
     """Is a result of whole arrays wrong anywhere?"""
-    task, plain = target.task, tuple(map(np.ascontiguousarray, inputs))
+    task = target.task
+    if task.kind == "affine":
+        return bool(wrong_of(target, inputs).any())
+    plain = tuple(map(np.ascontiguousarray, inputs))
     if not isinstance(task.dtype, Block):
         due = task.values(plain[0]) if task.kind == "decode" else task.answer(*inputs)
         return bool(task.differs(target.elements(*inputs), np.asarray(due)).any())

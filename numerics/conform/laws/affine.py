@@ -6,23 +6,29 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.deviations.search import nearest_affine
+from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
-from numerics.conform.inputs.spread import Spread, shapes_of, spread
-from numerics.conform.laws import stays
-from numerics.conform.laws.alone import alone, confirmed_affine
+from numerics.conform.inputs.spread import Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
+from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
 from numerics.conform.laws.drawn import repeated
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, repeatable, together
+from numerics.conform.laws.findings import (
+    Findings,
+    Trial,
+    layout,
+    misplaced,
+    place_or_chance,
+    repeatable,
+    together,
+)
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
-from numerics.conform.laws.questions import Question
+from numerics.conform.laws.questions import Question, each_with_its_own, in_kind, question_of, wrong_of
 from numerics.conform.takes import Takes
-from numerics.conform.target import Target
+from numerics.conform.target import Fault, Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
 
@@ -68,13 +74,18 @@ class Scaled:
             return None
         at = int(places[hardness(self.x[places]).argmin()])
         chosen = self.x[at : at + 1]
-        where = f"scale {numbers(np.array([self.scale], np.float32))[0]}, zero point {self.zero_point}"
         return Counterexample(
-            law.__name__, sentence(law), numbers(chosen), self._text(self.came, at), self._text(self.due, at),
-            len(places), where, chosen, given=(self.scale, self.zero_point),
+            law.__name__, sentence(law), numbers(chosen), self.text(self.came, at), self.text(self.due, at),
+            len(places), self.place, chosen, given=(self.scale, self.zero_point),
         )  # fmt: skip
 
-    def _text(self, answers: Array, at: int) -> str:
+    @property
+    def place(self) -> str:
+        """The scale and the zero point, in words."""
+        return f"scale {numbers(np.array([self.scale], np.float32))[0]}, zero point {self.zero_point}"
+
+    def text(self, answers: Array, at: int) -> str:
+        """One answer: a code and its integer, or a value."""
         if answers.dtype.kind == "f":
             return str(numbers(answers[at : at + 1])[0])
         d = self.task.element
@@ -114,6 +125,9 @@ def nan_is_zero(seen: Scaled) -> Counterexample | None:
 AFFINE_LAWS: tuple[Law, ...] = (quotient, midway, division, clamp, zero_point, nan_is_zero)
 
 
+MORE = 1 << 12  # numbers that are asked before a deviation is named
+
+
 def scale_arrays() -> None:
     """Every element has the scale and the zero point of its own channel, group or block."""
 
@@ -127,8 +141,8 @@ ORDER = [law.__name__ for law in AFFINE_LAWS]
 def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     """Scales and zero points, the same numbers in other shapes, and what is drawn."""
     if task.scheme is not None:
-        yield Trial((scale_arrays,), _arrays)
-        yield stays.trial(_some_arrays)
+        yield Trial((*AFFINE_LAWS, scale_arrays), lambda target, found: _arrays(target, found, effort))
+        yield from repeated(task, takes, effort, None)
         return
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), _layouts)
@@ -202,68 +216,126 @@ def _truth(task: Task, scale: float, zero_point: int) -> Array:
     return task.affine_codes(affine.numbers(task.element, scale, zero_point), scale, zero_point)
 
 
-def _arrays(target: Target, found: Findings) -> None:
+def _arrays(target: Target, found: Findings, effort: Effort) -> None:
     """Each scale and zero point with the numbers that matter to it, in the places that share it."""
     scheme = target.task.scheme
     assert scheme is not None
-    for turn, shape in enumerate(shapes_of(scheme)):
+    far = far_shapes(scheme, effort.name != "quick")
+    for turn, shape in enumerate((*shapes_of(scheme), *nothing_of(scheme), *far)):
+        if found.failures:
+            return
         question = _spread_question(target, spread(scheme, shape), turn)
+        _compare_arrays(target, found, question)
+        if target.takes.contiguous or shape in far:
+            continue
         x, *scales = question.inputs
-        turned = shapes.beside(np.asfortranarray(x), *scales)
-        for given in ((x, *scales), *(turned if not target.takes.contiguous else ())):
-            if found.failures:
-                return
-            _compare_arrays(target, found, Question(given, question.due))
-
-
-def _some_arrays(target: Target) -> Iterator[tuple[Any, ...]]:
-    """What a target is given in a small call and in larger ones."""
-    scheme = target.task.scheme
-    assert scheme is not None
-    for shape in sorted(shapes_of(scheme), key=math.prod)[:: -(-len(shapes_of(scheme)) // 4)]:
-        yield _spread_question(target, spread(scheme, shape), 0).inputs
+        for given in shapes.beside(np.asfortranarray(x), *scales):
+            if not found.failures:
+                _compare_arrays(target, found, Question(given, question.due))
 
 
 def _spread_question(target: Target, places: Spread, turn: int) -> Question:
-    """Numbers with arrays of scales and zero points, and the codes and values that are due."""
+    """Numbers with arrays of scales and zero points, and the codes that are due."""
     task, d = target.task, target.task.element
     rng = np.random.default_rng(turn)
     every = affine.scales_and_zero_points(d)
     count = math.prod(places.shared)
     chosen = rng.permutation(max(len(every), count))[:count] % len(every)
-    x, due = np.zeros(places.places.shape, np.float32), np.zeros(places.places.shape, d.code_dtype)
-    for at in np.unique(chosen).tolist():
-        own = (chosen == at)[places.places]
-        x[own] = rng.choice(target.asked(affine.numbers(d, *every[at])), int(own.sum()))
-        due[own] = task.affine_codes(x[own], *every[at])
+    x, own = np.zeros(places.places.shape, np.float32), chosen[places.places]
+    for at in np.unique(own).tolist():
+        here = own == at
+        x[here] = rng.choice(target.asked(affine.numbers(d, *every[at])), int(here.sum()))
     scales, zeros = (np.array(part)[chosen].reshape(places.shared) for part in zip(*every, strict=True))
-    return Question((x, scales.astype(np.float32), zeros.astype(np.int32)), due)
+    return question_of(task, (x, scales.astype(np.float32), zeros.astype(np.int32)))
 
 
 def _compare_arrays(target: Target, found: Findings, question: Question) -> None:
-    task, (x, scales, zeros) = target.task, question.inputs
-    came, due = target.affine(x, scales, zeros), question.due
+    came = target.affine(*question.inputs)
+    due = in_kind(target.task, question, came).due
     assert isinstance(due, np.ndarray)
-    if came.dtype.kind == "f":
-        due = _values_of(task, due, question.inputs)
-    found.tried += x.size
-    wrong = task.differs(came, due)
+    found.tried += question.inputs[0].size
+    wrong = target.task.differs(came, due)
     if wrong.any():
         found.differs += int(wrong.sum())
-        broken = misplaced(x, came, due, wrong, scale_arrays)
-        found.failures.append(together(broken, question.inputs[1:], "scales and zero points"))
+        _judge_arrays(target, found, question, (came, due))
 
 
-def _values_of(task: Task, codes: Array, inputs: tuple[Any, ...]) -> Array:
-    """What codes stand for, each at the scale and the zero point of its place."""
-    assert task.scheme is not None
-    places = spread(task.scheme, codes.shape).places
-    scales, zeros = (part.reshape(-1)[places] for part in inputs[1:])
-    values = np.zeros(codes.shape, np.float32)
-    for scale, zero in {(float(s), int(z)) for s, z in zip(scales.flat, zeros.flat, strict=True)}:
+def _judge_arrays(target: Target, found: Findings, question: Question, answers: tuple[Array, Array]) -> None:
+    """By the laws of numbers, where one is wrong alone with its own scale; else by where the scales lie."""
+    every = list(_by_scales(target.task, question, answers))
+    for seen in every:
+        for law in AFFINE_LAWS:
+            if law.__name__ not in {failure.law for failure in found.failures}:
+                broken = law(seen)
+                if broken is not None and _is_wrong_alone(target, broken, question.inputs[0].ndim):
+                    found.failures.append(_alone_with_its_own(target, broken, question.inputs[0].ndim))
+    if not found.failures:
+        found.failures.append(_of_places(target, question, answers))
+        return
+    found.failures.sort(key=lambda broken: ORDER.index(broken.law))
+    found.explain = lambda: _explained(target, every)
+
+
+def _explained(target: Target, every: list[Scaled]) -> Dialects:
+    """The deviations that explain what was seen, and as many numbers again."""
+    assert target.task.scheme is not None
+    question = _spread_question(target, spread(target.task.scheme, shape_of(target.task.scheme, MORE)), 29)
+    try:
+        came = target.affine(*question.inputs)
+    except Fault:
+        return ()
+    due = np.asarray(in_kind(target.task, question, came).due)
+    return nearest_affine([*every, *_by_scales(target.task, question, (came, due))])
+
+
+def _by_scales(task: Task, question: Question, answers: tuple[Array, Array]) -> Iterator[Scaled]:
+    """The numbers of each scale and zero point, with their answers."""
+    x, scales, zeros = (np.ascontiguousarray(part) for part in each_with_its_own(task, question.inputs))
+    for scale, zero in sorted({(float(s), int(z)) for s, z in zip(scales.flat, zeros.flat, strict=True)}):
         own = (scales == np.float32(scale)) & (zeros == zero)
-        values[own] = task.affine_values(codes[own], scale, zero)
-    return values
+        yield Scaled(task, scale, zero, x[own], *(part[own] for part in answers))
+
+
+def _single(target: Target, broken: Counterexample, axes: int) -> tuple[Array, ...]:
+    """A number with its scale and zero point, in an array of one number of so many axes."""
+    assert target.task.scheme is not None
+    assert broken.tensor is not None
+    scale, zero = broken.given
+    shared = spread(target.task.scheme, (1,) * axes).shared
+    x = broken.tensor.reshape((1,) * axes)
+    return x, np.full(shared, scale, np.float32), np.full(shared, zero, np.int32)
+
+
+def _is_wrong_alone(target: Target, broken: Counterexample, axes: int) -> bool:
+    return bool(wrong_of(target, _single(target, broken, axes)).any())
+
+
+def _alone_with_its_own(target: Target, broken: Counterexample, axes: int) -> Counterexample:
+    """The same, to be asked again as it is given: with arrays."""
+    x, *shared = _single(target, broken, axes)
+    return replace(broken, tensor=x, given=tuple(shared))
+
+
+def _wrong_now(target: Target, question: Question) -> Array:
+    came = target.affine(*question.inputs)
+    return target.task.differs(came, np.asarray(in_kind(target.task, question, came).due))
+
+
+def _of_places(target: Target, question: Question, answers: tuple[Array, Array]) -> Counterexample:
+    """A number that is right alone: what came is that of another place."""
+    task, x = target.task, question.inputs[0]
+    came, due = answers
+    wrong = task.differs(came, due)
+    still = _wrong_now(target, question)
+    law = scale_arrays if place_or_chance(wrong, still) is layout else repeatable
+    broken = misplaced(x, came, due, wrong, law)
+    at = int(wrong.reshape(-1).argmax())
+    _, scales, zeros = (part.reshape(-1)[at : at + 1] for part in each_with_its_own(task, question.inputs))
+    seen = Scaled(task, float(scales[0]), int(zeros[0]), x.reshape(-1)[at : at + 1],
+                  *(part.reshape(-1)[at : at + 1] for part in answers))  # fmt: skip
+    where = f"{seen.place}, {broken.where}; {ALONE}"
+    told = replace(broken, where=where, came=seen.text(seen.came, 0), due=seen.text(seen.due, 0))
+    return together(told, question.inputs[1:], "scales and zero points")
 
 
 def _layouts(target: Target, found: Findings) -> None:
@@ -281,5 +353,12 @@ def _layouts(target: Target, found: Findings) -> None:
         found.tried += x.size
         wrong = task.differs(came, due)
         if wrong.any():
-            found.failures.append(misplaced(x, came, due, wrong))
+            at = int(wrong.reshape(-1).argmax())
+            flat = (np.ascontiguousarray(part).reshape(-1) for part in (x, came, due))
+            seen = Scaled(task, scale, zero_point, *flat)
+            broken = misplaced(x, came, due, wrong)
+            found.failures.append(
+                replace(broken, where=f"{seen.place}, {broken.where}", came=seen.text(seen.came, at),
+                        due=seen.text(seen.due, at), given=(scale, zero_point))
+            )  # fmt: skip
             return

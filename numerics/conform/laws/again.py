@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import blocks, shapes
+from numerics.conform.inputs import affine, blocks, shapes
+from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
+from numerics.conform.laws.questions import Question, ask, in_kind, question_of
 from numerics.conform.target import Target
-from numerics.conform.task import Array, Fields, Task, answers_at
+from numerics.conform.task import Array, Fields, answers_at
 from numerics.formats.block import Block
 
 SIZE = 96  # numbers of a call, or of the elements of its blocks
@@ -25,53 +27,87 @@ def trial(effort: Effort = AS_EVER) -> Trial:
 
 def _again(target: Target, found: Findings, effort: Effort) -> None:
     """Arrays of the same shape and first number; due is known of each number."""
-    for x, due in arrays(target, effort.calls, effort.seed):
+    for question in questions(target, effort.calls, effort.seed):
+        x = question.inputs[0]
         found.tried += len(x)
-        one, other = parts(target.task, asked(target, x), due)
+        one, other = answers(target, question)
         wrong = target.task.differs(one, other)
         if wrong.any():
             found.failures.append(misplaced(x, one, other, wrong, repeatable))
             return
 
 
-def asked(target: Target, x: Array) -> Any:
-    """What the target makes of arrays of `arrays`."""
-    return target.blocks(x) if isinstance(target.task.dtype, Block) else target.elements(x)
-
-
-def arrays(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> Iterator[tuple[Array, Any]]:
-    """So many arrays of one shape and the same first number, and what is due to them."""
-    task, rng = target.task, np.random.default_rng((11, seed))
-    if isinstance(task.dtype, Block):
-        every = target.asked(blocks.probes(task.block, task.tensor_scale))
-        base = every[:: -(-len(every) // max(BLOCKS, size // task.block.block // 8))]
-    elif task.kind == "decode":
-        base = np.resize(np.arange(1 << task.element.bits)[:size], size).astype(task.element.code_dtype)
-    else:
-        base = np.resize(target.asked(shapes.telling(task.element)), size)
-    due: Any = _due(task, base)
-    for _ in range(calls):
-        order = np.append(0, 1 + rng.permutation(len(base) - 1))
-        yield base[order], answers_at(due, order)
-
-
-def _due(task: Task, x: Array) -> Any:
-    if task.kind == "decode":
-        return task.values(x)
-    return task.answer(np.ascontiguousarray(x))
-
-
-def parts(task: Task, came: Any, due: Any) -> tuple[Array, Array]:
-    """What came and what is due, as arrays; of blocks, their codes, or scales that differ."""
-    if isinstance(came, Fields):
-        alike = task.with_same_nan(came, due)
-        shared = alike.scale != due.scale
-        return (alike.scale, due.scale) if shared.any() else (alike.codes, due.codes)
+def answers(target: Target, question: Question) -> tuple[Array, Array]:
+    """What the target makes of a question, and what is due; of blocks, their codes, or scales that differ."""
+    came = ask(target, question)
+    due = in_kind(target.task, question, came).due
+    if isinstance(came, Fields) and isinstance(due, Fields):
+        alike = target.task.with_same_nan(came, due)
+        pairs = [(one, other) for one, other in zip(alike, due, strict=True) if one is not None]
+        one, other = next((pair for pair in pairs[1:] if (pair[0] != pair[1]).any()), pairs[0])
+        return one, np.asarray(other)
     return np.asarray(came), np.asarray(due)
 
 
-def applies(task: Task) -> bool:
-    """Is it asked of this kind?  Along the last axis, without draws."""
-    if task.draws or task.kind not in ("encode", "round", "decode"):
-        return False
-    return not isinstance(task.dtype, Block) or (task.axis == -1 and task.kind != "decode")
+def questions(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> Iterator[Question]:
+    """So many questions of one shape and the same first number, and what is due to them."""
+    rng = np.random.default_rng((11, seed))
+    if target.task.kind == "affine":
+        yield from _scaled(target, calls, size, rng)
+        return
+    base = question_of(target.task, _base(target, size))
+    count = len(base.inputs[0])
+    for _ in range(calls):
+        order = np.append(0, 1 + rng.permutation(count - 1))
+        if target.task.kind == "pack":
+            yield question_of(target.task, (base.inputs[0][order],))
+        elif target.task.kind == "unpack":
+            yield question_of(target.task, (base.inputs[0][order], base.inputs[1]))
+        else:
+            yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
+
+
+def _base(target: Target, size: int) -> tuple[Any, ...]:
+    """About so many numbers, or a few blocks, of every kind."""
+    task = target.task
+    if isinstance(task.dtype, Block):
+        return _some_blocks(target, max(2, min(size // 4, max(BLOCKS, size // task.block.block // 8))))
+    if task.kind == "unpack":
+        count = -(-size * 8 // task.element.bits)
+        return np.resize(np.arange(256), -(-count * task.element.bits // 8)).astype(np.uint8), count
+    if task.kind in ("decode", "pack"):
+        return (np.resize(np.arange(1 << task.element.bits)[:size], size).astype(task.element.code_dtype),)
+    x = np.resize(target.asked(shapes.telling(task.element)), size)
+    return x, *[task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws
+
+
+def _some_blocks(target: Target, count: int) -> tuple[Array, ...]:
+    task = target.task
+    if task.kind == "decode":
+        every = blocks.codes(task.block)
+        step = -(-len(every.codes) // count)
+        return tuple(part[::step] for part in every if part is not None)
+    rows = target.asked(blocks.probes(task.block, task.tensor_scale))
+    rows = rows[:: -(-len(rows) // count)]
+    return rows, *[task.drawing.narrow(shapes.some_draws(rows.shape))] * task.draws
+
+
+def _scaled(target: Target, calls: int, size: int, rng: np.random.Generator) -> Iterator[Question]:
+    """Numbers at other scales and zero points from call to call; each second time the numbers of before."""
+    task = target.task
+    every = affine.scales_and_zero_points(task.element)
+    shape = (size,) if task.scheme is None else shape_of(task.scheme, size)
+    x = np.zeros(shape, np.float32)
+    for turn in range(calls):
+        scale, zero = every[turn % len(every)]
+        if turn % 2 == 0:
+            x = rng.permutation(np.resize(target.asked(affine.numbers(task.element, scale, zero)), x.size))
+            x[0] = 1.0
+            x = x.reshape(shape)
+        if task.scheme is None:
+            yield question_of(task, (x, scale, zero))
+            continue
+        shared = spread(task.scheme, shape).shared
+        chosen = (turn + rng.integers(0, len(every), shared)) % len(every)
+        scales, zeros = (np.array(part)[chosen] for part in zip(*every, strict=True))
+        yield question_of(task, (x, np.asarray(scales, np.float32), np.asarray(zeros, np.int32)))

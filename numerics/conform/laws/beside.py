@@ -11,15 +11,13 @@ from threading import Barrier
 from time import sleep
 from typing import Any
 
-import numpy as np
-
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.effort import Effort
-from numerics.conform.laws.again import arrays, asked, parts
-from numerics.conform.laws.findings import Findings, Trial, misplaced
+from numerics.conform.laws.again import answers, questions
+from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
 from numerics.conform.laws.law import sentence
+from numerics.conform.laws.questions import Question
 from numerics.conform.target import Fault, Target
-from numerics.conform.task import Array, answers_at
 from numerics.conform.verdict import Counterexample
 
 SIZE = 1 << 13  # numbers of a call: long enough that the other thread is met within it
@@ -40,13 +38,16 @@ def _beside(target: Target, found: Findings, effort: Effort) -> None:
     if _aborts():
         found.notes.append("not called from two threads: Numba's layer 'workqueue' ends the process there")
         return
-    questions = [
-        (x, due) for (x, due), _ in zip(arrays(target, 2, effort.seed, SIZE), range(2), strict=False)
-    ]
-    for x, _ in questions:
-        target.call(x)  # what is made at a first call is made
-        found.tried += effort.rounds * len(x)
-    for failure in _asked_at_once(target, questions, effort.rounds):
+    sizes = (SIZE, *FEW)
+    every = list(zip(*(questions(target, 2, effort.seed, size) for size in sizes), strict=True))
+    for question in every:
+        one, other = answers(target, question[0])  # what is made at a first call is made
+        wrong = target.task.differs(one, other)
+        if wrong.any():
+            found.failures.append(misplaced(question[0].inputs[0], one, other, wrong, repeatable))
+            return
+        found.tried += effort.rounds * len(question[0].inputs[0])
+    for failure in _asked_at_once(target, every, effort.rounds):
         if failure is not None and not found.failures:
             found.failures.append(failure)
 
@@ -61,15 +62,15 @@ def _aborts() -> bool:
 
 
 def _asked_at_once(
-    target: Target, questions: list[tuple[Array, Any]], rounds: int
+    target: Target, every: list[tuple[Question, ...]], rounds: int
 ) -> Iterator[Counterexample | None]:
-    """Each question by a thread of its own, which sees the context of this one."""
-    barrier = Barrier(len(questions), timeout=60)
-    contexts = [contextvars.copy_context() for _ in questions]
-    with _switching(), ThreadPoolExecutor(len(questions)) as pool:
+    """Each one's questions by a thread of its own, which sees the context of this one."""
+    barrier = Barrier(len(every), timeout=60)
+    contexts = [contextvars.copy_context() for _ in every]
+    with _switching(), ThreadPoolExecutor(len(every)) as pool:
         futures = [
-            pool.submit(context.run, _rounds, target, question, rounds, barrier.wait)
-            for context, question in zip(contexts, questions, strict=True)
+            pool.submit(context.run, _rounds, target, own, rounds, barrier.wait)
+            for context, own in zip(contexts, every, strict=True)
         ]
         yield from [future.result() for future in futures]
 
@@ -86,22 +87,16 @@ def _switching() -> Iterator[None]:
 
 
 def _rounds(
-    target: Target, question: tuple[Array, Any], rounds: int, wait: Callable[[], int]
+    target: Target, own: tuple[Question, ...], rounds: int, wait: Callable[[], int]
 ) -> Counterexample | None:
     """The first wrong answer, after which the thread still keeps step with the other."""
     home, first = _home(target.function), None
     for turn in range(rounds):
-        for x, due in (question, _few(question, FEW[turn // 2 % len(FEW)])):
+        for question in (own[0], own[1 + turn // 2 % len(FEW)]):
             wait()
             with _yielding(home) if turn % 2 and home else nullcontext():
-                first = first or _wrong(target, x, due)
+                first = first or _wrong(target, question)
     return first
-
-
-def _few(question: tuple[Array, Any], count: int) -> tuple[Array, Any]:
-    """Some of the numbers or blocks, and what is due to them."""
-    x, due = question
-    return x[:count], answers_at(due, np.arange(min(count, len(x))))
 
 
 @contextmanager
@@ -129,12 +124,12 @@ def _home(function: Any) -> str | None:
     return None if code is None else str(code.co_filename)
 
 
-def _wrong(target: Target, x: Array, due: Any) -> Counterexample | None:
+def _wrong(target: Target, question: Question) -> Counterexample | None:
     try:
         with ieee_arithmetic():
-            one, other = parts(target.task, asked(target, x), due)
+            one, other = answers(target, question)
     except Fault as fault:
         came = f"{fault.found.came}, while another thread called"
         return Counterexample(threads.__name__, sentence(threads), (), came, fault.found.due)
     wrong = target.task.differs(one, other)
-    return misplaced(x, one, other, wrong, threads) if wrong.any() else None
+    return misplaced(question.inputs[0], one, other, wrong, threads) if wrong.any() else None

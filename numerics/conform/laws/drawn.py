@@ -25,10 +25,10 @@ Named = Callable[[Target, Findings, Question, Array], None]
 
 def repeated(task: Task, takes: Takes, effort: Effort, named: Named | None = None) -> Iterator[Trial]:
     """The trials that ask again what was asked, from two threads, and what is drawn."""
-    if effort.calls and again.applies(task):
+    if effort.calls:
         yield again.trial(effort)
     yield stays.trial()
-    if effort.rounds and again.applies(task) and not takes.one_thread:
+    if effort.rounds and not takes.one_thread:
         yield beside.trial(effort)
     if effort.drawn:
         yield Trial((), lambda target, found: _drawn(target, found, effort, named))

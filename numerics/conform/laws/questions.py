@@ -11,7 +11,8 @@ from numerics.conform.inputs import affine
 from numerics.conform.inputs.drawn import random_blocks, random_inputs
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.shapes import placed
-from numerics.conform.inputs.strings import packed
+from numerics.conform.inputs.spread import shape_of, spread
+from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
@@ -41,7 +42,9 @@ class Question:
 def question_of(task: Task, inputs: tuple[Any, ...]) -> Question:
     """The question of these inputs; of blocks, whose rows they are, of one block a row."""
     if task.kind == "affine":
-        return Question(inputs, task.affine_codes(*inputs))
+        return Question(inputs, task.affine_codes(*each_with_its_own(task, inputs)))
+    if task.kind in ("pack", "unpack"):
+        return Question(inputs, _string_of(task, inputs))
     if task.kind == "decode":
         due = (
             values_of_rows(task, _given_fields(inputs))
@@ -64,9 +67,27 @@ def in_kind(task: Task, question: Question, came: Answer) -> Question:
     """The same question, of values where an affine target returned them in place of codes."""
     if task.kind != "affine" or isinstance(came, Fields) or came.dtype.kind != "f":
         return question
-    _, scale, zero_point = question.inputs
+    _, scale, zero_point = each_with_its_own(task, question.inputs)
     assert isinstance(question.due, np.ndarray)
     return Question(question.inputs, task.affine_values(question.due, scale, zero_point))
+
+
+def each_with_its_own(task: Task, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers, with the scale and the zero point of each where these come as arrays."""
+    if task.scheme is None:
+        return inputs
+    x, *shared = inputs
+    places = spread(task.scheme, x.shape).places
+    return x, *(part.reshape(-1)[places] for part in shared)
+
+
+def _string_of(task: Task, inputs: tuple[Any, ...]) -> Array:
+    """The bytes of codes, or the codes of bytes."""
+    width = task.element.bits
+    if task.kind == "pack":
+        return packed(inputs[0], width)
+    strings, count = inputs
+    return unpacked(strings, count, width).astype(task.element.code_dtype)
 
 
 def wrong_of(target: Target, inputs: tuple[Any, ...]) -> Array:
@@ -137,9 +158,15 @@ def _rounded(task: Task, fields: Fields) -> Array:
 def _affine(target: Target, size: int, rng: np.random.Generator) -> Question:
     """A scale and a zero point of the whole range, and numbers about the integers that they reach."""
     task = target.task
+    if task.scheme is not None:
+        places = spread(task.scheme, shape_of(task.scheme, size))
+        scales, zeros = affine.drawn_scales(task.element, places.shared, rng)
+        own, zero = (part.reshape(-1)[places.places] for part in (scales, zeros))
+        x = affine.about(task.element, own, zero, rng)
+        x[~target.keeps(x.reshape(-1)).reshape(x.shape)] = 0
+        return question_of(task, (x, scales, zeros))
     drawn, scale, zero_point = affine.drawn(task.element, size, rng)
-    x = target.asked(drawn)
-    return Question((x, scale, zero_point), task.affine_codes(x, scale, zero_point))
+    return question_of(task, (target.asked(drawn), scale, zero_point))
 
 
 def _strings(task: Task, size: int, rng: np.random.Generator) -> Question:
