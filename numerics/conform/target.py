@@ -20,6 +20,7 @@ from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED, memory_of, spaced, unused_about
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
+from numerics.conform.laws.company import misplaced, place_or_chance
 from numerics.conform.returned import (
     Raised,
     Returned,
@@ -393,8 +394,6 @@ class Target(Judged):
 
     def _expect_alike(self, inputs: tuple[Any, ...], came: Answer, again: Callable[[], Answer]) -> None:
         """Raises Fault, of the law that is broken, where the same inputs give something else again."""
-        from numerics.conform.laws.findings import misplaced, place_or_chance
-
         other = again()
         if self.task.draws_itself:
             return

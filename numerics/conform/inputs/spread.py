@@ -95,7 +95,7 @@ def shape_of(scheme: Scheme, size: int) -> tuple[int, ...]:
     """A shape of about so many numbers, of as few axes as the scheme cuts.
 
     >>> shape_of(sharing("per_channel(0)"), 96), shape_of(sharing("per_group(32)"), 96)
-    ((10, 10), (2, 48))
+    ((10, 10), (3, 35))
     """
     axis = scheme.axis or 0
     rank = max(2, axis + 1, -axis)

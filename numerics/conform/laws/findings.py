@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from numerics.conform.deviations.table import Dialect
-from numerics.conform.laws.law import Law, sentence
+from numerics.conform.laws.company import Named as Named
+from numerics.conform.laws.company import layout as layout
+from numerics.conform.laws.company import misplaced as misplaced
+from numerics.conform.laws.company import place_or_chance as place_or_chance
+from numerics.conform.laws.company import repeatable as repeatable
+from numerics.conform.laws.company import short_block as short_block
+from numerics.conform.laws.law import Law
 from numerics.conform.target import SENTENCES, Target
 from numerics.conform.task import Array
-from numerics.conform.verdict import Counterexample, Verdict, numbers
+from numerics.conform.verdict import Counterexample, Verdict
 
-Named = Callable[..., Any]
-"""What has a law's name and sentence."""
 Simpler = Callable[[Law, Counterexample], Counterexample]
 
 
@@ -56,34 +58,6 @@ class Trial:
     run: Callable[[Target, Findings], None]
 
 
-def layout() -> None:
-    """A result depends on the numbers alone, not on shape, strides or place in memory."""
-
-
-def short_block() -> None:
-    """A last block that is short is padded with zeros that take part in nothing."""
-
-
-def repeatable() -> None:
-    """The same input gives the same result, whenever it is asked and whatever is asked beside it."""
-
-
-def place_or_chance(wrong: Array, still: Array) -> Named:
-    """layout where the same array, asked once more, is wrong in the same places; else repeatable."""
-    return layout if bool((wrong == still).all()) else repeatable
-
-
-def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layout) -> Counterexample:
-    """A counterexample that is an array's shape and strides: the first element that is wrong."""
-    at = tuple(int(place) for place in _first(wrong))
-    shown = numbers(x[at]) if x.shape == wrong.shape and x.dtype.name == "float32" else ()
-    steps = tuple(stride // x.itemsize for stride in x.strides)
-    where = f"at {at} of an array of shape {x.shape}, strides {steps}"
-    return Counterexample(
-        law.__name__, sentence(law), shown, f"{came[at]!s}", f"{due[at]!s}", int(wrong.sum()), where, x
-    )
-
-
 def together(broken: Counterexample, others: Sequence[Array], name: str) -> Counterexample:
     """The same, which says how the other arrays lie that came with it, where they have strides."""
     broken = replace(broken, given=tuple(others))
@@ -92,7 +66,3 @@ def together(broken: Counterexample, others: Sequence[Array], name: str) -> Coun
         return broken
     told = " and ".join(map(str, dict.fromkeys(steps)))
     return replace(broken, where=f"{broken.where}, with {name} of strides {told}")
-
-
-def _first(wrong: Array) -> tuple[Any, ...]:
-    return tuple(np.argwhere(wrong)[0])  # of no axes: ()

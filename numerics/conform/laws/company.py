@@ -1,0 +1,47 @@
+"""Laws of what stands beside a number, and of the calls before it; and where such a one is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from numerics.conform.laws.law import sentence
+from numerics.conform.task import Array
+from numerics.conform.verdict import Counterexample, numbers
+
+Named = Callable[..., Any]
+"""What has a law's name and sentence."""
+
+
+def layout() -> None:
+    """A result depends on the numbers alone, not on shape, strides or place in memory."""
+
+
+def short_block() -> None:
+    """A last block that is short is padded with zeros that take part in nothing."""
+
+
+def repeatable() -> None:
+    """The same input gives the same result, whenever it is asked and whatever is asked beside it."""
+
+
+def place_or_chance(wrong: Array, still: Array) -> Named:
+    """layout where the same array, asked once more, is wrong in the same places; else repeatable."""
+    return layout if bool((wrong == still).all()) else repeatable
+
+
+def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layout) -> Counterexample:
+    """A counterexample that is an array's shape and strides: the first element that is wrong."""
+    at = tuple(int(place) for place in _first(wrong))
+    shown = numbers(x[at]) if x.shape == wrong.shape and x.dtype.name == "float32" else ()
+    steps = tuple(stride // x.itemsize for stride in x.strides)
+    where = f"at {at} of an array of shape {x.shape}, strides {steps}"
+    return Counterexample(
+        law.__name__, sentence(law), shown, f"{came[at]!s}", f"{due[at]!s}", int(wrong.sum()), where, x
+    )
+
+
+def _first(wrong: Array) -> tuple[Any, ...]:
+    return tuple(np.argwhere(wrong)[0])  # of no axes: ()
