@@ -20,8 +20,13 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack as _modes
+from torch.utils._device import DeviceContext
 
+from numerics.backends.host.ieee import is_ieee
 from numerics.formats.errors import NumericsError, said, truth
+from numerics.pytorch.operators import are_recorded, is_traced
 
 Function = Callable[..., Any]
 Maker = Callable[[Function, bool], Function]
@@ -67,11 +72,32 @@ class Calls:
         self.passed_on.clear()
 
 
-def records_gradients(arguments: Sequence[Any]) -> bool:
-    """Would torch record a gradient of a call with these arguments?"""
-    return torch.is_grad_enabled() and any(
-        isinstance(one, torch.Tensor) and one.requires_grad for one in arguments
-    )
+def is_seen() -> bool:
+    """Does somebody look at what torch computes, or change it?
+
+    A compiler, a trace, a mode, a transformation of torch.func, a level of dual numbers.  What our kernels
+    compute is no operator of torch, and such a one would see a constant.
+    """
+    return is_traced() or forward_ad._current_level >= 0 or any(map(_changes, _modes()))
+
+
+def _changes(mode: Any) -> bool:
+    """Does a mode do more than make new tensors on the CPU, where they are made anyway?"""
+    return not isinstance(mode, DeviceContext) or mode.device.type != "cpu"
+
+
+def is_hosts(arguments: Sequence[Any], gradless: bool = False) -> bool:
+    """Is a call with these arguments the host's, whatever our kernels take?
+
+    One that somebody looks at, one that torch records a gradient of, and one in a thread that flushes
+    float32's subnormals, as torch.set_flush_denormal does, or rounds another way: our kernels do neither.
+    gradless: the host's computes without gradients.
+    """
+    return is_seen() or not is_ieee() or (not gradless and _recorded(arguments))
+
+
+def _recorded(arguments: Sequence[Any]) -> bool:
+    return are_recorded([one for one in arguments if isinstance(one, torch.Tensor)])
 
 
 class Refusal(NumericsError):
@@ -91,20 +117,23 @@ def answered(ours: Function, *arguments: Any, **named: Any) -> Any:
         return NotImplemented
 
 
-def standing_in(name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False) -> Function:
+def standing_in(
+    name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False, alone: bool = False
+) -> Function:
     """Returns a function in the place of the host's, which counts, and calls ours or passes on.
 
     ours: returns NotImplemented for a call that it does not take, or raises.  The host answers that one, and
-    whatever torch.compile traces or records a gradient of, so that graphs and gradients are the host's own.
+    what `is_hosts` says, so that graphs, traces and gradients are the host's own.
     gradless: the host's computes without gradients, whatever it is given; so does ours.
+    alone: the host's has no answer on a CPU; only what is compiled or has a gradient is left to it.
     """
 
     @functools.wraps(host)
     def function(*arguments: Any, **named: Any) -> Any:
         if torch.compiler.is_compiling():
             return host(*arguments, **named)
-        found = NotImplemented
-        if gradless or not records_gradients((*arguments, *named.values())):
+        found, given = NotImplemented, (*arguments, *named.values())
+        if not (_recorded(given) if alone else is_hosts(given, gradless)):
             with torch.no_grad() if gradless else contextlib.nullcontext():
                 found = answered(ours, *arguments, **named)
         if found is NotImplemented:
@@ -357,14 +386,16 @@ def replaced(
     correct: bool,
     calls: Calls,
     gradless: Container[str] = (),
+    alone: Container[str] = (),
 ) -> list[Seam]:
     """Returns a seam for each function of a table of the host's modules: {module: {name: maker of ours}}.
 
-    gradless: the names of those that compute without gradients.
+    gradless: the names of those that compute without gradients.  alone: of those without an answer on a CPU.
     """
 
     def put(name: str, maker: Maker) -> Callable[[Function], Function]:
-        return lambda host: standing_in(name, maker(host, correct), host, calls, name in gradless)
+        how = name in gradless, name in alone
+        return lambda host: standing_in(name, maker(host, correct), host, calls, *how)
 
     return [
         Named(package, module, name, put(name, maker))

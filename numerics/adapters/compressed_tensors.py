@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, answered, replaced
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, answered, is_hosts, replaced
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_of
+from numerics.adapters.scaled import FLOATS, has_specials, laid_like, ordinary, takes, values_of
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
@@ -78,12 +78,12 @@ def _rounding(element: Element, plain_zero: bool) -> Maker:
     return made
 
 
-def _rounded(x: Tensor, element: Element, plain_zero: bool) -> Tensor:
+def _rounded(x: Tensor, element: Element, plain_zero: bool) -> Any:
     """The element's value of each number; NaN stays NaN."""
     made: Tensor = element.round(x + 0.0 if plain_zero else x)  # -0 + 0 is 0
     if has_specials(x):
         made[torch.isnan(x)] = torch.nan
-    return made
+    return laid_like(made, x)
 
 
 # ---- tensors with scales -----------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def _scaled(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 
 def _to_range(scaled: Tensor, element: Element, correct: bool) -> Tensor:
     """Rounded to the element; NaN stays NaN, and an integer keeps the sign of a zero."""
-    made = _rounded(scaled, element, element is fp4 and not correct)
+    made: Tensor = _rounded(scaled, element, element is fp4 and not correct)
     if isinstance(element, Integer) and not correct:
         made.copysign_(scaled)
     return made
@@ -304,18 +304,21 @@ class _Registered:
         host = registry._fn_registry[self._name]  # which answers where no entry does
 
         def following(*arguments: Any, **named: Any) -> Function:
-            others = [one for one in registry._backends[self._name] if one is not self._entry]
+            others = [one for one in registry._backends.get(self._name, ()) if one is not self._entry]
             return next((one for one, takes, _ in others if takes(*arguments, **named)), host)
 
         def wanted(*arguments: Any, **named: Any) -> bool:
             following(*arguments, **named)  # which a call that the host refuses may be refused by
-            taken = not torch.compiler.is_compiling() and answered(self._takes, *arguments, **named) is True
+            given = (*arguments, *named.values())
+            taken = not is_hosts(given) and answered(self._takes, *arguments, **named) is True
             if not taken:
                 self._calls.count(self._calls.passed_on, self._name)
             return taken
 
         @functools.wraps(self._ours)
         def function(*arguments: Any, **named: Any) -> Any:
+            if self._entry is None:  # somebody kept it
+                return following(*arguments, **named)(*arguments, **named)
             found = answered(self._ours, *arguments, **named)
             which = self._calls.passed_on if found is NotImplemented else self._calls.ours
             self._calls.count(which, self._name)
@@ -332,6 +335,7 @@ class _Registered:
         if not ImplBackend._backends[self._name]:
             del ImplBackend._backends[self._name]
         del ImplBackend._fn_registry[self._ours.__name__]
+        self._entry = None
 
 
 REPLACED: dict[str, dict[str, Maker]] = {
@@ -343,7 +347,7 @@ REPLACED: dict[str, dict[str, Maker]] = {
 
 
 def _cast_to_fp4(correct: bool) -> Function:
-    def numerics_cast_to_fp4(x: Tensor) -> Tensor:
+    def numerics_cast_to_fp4(x: Tensor) -> Any:
         return _rounded(x, fp4, not correct)
 
     return numerics_cast_to_fp4

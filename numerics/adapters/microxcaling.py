@@ -9,6 +9,7 @@ microxcaling has no releases: its version is that of the four files that the ada
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -24,10 +25,10 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Calls, Entry, Function, Named, Seam, standing_in
+from numerics.adapters.base import Adapter, Called, Calls, Entry, Function, Named, Seam, is_hosts, standing_in
 from numerics.adapters.conventions import Convention
+from numerics.adapters.scaled import laid_like, rows_of_blocks, takes
 from numerics.adapters.scaled import largest as largest_of_rows
-from numerics.adapters.scaled import rows_of_blocks, takes
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.floats import float_format
@@ -65,6 +66,11 @@ def _format(bits: int, exponent: int, largest: float) -> Float | None:
         if found.max == largest:
             return found
     return None
+
+
+def _numbers(x: Any) -> bool:
+    """A plain tensor of float32, with an axis."""
+    return takes(x) and x.dtype == torch.float32 and x.dim() > 0
 
 
 def _least(d: Float) -> float:
@@ -148,11 +154,23 @@ class Functions:
     """What `mx.custom_extensions.funcs` is while the adapter is installed.
 
     quantize_elemwise_func_cpp, quantize_mx_func_cpp: as microxcaling calls them, with the bits of its own
-    PyTorch path.  The functions of GPUs raise NumericsError.
+    PyTorch path, which answers what ours do not take, and whoever keeps them once the adapter is taken away.
+    The functions of GPUs raise NumericsError.
     """
 
     def __init__(self, correct: bool, calls: Calls) -> None:
-        self._correct, self._calls = correct, calls
+        self._correct, self._calls, self._stands = correct, calls, True
+
+    def leave(self) -> None:
+        """From now on microxcaling answers, and no call is counted."""
+        self._stands = False
+
+    def _takes(self, name: str, x: Tensor, d: Float | None) -> bool:
+        """Do ours answer this call?  It is counted."""
+        taken = d is not None and _numbers(x) and not is_hosts((x,))
+        if self._stands:
+            self._calls.count(self._calls.ours if taken else self._calls.passed_on, name)
+        return taken and self._stands
 
     def quantize_elemwise_func_cpp(
         self, x: Tensor, bits: int, exponent: int, largest: float, rmode: Any, saturate_normals: bool,
@@ -160,15 +178,13 @@ class Functions:
     ) -> Tensor:  # fmt: skip
         """Returns x rounded to a format of single numbers, in x's type."""
         rmode, d = int(rmode), _format(bits, exponent, largest)
-        if d is None or not takes(x) or x.dtype != torch.float32:
-            self._calls.count(self._calls.passed_on, "quantize_elemwise")
+        if not self._takes("quantize_elemwise", x, d) or d is None:
             own = importlib.import_module("mx.elemwise_ops")
             found: Tensor = own._quantize_elemwise_core(
                 x, bits, exponent, largest, round=OF_HOST[rmode], saturate_normals=saturate_normals,
                 allow_denorm=allow_denorm,
             )  # fmt: skip
             return found
-        self._calls.count(self._calls.ours, "quantize_elemwise")
         kept = x if allow_denorm or not exponent else x * (x.abs() >= d.smallest_normal)
         saturates = saturate_normals or not exponent
         limit = _limit(d, rmode, saturates)
@@ -186,7 +202,8 @@ class Functions:
         if how is None:
             low, high = x.aminmax()
             within = bool(-low < limit) and bool(high < limit)  # no NaN, either
-            return _on_grid(x.clone(), d, rmode, self._correct), within
+            made = x.clone(memory_format=torch.contiguous_format)
+            return _on_grid(made, d, rmode, self._correct), within
         run = RUN if x.numel() % RUN == 0 else 1
         made, within = conventions.limited_values(x.view(-1, run), d, *how, limit)
         return made.view(x.shape), within
@@ -197,10 +214,8 @@ class Functions:
     ) -> Tensor:  # fmt: skip
         """Returns x as blocks that share a power of two, as values; max_values: the largest of each."""
         rmode, d = int(rmode), _format(bits, exponent, largest)
-        if d is None or not takes(x) or x.dtype != torch.float32:
-            self._calls.count(self._calls.passed_on, "quantize_mx")
+        if not self._takes("quantize_mx", x, d) or d is None:
             return _blocks_of_host(x, scale_bits, (exponent, bits, largest), axis, flush_fp32_subnorms, rmode)
-        self._calls.count(self._calls.ours, "quantize_mx")
         return self.blocks(x, max_values, d, (scale_bits, flush_fp32_subnorms, rmode))
 
     def blocks(self, x: Tensor, top: Tensor, d: Float, how: tuple[int, bool, int]) -> Tensor:
@@ -295,6 +310,36 @@ def _whole(functions: Functions) -> Function:
     return _quantize_mx
 
 
+def _by_pytorch(name: str, place: int, ours: Function, host: Function, calls: Calls) -> Function:
+    """What `custom_cuda` asks ours for, with PyTorch's path where the call is microxcaling's own.
+
+    place: the number of that argument.  Results lie in memory as that path lays them: the extension makes all
+    tensors contiguous.  On a GPU the call is the extension's.
+    """
+
+    def plain(*arguments: Any, **named: Any) -> Any:
+        if len(arguments) > place:
+            arguments = (*arguments[:place], False, *arguments[place + 1 :])
+        return host(*arguments, **{**named, **({"custom_cuda": False} if "custom_cuda" in named else {})})
+
+    @functools.wraps(host)
+    def function(*arguments: Any, **named: Any) -> Any:
+        x = arguments[0] if arguments else named.get("A")
+        wanted = arguments[place] if len(arguments) > place else named.get("custom_cuda", False)
+        if not wanted or not isinstance(x, Tensor) or x.is_cuda:
+            return ours(*arguments, **named)
+        if torch.compiler.is_compiling():
+            return plain(*arguments, **named)
+        if not _numbers(x) or is_hosts((x,)):
+            calls.count(calls.passed_on, name)
+            return plain(*arguments, **named)
+        made = ours(*arguments, **named)
+        filled = made.untyped_storage().nbytes() > made.nbytes  # blocks that x did not fill, in both ways
+        return made if filled or x.is_contiguous() else laid_like(made, x)
+
+    return function
+
+
 def _blocks_of_host(
     x: Tensor, scale_bits: int, asked: tuple[int, int, float], axis: int, flush: bool, rmode: int
 ) -> Tensor:
@@ -335,9 +380,15 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
         return module
 
     def whole(host: Function) -> Function:
-        return standing_in("_quantize_mx", _whole(functions), host, calls)
+        standing = standing_in("_quantize_mx", _whole(functions), host, calls)
+        return _by_pytorch("_quantize_mx", 8, standing, host, calls)
+
+    def core(host: Function) -> Function:
+        return _by_pytorch("quantize_elemwise", 7, host, host, calls)
 
     return [
+        Called(lambda: None, functions.leave),
+        Named(PACKAGE, "mx.elemwise_ops", "_quantize_elemwise_core", core),
         Named(PACKAGE, "mx.mx_ops", "_quantize_mx", whole),
         Entry(lambda: sys.modules, MODULE, ours, MODULE),
         Entry(lambda: vars(package), NAME, ours, f"{PACKAGE}.{NAME}"),

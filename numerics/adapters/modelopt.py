@@ -21,7 +21,7 @@ from torch import Tensor
 from numerics.adapters import conventions
 from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Refusal, Seam, replaced
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, takes
+from numerics.adapters.scaled import FLOATS, has_specials, laid_like, takes
 from numerics.adapters.tensors.modelopt import from_host, to_host
 from numerics.formats.block import Block
 from numerics.formats.blocks import block_format
@@ -97,7 +97,7 @@ def _fp8(host: Function, correct: bool) -> Function:
         if not takes(x) or x.dtype not in FLOATS:
             return NotImplemented
         if amax is None:
-            return fp8_e4m3.round(x)
+            return laid_like(fp8_e4m3.round(x), x)
         top = amax.to(torch.float32)
         scale = 448.0 / torch.where(top <= EPSILON, torch.ones_like(top), top)
         product = x.to(torch.float32) * scale
@@ -154,13 +154,16 @@ def _integers(host: Function, correct: bool) -> Function:
 REPLACED: dict[str, Maker] = {
     "dynamic_block_quantize_op": _dynamic, "_fp8_eager": _fp8, "_tensor_quant": _integers
 }  # fmt: skip
+ALONE = ("dynamic_block_quantize_op",)  # of which ModelOpt has CUDA code only
 
 
 def _entry(calls: Calls) -> Function:
     """What a quantizer with our backend calls: itself without one."""
+    registry: Any = importlib.import_module("modelopt.torch.quantization.nn")
 
     def numerics_backend(inputs: Tensor, quantizer: Any) -> Any:
-        calls.count(calls.ours, "backend")
+        if registry.is_registered_quant_backend(BACKEND):  # of one that somebody kept no call is counted
+            calls.count(calls.ours, "backend")
         plain = copy.copy(quantizer)
         plain.backend = None
         return plain._fake_quantize(inputs)
@@ -181,7 +184,7 @@ def _leave() -> None:
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    seams = replaced(PACKAGE, {TENSOR_QUANT: REPLACED}, correct, calls)
+    seams = replaced(PACKAGE, {TENSOR_QUANT: REPLACED}, correct, calls, alone=ALONE)
     return [*seams, Called(lambda: _enter(calls), _leave)]
 
 

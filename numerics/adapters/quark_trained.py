@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Calls, Function, Named, Seam, answered
+from numerics.adapters.base import Calls, Function, Named, Seam, answered, is_seen
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
     ZEROS,
     has_specials,
     integer_of,
+    is_odd,
     ordinary,
     takes,
     whole_steps,
@@ -55,7 +56,7 @@ def _seam(name: str, host: str, passes: Passes, calls: Calls) -> Seam:
         ours = trained(name, getattr(importlib.import_module(KERNEL), host), passes, calls)
 
         def function(*arguments: Any, **named: Any) -> Any:
-            if named or torch.compiler.is_compiling():
+            if named or is_seen() or any(map(is_odd, arguments[:1])):
                 return apply(*arguments, **named)
             return ours.apply(*arguments)
 

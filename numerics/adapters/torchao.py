@@ -23,6 +23,7 @@ from numerics.adapters.scaled import (
     FLOATS,
     between,
     has_specials,
+    laid_like,
     ordinary,
     row_length,
     rows_of,
@@ -230,7 +231,7 @@ def _encoder(element: Element) -> Maker:
             if not correct and has_specials(x):  # NaN is read as a number: 1 and its payload
                 nan = torch.isnan(x)
                 codes[nan] = host(x[nan])
-            return codes
+            return laid_like(codes, x)
 
         return encode
 
@@ -242,7 +243,7 @@ def _decoder(element: Element) -> Maker:
         def decode(x: Tensor) -> Any:
             if not takes(x) or x.dtype != torch.uint8 or int(x.max()) >> element.bits:
                 return NotImplemented
-            return element.decode(x)
+            return laid_like(element.decode(x), x)
 
         return decode
 

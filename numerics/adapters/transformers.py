@@ -27,11 +27,14 @@ def _seams(correct: bool, calls: Calls) -> Sequence[Seam]:
     method = importlib.import_module("numerics.model.huggingface")
 
     class Counted(method.NumericsHfQuantizer):  # type: ignore[name-defined]
-        """The method's quantizer, each of them one call."""
+        """Makes the method's own quantizers, each of them one call.
 
-        def __init__(self, *arguments: Any, **named: Any) -> None:
+        A model keeps its quantizer, and is pickled with it by the name of its class.
+        """
+
+        def __new__(cls, *arguments: Any, **named: Any) -> Any:
             calls.count(calls.ours, "quantizer")
-            super().__init__(*arguments, **named)
+            return method.NumericsHfQuantizer(*arguments, **named)
 
     return [
         Entry(lambda: _registries().AUTO_QUANTIZER_MAPPING, METHOD, lambda host: Counted, "its quantizers"),

@@ -7,8 +7,8 @@ tensors and a JSON text in the metadata of the files, and `from_pretrained` make
 
 from __future__ import annotations
 
+import functools
 import json
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -345,7 +345,7 @@ class NumericsHfQuantizer(HfQuantizer):
             entry for entry in getattr(model, "_weight_conversions", None) or ()
             if not any(isinstance(op, ours) for op in getattr(entry, "operations", ()))
         ]  # fmt: skip
-        model.get_memory_footprint = types.MethodType(memory_footprint, model)
+        model.get_memory_footprint = functools.partial(memory_footprint, model)  # which pickle takes
         show_packed(model)
         new = [name for name, place in parameters(model).items()
                if self.specs.get(name) and not isinstance(place.tensor, TensorQTensor)]  # fmt: skip
