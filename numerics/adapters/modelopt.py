@@ -128,7 +128,10 @@ def _integers(host: Function, correct: bool) -> Function:
         if bool(top.min() < 0) or not bool((top < torch.inf).all()):
             return NotImplemented
         bits = num_bits + unsigned
-        scale = torch.tensor((1 << (bits - 1)) - 1.0) / top
+        most = torch.tensor((1 << (bits - 1)) - 1.0)  # of torch's default type, as ModelOpt's
+        if float(most) != (1 << (bits - 1)) - 1:
+            return NotImplemented
+        scale = most / top
         nothing = top <= EPSILON
         scale[nothing] = 0
         back = torch.where(nothing, torch.ones_like(scale), scale)
