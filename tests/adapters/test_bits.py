@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections import Counter
+from functools import partial
 from itertools import islice, product
 
 import pytest
@@ -108,3 +109,38 @@ def test_a_largest_magnitude_of_any_type_and_shape_is_what_modelopt_takes_it_for
 def alike(a, b):
     """Are two answers the same, or the same refusal?"""
     return a == b if isinstance(a, str) else isinstance(b, torch.Tensor) and same_bits(a, b)
+
+
+SHAPES = (), (1,), (1, 1, 1), (64, 1)
+ZEROS_OF = None, torch.tensor(3, dtype=torch.int8), torch.tensor(-2.3), torch.tensor([100.7])
+
+
+def fakes():
+    """compressed-tensors' fake and real quantization in every type of x and of scales of every shape."""
+    forward = importlib.import_module("compressed_tensors.quantization.lifecycle.forward")
+    args = importlib.import_module("compressed_tensors.quantization").QuantizationArgs
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    every = product(
+        (x, x.bfloat16(), x.half(), x[0], x[0, 0]), (("int", 8), ("int", 4), ("float", 8), ("float", 4)),
+        product(SHAPES, (torch.float32, *DEFAULTS)), ZEROS_OF, (None, torch.tensor(2.5), torch.tensor([2.5])),
+    )  # fmt: skip
+    for y, (kind, bits), (shape, of_scale), zero, second in every:
+        scale = torch.linspace(0.03, 0.05, 64)[: max(1, shape[0] if shape else 1)].reshape(shape).to(of_scale)
+        how = args(num_bits=bits, type=kind, strategy="channel" if shape == (64, 1) else "tensor")
+        for name in ("fake_quantize", "quantize"):
+            yield (
+                (name, y.dtype, y.shape, how, scale, zero, second),
+                partial(getattr(forward, name), y, scale, zero, how, global_scale=second),
+            )
+
+
+def test_compressed_tensors_divides_in_the_type_that_x_and_scale_have_together():
+    adapter = asked("compressed_tensors")
+    taken = []
+    for name, call in fakes():
+        with contextlib.suppress(Exception):
+            taken.append((name, call, call()))
+    with adapter.substituted() as calls:
+        wrong = [name for name, call, expected in taken if not same_bits(expected, call())]
+    assert not wrong, (len(wrong), wrong[:3])
+    assert calls.ours.total() > len(taken) // 2
