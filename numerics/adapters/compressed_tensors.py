@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, answered, replaced
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, answered, changed, replaced
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_of
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
@@ -322,6 +322,10 @@ class _Registered:
             raise NumericsError("CT_ENFORCE_EAGER switches compressed-tensors' registry off; unset it")
 
         registry = impl_backend.ImplBackend
+        if self._ours.__name__ in registry._fn_registry:
+            raise NumericsError(
+                f"compressed-tensors has an implementation {self._ours.__name__} already; remove it"
+            )
         host = registry._fn_registry[self._name]  # which answers where no entry does
 
         def following(*arguments: Any, **named: Any) -> Function:
@@ -346,13 +350,19 @@ class _Registered:
         self._entry = next(one for one in registry._backends[self._name] if one[0] is function)
 
     def restore(self) -> None:
-        """Takes it away."""
+        """Takes it away, and no other; raises NumericsError where somebody else has taken it away."""
         from compressed_tensors.utils.impl_backend import ImplBackend
 
-        ImplBackend._backends[self._name].remove(self._entry)
-        if not ImplBackend._backends[self._name]:
+        names, entries = ImplBackend._fn_registry, ImplBackend._backends.get(self._name, [])
+        mine = self._entry[0]
+        whole = any(one is self._entry for one in entries) and names.get(mine.__name__) is mine
+        entries[:] = [one for one in entries if one is not self._entry]
+        if ImplBackend._backends.get(self._name) == []:
             del ImplBackend._backends[self._name]
-        del ImplBackend._fn_registry[self._ours.__name__]
+        if names.get(mine.__name__) is mine:
+            del names[mine.__name__]
+        if not whole:
+            raise changed(f"compressed-tensors' implementations of {self._name}")
 
 
 REPLACED: dict[str, dict[str, Maker]] = {
