@@ -18,7 +18,8 @@ from numerics.formats.integers import integer_format
 from numerics.interop.host_tensors import check_filled, elements_of, name_of, tensor_of
 from numerics.model.compressed_tensors import stored_weight
 from numerics.pytorch.convert import as_tensors
-from numerics.pytorch.qtensor import FLOATS, PARTS, TensorQTensor
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor
+from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
 
 HOST = "compressed-tensors"
