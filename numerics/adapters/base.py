@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
+import re
 import sys
 import threading
 from collections import Counter
@@ -32,6 +33,7 @@ Function = Callable[..., Any]
 Maker = Callable[[Function, bool], Function]
 """Makes ours of the host's function, which may be asked, and of `correct`."""
 MISSING = object()  # of a name or an entry that was not there
+BUILD = re.compile(r"\+(cpu|xpu|cu\d+|rocm[\d.]+)$")  # of a version: the same sources, for a device
 
 
 class Seam(Protocol):
@@ -70,6 +72,18 @@ class Calls:
         """Begins to count anew."""
         self.ours.clear()
         self.passed_on.clear()
+
+    def begin(self) -> Calls:
+        """Begins to count in new counters, and returns the counts of those alone.
+
+        >>> calls = Calls()
+        >>> first = calls.begin()
+        >>> calls.count(calls.ours, "quantize")
+        >>> calls.begin().ours["quantize"], first.ours["quantize"]
+        (0, 1)
+        """
+        self.ours, self.passed_on = Counter(), Counter()
+        return Calls(self.ours, self.passed_on)
 
 
 def is_seen() -> bool:
@@ -193,7 +207,7 @@ class Named:
     def restore(self) -> None:
         """Puts the host's back, in modules too that were imported since."""
         self._stands = False
-        there = getattr(sys.modules[self.module], self.name, None)
+        there = getattr(sys.modules.get(self.module), self.name, None)
         exchange(self.package, self._ours, self._host)
         if there is not self._ours:
             raise changed(f"{self.module}.{self.name}")
@@ -226,22 +240,6 @@ class Entry:
             del table[self.key]
         else:
             table[self.key] = self._host
-
-
-@dataclass
-class Called:
-    """A registry with functions of its own to enter and to leave it."""
-
-    enter: Function
-    leave: Function
-
-    def put(self) -> None:
-        """Enters."""
-        self.enter()
-
-    def restore(self) -> None:
-        """Leaves."""
-        self.leave()
 
 
 @dataclass
@@ -291,6 +289,7 @@ class Adapter:
         self.calls = Calls()
         self._seams, self._found = seams, found
         self._put: list[Seam] = []
+        self._counted = self.calls
         self._lock = threading.RLock()
 
     def installed(self) -> bool:
@@ -305,7 +304,7 @@ class Adapter:
         except (ImportError, importlib.metadata.PackageNotFoundError):
             needed = f"{self.distribution or self.library} {wanted}"
             raise NumericsError(f"{self.library} is not installed: its adapter needs {needed}") from None
-        if version not in self.versions:
+        if BUILD.sub("", version) not in self.versions:
             raise NumericsError(
                 f"{self.library} {said(version)} is not known to its adapter, which follows {wanted} bit for "
                 f"bit: install {wanted}"
@@ -317,10 +316,20 @@ class Adapter:
 
         @functools.wraps(function)
         def asked(*arguments: Any, **named: Any) -> Any:
-            self.version()
-            return function(*arguments, **named)
+            version = self.version()
+            try:
+                return function(*arguments, **named)
+            except ImportError as wrong:
+                raise self._broken(version, wrong) from wrong
 
         return asked
+
+    def _broken(self, version: str, wrong: Exception) -> NumericsError:
+        """The error for a host that is installed, but not whole."""
+        return NumericsError(
+            f"{self.library} {version} is installed, but is not as its adapter knows it: {wrong}; install "
+            f"{self.distribution or self.library} {version} anew"
+        )
 
     def install(self, *, correct: bool = False) -> None:
         """Puts our kernels into the host, whose modules are imported by it.
@@ -333,17 +342,18 @@ class Adapter:
         with self._lock:
             if self._put:
                 raise NumericsError(f"the adapter of {self.library} is installed already; uninstall it first")
-            self.version()
-            self.calls.clear()
+            version = self.version()
             put: list[Seam] = []
             try:
                 for seam in self._seams(correct, self.calls):
                     seam.put()
                     put.append(seam)
-            except BaseException:
+            except BaseException as wrong:
                 _restored(put)
+                if isinstance(wrong, (ImportError, AttributeError)):
+                    raise self._broken(version, wrong) from wrong
                 raise
-            self._put = put
+            self._put, self._counted = put, self.calls.begin()
 
     def uninstall(self) -> None:
         """Leaves the host as it was found.
@@ -361,22 +371,36 @@ class Adapter:
 
     @contextmanager
     def substituted(self, *, correct: bool = False) -> Iterator[Calls]:
-        """install() before, uninstall() after, whatever happens; gives the counts of calls."""
-        self.install(correct=correct)
+        """install() before, uninstall() after, whatever happens; gives the counts of calls.
+
+        These counts stay when the adapter is installed again.  What the body raises is raised, also where
+        the host cannot be left as it was found, which is then said beside it.
+        """
+        with self._lock:
+            self.install(correct=correct)
+            counted = self._counted
         try:
-            yield self.calls
-        finally:
-            self.uninstall()
+            yield counted
+        except BaseException as raised:
+            try:
+                self.uninstall()
+            except NumericsError as fault:
+                raised.add_note(str(fault))
+            raise
+        self.uninstall()
 
 
 def _restored(put: Sequence[Seam]) -> list[NumericsError]:
-    """Restores all seams, the last first; returns what could not be."""
+    """Restores all seams, the last first, whatever one of them raises; returns what could not be."""
     faults = []
     for seam in reversed(put):
         try:
             seam.restore()
         except NumericsError as fault:
             faults.append(fault)
+        except Exception as fault:  # of the host's own registries
+            told = f"a place of the host could not be left as it was found: {fault!r}"
+            faults.append(NumericsError(told))
     return faults
 
 

@@ -18,7 +18,17 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, answered, is_hosts, replaced
+from numerics.adapters.base import (
+    Adapter,
+    Calls,
+    Function,
+    Maker,
+    Seam,
+    answered,
+    changed,
+    is_hosts,
+    replaced,
+)
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, laid_like, ordinary, takes, values_of
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
@@ -90,15 +100,27 @@ def _rounded(x: Tensor, element: Element, plain_zero: bool) -> Any:
 
 
 def _rows(x: Any, scale: Any) -> Tensor | None:
-    """The scale of each row of x's last axis, where every row has one and all is float32; else None."""
+    """The scale of each row of x's last axis, where every row has one and quotients are float32; else None.
+
+    torch takes a scale without axes in x's type.
+    """
     if not _number(x) or not takes(scale) or scale.dtype != torch.float32 or not x.is_contiguous():
         return None
-    if scale.numel() > 1 and (scale.dim() != x.dim() or scale.shape[-1] != 1):
+    if torch.result_type(x, scale) != torch.float32:
+        return None
+    if not _beside(scale, x):
         return None
     try:
         return scale.expand(*x.shape[:-1], 1).reshape(-1)
     except RuntimeError:  # shapes that do not fit, which the host refuses in its own words
         return None
+
+
+def _beside(numbers: Tensor, x: Tensor) -> bool:
+    """Is there one number for all of x, which gives it no axis, or one of each row of its last axis?"""
+    if numbers.numel() == 1:
+        return numbers.dim() <= x.dim()
+    return numbers.dim() == x.dim() and numbers.shape[-1] == 1
 
 
 def _fused(x: Tensor, steps: Tensor, zero: Tensor | None, element: Element) -> Tensor | None:
@@ -118,11 +140,13 @@ def _fused(x: Tensor, steps: Tensor, zero: Tensor | None, element: Element) -> T
 
 
 def _zero_points(zero: Any, x: Tensor, rows: int) -> Tensor | None:
-    """The zero point of each row; None where they do not fit."""
-    if not takes(zero) or (zero.numel() > 1 and (zero.dim() != x.dim() or zero.shape[-1] != 1)):
+    """The zero point of each row; None where they do not fit, or are others in x's type."""
+    if not takes(zero) or not _beside(zero, x):
         return None
     found = zero.expand(*x.shape[:-1], 1).reshape(-1).float()
-    return found if len(found) == rows else None
+    if len(found) != rows or not bool((found == found.to(x.dtype)).all()):
+        return None
+    return found
 
 
 def _fake(host: Function, correct: bool) -> Function:
@@ -136,6 +160,8 @@ def _fake(host: Function, correct: bool) -> Function:
         if element is None or not _number(x) or not takes(scale):
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
+        if not _quotients(x, effective):
+            return NotImplemented
         steps = _rows(x, effective)
         zero = None if zero_point is None or steps is None else _zero_points(zero_point, x, len(steps))
         plain = steps is not None and (zero is not None) == (zero_point is not None)
@@ -151,6 +177,11 @@ def _fake(host: Function, correct: bool) -> Function:
         return quantized * effective
 
     return _quantize_dequantize
+
+
+def _quotients(x: Tensor, scale: Tensor) -> bool:
+    """Are quotients of a type that we round?  torch's cast of float64 to fp8 rounds twice."""
+    return torch.result_type(x, scale) in FLOATS
 
 
 def _scaled(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
@@ -173,10 +204,12 @@ def _quantize(correct: bool) -> Function:
     def numerics_quantize(
         x: Tensor, scale: Tensor, zero_point: Tensor | None, q_min: Tensor, q_max: Tensor, args: Any,
         dtype: torch.dtype | None = None, global_scale: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Any:  # fmt: skip
         element = _element(args, q_min, q_max)
         assert element is not None
         effective = scale if global_scale is None else scale / global_scale
+        if not _quotients(x, effective):
+            return NotImplemented
         made = _to_range(_scaled(x, effective, zero_point), element, correct)
         return made if dtype is None else made.to(dtype)
 
@@ -213,9 +246,7 @@ def _dequantize(host: Function, correct: bool) -> Function:
 
 def _rows_like(x: Tensor, scale: Tensor) -> Tensor | None:
     """As _rows, of a tensor that has a shape only."""
-    if scale.dtype != torch.float32 or (
-        scale.numel() > 1 and (scale.dim() != x.dim() or scale.shape[-1] != 1)
-    ):
+    if scale.dtype != torch.float32 or not _beside(scale, x):
         return None
     return scale.expand(*x.shape[:-1], 1).reshape(-1)
 
@@ -224,7 +255,8 @@ def _rows_like(x: Tensor, scale: Tensor) -> Tensor | None:
 
 
 def _packs_fp4(x: Tensor) -> bool:
-    return _number(x) and x.dim() == 2 and x.shape[1] % 2 == 0 and not has_specials(x)
+    """Is this a matrix of fp4's values?  Of others the host packs what it makes of them."""
+    return _number(x) and x.dim() == 2 and x.shape[1] % 2 == 0 and torch.equal(fp4.round(x), x)
 
 
 def _pack_fp4(correct: bool) -> Function:
@@ -301,6 +333,10 @@ class _Registered:
             raise NumericsError("CT_ENFORCE_EAGER switches compressed-tensors' registry off; unset it")
 
         registry = impl_backend.ImplBackend
+        if self._ours.__name__ in registry._fn_registry:
+            raise NumericsError(
+                f"compressed-tensors has an implementation {self._ours.__name__} already; remove it"
+            )
         host = registry._fn_registry[self._name]  # which answers where no entry does
 
         def following(*arguments: Any, **named: Any) -> Function:
@@ -328,14 +364,20 @@ class _Registered:
         self._entry = next(one for one in registry._backends[self._name] if one[0] is function)
 
     def restore(self) -> None:
-        """Takes it away."""
+        """Takes it away, and no other; raises NumericsError where somebody else has taken it away."""
         from compressed_tensors.utils.impl_backend import ImplBackend
 
-        ImplBackend._backends[self._name].remove(self._entry)
-        if not ImplBackend._backends[self._name]:
+        names, entries = ImplBackend._fn_registry, ImplBackend._backends.get(self._name, [])
+        mine = self._entry[0]
+        whole = any(one is self._entry for one in entries) and names.get(mine.__name__) is mine
+        entries[:] = [one for one in entries if one is not self._entry]
+        if ImplBackend._backends.get(self._name) == []:
             del ImplBackend._backends[self._name]
-        del ImplBackend._fn_registry[self._ours.__name__]
         self._entry = None
+        if names.get(mine.__name__) is mine:
+            del names[mine.__name__]
+        if not whole:
+            raise changed(f"compressed-tensors' implementations of {self._name}")
 
 
 REPLACED: dict[str, dict[str, Maker]] = {

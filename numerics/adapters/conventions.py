@@ -310,12 +310,17 @@ def _executor(x: Tensor) -> Executor:
 def in_rows(x: Tensor, *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """x as rows, and the numbers of each; None where x is not float32 in rows that share their numbers.
 
-    numbers: of the whole of x one, or one of each row of its last axis.
+    numbers: of the whole of x one, or one of each row of its last axis.  One without axes is taken in x's
+    type, as torch takes it; other floats are float32, or x is computed in their type and not here.
     """
     if x.dtype != torch.float32 or not x.is_contiguous() or x.dim() == 0:
         return None
     length, beside = x.shape[-1], []
     for one in numbers:
+        if one.is_floating_point() and one.dim() == 0:
+            one = one.float()
+        if one.is_floating_point() and one.dtype != torch.float32:
+            return None
         if one.numel() != 1 and (one.shape != (*x.shape[:-1], 1)):
             return None
         beside.append(one.reshape(-1).expand(x.numel() // length))
@@ -349,8 +354,16 @@ def _run(
     how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> None:
     """how's function over rows, into these."""
-    given, beside, made = ([one.detach().numpy() for one in some] for some in (inputs, numbers, outputs))
-    _executor(inputs[0]).by_rows(how, given, beside, made)
+    given, made = ([one.detach().numpy() for one in some] for some in (inputs, outputs))
+    _executor(inputs[0]).by_rows(how, given, _words_of(numbers), made)
+
+
+def _words_of(numbers: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """The numbers of rows, in the 32 bits that kernels read; a call with others is the host's."""
+    for one in numbers:
+        if one.dtype not in (torch.float32, torch.int32):
+            raise TypeError(f"numbers of rows are float32 or int32, not {one.dtype}")
+    return [one.detach().numpy() for one in numbers]
 
 
 def run(
@@ -556,7 +569,7 @@ def lsq_slopes(
     last one where all do; each is given back once they are done.
     """
     how, executor, first = _slopes(_lsq_slopes, element), _executor(x), 0
-    every = [one.detach().numpy() for one in (x, gradient, *numbers, of_x)]
+    every = [*(one.detach().numpy() for one in (x, gradient)), *_words_of(numbers), of_x.detach().numpy()]
     room = parts.numpy()
     for end in ends:
         one, g, scale, zero, factor, out = (array[first:end] for array in every)

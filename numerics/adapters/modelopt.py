@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import copy
 import importlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Refusal, Seam, replaced
+from numerics.adapters.base import MISSING, Adapter, Calls, Entry, Function, Maker, Refusal, Seam, replaced
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, laid_like, takes
 from numerics.adapters.tensors.modelopt import from_host, to_host
@@ -31,6 +31,7 @@ from numerics.formats.floats import float_format, fp4, fp6_e2m3, fp6_e3m2, fp8_e
 from numerics.formats.integers import int8, integer_format
 
 PACKAGE, TENSOR_QUANT = "modelopt", "modelopt.torch.quantization.tensor_quant"
+QUANTIZER = "modelopt.torch.quantization.nn.modules.tensor_quantizer"
 BACKEND = "numerics"
 EPSILON = 2.0**-24  # a largest magnitude up to it counts as 0
 BY_PRODUCT = Convention(multiplies=True, divides_back=True, zeros="kept")
@@ -128,7 +129,10 @@ def _integers(host: Function, correct: bool) -> Function:
         if bool(top.min() < 0) or not bool((top < torch.inf).all()):
             return NotImplemented
         bits = num_bits + unsigned
-        scale = torch.tensor((1 << (bits - 1)) - 1.0) / top
+        most = torch.tensor((1 << (bits - 1)) - 1.0)  # of torch's default type, as ModelOpt's
+        if float(most) != (1 << (bits - 1)) - 1:
+            return NotImplemented
+        scale = most / top
         nothing = top <= EPSILON
         scale[nothing] = 0
         back = torch.where(nothing, torch.ones_like(scale), scale)
@@ -171,21 +175,22 @@ def _entry(calls: Calls) -> Function:
     return numerics_backend
 
 
-def _enter(calls: Calls) -> None:
-    registry: Any = importlib.import_module("modelopt.torch.quantization.nn")
-    if registry.is_registered_quant_backend(BACKEND):
+def _backends() -> Any:
+    """ModelOpt's registry of backends by their names."""
+    return importlib.import_module(QUANTIZER)._QUANT_FUNCTIONAL_BACKENDS
+
+
+def _registered(calls: Calls, there: Any) -> Function:
+    """Our entry, where there is none of that name."""
+    if there is not MISSING:
         raise NumericsError(f"modelopt has a backend {BACKEND!r} already, which is not ours; unregister it")
-    registry.register_quant_backend(BACKEND, _entry(calls))
-
-
-def _leave() -> None:
-    registry: Any = importlib.import_module("modelopt.torch.quantization.nn")
-    registry.unregister_quant_backend(BACKEND)
+    return _entry(calls)
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
     seams = replaced(PACKAGE, {TENSOR_QUANT: REPLACED}, correct, calls, alone=ALONE)
-    return [*seams, Called(lambda: _enter(calls), _leave)]
+    backend = Entry(_backends, BACKEND, partial(_registered, calls), f"modelopt's backend {BACKEND!r}")
+    return [*seams, backend]
 
 
 ADAPTER = Adapter("modelopt", "nvidia-modelopt", ("0.47.0",), _seams)

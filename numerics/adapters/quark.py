@@ -23,6 +23,7 @@ from numerics.adapters.base import Adapter, Calls, Operator, Seam, answered, is_
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     ZEROS,
+    default_widens,
     has_specials,
     is_odd,
     largest,
@@ -135,7 +136,7 @@ def _unscaled_real(host: Any, correct: bool) -> Any:
         rows, micro = rows_of_blocks(x, axis, block_size), MICRO.get(quant_dtype)
         small = mx_element_dtype if quant_dtype == "mx" and mx_element_dtype in SMALL else None
         size = micro.block if micro else REAL
-        if rows is None or block_size != size or not (micro or small):
+        if rows is None or block_size != size or not (micro or small) or (micro and default_widens()):
             return NotImplemented
         if micro:
             made, odd = _micro_codes(rows, micro), odd_rows(rows)

@@ -23,6 +23,7 @@ from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
     ZEROS,
+    default_widens,
     has_specials,
     integer_of,
     is_odd,
@@ -231,7 +232,7 @@ def lsq(correct: bool) -> Passes:
     def backward(gradient: Tensor, kept: Sequence[Tensor], others: tuple[Any, ...]) -> Any:
         (x, scale, zero), (_, _, ch_axis, factor) = kept, others
         element = _lsq_element(kept, others)
-        if element is None or not takes(gradient):
+        if element is None or not takes(gradient) or default_widens():
             return NotImplemented
         shape = _along(x, ch_axis)
         numbers = scale.detach(), zero.float(), x.new_full((1,), factor)

@@ -69,6 +69,11 @@ def laid_like(made: Tensor, x: Tensor) -> Any:
     return torch.empty_strided(x.shape, strides, dtype=made.dtype).copy_(made)
 
 
+def default_widens() -> bool:
+    """Does a tensor that a host makes without a type turn float32 beside it into float64?"""
+    return torch.get_default_dtype() == torch.float64
+
+
 def scheme_of(scale: Tensor) -> Scheme:
     """One scale, or one a row."""
     return per_tensor() if scale.dim() == 0 else PER_ROW
@@ -135,7 +140,9 @@ def put_in(made: Tensor, rows: Tensor, theirs: Callable[[Tensor], Tensor]) -> Te
 def shifted_codes(x: Tensor, zero_point: Tensor, element: Element) -> Tensor:
     """clamp(round(x) + zero_point) for each row, or for all where there is one zero point."""
     options: dict[str, Any] = {"scheme": scheme_of(zero_point), "symmetric": False}
-    made = quantize(x, element, scale=torch.ones(zero_point.shape), zero_point=zero_point, **options)
+    made = quantize(
+        x, element, scale=torch.ones(zero_point.shape, dtype=torch.float32), zero_point=zero_point, **options
+    )
     codes: Tensor = made.codes
     return codes
 
@@ -219,6 +226,6 @@ def whole_steps(steps: Tensor, zero: Tensor, element: Integer, scheme: Scheme) -
         element.round(steps, out=steps)
         return steps
     options: dict[str, Any] = {"scheme": scheme, "symmetric": False}
-    one = torch.ones(zero.shape)
+    one = torch.ones(zero.shape, dtype=torch.float32)
     made: Tensor = fake_quantize(steps, element, scale=one, zero_point=zero.int(), **options)
     return made

@@ -26,7 +26,14 @@ def tensor_of(host: str, q: Any) -> TensorQTensor:
     check_quantized(f"to_host of {host}", q)
     if not isinstance(q, TensorQTensor):
         raise NumericsError(f"{host} takes torch tensors, not NumPy's: nx.interop.as_tensors(q)")
+    check_filled(host, q.shape)
     return q
+
+
+def check_filled(host: str, shape: Sequence[int]) -> None:
+    """Raises NumericsError for tensors without elements, whose scales no host has."""
+    if not math.prod(shape):
+        raise NumericsError(f"{host} has no tensor of no elements, as of {tuple(shape)}")
 
 
 def name_of(kind: torch.dtype, what: str) -> str:

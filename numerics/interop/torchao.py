@@ -18,6 +18,7 @@ from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import integer_format
 from numerics.interop.host_tensors import (
     block_of,
+    check_filled,
     elements_of,
     name_of,
     no_form,
@@ -61,6 +62,7 @@ def from_host(x: Any) -> QTensor:
     """
     if type(x).__name__ not in _KINDS or not type(x).__module__.startswith(f"{HOST}."):
         raise NumericsError(f"{type(x).__name__} is none of torchao's {', '.join(_KINDS)}")
+    check_filled(HOST, x.shape)
     return read_host(x)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections import Counter
-from itertools import islice
+from functools import partial
+from itertools import islice, product
 
 import pytest
 
 pytest.importorskip("torch")
+import torch
+
 from numerics.adapters import HOSTS
 from tests.adapters.hosts import asked, same_bits
 
@@ -47,3 +50,97 @@ def test_a_host_gives_the_same_bits_with_our_kernels(host):
     assert not wrong, f"{len(wrong)} of {compared}: {wrong[:9]}"
     assert ours > compared // 8, f"our kernels answered {ours} of {compared} calls"
     print(f"{host}: {compared} answers have the same bits; our kernels gave {ours}: {dict(names)}")
+
+
+DEFAULTS = (torch.float64, torch.bfloat16, torch.float16)
+"""What torch makes of numbers without a type, which hosts leave to it."""
+
+
+@pytest.fixture
+def default():
+    """Sets torch's default type, which is float32 again at the end."""
+    yield torch.set_default_dtype
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("host", COMPARED)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(1800)
+def test_a_host_gives_the_same_bits_whatever_torchs_default_type(host, default):
+    adapter = asked(host)
+    cases = [*islice(importlib.import_module(f"tests.adapters.cases.{host}").cases(), 0, None, 23)]
+    for kind in DEFAULTS:
+        default(kind)
+        taken = answered(cases)
+        with adapter.substituted():
+            wrong = [name for name, call, expected in taken if not same_bits(expected, call(True))]
+        assert not wrong, (kind, wrong[:9])
+        default(torch.float32)
+
+
+def test_a_largest_magnitude_of_any_type_and_shape_is_what_modelopt_takes_it_for(default):
+    adapter = asked("modelopt")
+    quant = importlib.import_module("modelopt.torch.quantization.tensor_quant")
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    tops = [torch.full(shape, 2.3, dtype=kind) for shape in ((), (1,)) for kind in (*DEFAULTS, torch.float32)]
+    ways = product((4, 8, 14), (False, True), (False, True))
+    cases = [*product((x, x.abs(), x.bfloat16(), x[0, 0]), tops, ways)]
+
+    def every():
+        found = []
+        for y, top, way in cases:
+            try:
+                found.append(quant._tensor_quant(y, top, *way))
+            except TypeError as refused:  # negative numbers in a range without a sign
+                found.append(str(refused))
+        return found
+
+    for kind in DEFAULTS:
+        default(kind)
+        stock = every()
+        with adapter.substituted() as calls:
+            ours = every()
+        default(torch.float32)
+        wrong = [k for k, (a, b) in enumerate(zip(stock, ours, strict=True)) if not alike(a, b)]
+        assert not wrong, (kind, cases[wrong[0]], stock[wrong[0]], ours[wrong[0]])
+        assert calls.ours["_tensor_quant"] > len(cases) // 3
+
+
+def alike(a, b):
+    """Are two answers the same, or the same refusal?"""
+    return a == b if isinstance(a, str) else isinstance(b, torch.Tensor) and same_bits(a, b)
+
+
+SHAPES = (), (1,), (1, 1, 1), (64, 1)
+ZEROS_OF = None, torch.tensor(3, dtype=torch.int8), torch.tensor(-2.3), torch.tensor([100.7])
+
+
+def fakes():
+    """compressed-tensors' fake and real quantization in every type of x and of scales of every shape."""
+    forward = importlib.import_module("compressed_tensors.quantization.lifecycle.forward")
+    args = importlib.import_module("compressed_tensors.quantization").QuantizationArgs
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    every = product(
+        (x, x.bfloat16(), x.half(), x[0], x[0, 0]), (("int", 8), ("int", 4), ("float", 8), ("float", 4)),
+        product(SHAPES, (torch.float32, *DEFAULTS)), ZEROS_OF, (None, torch.tensor(2.5), torch.tensor([2.5])),
+    )  # fmt: skip
+    for y, (kind, bits), (shape, of_scale), zero, second in every:
+        scale = torch.linspace(0.03, 0.05, 64)[: max(1, shape[0] if shape else 1)].reshape(shape).to(of_scale)
+        how = args(num_bits=bits, type=kind, strategy="channel" if shape == (64, 1) else "tensor")
+        for name in ("fake_quantize", "quantize"):
+            yield (
+                (name, y.dtype, y.shape, how, scale, zero, second),
+                partial(getattr(forward, name), y, scale, zero, how, global_scale=second),
+            )
+
+
+def test_compressed_tensors_divides_in_the_type_that_x_and_scale_have_together():
+    adapter = asked("compressed_tensors")
+    taken = []
+    for name, call in fakes():
+        with contextlib.suppress(Exception):
+            taken.append((name, call, call()))
+    with adapter.substituted() as calls:
+        wrong = [name for name, call, expected in taken if not same_bits(expected, call())]
+    assert not wrong, (len(wrong), wrong[:3])
+    assert calls.ours.total() > len(taken) // 2

@@ -41,6 +41,8 @@ def torchao():
 def compressed_tensors():
     cast = partial(later, "compressed_tensors.quantization.utils.fp4_utils", "cast_to_fp4")
     yield from (cast(x=X), cast(NEGATIVE), cast(X, 1), cast(None))
+    pack = partial(later, "compressed_tensors.compressors.nvfp4.helpers", "pack_fp4_to_uint8")
+    yield from (pack(X * size) for size in (1, 1e3, -1e30, torch.inf))  # which are not fp4's values
     yield later(
         "compressed_tensors.compressors.nvfp4.helpers", "unpack_fp4_from_uint8", X[:4].to(torch.uint8), 8, 64,
         dtype=2.5,

@@ -105,3 +105,77 @@ def test_a_host_of_another_version_is_one_error_and_stays_as_it_is(host, monkeyp
     for function in [getattr(adapter, name) for name in ("to_host", "from_host") if hasattr(adapter, name)]:
         with pytest.raises(NumericsError, match=told):
             function(None)
+
+
+def backend_of(implementations, name):
+    """compressed-tensors' implementations of a function by what they are called."""
+    return [one.__name__ for one, *_ in implementations.get(name, [])]
+
+
+@pytest.mark.parametrize("change", ["others", "none", "name", "key"])
+def test_somebody_else_in_compressed_tensors_registry_stays_and_all_of_ours_leaves(change):
+    adapter = asked("compressed_tensors")
+    settled(adapter)
+    found = importlib.import_module("compressed_tensors.utils.impl_backend").ImplBackend
+    before, kept = state("compressed_tensors"), dict(found._backends)
+    adapter.install()
+    (ours,) = (one for one in found._backends["cast_to_fp4"] if one[0].__name__ == "numerics_cast_to_fp4")
+
+    def of_others(x):
+        return x
+
+    theirs = (of_others, lambda x: False, 3)
+    if change == "others":
+        found._backends["cast_to_fp4"] = [
+            one for one in found._backends["cast_to_fp4"] if one is not ours
+        ] + [theirs]
+    elif change == "none":
+        found._backends["cast_to_fp4"].remove(ours)
+    elif change == "name":
+        found._fn_registry["numerics_cast_to_fp4"] = of_others
+    else:
+        del found._backends["cast_to_fp4"]
+    with pytest.raises(NumericsError, match="implementations of cast_to_fp4 was changed by somebody else"):
+        adapter.uninstall()
+    try:
+        assert not adapter.installed()
+        assert "numerics_cast_to_fp4" not in backend_of(found._backends, "cast_to_fp4")
+        assert (found._fn_registry.get("numerics_cast_to_fp4") is of_others) == (change == "name")
+        if change == "name":
+            with pytest.raises(NumericsError, match="has an implementation numerics_cast_to_fp4 already"):
+                adapter.install()
+            del found._fn_registry["numerics_cast_to_fp4"]
+        if change == "others":
+            assert found._backends["cast_to_fp4"][-1] is theirs
+        settled(adapter)  # it can be installed again
+    finally:
+        if "cast_to_fp4" in kept:
+            found._backends["cast_to_fp4"] = [
+                one for one in kept["cast_to_fp4"] if not one[0].__name__.startswith("numerics_")
+            ]
+            if not found._backends["cast_to_fp4"]:
+                del found._backends["cast_to_fp4"]
+        else:
+            found._backends.pop("cast_to_fp4", None)
+    assert state("compressed_tensors") == before
+
+
+def test_somebody_elses_backend_of_our_name_in_modelopt_stays():
+    adapter = asked("modelopt")
+    settled(adapter)
+    nn = importlib.import_module("modelopt.torch.quantization.nn")
+    before = state("modelopt")
+
+    def theirs(inputs, quantizer):
+        return inputs
+
+    adapter.install()
+    nn.unregister_quant_backend("numerics")
+    nn.register_quant_backend("numerics", theirs)
+    with pytest.raises(NumericsError, match="backend 'numerics' was changed by somebody else"):
+        adapter.uninstall()
+    assert nn.is_registered_quant_backend("numerics")
+    with pytest.raises(NumericsError, match="has a backend 'numerics' already, which is not ours"):
+        adapter.install()
+    nn.unregister_quant_backend("numerics")
+    assert state("modelopt") == before

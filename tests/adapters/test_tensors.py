@@ -106,6 +106,59 @@ def moved_to_zero(q, again) -> bool:
     return none and torch.equal(q.codes, again.codes) and torch.equal(q.shared, again.shared)
 
 
+SMALL = ((0, 64), (64, 0), (7, 33), (1, 32), (8, 1), (8, 64))
+
+
+def test_tensors_of_every_shape_come_back_or_are_refused(adapter):
+    taken = 0
+    tiles = [
+        nx.QuantSpec(d, scheme=nx.per_block(sizes))
+        for d in ("fp8_e4m3", "int8")
+        for sizes in ((2, 16), (4, 32))
+    ]
+    for shape, spec in product(SMALL, [*specs(), *tiles]):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+        try:
+            q = nx.quantize(x.abs() if spec.clips else x, spec)
+            host = adapter.to_host(q)
+        except NumericsError:
+            continue
+        assert 0 not in shape
+        again = back(adapter, host)
+        assert again.shape == q.shape
+        assert torch.equal(again.dequantize(torch.float32), q.dequantize(torch.float32)), (spec, shape)
+        assert values(adapter, host).shape == q.shape
+        taken += 1
+    assert taken > 40
+
+
+def test_a_host_has_no_tensor_without_elements(adapter):
+    with pytest.raises(NumericsError, match=r"has no tensor of no elements, as of \(0, 64\)"):
+        adapter.to_host(nx.quantize(torch.empty(0, 64), "int8"))
+
+
+@pytest.mark.parametrize("shape", [(7, 33), (8, 33), (4, 12)])
+def test_what_quark_would_fill_up_is_refused(shape):
+    adapter = asked("quark")
+    q = nx.quantize(torch.ones(shape), "int4")
+    with pytest.raises(NumericsError, match="it packs whole words, and makes"):
+        adapter.to_host(q)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("d", ["mxfp4", "mxfp6_e2m3", "nvfp4", "int4", nx.integer_format(5), "fp8_e4m3"])
+def test_compressed_tensors_weights_stand_for_the_type_that_is_told(d, kind):
+    adapter = asked("compressed_tensors")
+    q = nx.quantize(numbers(kind), nx.QuantSpec(d, **({} if d in BLOCKS else {"scale_type": "float32"})))
+    again = adapter.from_host(*adapter.to_host(q), dtype=kind)
+    assert (again.dtype, again.spec) == (kind, q.spec)
+    assert torch.equal(again.codes, q.codes)
+    assert torch.equal(again.dequantize(), q.dequantize())
+    for wrong in ("float32", torch.int8, 3):
+        with pytest.raises(NumericsError, match=r"dtype is .*; allowed are"):
+            adapter.from_host(*adapter.to_host(q), dtype=wrong)
+
+
 # ---- a host's values ---------------------------------------------------------------------------------
 
 

@@ -11,7 +11,9 @@ pytest.importorskip("torch")
 import torch
 
 from numerics.adapters import microxcaling
-from numerics.adapters.base import Calls
+from numerics.adapters.base import Adapter, Calls, Entry
+from numerics.formats.errors import NumericsError
+from numerics.model.extras import missing
 from tests.helpers import adapter_slice
 from tests.helpers.adapter_slice import digest, exact_exponents, refuses
 
@@ -50,3 +52,108 @@ def test_what_microxcalings_logarithm_takes_for_2_to_the_128_is_asked_of_microxc
     made = microxcaling._on_grid(x.clone(), bfloat16, 2, correct=False)
     assert came == [x[1:3].tolist()]
     assert made.isnan().tolist() == [False, True, True, False]
+
+
+# ---- what adapters share, with a host that is a table -------------------------------------------------
+
+
+class Raises:
+    """A place of a host that raises in one of its two steps."""
+
+    def __init__(self, error, at="put"):
+        self.error, self.at = error, at
+
+    def put(self):
+        if self.at == "put":
+            raise self.error
+
+    def restore(self):
+        if self.at == "restore":
+            raise self.error
+
+
+def adapter_of(table, *places, version="1.0"):
+    """An adapter of a host that is a table, and of these places after it."""
+    entry = Entry(lambda: table, "round", lambda host: "ours", "the table")
+    return Adapter("table", "table-host", ("1.0",), lambda correct, calls: [entry, *places], lambda: version)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ModuleNotFoundError("No module named 'table'"),
+        AttributeError("module 'table' has no attribute 'round'"),
+        missing("a quantizer", ModuleNotFoundError(name="table")),
+    ],
+)
+def test_a_host_that_is_installed_but_not_whole_is_one_error(wrong):
+    table = {"round": "host"}
+    adapter = adapter_of(table, Raises(wrong))
+    told = "table 1.0 is installed, but is not as its adapter knows it: .*; install table-host 1.0 anew"
+    with pytest.raises(NumericsError, match=told):
+        adapter.install()
+    assert table == {"round": "host"}
+    assert not adapter.installed()
+
+
+def test_tensors_of_a_host_that_cannot_be_imported_are_the_same_error():
+    def imports(q):
+        raise ModuleNotFoundError("No module named 'table'")
+
+    with pytest.raises(NumericsError, match=r"table 1.0 is installed, but .* No module named 'table'"):
+        adapter_of({}).known(imports)(None)
+
+
+@pytest.mark.parametrize("build", ["+cpu", "+cu128", "+rocm6.4", "+xpu"])
+def test_a_build_for_a_device_is_its_version(build):
+    assert adapter_of({}, version="1.0" + build).version() == "1.0" + build
+
+
+@pytest.mark.parametrize("version", ["1.0+mine", "1.0.1+cpu", "1.0+cpu.mine", "1.0.post1"])
+def test_other_builds_are_other_versions(version):
+    with pytest.raises(NumericsError, match=r"is not known to its adapter, which follows 1\.0"):
+        adapter_of({}, version=version).version()
+
+
+def test_counts_of_one_use_outlive_the_next():
+    adapter = adapter_of({})
+    with adapter.substituted() as first:
+        adapter.calls.count(adapter.calls.ours, "round")
+        assert first == adapter.calls
+    with adapter.substituted() as second:
+        adapter.calls.count(adapter.calls.passed_on, "round")
+    assert (first.ours["round"], first.passed_on["round"]) == (1, 0)
+    assert (second.ours["round"], second.passed_on["round"]) == (0, 1)
+    assert second == adapter.calls
+
+
+def body(adapter, act):
+    """Acts while the adapter is installed, and raises."""
+    with adapter.substituted():
+        act()
+        raise KeyError("body")
+
+
+def test_what_a_body_raises_is_not_hidden_by_what_cannot_be_restored():
+    table = {}
+    adapter = adapter_of(table)
+    with pytest.raises(KeyError, match="body") as caught:
+        body(adapter, adapter.uninstall)
+    assert caught.value.__notes__ == ["the adapter of table is not installed"]
+    with pytest.raises(KeyError, match="body") as caught:
+        body(adapter, lambda: table.update(round="somebody's"))
+    assert "the table was changed by somebody else" in caught.value.__notes__[0]
+    with pytest.raises(NumericsError, match="is not installed"), adapter.substituted():
+        adapter.uninstall()
+
+
+def test_a_place_that_raises_leaves_all_others_as_they_were_found():
+    table = {"round": "host"}
+    adapter = adapter_of(table, Raises(ValueError("list.remove(x)"), "restore"))
+    adapter.install()
+    with pytest.raises(NumericsError, match=r"could not be left as it was found: ValueError\('list.remove"):
+        adapter.uninstall()
+    assert table == {"round": "host"}
+    assert not adapter.installed()
+    adapter.install()
+    assert table == {"round": "ours"}

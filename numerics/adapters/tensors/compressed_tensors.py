@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from numerics.checkpoints.foreign import read, weights_of
 from numerics.files.safetensors import ML_DTYPES, NUMPY, Entry
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.integers import integer_format
-from numerics.interop.host_tensors import elements_of, name_of, tensor_of
+from numerics.interop.host_tensors import check_filled, elements_of, name_of, tensor_of
 from numerics.model.compressed_tensors import stored_weight
 from numerics.pytorch.convert import as_tensors
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor
+from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
 
 HOST = "compressed-tensors"
@@ -44,38 +46,57 @@ def to_host(q: Any) -> tuple[dict[str, Tensor], Any]:
     return dict(stored.tensors), scheme
 
 
-def from_host(tensors: Any, scheme: Any) -> QTensor:
+def from_host(tensors: Any, scheme: Any, dtype: Any = None) -> QTensor:
     """Returns a weight that compressed-tensors has compressed as a QTensor with the same codes and scales.
 
     tensors: those of the layer by their names within it, as `compress` gives them and as
     `get_direct_state_dict(module)` does: weight_packed or weight, weight_scale, and what stands beside.
-    scheme: the layer's QuantizationScheme.  Raises NumericsError, with the reason, for a weight that is no
-    QTensor's: with an order of its groups (weight_g_idx), or of a format that is not here.
+    scheme: the layer's QuantizationScheme.  dtype: torch's type that the weight stands for, which
+    compressed-tensors does not keep; None is that of its scales, and of MX and NVFP4 bfloat16, to which it
+    decompresses them.  `from_host(*to_host(q), dtype=q.dtype)` has q's type again.
+
+    Raises NumericsError, with the reason, for a weight that is no QTensor's: with an order of its groups
+    (weight_g_idx), or of a format that is not here.
     """
     if not isinstance(tensors, Mapping) or not all(isinstance(x, Tensor) for x in tensors.values()):
         raise NumericsError(
             f"from_host of {HOST} takes tensors by their names in a layer, not {said(tensors)}"
         )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in FLOATS):
+        raise NumericsError(
+            f"dtype is {said(dtype)}; allowed are {said(sorted(FLOATS.values()))} of torch, and None"
+        )
     args = getattr(scheme, "weights", None)
     if args is None:
         raise NumericsError(f"{said(scheme)} says nothing of weights: give the layer's quantization_scheme")
-    plain = {name: x.detach().contiguous() for name, x in tensors.items() if name.startswith("weight")}
-    if "weight_shape" in plain and args.num_bits not in WORDS:
-        return _dense(plain, args)
+    plain = {name: _plain(x) for name, x in tensors.items() if name.startswith("weight")}
+    for x in plain.values():
+        check_filled(HOST, x.shape)
+    if "weight_shape" in plain and (args.num_bits not in WORDS or len(plain["weight_packed"]) == 1):
+        return _standing_for(_dense(plain, args), dtype)
     entries = {name: Entry(_kind(name, x), tuple(x.shape)) for name, x in plain.items()}
     found = weights_of(entries)
     if len(found) != 1:
         raise NumericsError(f"{sorted(tensors)} are not the parts of one compressed weight")
-    config = {"num_bits": args.num_bits, "group_size": args.group_size}
+    config = {name: getattr(args, name) for name in ("num_bits", "group_size", "block_structure")}
     made = read(next(iter(found.values())), entries, lambda name: _bytes(plain[name]), config)
     if isinstance(made, str):
         raise NumericsError(f"the weight cannot be a QTensor: {made}")
-    tensor: QTensor = as_tensors(made)
-    return tensor
+    return _standing_for(as_tensors(made), dtype)
+
+
+def _standing_for(q: Any, dtype: torch.dtype | None) -> QTensor:
+    """The same codes and scales, of a weight of that type."""
+    if dtype is None or dtype == q.dtype:
+        return cast(QTensor, q)
+    return TensorQTensor(q.spec, tuple(q.shape), dtype, {name: getattr(q, name) for name in PARTS})
 
 
 def _dense(parts: Mapping[str, Tensor], args: Any) -> QTensor:
-    """Integers of 3, 5, 6, 7 bits, which this version packs across words; it unpacks them itself."""
+    """Integers of 3, 5, 6, 7 bits, which this version packs across words; it unpacks them itself.
+
+    And those of one row, whose packed zero points have the shape of the scales.
+    """
     if "weight_g_idx" in parts:
         raise NumericsError("the weight cannot be a QTensor: its groups are by activation order (g_idx)")
     helpers = importlib.import_module("compressed_tensors.compressors.pack_quantized.helpers")
@@ -88,6 +109,11 @@ def _dense(parts: Mapping[str, Tensor], args: Any) -> QTensor:
     codes = (codes & ((1 << bits) - 1)).contiguous()
     original = name_of(scale.dtype, "the scale")
     return elements_of(integer_format(bits), codes, scale, block, zero_point=zero, original=original)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Its numbers in rows of memory; an axis of one number may say any step, which `contiguous` leaves."""
+    return x.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _kind(name: str, x: Tensor) -> str:

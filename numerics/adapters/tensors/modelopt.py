@@ -16,6 +16,7 @@ from numerics.formats.floats import fp4, fp8_e4m3
 from numerics.formats.integers import int4, int8
 from numerics.interop.host_tensors import (
     block_of,
+    check_filled,
     elements_of,
     name_of,
     no_form,
@@ -44,6 +45,7 @@ def from_host(weight: Any, scale: Any, double_scale: Any = None, block_sizes: An
     make = _KINDS.get(type(inside).__name__)
     if make is None:
         raise NumericsError(f"{type(inside).__name__} is none of ModelOpt's {', '.join(_KINDS)}")
+    check_filled(HOST, inside.metadata["shape"])
     sizes = {key: size for key, size in dict(block_sizes or {}).items() if type(key) is int}
     return make(inside, scale, double_scale, sizes)
 

@@ -16,6 +16,7 @@ from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int2, int4, int8, uint2, uint4, uint8
 from numerics.interop.host_tensors import (
     block_of,
+    check_filled,
     elements_of,
     name_of,
     no_form,
@@ -50,6 +51,7 @@ def from_host(weight: Any, quantizer: Any) -> QTensor:
     """
     if type(quantizer).__name__ != "StaticScaledRealQuantizer" or not quantizer.real_quantized:
         raise NumericsError(f"{type(quantizer).__name__} is no StaticScaledRealQuantizer of a real weight")
+    check_filled(HOST, weight.shape)
     asked = quantizer.qspec
     element = ELEMENTS.get(asked.dtype.value)
     form = getattr(asked, "scale_format", None)
@@ -109,7 +111,19 @@ def to_host(q: Any) -> tuple[Tensor, Any]:
         _put_scales(made, q)
     except (IndexError, NotImplementedError, ValueError) as wrong:  # sizes that its packing does not divide
         raise NumericsError(f"{HOST} has no tensor of {q.spec!r}, of {tuple(q.shape)}: {wrong}") from None
+    _check_whole(weight, made, q)
     return weight, made
+
+
+def _check_whole(weight: Tensor, made: Any, q: TensorQTensor) -> None:
+    """Raises NumericsError where Quark's packing fills codes or zero points up."""
+    codes, (scale, zero) = made.unpack_tensor(weight), made.unpack_params()
+    if codes.shape != q.shape or (zero is not None and zero.shape != scale.shape):
+        more = tuple(codes.shape) if codes.shape != q.shape else f"zero points {tuple(zero.shape)}"
+        raise NumericsError(
+            f"{HOST} has no tensor of {q.spec!r}, of {tuple(q.shape)}: it packs whole words, and makes "
+            f"{more} of it"
+        )
 
 
 def _put_scales(made: Any, q: TensorQTensor) -> None:
