@@ -243,6 +243,20 @@ class Entry:
 
 
 @dataclass
+class Called:
+    """What an adapter does when it leaves."""
+
+    leave: Function
+
+    def put(self) -> None:
+        """Does nothing."""
+
+    def restore(self) -> None:
+        """Leaves."""
+        self.leave()
+
+
+@dataclass
 class Operator:
     """An operator of torch: a kernel for tensors on the CPU, before the one that serves all devices."""
 
