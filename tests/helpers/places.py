@@ -380,7 +380,7 @@ def blocks_by_length(axis):
 
 
 def one_batch(x, scale, zero_point):
-    if x.ndim == 4 and len(x) == 1:
+    if x.ndim == 4 and len(x) == 1 and zero_point.shape[-1] > 1:
         zero_point[..., :1] = zero_point[..., 1:2]
     return scale, zero_point
 
