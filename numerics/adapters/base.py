@@ -244,12 +244,14 @@ class Entry:
 
 @dataclass
 class Called:
-    """What an adapter does when it leaves."""
+    """A registry with functions of its own to enter and to leave it."""
 
+    enter: Function
     leave: Function
 
     def put(self) -> None:
-        """Does nothing."""
+        """Enters."""
+        self.enter()
 
     def restore(self) -> None:
         """Leaves."""

@@ -387,7 +387,7 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
         return _by_pytorch("quantize_elemwise", 7, host, host, calls)
 
     return [
-        Called(functions.leave),
+        Called(lambda: None, functions.leave),
         Named(PACKAGE, "mx.elemwise_ops", "_quantize_elemwise_core", core),
         Named(PACKAGE, "mx.mx_ops", "_quantize_mx", whole),
         Entry(lambda: sys.modules, MODULE, ours, MODULE),

@@ -81,7 +81,7 @@ def _waited(process: subprocess.Popen[bytes], folder: Path, calls: Calls, limits
             return process.wait(min(POLL, limits.still))
         now, seen = monotonic(), calls.progress()
         clock.look(seen, now)
-        if answered is None and (folder / ANSWER).exists():
+        if answered is None and os.path.exists(folder / ANSWER):
             answered = now
         if answered is not None:
             if now - answered > LEAVING:
