@@ -633,4 +633,13 @@ TABLES: dict[str, Dtype] = {}
 
 def _restore(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
     names = signature(kind).parameters
-    return kind(**{name: fact for name, fact in facts if name in names})
+    return kind(**with_later(kind, {name: fact for name, fact in facts if name in names}))
+
+
+def with_later(kind: type[Dtype], facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts that were kept, and those that formats had no word for then: of a known format, its own."""
+    known = named(str(facts.get("name")))
+    if type(known) is not kind:
+        return facts
+    names = (name for name in signature(kind).parameters if name not in NO_FACTS)
+    return {name: getattr(known, name) for name in names} | facts

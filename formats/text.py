@@ -11,12 +11,12 @@ from typing import Any, Final
 from numerics.formats import registry
 from numerics.formats.block import Block
 from numerics.formats.codebook import Codebook
-from numerics.formats.dtype import NO_FACTS, Dtype, Float, Integer
+from numerics.formats.dtype import NO_FACTS, Dtype, Float, Integer, with_later
 from numerics.formats.errors import NumericsError, said, text_in
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
 KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "codebook": Codebook, "block": Block}
-LATER: Final = {"narrow": False, "integers": None, "step": None, "tiers": None}
+LATER: Final = {"narrow": False, "integers": None, "step": None, "tiers": None, "scaled_to": ""}
 """Facts that files of before do not say, and what they are there."""
 
 
@@ -51,7 +51,7 @@ def dtype_of(described: Any) -> Dtype:
             f"a format of kind {described['kind']} has the facts {', '.join(due)}, not {said(list(facts))}"
         )
     facts = {name: dtype_of(value) if isinstance(value, dict) else value for name, value in facts.items()}
-    made: Dtype = kind(**facts)
+    made: Dtype = kind(**with_later(kind, facts))
     return made
 
 

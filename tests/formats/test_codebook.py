@@ -12,6 +12,7 @@ import pytest
 
 import numerics as nx
 from numerics.formats.dtype import TABLES, Element
+from numerics.formats.text import dtype_of, facts_of
 from tests.helpers.executors import each_executor
 from tests.helpers.inputs import edges
 
@@ -174,3 +175,27 @@ def test_blocks_are_scaled_to_where_their_elements_are_fine(name, rule):
 def test_an_end_that_is_no_value_within_the_list_is_refused(end):
     with pytest.raises(nx.NumericsError, match=r"scaled_to='.*' is one number, above 0 and not above 64.0"):
         nx.codebook_format([-64.0, -4.0, -1.0, 0.0, 1.0, 2.0, 4.0, 64.0], scaled_to=end)
+
+
+BEFORE = [
+    nx.codebook_format([-1.0, 0.0, 0.5, 2.0]),
+    nx.p3109(8, 3),
+    nx.posit8,
+    nx.hifloat8,
+    nx.mx("posit8"),
+    nx.mx("hifloat8"),
+]
+
+
+@pytest.mark.parametrize("d", BEFORE, ids=str)
+def test_a_file_or_a_pickle_that_knows_of_no_end_of_scales_is_read(d):
+    """They were written before codebooks had one: those of the tables have theirs, others none."""
+
+    def before(facts):
+        kept = {name: before(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()}
+        kept.pop("scaled_to", None)
+        return kept
+
+    assert dtype_of(before(facts_of(d))) is d
+    restore, (kind, facts) = d.__reduce__()
+    assert restore(kind, tuple(fact for fact in facts if fact[0] != "scaled_to")) is d
