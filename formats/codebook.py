@@ -32,6 +32,12 @@ def nearest_float32(number: float) -> float:
     return kept if abs(kept) < 2.0**128 else inf if number > 0 else -inf
 
 
+def _single(text: str) -> float | None:
+    """The one number of a text: None where it has none, Inf where it has several."""
+    words = text.split()
+    return None if not words else float(words[0]) if len(words) == 1 else inf
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Codebook(Element):
     """A list of float32 values: code k stands for the k-th of them.
@@ -118,8 +124,7 @@ class Codebook(Element):
     @property
     def follows(self) -> float | None:
         """What would follow the largest magnitude, or None."""
-        words = self.beyond.split()
-        return None if not words else float(words[0]) if len(words) == 1 else inf
+        return _single(self.beyond)
 
     @property
     def precedes(self) -> float | None:
@@ -157,8 +162,8 @@ class Codebook(Element):
     @property
     def scale_end(self) -> float:
         """What the largest magnitude of a tensor becomes where its scale is found."""
-        words = self.scaled_to.split()
-        return self.max if not words else float(words[0]) if len(words) == 1 else inf
+        end = _single(self.scaled_to)
+        return self.max if end is None else end
 
     @property
     def min(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from numba.core import cgutils
 
-from numerics.backends.cpu.kernels import write
+from numerics.backends.cpu.kernels import load, offset, write
 from numerics.backends.cpu.lanes import F32, I32, I64, Lane
 from numerics.backends.cpu.launch import Operation
 from numerics.backends.cpu.streams import FLOATS, Stream, vector
@@ -94,7 +94,7 @@ class Measured(NamedTuple):
         def pair(tile: ir.Value, width: int, own: Sequence[Lane]) -> tuple[ir.Value, ir.Value]:
             lanes = _loaded(builder, tile, read, width)
             found = encode(*own, *lanes)
-            places = [_place(builder, tile, *one, width) for one in written]
+            places = [offset(builder, address, tile, stream, width) for address, stream in written]
             write(found, outputs, places, width)
             kept = decode(*own, *_read_again(found, decoding.inputs))
             return _floats(lanes[0], width), _floats(kept, width)
@@ -190,16 +190,9 @@ def _loaded(
     builder: ir.IRBuilder, tile: ir.Value, arrays: Iterable[tuple[ir.Value, Stream]], width: int
 ) -> list[Lane]:
     """A tile of each array."""
-    lanes: list[Lane] = []
-    for address, stream in arrays:
-        found = stream.load(builder, _place(builder, tile, address, stream, width), width)
-        lanes += found if stream.lanes > 1 else [found]
-    return lanes
-
-
-def _place(builder: ir.IRBuilder, tile: ir.Value, address: ir.Value, stream: Stream, width: int) -> ir.Value:
-    """Where a tile begins."""
-    return builder.add(address, builder.mul(tile, _i64(stream.bytes(width))))
+    some = list(arrays)
+    places = [offset(builder, address, tile, stream, width) for address, stream in some]
+    return load(builder, [stream for _, stream in some], places, width)
 
 
 def _floats(bits: Lane, width: int) -> ir.Value:

@@ -532,9 +532,7 @@ class Measuring(CpuExecutor):
         encoding = self._block("pack", x, dtype, options, packed_streams(dtype))
         decoding = self._unblock("unpack", dtype, options.tensor_scale, packed_streams(dtype))
         both, outputs = Measured(encoding, decoding), (out, *(() if scale is None else (scale,)))
-        if not self._measured(
-            both, (x, *(() if options.draw.bits is None else (options.draw.bits,)), *outputs)
-        ):
+        if not self._measured(both, (x, *drawn(options), *outputs)):
             super().encode_blocks_into(x, dtype, options, out, scale)
 
     def encode_affine_packed(
@@ -585,7 +583,7 @@ def _of_tensor(operation: Operation, d: Block, scale: float | None) -> Operation
     return operation.beginning(float32_bits(scale or 1.0)) if d.has_tensor_scale else operation
 
 
-def drawn(rounding: Rounding) -> tuple[Array, ...]:
+def drawn(rounding: Rounding | BlockOptions) -> tuple[Array, ...]:
     """The random bits as a kernel takes them: an array, or none."""
     return () if rounding.draw.bits is None else (rounding.draw.bits,)
 

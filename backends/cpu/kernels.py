@@ -88,14 +88,14 @@ class Tiles:
         tiles, rest = builder.udiv(count, _i64(width)), builder.urem(count, _i64(width))
         short = builder.icmp_unsigned("!=", rest, _i64(0))
         spare = [_spare(builder, stream, width) for _, stream in arrays]
-        last = [_offset(builder, address, tiles, stream, width) for address, stream in arrays]
+        last = [offset(builder, address, tiles, stream, width) for address, stream in arrays]
         with builder.if_then(short):
             for (_, stream), room, place in zip(inputs, spare, last, strict=False):
                 _fill(builder, room, stream.bytes(width))
                 _copy(builder, room, place, _size(builder, stream, rest))
         total = builder.add(tiles, builder.zext(short, I64))
         with cgutils.for_range(builder, total, intp=I64) as loop:
-            places = [_offset(builder, address, loop.index, stream, width) for address, stream in arrays]
+            places = [offset(builder, address, loop.index, stream, width) for address, stream in arrays]
             if self.streaming:
                 for (_, stream), place in zip(inputs, places, strict=False):
                     _prefetch(builder, place, stream.bytes(width))
@@ -147,12 +147,21 @@ class Tiles:
 
     def _one(self, inputs: Arrays, outputs: Arrays, places: list[ir.Value]) -> None:
         """A tile: loads its lanes, and stores what function makes of them."""
-        lanes: list[Lane] = []
-        for (_, stream), place in zip(inputs, places, strict=False):
-            loaded = stream.load(self.builder, place, self.width)
-            lanes += loaded if stream.lanes > 1 else [loaded]
+        read = [stream for _, stream in inputs]
+        lanes = load(self.builder, read, places[: len(inputs)], self.width)
         streams = [stream for _, stream in outputs]
         write(self.function(*lanes), streams, places[len(inputs) :], self.width, self.streaming)
+
+
+def load(
+    builder: ir.IRBuilder, streams: Sequence[Stream], places: Sequence[ir.Value], width: int
+) -> list[Lane]:
+    """The lanes of a tile of each array."""
+    lanes: list[Lane] = []
+    for stream, place in zip(streams, places, strict=True):
+        found = stream.load(builder, place, width)
+        lanes += found if stream.lanes > 1 else [found]
+    return lanes
 
 
 def write(
@@ -301,7 +310,8 @@ def _i64(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
-def _offset(builder: ir.IRBuilder, address: ir.Value, tile: ir.Value, stream: Stream, width: int) -> ir.Value:
+def offset(builder: ir.IRBuilder, address: ir.Value, tile: ir.Value, stream: Stream, width: int) -> ir.Value:
+    """Where a tile of an array begins."""
     return builder.add(address, builder.mul(tile, _i64(stream.bytes(width))))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from numerics.backends.cpu import EXECUTOR, team
 from numerics.backends.cpu.executor import Measuring
-from numerics.backends.host.executor import Affine, Array
+from numerics.backends.host.executor import Affine
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.registry import dtypes
@@ -52,7 +52,7 @@ def _warm_element(d: Element, rounding: str) -> None:
     executor.round_affine(x[None], d, affine, how)
     executor.decode_affine_packed(packed, d, affine, np.empty_like(x[None]))
     executor.error_sums_of_rows(x[None], packed, d, affine)
-    _measuring(x).encode_affine_packed(x[None], d, affine, how)
+    Measuring(EXECUTOR, x).encode_affine_packed(x[None], d, affine, how)
     executor.extremes(x[None])
     executor.error_sums(x, x)
 
@@ -65,11 +65,5 @@ def _warm_block(d: Block, rounding: str) -> None:
     packed, scale = executor.encode_blocks_packed(x, d, options)
     executor.decode_blocks_packed(packed, scale, d, options.tensor_scale, out)
     executor.error_sums_of_blocks(x.reshape(-1), packed, scale, d, options.tensor_scale)
-    _measuring(x).encode_blocks_packed(x, d, options)
+    Measuring(EXECUTOR, x).encode_blocks_packed(x, d, options)
     executor.round_blocks(x, d, options, out)
-
-
-def _measuring(x: Array) -> Measuring:
-    found = EXECUTOR.measuring(x)
-    assert found is not None, "x lies as kernels take it"
-    return found

@@ -255,8 +255,14 @@ class GGUFFile:
 
     def blocks(self, name: str) -> dict[str, tuple[str, tuple[int, ...], Array]]:
         """A tensor as the file has it, its type, shape and bytes, and what lies beside it as its scale."""
-        names = [name, *([scale_name(name)] if self.has_scale(name) else [])]
-        return {part: (self.entries[part].kind, self.entries[part].shape, self.raw(part)) for part in names}
+        return {
+            part: (self.entries[part].kind, self.entries[part].shape, self.raw(part))
+            for part in self.parts(name)
+        }
+
+    def parts(self, name: str) -> list[str]:
+        """The name of a tensor, and that of what lies beside it as its scale."""
+        return [name, *([scale_name(name)] if self.has_scale(name) else [])]
 
     def _scale(self, name: str) -> Array | None:
         """Of NVFP4: the numbers in the tensor beside it, as llama.cpp names it, where there is one."""

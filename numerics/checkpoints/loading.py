@@ -301,8 +301,8 @@ class OpenedGGUF:
 
     def stored(self, name: str) -> Stored:
         """As Opened says; each has a type of ggml's."""
-        parts = [name, *([scale_name(name)] if self.file.has_scale(name) else [])]
-        return Stored(self.file.entries[name].kind, sum(self.file.entries[part].nbytes for part in parts))
+        size = sum(self.file.entries[part].nbytes for part in self.file.parts(name))
+        return Stored(self.file.entries[name].kind, size)
 
 
 class OpenedPickle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import Undecoded
 from numerics.checkpoints.loading import Opened, open_any
-from numerics.files.checkpoint import PathLike
+from numerics.files.checkpoint import PathLike, Progress
 from numerics.formats.block import Block, ElementBlock, ScaledBlock, scale_values
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
@@ -27,9 +27,6 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 RECORD_OF = "record of "
 UNREAD = "not decoded"
 ENOUGH = 16  # values for each code of a format: with fewer, chance leaves codes unused
-
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from numerics.cli.completing import formats_begun
+from numerics.formats.arguments import UnknownArgument
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, hint, not_a_file, said
 from numerics.view.screen import deliver, say_beside, say_error
@@ -130,6 +131,8 @@ def _of_facts(text: str) -> Dtype:
     }
     try:
         made: Dtype = maker(**nested)
+    except UnknownArgument as wrong:  # which says what is allowed
+        raise NumericsError(f"{said(text)} describes no format: {wrong}") from None
     except TypeError as wrong:
         taken = ", ".join(inspect.signature(maker).parameters)
         raise NumericsError(f"{said(text)} describes no format: {wrong}; allowed: {taken}") from None
