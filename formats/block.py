@@ -795,6 +795,18 @@ def reading(d: ElementBlock, scale: int) -> Element:
     return cast(Element, d.integers) if flag else d.element  # type: ignore[attr-defined]
 
 
+def element_of(d: Dtype) -> Element | None:
+    """What every code of a format is read in; None where there is no such one: mantissas, two readings.
+
+    >>> from numerics.formats import fp4, if4, mx6, mxfp4
+    >>> element_of(fp4), element_of(mxfp4), element_of(if4), element_of(mx6)
+    (fp4, fp4, None, None)
+    """
+    if isinstance(d, ElementBlock):
+        return None if d.has_two_readings else d.element
+    return d if isinstance(d, Element) else None
+
+
 def scale_values(d: ElementBlock, codes: Any) -> Any:
     """What elements are multiplied by under codes of a scale; where its sign is a flag, the magnitude."""
     found = d.scale.decode(codes)

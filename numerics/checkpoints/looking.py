@@ -14,8 +14,8 @@ from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import Undecoded
 from numerics.checkpoints.loading import Opened, open_any
 from numerics.files.checkpoint import PathLike, Progress
-from numerics.formats.block import Block, ElementBlock, ScaledBlock, scale_values
-from numerics.formats.dtype import Element, Integer
+from numerics.formats.block import Block, ElementBlock, element_of, scale_values
+from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.rows import described
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -200,9 +200,8 @@ def _unused(q: QTensor) -> list[str]:
 
 def _values_of(d: Any, bits: int) -> Array:
     """The values of a format's codes; of blocks whose codes are read in two ways, or in tiers, the codes."""
-    element = d.element if isinstance(d, ElementBlock) else d
-    two = isinstance(d, ScaledBlock) and d.has_two_readings
-    if isinstance(element, Element) and not two:
+    element = element_of(d)
+    if element is not None:
         return np.array(element.values(), np.float64)
     return np.arange(1 << bits, dtype=np.float64)
 

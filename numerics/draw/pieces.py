@@ -16,8 +16,8 @@ from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.table import DIALECTS
 from numerics.conform.task import Task
 from numerics.draw.grids import Array, Rounded, differing, partition_of, scales, tensor_scale
-from numerics.formats.block import Block, MicroexponentBlock, ScaledBlock
-from numerics.formats.dtype import Element, Integer
+from numerics.formats.block import Block, MicroexponentBlock, element_of
+from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC
 from numerics.quantization import quantize
@@ -266,17 +266,13 @@ def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[Quant
 
 def integers_of(spec: QuantSpec) -> list[int] | None:
     """Of codes that are integers: their bits, and 1 where the first one is a sign; None for others."""
-    d = spec.dtype
-    element = d if isinstance(d, Integer) else getattr(d, "element", None)
-    two = isinstance(d, ScaledBlock) and d.has_two_readings
-    return [element.bits, int(element.signed)] if isinstance(element, Integer) and not two else None
+    element = element_of(spec.dtype)
+    return [element.bits, int(element.signed)] if isinstance(element, Integer) else None
 
 
 def fields_of(spec: QuantSpec) -> Callable[[int], str]:
     """What spells a code of a format by its fields; of elements that are read in two ways the sign alone."""
-    d = spec.dtype
-    two = isinstance(d, ScaledBlock) and d.has_two_readings
-    element = d if isinstance(d, Element) else None if two else getattr(d, "element", None)
+    element = element_of(spec.dtype)
     if element is not None:
         return lambda code: " ".join(part for _, part in bit_fields(code, element))
     width = spec.block.element_bits
