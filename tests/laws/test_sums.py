@@ -302,11 +302,8 @@ def run(code, **environment):
 
 LESSER = """
 import hashlib, numpy as np, numerics as nx
-from numerics.backends.host import random_bits, sums
-from numerics.backends.host.quantizing import Prepared
+from numerics.backends.host import sums
 from numerics.formats import dispatch
-from numerics.formats.protocol import Given
-from numerics.formats.rounding import Draw
 x = np.random.default_rng(1).standard_normal((3, 4096)).astype(np.float32)
 for d in ("mxfp4", "nvfp4", "mx6", "nf4", "int4", "int8"):
     q = nx.quantize(x, d)
