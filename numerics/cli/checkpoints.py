@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from numerics.cli.completing import FILE
-from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, some_of, worst
+from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, worst
 from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
-from numerics.view.text import brief, figure, hanging, wrapped
+from numerics.view.text import brief, figure, hanging, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look

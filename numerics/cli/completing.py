@@ -54,10 +54,13 @@ class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer o
     def __init__(self, words: Words) -> None:
         self.words = words
 
+    def every(self) -> Iterable[str]:
+        """The words of the list."""
+        return self.words() if callable(self.words) else self.words
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completed:
         """The words that begin so."""
-        words = self.words() if callable(self.words) else self.words
-        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        return [CompletionItem(word) for word in self.every() if word.startswith(incomplete)]
 
 
 class ScaleType(WordType):
@@ -67,8 +70,7 @@ class ScaleType(WordType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The word, or the number."""
-        words = self.words() if callable(self.words) else self.words
-        return value if value in words else click.FLOAT.convert(value, param, ctx)
+        return value if value in self.every() else click.FLOAT.convert(value, param, ctx)
 
 
 class TensorType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones

@@ -137,7 +137,7 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     if here and timeout is not None:
         raise NumericsError(f"--timeout {timeout:g} is not for --here: what hangs here cannot be ended")
-    with _progress(f"calls of {target}", SWEEP if options["exhaustive"] else None):
+    with progress(f"calls of {target}", SWEEP if options["exhaustive"] else None):
         found = check(target, isolated=not here, timeout=timeout, **options)
     if as_json:
         deliver(f"{found.to_json()}\n")
@@ -147,11 +147,14 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
 
 
 @contextmanager
-def _progress(what: str, total: int | None = None) -> Iterator[None]:
+def progress(what: str, total: int | None = None) -> Iterator[None]:
     """A bar of what is judged inside, where somebody looks at standard error."""
     from numerics.conform.watching import watched
 
-    with bar(in_bytes=False) as shown, watched(lambda done, _: shown.update(what, done, total)):
+    with (
+        bar(in_bytes=False) as shown,
+        watched(lambda done, known: shown.update(what, done, total if known is None else known)),
+    ):
         yield
 
 
@@ -198,6 +201,6 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         raise NumericsError(
             f"--shape {shape}: three sizes m,n,k of 1 and more are due, as in 64,64,32"
         ) from None
-    with _progress(f"calls of {target}"):
+    with progress(f"calls of {target}"):
         found = fingerprint(target, shape=(m, n, k), **options)
     say(str(found))

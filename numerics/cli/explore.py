@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
-from numerics.cli.words import FORMAT, examples, format_of, some_of
+from numerics.cli.words import FORMAT, examples, format_of
 from numerics.files.replacement import check_output
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import size
 from numerics.view.screen import after, tell
-from numerics.view.text import shortened
+from numerics.view.text import shortened, some_of
 
 if TYPE_CHECKING:
     from numerics.draw.explorer import Page

@@ -28,7 +28,6 @@ from numerics.cli.words import (
     quietly,
     say_kept,
     seeded,
-    some_of,
     with_options,
     worst,
 )
@@ -38,7 +37,7 @@ from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES_TE
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
-from numerics.view.text import cells, figure, shortened, wrapped
+from numerics.view.text import cells, figure, shortened, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport

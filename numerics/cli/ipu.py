@@ -14,6 +14,7 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
+from numerics.view.text import many
 
 MODELS = (".onnx",)
 EXPORT, CONFIGS = "numerics.backends.ipu.export", "numerics.model.ipu.configs"
@@ -76,11 +77,6 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
         tell(f"{out}: {_nodes(model)}, opset {model.opset_import[0].version}: {model.doc_string}")
 
 
-def _nodes(model: Any) -> str:
-    count = len(model.graph.node)
-    return f"{count} node{'s' * (count != 1)}"
-
-
 @ipu_group.command(
     "quantize",
     help=cleandoc("""Write a float ONNX MODEL for the device, to OUT.
@@ -134,6 +130,10 @@ def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **opt
             draw(found.report.lines(screen, options["every"]))
             totals = f"{found.report.summary}; " if screen.width is None else ""
             tell(f"{totals}{out}: {_nodes(found.model)}, {found.report.config} for {found.report.device}")
+
+
+def _nodes(model: Any) -> str:
+    return many(len(model.graph.node), "node")
 
 
 def _config(options: dict[str, Any]) -> Any:

@@ -219,7 +219,6 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
 @click.option("--dtype", type=FORMAT, required=True, help="The format.")
 @sharing_options
 def scales_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
-    from numerics.draw.grids import array_of
     from numerics.draw.scales import found_by, pictured
     from numerics.draw.sources import tensor_in
 
@@ -227,7 +226,7 @@ def scales_command(file: str, out: str, name: str | None, dtype: Any, **options:
     x = tensor_in(file, name)[1]
     with bar(in_bytes=False) as shown:
         found = found_by(x, dtype, how(dtype, **options), shown.update)
-    _save_table(pictured(found, array_of(x).size), found.table(), out)
+    _save_table(pictured(found, x.size), found.table(), out)
 
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, WordType
+from numerics.cli.conform import progress
 from numerics.cli.words import FORMAT, examples, json_of
 from numerics.conform.kinds import OPERATIONS
 from numerics.formats.errors import NumericsError
@@ -108,12 +109,8 @@ def _counted(chunks: Iterator[bytes], shown: Bar, what: str) -> Iterator[bytes]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) -> None:
     from numerics.conform.vectors.vectors import verify
-    from numerics.conform.watching import watched
 
-    with (
-        bar(in_bytes=False) as told,
-        watched(lambda done, total: told.update("vectors", done, total)),
-    ):
+    with progress("vectors"):
         verdict = verify(file, strict_nan=strict_nan, shown=shown)
     if as_json:
         first = [asdict(mismatch) for mismatch in verdict.first]

@@ -161,16 +161,6 @@ def worst(rows: list[Any], every: bool) -> tuple[list[Any], list[str]]:
     return (rows[:WORST], [f"and {more} more that lost less; --all shows them"]) if more else (rows, [])
 
 
-def some_of(names: Sequence[str], some: int | None) -> str:
-    """The first names, and how many more there are; None for every name.
-
-    >>> some_of(["a", "b", "c"], 2), some_of(["a", "b"], None)
-    ('a, b and 1 more', 'a, b')
-    """
-    more = len(names) - len(names[:some])
-    return f"{', '.join(names[:some])}{f' and {more} more' if more else ''}"
-
-
 def json_of(said: Any) -> str:
     """JSON that holds no character which a terminal would obey."""
     from numerics.view.describe import plain

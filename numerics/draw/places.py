@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numerics.formats.errors import NumericsError, integer, said
+from numerics.view.text import some_of
 
 Place = tuple[int, ...]
 
@@ -43,9 +44,8 @@ def check_somewhere(places: Iterable[Place], shapes: Mapping[str, Iterable[int]]
     """Raises NumericsError for a place that no tensor has."""
     for place in places:
         if not any(is_in(place, shape) for shape in shapes.values()):
-            some = ", ".join(f"{name} {tuple(shape)}" for name, shape in list(shapes.items())[:3])
-            more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
-            raise NumericsError(f"at={said(place)}: no tensor has that place; there are {some}{more}")
+            some = some_of([f"{name} {tuple(shape)}" for name, shape in shapes.items()], 3)
+            raise NumericsError(f"at={said(place)}: no tensor has that place; there are {some}")
 
 
 def pieces_at(places: Iterable[Place], shape: tuple[int, ...], axis: int, length: int) -> list[int]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from numerics.draw.grids import Rounded, array_of, decibels
+from numerics.draw.grids import array_of, decibels, rounded
 from numerics.draw.picture import GREEN, SKY, Picture, canvas, named, styled
 from numerics.formats.arguments import unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
-from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.tensor.words import OPTIONS
@@ -150,7 +149,7 @@ def _rules_of(spec: QuantSpec) -> tuple[str, ...]:
 
 
 def _loss(data: Any, spec: QuantSpec, given: dict[str, Any]) -> RuleLoss:
-    found = Rounded(data, quantize(data, spec, **given))
+    found = rounded(data, spec, **given)
     error = found.error
     return RuleLoss(spec.scale_rule, error.sqnr, error.max_error, found.clipped.size / data.size)
 

@@ -48,6 +48,7 @@ from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.view.table import EMPTY, Column, Table, name_column
+from numerics.view.text import some_of
 
 SOME = 4
 """Layers that a report names among those with NaN or Inf."""
@@ -143,9 +144,8 @@ class Report:
 
 def _named(layers: Sequence[Layer]) -> str:
     """How many values are NaN or Inf in which layers, some of them by name."""
-    some = ", ".join(f"{one.non_finite} in {one.name or 'the model'}" for one in layers[:SOME])
-    more = f" and {len(layers) - SOME} more" if len(layers) > SOME else ""
-    return f"NaN or Inf: {some}{more}"
+    each = [f"{one.non_finite} in {one.name or 'the model'}" for one in layers]
+    return f"NaN or Inf: {some_of(each, SOME)}"
 
 
 def _left_out(of: str, non_finite: int, other: str, lost: int) -> list[str]:

@@ -6,7 +6,7 @@ import codecs
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 _NUMBER = re.compile(r"\d+")
 UNBROKEN = re.compile(r"(?<!\d) | (?!(?:[kMGT]?B|dB|bits?|m?s|%)(?!\w))")  # blanks where a line may end
@@ -248,3 +248,22 @@ def _in_one(names: list[str]) -> list[str]:
         return names
     at = list(_NUMBER.finditer(names[0]))[differing[0]]
     return [f"{names[0][: at.start()]}{{{found[0]}-{found[-1]}}}{names[0][at.end() :]}"]
+
+
+def some_of(names: Sequence[str], some: int | None) -> str:
+    """The first names, and how many more there are; None for every name.
+
+    >>> some_of(["a", "b", "c"], 2), some_of(["a", "b"], None)
+    ('a, b and 1 more', 'a, b')
+    """
+    more = len(names) - len(names[:some])
+    return f"{', '.join(names[:some])}{f' and {more} more' if more else ''}"
+
+
+def many(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> many(1, "node"), many(2, "node")
+    ('1 node', '2 nodes')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"

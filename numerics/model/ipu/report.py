@@ -12,6 +12,7 @@ from numerics.model.ipu.network import label
 from numerics.view.patterns import SHOWN, in_one, patterns, template
 from numerics.view.screen import Screen
 from numerics.view.table import Table, clauses, name_column, records, text_column
+from numerics.view.text import many
 
 STEPS: Final = ("load", "calibrate", "keep", "approximate", "limit", "share", "quantize", "bias", "fold")
 """The steps as a report that is folded shows them: first what costs accuracy, last what computes the same."""
@@ -103,13 +104,13 @@ class Report:
         kind = "in bfloat16" if self.config == "bf16" else "integer"
         be = "is" if count["quantized"] == 1 else "are"
         said = [
-            f"{self.config} for {self.device}: {_many(count['quantized'], 'node')} {be} {kind}",
+            f"{self.config} for {self.device}: {many(count['quantized'], 'node')} {be} {kind}",
             f"{count['in float'] or 'none'} stay{'s' * (count['in float'] < 2)} in float",
             f"{count['approximated']} approximated" * bool(count["approximated"]),
             f"{count['unwritten']} in a way of the device's that is not written down"
             * bool(count["unwritten"]),
-            f"{_many(count['positions moved'], 'position')} moved" * bool(count["positions moved"]),
-            f"{_many(count['scales shared'], 'scale')} shared" * bool(count["scales shared"]),
+            f"{many(count['positions moved'], 'position')} moved" * bool(count["positions moved"]),
+            f"{many(count['scales shared'], 'scale')} shared" * bool(count["scales shared"]),
         ]
         return "; ".join(text for text in said if text)
 
@@ -150,10 +151,6 @@ class Report:
             "totals": self.totals,
             "rows": [asdict(row) for row in self.rows],
         }
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _alike(rows: Sequence[Row], full: bool) -> list[list[Row]]:
