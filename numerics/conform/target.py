@@ -172,6 +172,12 @@ class Judged:
         if set_ieee():  # a library of -Ofast, or the target itself
             self.note("the target leaves its thread", f", first after an input of shape {x.shape}")
 
+    def came_back(self, x: Array) -> None:
+        """What follows each call, however it ended; x: the first array that it was given."""
+        self.witness.after()
+        self.keep_ieee(x)
+        watching.one_more()
+
     def note(self, who: str, when: str = "") -> None:
         """Notes, of the first alone, who has a thread that is not set to IEEE arithmetic."""
         if not self.notes:
@@ -454,9 +460,7 @@ class Target(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
-            self.witness.after()
-            self.keep_ieee(arrays[0])
-            watching.one_more()
+            self.came_back(arrays[0])
         return came if filled is None else filled.result(arrays)
 
     def _hint(self, wrong: Raised) -> str:
