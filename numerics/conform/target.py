@@ -403,20 +403,13 @@ class Target(Judged):
         other = again()
         if self.task.draws_itself:
             return
-        for at, (one, first) in enumerate(self._pairs(other, came)):
+        for at, (one, first) in enumerate(self.task.pairs(other, came)):
             wrong = self.task.differs(one, first)
             if wrong.any():
-                still, before = self._pairs(again(), came)[at]
+                still, before = self.task.pairs(again(), came)[at]
                 law = place_or_chance(wrong, self.task.differs(still, before))
                 found = replace(misplaced(inputs[0], one, first, wrong, law), given=tuple(inputs[1:]))
                 raise Fault.of(found, self._arrays(inputs))
-
-    def _pairs(self, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
-        """The parts of two answers."""
-        if not isinstance(came, Fields) or not isinstance(due, Fields):
-            return [(np.asarray(came), np.asarray(due))]
-        both = zip(self.task.with_same_nan(came, due), due, strict=True)
-        return [(one, other) for one, other in both if one is not None and other is not None]
 
     def called(self, *inputs: Any) -> Any:
         """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""

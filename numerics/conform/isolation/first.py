@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.laws.questions import wrong_of
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.target import SENTENCES, Case, Fault, Target
-from numerics.conform.task import Fields, Task
+from numerics.conform.task import Fields
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
@@ -71,15 +71,10 @@ def _differs(target: Target, inputs: Case) -> bool:
     if task.kind == "decode":
         codes, scale, *micro = plain
         fields = Fields(codes, scale, micro[0] if micro else None)
-        return _unequal(task, target.blocks(*inputs), task.block_values(fields))
-    return _unequal(task, target.blocks(*inputs), task.answer(*plain))
-
-
-def _unequal(task: Task, came: Any, due: Any) -> bool:
-    if not isinstance(came, Fields):
-        return bool(task.differs(came, due).any())
-    pairs = zip(task.with_same_nan(came, due), due, strict=True)
-    return any(bool(task.differs(one, other).any()) for one, other in pairs if one is not None)
+        pairs = task.pairs(target.blocks(*inputs), task.block_values(fields))
+    else:
+        pairs = task.pairs(target.blocks(*inputs), task.answer(*plain))
+    return any(bool(task.differs(*pair).any()) for pair in pairs)
 
 
 def by_calls(broken: Counterexample) -> Counterexample:

@@ -220,8 +220,8 @@ def _rearranged(target: Target, found: Findings) -> None:
         inputs, due = _in_lines(target, order)
         came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
         found.tried += order.size
-        for one, other in _paired(task, came, due):
-            _expect_equal(task, found, inputs, (one, other), layout)
+        for pair in task.pairs(as_rows(task, came), due):
+            _expect_equal(task, found, inputs, pair, layout)
 
 
 def _orders(target: Target) -> Iterator[Array]:
@@ -257,21 +257,6 @@ def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
         parts = [part.reshape(lines, -1) for part in chosen if part is not None]
         return parts, answers_at(_decoded_probes(replace(task, axis=-1)), order)
     return [probes(task)[order].reshape(lines, -1)], answers_at(_truth_of_probes(task)[1], order)
-
-
-def _paired(task: Task, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
-    """What came, block by block, beside what was due."""
-    rows = as_rows(task, came)
-    if isinstance(rows, Fields) and isinstance(due, Fields):
-        alike = task.with_same_nan(rows, due)
-        return [
-            (one, other)
-            for one, other in zip(alike, due, strict=True)
-            if one is not None and other is not None
-        ]
-    assert isinstance(rows, np.ndarray)
-    assert isinstance(due, np.ndarray)
-    return [(rows, due)]
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------
@@ -316,12 +301,8 @@ def _compare_given(target: Target, found: Findings, given: tuple[Array, ...], la
     """given: numbers; and random bits, where the target takes them."""
     task, came = target.task, target.blocks(*given)
     due = task.answer(*map(np.ascontiguousarray, given))
-    if isinstance(came, Fields) and isinstance(due, Fields):
-        came = task.with_same_nan(came, due)
-    pairs = zip(came, due, strict=True) if isinstance(came, Fields) else [(came, due)]
-    for one, other in pairs:
-        if one is not None:
-            _expect_equal(task, found, given, (np.asarray(one), np.asarray(other)), law)
+    for pair in task.pairs(came, due):
+        _expect_equal(task, found, given, pair, law)
 
 
 def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:
