@@ -13,10 +13,9 @@ from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
 from numerics.conform.laws.findings import repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import wrong_of
+from numerics.conform.laws.questions import given_fields, wrong_of
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.target import SENTENCES, Case, Fault, Target
-from numerics.conform.task import Fields
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
@@ -68,13 +67,8 @@ def _differs(target: Target, inputs: Case) -> bool:
     if not isinstance(task.dtype, Block):
         due = task.values(plain[0]) if task.kind == "decode" else task.answer(*inputs)
         return bool(task.differs(target.elements(*inputs), np.asarray(due)).any())
-    if task.kind == "decode":
-        codes, scale, *micro = plain
-        fields = Fields(codes, scale, micro[0] if micro else None)
-        pairs = task.pairs(target.blocks(*inputs), task.block_values(fields))
-    else:
-        pairs = task.pairs(target.blocks(*inputs), task.answer(*plain))
-    return any(bool(task.differs(*pair).any()) for pair in pairs)
+    due = task.block_values(given_fields(plain)) if task.kind == "decode" else task.answer(*plain)
+    return any(bool(task.differs(*pair).any()) for pair in task.pairs(target.blocks(*inputs), due))
 
 
 def by_calls(broken: Counterexample) -> Counterexample:

@@ -17,7 +17,7 @@ from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
 from numerics.conform.laws.law import Law
-from numerics.conform.laws.questions import Question
+from numerics.conform.laws.questions import Question, rounded_values
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.takes import Takes
@@ -133,12 +133,7 @@ def _observe(
 def _truth(task: Task, rows: Float32, random: Array | None = None) -> tuple[Fields, Answer]:
     """The exact Fields of rows, and the answer that is due."""
     fields = fields_of_rows(task, rows, random)
-    return fields, fields if task.kind == "encode" else _rounded_values(task, fields)
-
-
-def _rounded_values(task: Task, fields: Fields) -> Array:
-    """What rows of blocks stand for, in the type that values come back in."""
-    return narrow.narrowed(values_of_rows(task, fields), task.inputs)
+    return fields, fields if task.kind == "encode" else rounded_values(task, fields)
 
 
 def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
@@ -174,7 +169,7 @@ def _probed_fields(task: Task) -> Fields:
 
 @lru_cache(maxsize=64)
 def _probed_values(task: Task) -> Array:
-    return _rounded_values(task, _probed_fields(task))
+    return rounded_values(task, _probed_fields(task))
 
 
 @lru_cache(maxsize=64)
