@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,7 @@ import numpy as np
 from numerics.conform.isolation.cases import recorded, restored
 from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
-from numerics.conform.laws.findings import repeatable
-from numerics.conform.laws.law import sentence
+from numerics.conform.laws.company import as_of, repeatable
 from numerics.conform.laws.questions import given_fields, wrong_of
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.target import SENTENCES, Case, Fault, Target
@@ -73,5 +71,4 @@ def _differs(target: Target, inputs: Case) -> bool:
 
 def by_calls(broken: Counterexample) -> Counterexample:
     """The same, of the law that it breaks where it is right first."""
-    where = "; ".join(part for part in (broken.where, SAID) if part)
-    return replace(broken, law=repeatable.__name__, sentence=sentence(repeatable), where=where)
+    return as_of(broken, repeatable, SAID)

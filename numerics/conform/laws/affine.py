@@ -15,16 +15,9 @@ from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
 from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
+from numerics.conform.laws.company import as_of, layout, misplaced, place_or_chance, repeatable
 from numerics.conform.laws.drawn import repeated
-from numerics.conform.laws.findings import (
-    Findings,
-    Trial,
-    layout,
-    misplaced,
-    place_or_chance,
-    repeatable,
-    together,
-)
+from numerics.conform.laws.findings import Findings, Trial, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question, each_with_its_own, in_kind, question_of, wrong_of
 from numerics.conform.takes import Takes
@@ -170,11 +163,7 @@ def _scaled(target: Target, found: Findings) -> None:
         found.judge(laws, seen, lambda law, broken, given=given: alone(target, broken, given))  # type: ignore[misc]
     kept = _kept(every) if found.failures else None
     if kept is not None:
-        broken = next(failure for failure in found.failures)
-        where = "; ".join(part for part in (broken.where, kept) if part)
-        found.failures.insert(
-            0, replace(broken, law="repeatable", sentence=sentence(repeatable), where=where)
-        )
+        found.failures.insert(0, as_of(found.failures[0], repeatable, kept))
     found.failures.sort(key=lambda broken: broken.law in ORDER and ORDER.index(broken.law))
     if found.failures:
         found.explain = confirmed_affine(target, lambda: nearest_affine(every), every)
