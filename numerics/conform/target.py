@@ -114,15 +114,23 @@ class Unchanged:
         self._arrays = arrays
         self._memory = [memory_of(x) if whole else None for x in arrays]
         self._before = [(x if m is None else m).tobytes() for x, m in zip(arrays, self._memory, strict=True)]
-        self._kept = [x.tobytes() if m is not None and len(m) <= SMALL else b"" for x, m in
-                      zip(arrays, self._memory, strict=True)]  # fmt: skip
+        self._views = [x[...] for x in arrays]  # a target may give an array another shape
 
     def broken(self) -> str | None:
         """The law that is broken, if any."""
-        for x, memory, was, kept in zip(self._arrays, self._memory, self._before, self._kept, strict=True):
+        for x, view, memory, was in zip(self._arrays, self._views, self._memory, self._before, strict=True):
             if (x if memory is None else memory).tobytes() != was:
-                return "within" if kept and kept == x.tobytes() else "inputs_unchanged"
+                told = memory is not None and view.size and len(memory) <= SMALL
+                return "within" if told and _numbers_of(view, was) == x.tobytes() else "inputs_unchanged"
         return None
+
+
+def _numbers_of(x: Array, was: bytes) -> bytes:
+    """The bytes of an array's numbers when those of all its memory were these."""
+    memory = memory_of(x)
+    assert memory is not None
+    start = x.ctypes.data - memory.ctypes.data
+    return np.ndarray(x.shape, x.dtype, was, start, x.strides).tobytes()
 
 
 class Filled:
