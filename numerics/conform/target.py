@@ -114,15 +114,23 @@ class Unchanged:
         self._arrays = arrays
         self._memory = [memory_of(x) if whole else None for x in arrays]
         self._before = [(x if m is None else m).tobytes() for x, m in zip(arrays, self._memory, strict=True)]
-        self._kept = [x.tobytes() if m is not None and len(m) <= SMALL else b"" for x, m in
-                      zip(arrays, self._memory, strict=True)]  # fmt: skip
+        self._views = [x[...] for x in arrays]  # a target may give an array another shape
 
     def broken(self) -> str | None:
         """The law that is broken, if any."""
-        for x, memory, was, kept in zip(self._arrays, self._memory, self._before, self._kept, strict=True):
+        for x, view, memory, was in zip(self._arrays, self._views, self._memory, self._before, strict=True):
             if (x if memory is None else memory).tobytes() != was:
-                return "within" if kept and kept == x.tobytes() else "inputs_unchanged"
+                told = memory is not None and view.size and len(memory) <= SMALL
+                return "within" if told and _numbers_of(view, was) == x.tobytes() else "inputs_unchanged"
         return None
+
+
+def _numbers_of(x: Array, was: bytes) -> bytes:
+    """The bytes of an array's numbers when those of all its memory were these."""
+    memory = memory_of(x)
+    assert memory is not None
+    start = x.ctypes.data - memory.ctypes.data
+    return np.ndarray(x.shape, x.dtype, was, start, x.strides).tobytes()
 
 
 class Filled:
@@ -171,6 +179,12 @@ class Judged:
         """Sets this thread back to IEEE arithmetic; notes the first call that left it otherwise."""
         if set_ieee():  # a library of -Ofast, or the target itself
             self.note("the target leaves its thread", f", first after an input of shape {x.shape}")
+
+    def came_back(self, x: Array) -> None:
+        """What follows each call, however it ended; x: the first array that it was given."""
+        self.witness.after()
+        self.keep_ieee(x)
+        watching.one_more()
 
     def note(self, who: str, when: str = "") -> None:
         """Notes, of the first alone, who has a thread that is not set to IEEE arithmetic."""
@@ -397,20 +411,13 @@ class Target(Judged):
         other = again()
         if self.task.draws_itself:
             return
-        for at, (one, first) in enumerate(self._pairs(other, came)):
+        for at, (one, first) in enumerate(self.task.pairs(other, came)):
             wrong = self.task.differs(one, first)
             if wrong.any():
-                still, before = self._pairs(again(), came)[at]
+                still, before = self.task.pairs(again(), came)[at]
                 law = place_or_chance(wrong, self.task.differs(still, before))
                 found = replace(misplaced(inputs[0], one, first, wrong, law), given=tuple(inputs[1:]))
                 raise Fault.of(found, self._arrays(inputs))
-
-    def _pairs(self, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
-        """The parts of two answers."""
-        if not isinstance(came, Fields) or not isinstance(due, Fields):
-            return [(np.asarray(came), np.asarray(due))]
-        both = zip(self.task.with_same_nan(came, due), due, strict=True)
-        return [(one, other) for one, other in both if one is not None and other is not None]
 
     def called(self, *inputs: Any) -> Any:
         """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""
@@ -454,9 +461,7 @@ class Target(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
-            self.witness.after()
-            self.keep_ieee(arrays[0])
-            watching.one_more()
+            self.came_back(arrays[0])
         return came if filled is None else filled.result(arrays)
 
     def _hint(self, wrong: Raised) -> str:

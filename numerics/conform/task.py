@@ -379,6 +379,13 @@ class Task:
         parts = zip(places, due, came, strict=True)
         return Fields(*(None if one is None else np.where(at, one, other) for at, one, other in parts))  # type: ignore[arg-type]
 
+    def pairs(self, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
+        """What came beside what was due, part by part, the NaN of blocks made alike."""
+        if not isinstance(came, Fields) or not isinstance(due, Fields):
+            return [(np.asarray(came), np.asarray(due))]
+        both = zip(self.with_same_nan(came, due), due, strict=True)
+        return [(one, other) for one, other in both if one is not None and other is not None]
+
     def _nan_blocks(self, scale: Array) -> NDArray[np.bool_]:
         """Which shared scales say NaN."""
         d = self.block

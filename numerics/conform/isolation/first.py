@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from numerics.conform.isolation.cases import recorded, restored
 from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
-from numerics.conform.laws.findings import repeatable
-from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import wrong_of
+from numerics.conform.laws.company import as_of, repeatable
+from numerics.conform.laws.questions import given_fields, wrong_of
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.target import SENTENCES, Case, Fault, Target
-from numerics.conform.task import Fields, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
@@ -68,21 +65,10 @@ def _differs(target: Target, inputs: Case) -> bool:
     if not isinstance(task.dtype, Block):
         due = task.values(plain[0]) if task.kind == "decode" else task.answer(*inputs)
         return bool(task.differs(target.elements(*inputs), np.asarray(due)).any())
-    if task.kind == "decode":
-        codes, scale, *micro = plain
-        fields = Fields(codes, scale, micro[0] if micro else None)
-        return _unequal(task, target.blocks(*inputs), task.block_values(fields))
-    return _unequal(task, target.blocks(*inputs), task.answer(*plain))
-
-
-def _unequal(task: Task, came: Any, due: Any) -> bool:
-    if not isinstance(came, Fields):
-        return bool(task.differs(came, due).any())
-    pairs = zip(task.with_same_nan(came, due), due, strict=True)
-    return any(bool(task.differs(one, other).any()) for one, other in pairs if one is not None)
+    due = task.block_values(given_fields(plain)) if task.kind == "decode" else task.answer(*plain)
+    return any(bool(task.differs(*pair).any()) for pair in task.pairs(target.blocks(*inputs), due))
 
 
 def by_calls(broken: Counterexample) -> Counterexample:
     """The same, of the law that it breaks where it is right first."""
-    where = "; ".join(part for part in (broken.where, SAID) if part)
-    return replace(broken, law=repeatable.__name__, sentence=sentence(repeatable), where=where)
+    return as_of(broken, repeatable, SAID)

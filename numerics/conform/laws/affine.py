@@ -14,19 +14,13 @@ from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
+from numerics.conform.laws.again import answers
 from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
+from numerics.conform.laws.company import as_of, layout, misplaced, place_or_chance, repeatable
 from numerics.conform.laws.drawn import repeated
-from numerics.conform.laws.findings import (
-    Findings,
-    Trial,
-    layout,
-    misplaced,
-    place_or_chance,
-    repeatable,
-    together,
-)
+from numerics.conform.laws.findings import Findings, Trial, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
-from numerics.conform.laws.questions import Question, each_with_its_own, in_kind, question_of, wrong_of
+from numerics.conform.laws.questions import Question, each_with_its_own, question_of, wrong_of
 from numerics.conform.takes import Takes
 from numerics.conform.target import Fault, Target
 from numerics.conform.task import Array, Task
@@ -170,11 +164,7 @@ def _scaled(target: Target, found: Findings) -> None:
         found.judge(laws, seen, lambda law, broken, given=given: alone(target, broken, given))  # type: ignore[misc]
     kept = _kept(every) if found.failures else None
     if kept is not None:
-        broken = next(failure for failure in found.failures)
-        where = "; ".join(part for part in (broken.where, kept) if part)
-        found.failures.insert(
-            0, replace(broken, law="repeatable", sentence=sentence(repeatable), where=where)
-        )
+        found.failures.insert(0, as_of(found.failures[0], repeatable, kept))
     found.failures.sort(key=lambda broken: broken.law in ORDER and ORDER.index(broken.law))
     if found.failures:
         found.explain = confirmed_affine(target, lambda: nearest_affine(every), every)
@@ -250,9 +240,7 @@ def _spread_question(target: Target, places: Spread, turn: int) -> Question:
 
 
 def _compare_arrays(target: Target, found: Findings, question: Question) -> None:
-    came = target.affine(*question.inputs)
-    due = in_kind(target.task, question, came).due
-    assert isinstance(due, np.ndarray)
+    came, due = answers(target, question)
     found.tried += question.inputs[0].size
     wrong = target.task.differs(came, due)
     if wrong.any():
@@ -260,9 +248,9 @@ def _compare_arrays(target: Target, found: Findings, question: Question) -> None
         _judge_arrays(target, found, question, (came, due))
 
 
-def _judge_arrays(target: Target, found: Findings, question: Question, answers: tuple[Array, Array]) -> None:
+def _judge_arrays(target: Target, found: Findings, question: Question, told: tuple[Array, Array]) -> None:
     """By the laws of numbers, where one is wrong alone with its own scale; else by where the scales lie."""
-    every = list(_by_scales(target.task, question, answers))
+    every = list(_by_scales(target.task, question, told))
     for seen in every:
         for law in AFFINE_LAWS:
             if law.__name__ not in {failure.law for failure in found.failures}:
@@ -270,7 +258,7 @@ def _judge_arrays(target: Target, found: Findings, question: Question, answers: 
                 if broken is not None and _is_wrong_alone(target, broken, question.inputs[0].ndim):
                     found.failures.append(_alone_with_its_own(target, broken, question.inputs[0].ndim))
     if not found.failures:
-        found.failures.append(_of_places(target, question, answers))
+        found.failures.append(_of_places(target, question, told))
         return
     found.failures.sort(key=lambda broken: ORDER.index(broken.law))
     found.explain = lambda: _explained(target, every)
@@ -281,19 +269,18 @@ def _explained(target: Target, every: list[Scaled]) -> Dialects:
     assert target.task.scheme is not None
     question = _spread_question(target, spread(target.task.scheme, shape_of(target.task.scheme, MORE)), 29)
     try:
-        came = target.affine(*question.inputs)
+        told = answers(target, question)
     except Fault:
         return ()
-    due = np.asarray(in_kind(target.task, question, came).due)
-    return nearest_affine([*every, *_by_scales(target.task, question, (came, due))])
+    return nearest_affine([*every, *_by_scales(target.task, question, told)])
 
 
-def _by_scales(task: Task, question: Question, answers: tuple[Array, Array]) -> Iterator[Scaled]:
+def _by_scales(task: Task, question: Question, told: tuple[Array, Array]) -> Iterator[Scaled]:
     """The numbers of each scale and zero point, with their answers."""
     x, scales, zeros = (np.ascontiguousarray(part) for part in each_with_its_own(task, question.inputs))
     for scale, zero in sorted({(float(s), int(z)) for s, z in zip(scales.flat, zeros.flat, strict=True)}):
         own = (scales == np.float32(scale)) & (zeros == zero)
-        yield Scaled(task, scale, zero, x[own], *(part[own] for part in answers))
+        yield Scaled(task, scale, zero, x[own], *(part[own] for part in told))
 
 
 def _single(target: Target, broken: Counterexample, axes: int) -> tuple[Array, ...]:
@@ -316,26 +303,21 @@ def _alone_with_its_own(target: Target, broken: Counterexample, axes: int) -> Co
     return replace(broken, tensor=x, given=tuple(shared))
 
 
-def _wrong_now(target: Target, question: Question) -> Array:
-    came = target.affine(*question.inputs)
-    return target.task.differs(came, np.asarray(in_kind(target.task, question, came).due))
-
-
-def _of_places(target: Target, question: Question, answers: tuple[Array, Array]) -> Counterexample:
+def _of_places(target: Target, question: Question, told: tuple[Array, Array]) -> Counterexample:
     """A number that is right alone: what came is that of another place."""
     task, x = target.task, question.inputs[0]
-    came, due = answers
+    came, due = told
     wrong = task.differs(came, due)
-    still = _wrong_now(target, question)
+    still = task.differs(*answers(target, question))
     law = scale_arrays if place_or_chance(wrong, still) is layout else repeatable
     broken = misplaced(x, came, due, wrong, law)
     at = int(wrong.reshape(-1).argmax())
     _, scales, zeros = (part.reshape(-1)[at : at + 1] for part in each_with_its_own(task, question.inputs))
     seen = Scaled(task, float(scales[0]), int(zeros[0]), x.reshape(-1)[at : at + 1],
-                  *(part.reshape(-1)[at : at + 1] for part in answers))  # fmt: skip
+                  *(part.reshape(-1)[at : at + 1] for part in told))  # fmt: skip
     where = f"{seen.place}, {broken.where}; {ALONE}"
-    told = replace(broken, where=where, came=seen.text(seen.came, 0), due=seen.text(seen.due, 0))
-    return together(told, question.inputs[1:], "scales and zero points")
+    broken = replace(broken, where=where, came=seen.text(seen.came, 0), due=seen.text(seen.due, 0))
+    return together(broken, question.inputs[1:], "scales and zero points")
 
 
 def _layouts(target: Target, found: Findings) -> None:

@@ -13,7 +13,7 @@ from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
 from numerics.conform.laws.questions import Question, ask, in_kind, question_of
 from numerics.conform.target import Target
-from numerics.conform.task import Array, Fields, answers_at
+from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
 
 SIZE = 96  # numbers of a call, or of the elements of its blocks
@@ -41,12 +41,8 @@ def answers(target: Target, question: Question) -> tuple[Array, Array]:
     """What the target makes of a question, and what is due; of blocks, their codes, or scales that differ."""
     came = ask(target, question)
     due = in_kind(target.task, question, came).due
-    if isinstance(came, Fields) and isinstance(due, Fields):
-        alike = target.task.with_same_nan(came, due)
-        pairs = [(one, other) for one, other in zip(alike, due, strict=True) if one is not None]
-        one, other = next((pair for pair in pairs[1:] if (pair[0] != pair[1]).any()), pairs[0])
-        return one, np.asarray(other)
-    return np.asarray(came), np.asarray(due)
+    codes, *shared = target.task.pairs(came, due)
+    return next((pair for pair in shared if (pair[0] != pair[1]).any()), codes)
 
 
 def questions(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> Iterator[Question]:

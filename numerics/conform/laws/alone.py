@@ -10,8 +10,7 @@ import numpy as np
 
 from numerics.conform.deviations.affine import PARAMETERS
 from numerics.conform.deviations.search import Asked, Dialects, affine_differs
-from numerics.conform.laws.findings import layout, repeatable
-from numerics.conform.laws.law import sentence
+from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, wrong_of
 from numerics.conform.target import Fault, Target
 from numerics.conform.task import Array
@@ -22,7 +21,6 @@ NOT_ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry",
 """Laws whose counterexamples are more than one number or block."""
 ORDERS = 3  # in which a target is asked once more, before a deviation is named
 MOST, MOST_BLOCKS = 1 << 13, 1 << 9  # numbers and blocks of each
-LONGER = (3, 5)  # numbers or blocks by which a call is longer than any before it
 ALONE = "asked alone it is right"
 KEPT = "; it depends on the calls before it: the first of a shape is right, others of that shape are not"
 
@@ -37,10 +35,9 @@ def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Cou
     said, law = f"among {len(among[0])} others; {ALONE}", layout
     if not _wrong(target, among):
         said, law = f"{said}, and asked with the same others again, too", repeatable
-    elif _keeps_by_shape(target, among):
+    elif keeps_by_shape(lambda more: _two(target, among, more), lambda inputs: _wrong(target, inputs)):
         said, law = said + KEPT, repeatable
-    where = "; ".join(part for part in (broken.where, said) if part)
-    return replace(broken, law=law.__name__, sentence=sentence(law), where=where)
+    return as_of(broken, law, said)
 
 
 def inputs_of(target: Target, broken: Counterexample) -> tuple[Any, ...]:
@@ -65,22 +62,11 @@ def _wrong(target: Target, inputs: tuple[Any, ...]) -> bool:
         return True
 
 
-def _keeps_by_shape(target: Target, among: tuple[Any, ...]) -> bool:
-    """Is the first call of each new shape right, and the second one, of other numbers, wrong?
-
-    Both questions come first at one shape, and second at the other: it is the call that decides.
-    """
-    for turn, more in enumerate(LONGER):
-        questions = [_longer(among, more), _other(target, _longer(among, more))]
-        if turn:
-            questions.reverse()
-        if _wrong(target, questions[0]) or not _wrong(target, questions[1]):
-            return False
-    return True
-
-
-def _longer(inputs: tuple[Any, ...], more: int) -> tuple[Any, ...]:
-    return tuple(np.concatenate([part, part[:more]]) if np.ndim(part) else part for part in inputs)
+def _two(target: Target, inputs: tuple[Any, ...], more: int) -> Iterator[tuple[Any, ...]]:
+    """The inputs with the first of them once more; others of that shape."""
+    longer = tuple(np.concatenate([part, part[:more]]) if np.ndim(part) else part for part in inputs)
+    yield longer
+    yield _other(target, longer)
 
 
 def _other(target: Target, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

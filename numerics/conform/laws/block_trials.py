@@ -17,7 +17,7 @@ from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
 from numerics.conform.laws.law import Law
-from numerics.conform.laws.questions import Question
+from numerics.conform.laws.questions import Question, rounded_values
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.takes import Takes
@@ -133,12 +133,7 @@ def _observe(
 def _truth(task: Task, rows: Float32, random: Array | None = None) -> tuple[Fields, Answer]:
     """The exact Fields of rows, and the answer that is due."""
     fields = fields_of_rows(task, rows, random)
-    return fields, fields if task.kind == "encode" else _rounded_values(task, fields)
-
-
-def _rounded_values(task: Task, fields: Fields) -> Array:
-    """What rows of blocks stand for, in the type that values come back in."""
-    return narrow.narrowed(values_of_rows(task, fields), task.inputs)
+    return fields, fields if task.kind == "encode" else rounded_values(task, fields)
 
 
 def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
@@ -174,7 +169,7 @@ def _probed_fields(task: Task) -> Fields:
 
 @lru_cache(maxsize=64)
 def _probed_values(task: Task) -> Array:
-    return _rounded_values(task, _probed_fields(task))
+    return rounded_values(task, _probed_fields(task))
 
 
 @lru_cache(maxsize=64)
@@ -220,8 +215,8 @@ def _rearranged(target: Target, found: Findings) -> None:
         inputs, due = _in_lines(target, order)
         came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
         found.tried += order.size
-        for one, other in _paired(task, came, due):
-            _expect_equal(task, found, inputs, (one, other), layout)
+        for pair in task.pairs(as_rows(task, came), due):
+            _expect_equal(task, found, inputs, pair, layout)
 
 
 def _orders(target: Target) -> Iterator[Array]:
@@ -257,21 +252,6 @@ def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
         parts = [part.reshape(lines, -1) for part in chosen if part is not None]
         return parts, answers_at(_decoded_probes(replace(task, axis=-1)), order)
     return [probes(task)[order].reshape(lines, -1)], answers_at(_truth_of_probes(task)[1], order)
-
-
-def _paired(task: Task, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
-    """What came, block by block, beside what was due."""
-    rows = as_rows(task, came)
-    if isinstance(rows, Fields) and isinstance(due, Fields):
-        alike = task.with_same_nan(rows, due)
-        return [
-            (one, other)
-            for one, other in zip(alike, due, strict=True)
-            if one is not None and other is not None
-        ]
-    assert isinstance(rows, np.ndarray)
-    assert isinstance(due, np.ndarray)
-    return [(rows, due)]
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------
@@ -316,12 +296,8 @@ def _compare_given(target: Target, found: Findings, given: tuple[Array, ...], la
     """given: numbers; and random bits, where the target takes them."""
     task, came = target.task, target.blocks(*given)
     due = task.answer(*map(np.ascontiguousarray, given))
-    if isinstance(came, Fields) and isinstance(due, Fields):
-        came = task.with_same_nan(came, due)
-    pairs = zip(came, due, strict=True) if isinstance(came, Fields) else [(came, due)]
-    for one, other in pairs:
-        if one is not None:
-            _expect_equal(task, found, given, (np.asarray(one), np.asarray(other)), law)
+    for pair in task.pairs(came, due):
+        _expect_equal(task, found, given, pair, law)
 
 
 def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from numerics.conform.verdict import Counterexample, numbers
 
 Named = Callable[..., Any]
 """What has a law's name and sentence."""
+Asked = TypeVar("Asked")
+LONGER = (3, 5)  # rows, numbers or blocks by which a call is longer than any before it
 
 
 def layout() -> None:
@@ -30,6 +33,25 @@ def repeatable() -> None:
 def place_or_chance(wrong: Array, still: Array) -> Named:
     """layout where the same array, asked once more, is wrong in the same places; else repeatable."""
     return layout if bool((wrong == still).all()) else repeatable
+
+
+def keeps_by_shape(both: Callable[[int], Iterable[Asked]], wrong: Callable[[Asked], bool]) -> bool:
+    """Is the first call of each new shape right, and the second one, of other numbers, wrong?
+
+    both: two questions of one shape, which is longer by so many.  Each comes first at one shape, and second
+    at the other: it is the call that decides.
+    """
+    for turn, more in enumerate(LONGER):
+        first, second = list(both(more))[:: -1 if turn else 1]
+        if wrong(first) or not wrong(second):
+            return False
+    return True
+
+
+def as_of(broken: Counterexample, law: Named, said: str) -> Counterexample:
+    """The same counterexample, of another law; said: why, behind where it was found."""
+    where = "; ".join(part for part in (broken.where, said) if part)
+    return replace(broken, law=law.__name__, sentence=sentence(law), where=where)
 
 
 def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layout) -> Counterexample:

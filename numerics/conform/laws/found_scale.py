@@ -14,7 +14,8 @@ from numerics.conform.inputs import shapes
 from numerics.conform.inputs.elements import FLOAT32_MAX
 from numerics.conform.inputs.margins import LINE
 from numerics.conform.inputs.narrow import narrowed
-from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
+from numerics.conform.laws.company import as_of, misplaced, repeatable
+from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.rows import as_rows
 from numerics.conform.target import SENTENCES, Target
@@ -93,7 +94,7 @@ def _found(target: Target, found: Findings, tensors: Iterator[Tensor], far: bool
         broken = _broken(target.task, inputs, asked)
         if broken is not None and (not far or _is_far(asked)):
             kept = _kept(target, inputs, asked, before)
-            found.failures.append(broken if kept is None else _by_calls(broken, kept))
+            found.failures.append(broken if kept is None else as_of(broken, repeatable, kept))
             found.differs += 1
             return
         before.append(asked.due_scale)
@@ -275,11 +276,6 @@ def _explains(task: Task, inputs: tuple[Array, ...], asked: Asked, scale: float)
     task = replace(task, tensor_scale=scale)
     due = as_rows(task, task.answer(*map(np.ascontiguousarray, inputs)))
     return _broken(task, inputs, asked._replace(due=due, due_scale=scale)) is None
-
-
-def _by_calls(broken: Counterexample, kept: str) -> Counterexample:
-    where = f"{broken.where}; {kept}"
-    return replace(broken, law=repeatable.__name__, sentence=sentence(repeatable), where=where)
 
 
 def led(target: Target, broken: Counterexample) -> Counterexample:

@@ -47,7 +47,7 @@ def question_of(task: Task, inputs: tuple[Any, ...]) -> Question:
         return Question(inputs, _string_of(task, inputs))
     if task.kind == "decode":
         due = (
-            values_of_rows(task, _given_fields(inputs))
+            values_of_rows(task, given_fields(inputs))
             if isinstance(task.dtype, Block)
             else task.values(*inputs)
         )
@@ -55,10 +55,16 @@ def question_of(task: Task, inputs: tuple[Any, ...]) -> Question:
     if not isinstance(task.dtype, Block):
         return Question(inputs, task.answer(*inputs))
     fields = fields_of_rows(task, *inputs)
-    return Question(inputs, fields if task.kind == "encode" else _rounded(task, fields))
+    return Question(inputs, fields if task.kind == "encode" else rounded_values(task, fields))
 
 
-def _given_fields(inputs: tuple[Any, ...]) -> Fields:
+def rounded_values(task: Task, fields: Fields) -> Array:
+    """What rows of blocks stand for, in the type that values come back in."""
+    return narrowed(values_of_rows(task, fields), task.inputs)
+
+
+def given_fields(inputs: tuple[Any, ...]) -> Fields:
+    """The blocks that a decoder is given."""
     codes, scale, *micro = inputs
     return Fields(codes, scale, micro[0] if micro else None)
 
@@ -129,10 +135,10 @@ def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Quest
         return _of_blocks(target, size, rng)
     if task.kind == "decode":
         codes = rng.integers(0, 1 << task.element.bits, size).astype(task.element.code_dtype)
-        return Question((codes,), task.values(codes))
+        return question_of(task, (codes,))
     x = target.asked(random_inputs(task.element, size, rng).view(np.float32))
     drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
-    return Question((x, *drawn), task.answer(x, *drawn))
+    return question_of(task, (x, *drawn))
 
 
 def _of_blocks(target: Target, size: int, rng: np.random.Generator) -> Question:
@@ -140,19 +146,13 @@ def _of_blocks(target: Target, size: int, rng: np.random.Generator) -> Question:
     task, d = target.task, target.task.block
     count = -(-size // d.block)
     if task.kind == "decode":
-        micro = rng.integers(0, 1 << d.micro_bits, count).astype(d.micro_dtype) if d.sub_blocks else None
+        micro = [rng.integers(0, 1 << d.micro_bits, count).astype(d.micro_dtype)] if d.sub_blocks else []
         codes = rng.integers(0, 1 << d.element_bits, (count, d.block)).astype(d.code_dtype)
         scale = rng.integers(0, 1 << d.scale_bits, count).astype(np.uint8)
-        fields = Fields(codes, scale, micro)
-        return Question(tuple(part for part in fields if part is not None), values_of_rows(task, fields))
+        return question_of(task, (codes, scale, *micro))
     x = target.asked(random_blocks(d, count, rng, task.tensor_scale).view(np.float32))
     drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
-    fields = fields_of_rows(task, x, *drawn)
-    return Question((x, *drawn), fields if task.kind == "encode" else _rounded(task, fields))
-
-
-def _rounded(task: Task, fields: Fields) -> Array:
-    return narrowed(values_of_rows(task, fields), task.inputs)
+    return question_of(task, (x, *drawn))
 
 
 def _affine(target: Target, size: int, rng: np.random.Generator) -> Question:

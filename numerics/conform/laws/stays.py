@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import kind_of
 
 SIZES = (2, 7, 96, 5000, 70001)  # numbers of a call: a buffer may be of small results alone, or of large ones
-Asks = Callable[[Target], Iterable[tuple[Any, ...]]]
-"""What the target is given, call by call; its first array has two rows or more, or numbers."""
 
 
 def _drawn(target: Target) -> Iterator[tuple[Any, ...]]:
+    """What the target is given, call by call; its first array has two rows or more, or numbers."""
     task, rng = target.task, np.random.default_rng(23)
     for size in SIZES:
         if task.draws_itself:  # nothing is due to it, and nothing need be
@@ -31,13 +30,13 @@ def _drawn(target: Target) -> Iterator[tuple[Any, ...]]:
             yield in_place(task, drawn_question(target, size, rng).inputs)
 
 
-def trial(asks: Asks = _drawn) -> Trial:
+def trial() -> Trial:
     """Two calls of one shape, and a look at what the first returned: a buffer that is used again shows."""
-    return Trial((repeatable,), lambda target, found: _stays(target, found, asks))
+    return Trial((repeatable,), _stays)
 
 
-def _stays(target: Target, found: Findings, asks: Asks) -> None:
-    for question in asks(target):
+def _stays(target: Target, found: Findings) -> None:
+    for question in _drawn(target):
         if not found.failures and question[0].size:
             _stays_once(target, found, question)
 

@@ -431,8 +431,7 @@ class Maker:
             side.codes[np.arange(len(numbers)), np.arange(len(numbers)) * 11 % k] = numbers
             other = draw.unit(ops[1 - place], 4, k, self.rng)
             other.codes[:] = draw.one(ops[1 - place])
-            sides = (side, other) if place == 0 else (other, side)
-            yield Problem(self.claim, *sides, law="subnormals")
+            yield self._beside(place, side, other)
 
     def beside_tiny(self, k: int) -> Iterator[Problem]:
         """What tells one flush from another, one row each.

@@ -14,7 +14,6 @@ from numerics.conform.products.certificate import answer
 from numerics.conform.products.problem import Problem, Side
 from numerics.conform.products.shrink import with_side
 
-LONGER = (3, 5)  # rows by which both matrices are longer than any before them
 BEFORE = "it depends on the calls before it"
 BY_SHAPE = f"{BEFORE}: the first product of a shape is right, others of that shape are not"
 
@@ -66,21 +65,7 @@ def _explains(seen: Seen, problem: Problem) -> bool:
     return told and not (unequal(seen.came, due) & decided).any()
 
 
-def keeps_by_shape(problem: Problem, wrong: Callable[[Problem], bool]) -> bool:
-    """Is the first product of each new shape right, and the second one, of other numbers, wrong?
-
-    Both problems come first at one shape, and second at the other: it is the call that decides.
-    """
-    for turn, more in enumerate(LONGER):
-        both = [*_longer(problem, more)]
-        if turn:
-            both.reverse()
-        if wrong(both[0]) or not wrong(both[1]):
-            return False
-    return True
-
-
-def _longer(problem: Problem, more: int) -> Iterator[Problem]:
+def two_longer(problem: Problem, more: int) -> Iterator[Problem]:
     """The problem with some rows of both sides once more; the same with b's codes in other places.
 
     Where that is the same product, as of a single column, b is zeros instead, or ones in place of zeros.

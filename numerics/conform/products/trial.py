@@ -14,12 +14,13 @@ import numpy as np
 from numerics.backends.host.ieee import inside_ieee
 from numerics.backends.partition import as_shape
 from numerics.conform.effort import AS_EVER, Effort
+from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.cases import Shape, problems
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
-from numerics.conform.products.kept import BY_SHAPE, keeps_by_shape
+from numerics.conform.products.kept import BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, repeatable, strides
 from numerics.conform.products.problem import Problem, Side, meanings, table
@@ -161,7 +162,8 @@ class ProductCheck:
     def _counterexample(self, seen: Seen, law: str) -> Counterexample:
         """The smallest case found, asked once more, alone, before it is shown."""
         kept = kept_of(seen, [one for one in self.seen if one is not seen])
-        if kept is None and keeps_by_shape(seen.problem, lambda problem: self._fails(problem) is not None):
+        if kept is None and keeps_by_shape(lambda more: two_longer(seen.problem, more),
+                                           lambda problem: self._fails(problem) is not None):  # fmt: skip
             kept = BY_SHAPE
         if kept is not None:
             found = self._placed(seen, "repeatable", seen.due, seen.wrong)

@@ -56,7 +56,7 @@ def _chunks(asked: Operation, total: int, source: Source, rng: np.random.Generat
     for start in range(0, total, rows):
         fields = source(start, min(rows, total - start))
         if isinstance(asked, DrawnOperation) and asked.draws:
-            drawn = fields.get("random", random_draws(fields["input"].shape, rng))
+            drawn = fields["random"] if "random" in fields else random_draws(fields["input"].shape, rng)
             fields["random"] = asked.drawing.narrow(drawn)
         yield fields
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from numerics.conform.laws.law import sentence
 from numerics.conform.vectors.operations import Fields, Operation
 from numerics.conform.verdict import Counterexample, numbers
-from numerics.formats.dtype import Element, Float, Integer
+from numerics.formats.dtype import Element, Float
 
 FARTHEST = 64  # vectors by which an answer may be late, or early
 FEWEST = 16  # lines that must have another so far before them
@@ -92,7 +92,7 @@ def _of_lanes(run: Run) -> str | None:
         return None
     (differs,) = wrong.values()
     lanes = np.flatnonzero(differs.any(axis=0))
-    if run.lanes is not None or len(lanes) > differs.shape[1] // 2:
+    if len(lanes) > differs.shape[1] // 2:
         return None
     few = replace(run, lanes=lanes)
     said = _whole(few) or _of_answers(few) or _of_questions(few)
@@ -130,7 +130,7 @@ def _parts(asked: Operation, name: str) -> Iterator[tuple[str, int]]:
         sign = 1 << (element.bits - 1)
         fraction = (1 << element.mantissa) - 1
         yield from (("sign", sign), ("exponent", sign - 1 - fraction), ("fraction", fraction))
-    elif name == "code" and isinstance(element, (Integer, Element)):
+    elif name == "code" and isinstance(element, Element):
         sign = 1 << (element.bits - 1)
         yield from (("sign", sign), ("magnitude", sign - 1))
 

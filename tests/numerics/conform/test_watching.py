@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,6 +29,25 @@ def test_the_calls_of_a_kernel_are_counted_while_it_is_judged(tmp_path, monkeypa
     before = len(told)
     assert nx.conform.check("counted:encode", "fp4", effort="quick")
     assert len(told) == before, "nobody watches"
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        partial(nx.conform.check, kind="matmul", a="float32", b="float32", effort="quick"),
+        nx.conform.fingerprint,
+    ],
+)
+def test_the_calls_of_a_product_are_counted_while_it_is_judged(judge):
+    called, told = [], []
+
+    def counted(a, b):
+        called.append(a.shape)
+        return a @ b.T
+
+    with watched(lambda done, total: told.append(done)):
+        judge(counted)
+    assert told == list(range(1, len(called) + 1))
 
 
 def test_vectors_are_counted_while_they_are_judged():
