@@ -225,8 +225,6 @@ def _real_integers(
     if element is None:
         return NotImplemented
     moved = zero.reshape(-1, 1)
-    if len(moved) not in (1, len(rows)):
-        return NotImplemented
     codes = rows / steps if correct else rows * (1.0 / steps)
     if bool(moved.any()):
         codes += moved
@@ -298,7 +296,7 @@ def _integers(
     if element is None:
         return NotImplemented
     moved = zero.reshape(-1)
-    if len(moved) != len(rows) or not within(moved, element):
+    if not within(moved, element):
         return NotImplemented
     steps = steps.clamp(min=torch.finfo(torch.float32).tiny)
     numbers = (steps if correct else 1.0 / steps, steps)
