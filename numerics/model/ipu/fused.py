@@ -68,7 +68,7 @@ def shown(
         file = Path(folder) / "fused.onnx"
         opened(marked, True, left_out=RENAMING, written=file)
         made = onnx.load(file)
-    places = _places(made, list(zeros), zeros, model)
+    places = _places(made, zeros, model)
     return Shown(opened(_giving(made, [place for place, _ in places.values()]), False), places, types)
 
 
@@ -99,9 +99,7 @@ def _marked(model: ModelProto, constants: Mapping[str, Array], names: list[str])
     return found
 
 
-def _places(
-    made: ModelProto, names: list[str], zeros: Mapping[str, Array], model: ModelProto
-) -> dict[str, tuple[str, int]]:
+def _places(made: ModelProto, zeros: Mapping[str, Array], model: ModelProto) -> dict[str, tuple[str, int]]:
     """Where the fused graph holds the integers of a QuantizeLinear; without those that are gone.
 
     A QuantizeLinear that was moved before a Transpose gives another tensor.  So a tensor counts that has kept
@@ -112,7 +110,7 @@ def _places(
     floats = {node.output[0]: node.input[0] for node in model.graph.node if node.output[0] in zeros}
     makers, takers = _by_scale(made, MADE), _by_scale(made, TAKEN)
     found = {}
-    for number, name in enumerate(names):
+    for number, name in enumerate(zeros):
         taken = {
             node.input[place - 1]: zero_of(node, constants, place) for node, place in takers.get(number, [])
         }
