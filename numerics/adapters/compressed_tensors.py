@@ -108,7 +108,12 @@ def _rows(x: Any, scale: Any) -> Tensor | None:
         return None
     if torch.result_type(x, scale) != torch.float32:
         return None
-    if not _beside(scale, x):
+    return _rows_like(x, scale)
+
+
+def _rows_like(x: Tensor, scale: Tensor) -> Tensor | None:
+    """As _rows, of a tensor of any type."""
+    if scale.dtype != torch.float32 or not _beside(scale, x):
         return None
     try:
         return scale.expand(*x.shape[:-1], 1).reshape(-1)
@@ -234,21 +239,13 @@ def _dequantize(host: Function, correct: bool) -> Function:
         if element is None or not takes(x_q, scale) or zero_point is not None:
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
-        stand_in = torch.empty(x_q.shape, dtype=torch.float32, device="meta")
-        steps = _rows_like(stand_in, effective) if x_q.is_contiguous() else None
+        steps = _rows_like(x_q, effective) if x_q.is_contiguous() else None
         if steps is None or not bool(ordinary(steps).all()):
             return NotImplemented
         made = values_of(x_q.reshape(len(steps), -1).view(torch.uint8), steps, None, element).view(x_q.shape)
         return made if dtype is None else made.to(dtype=dtype)
 
     return _dequantize
-
-
-def _rows_like(x: Tensor, scale: Tensor) -> Tensor | None:
-    """As _rows, of a tensor that has a shape only."""
-    if scale.dtype != torch.float32 or not _beside(scale, x):
-        return None
-    return scale.expand(*x.shape[:-1], 1).reshape(-1)
 
 
 # ---- packing -----------------------------------------------------------------------------------------

@@ -187,17 +187,10 @@ def _scaled_real(correct: bool) -> Any:
         quant_dtype: str, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, group_size: int,
         quant_min: float, quant_max: float, round_mode: int, qscheme: str,
     ) -> Any:  # fmt: skip
-        if not takes(x, scale) or scale.dtype != torch.float32 or x.dtype != torch.float32:
+        rows = _rows_beside(x, (scale, zero_point), axis, group_size, qscheme)
+        if rows is None:
             return NotImplemented
-        rows, steps = _rows_of(x, axis, group_size, qscheme), scale.reshape(-1, 1)
-        if (
-            rows is None
-            or not _lie_beside((scale, zero_point), x, group_size, qscheme)
-            or not bool(ordinary(steps).all())
-            or has_specials(x)
-        ):
-            return NotImplemented
-        element = FLOATS.get(quant_dtype)
+        steps, element = scale.reshape(-1, 1), FLOATS.get(quant_dtype)
         if element is None:
             if qscheme == "per_channel" and 1 in rows.shape:  # whose strides Quark turns
                 return NotImplemented
@@ -232,8 +225,6 @@ def _real_integers(
     if element is None:
         return NotImplemented
     moved = zero.reshape(-1, 1)
-    if len(moved) not in (1, len(rows)):
-        return NotImplemented
     codes = rows / steps if correct else rows * (1.0 / steps)
     if bool(moved.any()):
         codes += moved
@@ -250,18 +241,10 @@ def _scaled(correct: bool) -> Any:
         quant_dtype: str, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, group_size: int,
         quant_min: float, quant_max: float, round_mode: int, qscheme: str, mx_element_dtype: str,
     ) -> Any:  # fmt: skip
-        if not takes(x, scale) or scale.dtype != torch.float32 or x.dtype != torch.float32:
+        rows = _rows_beside(x, (scale, zero_point), axis, group_size, qscheme)
+        if rows is None:
             return NotImplemented
-        rows = _rows_of(x, axis, group_size, qscheme)
-        steps = scale.reshape(-1)
-        if (
-            rows is None
-            or not _lie_beside((scale, zero_point), x, group_size, qscheme)
-            or not bool(ordinary(steps).all())
-            or has_specials(x)
-        ):
-            return NotImplemented
-        element = FLOATS.get(quant_dtype)
+        steps, element = scale.reshape(-1), FLOATS.get(quant_dtype)
         if element is not None:
             if qscheme == "per_group" and x.dim() > 2:  # which Quark refuses but for one matrix
                 return NotImplemented
@@ -284,6 +267,19 @@ def _rows_of(x: Tensor, axis: int, group: int, scheme: str) -> Tensor | None:
     return None
 
 
+def _rows_beside(x: Tensor, numbers: Sequence[Any], axis: int, group: int, scheme: str) -> Tensor | None:
+    """The rows of _rows_of, float32 without Inf and NaN; None where no scales that we take lie beside them.
+
+    numbers: the scales, and what else has one number for each row.
+    """
+    scale = numbers[0]
+    if not takes(x, scale) or scale.dtype != torch.float32 or x.dtype != torch.float32:
+        return None
+    rows = _rows_of(x, axis, group, scheme)
+    fits = rows is not None and _lie_beside(numbers, x, group, scheme)
+    return rows if fits and bool(ordinary(scale).all()) and not has_specials(x) else None
+
+
 def _lie_beside(numbers: Sequence[Any], x: Tensor, group: int, scheme: str) -> bool:
     """Is there one number for each row of _rows_of, or one for a tensor, in the shape that Quark takes?"""
     if scheme == "per_tensor":
@@ -300,7 +296,7 @@ def _integers(
     if element is None:
         return NotImplemented
     moved = zero.reshape(-1)
-    if len(moved) != len(rows) or not within(moved, element):
+    if not within(moved, element):
         return NotImplemented
     steps = steps.clamp(min=torch.finfo(torch.float32).tiny)
     numbers = (steps if correct else 1.0 / steps, steps)

@@ -18,8 +18,7 @@ from numerics.formats.integers import integer_format
 from numerics.interop.host_tensors import check_filled, elements_of, name_of, tensor_of
 from numerics.model.compressed_tensors import stored_weight
 from numerics.pytorch.convert import as_tensors
-from numerics.pytorch.qtensor import FLOATS, TensorQTensor
-from numerics.tensor.parts import PARTS
+from numerics.pytorch.qtensor import FLOATS
 from numerics.tensor.qtensor import QTensor
 
 HOST = "compressed-tensors"
@@ -89,7 +88,7 @@ def _standing_for(q: Any, dtype: torch.dtype | None) -> QTensor:
     """The same codes and scales, of a weight of that type."""
     if dtype is None or dtype == q.dtype:
         return cast(QTensor, q)
-    return TensorQTensor(q.spec, tuple(q.shape), dtype, {name: getattr(q, name) for name in PARTS})
+    return cast(QTensor, q.each(lambda part: part, dtype))
 
 
 def _dense(parts: Mapping[str, Tensor], args: Any) -> QTensor:

@@ -125,10 +125,11 @@ def swishes(network: Network, report: Report) -> None:
 
 
 def _is_swish(network: Network, node: NodeProto) -> bool:
-    sigmoids = [id(each) for each in _free(network, "Sigmoid")]
     for gate, x in (tuple(node.input), tuple(reversed(node.input))):
         made = network.producer(gate)
-        if made is not None and id(made) in sigmoids and made.input[0] == x:
+        if made is None or made.op_type != "Sigmoid" or network.is_kept(made):
+            continue
+        if made.input[0] == x:
             return True
     return False
 

@@ -12,10 +12,9 @@ from onnx import helper
 from numerics.backends.host.tensors import check_plain
 from numerics.backends.paths import check_regular, path_of
 from numerics.formats.errors import NumericsError, said
-from numerics.model.ipu.configs import Config
+from numerics.model.ipu.configs import Config, observing
 from numerics.model.ipu.network import Array, Network, named
 from numerics.model.ipu.running import opened, run
-from numerics.observe import Observer, observer
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -160,7 +159,7 @@ def calibrate(
     progress: called with the name of the step, how many batches are done, and of how many.  Raises
     NumericsError where a node makes NaN or Inf of a batch.
     """
-    watching = {name: _observer(config, config.activations) for name in tensors}
+    watching = {name: observing(config, config.activations) for name in tensors}
     inputs = {value.name for value in network.inputs}
     computed = [name for name in tensors if name not in inputs]
     zeros = dict.fromkeys(tensors)
@@ -177,12 +176,6 @@ def calibrate(
     return Calibrated({name: float(one.scale) for name, one in watching.items()}, [*zeros])
 
 
-def _observer(config: Config, dtype: str, scheme: str | None = None) -> Observer:
-    options = {"scheme": scheme} if scheme else {}
-    assert config.observer is not None, "bfloat16, which has none, is not observed"
-    return observer(config.observer, dtype, scale_type="pof2" if config.pof2 else "float32", **options)
-
-
 def _check_finite(network: Network, name: str, array: Array, batch: int) -> None:
     if not np.isfinite(array).all():
         node = network.producer(name)
@@ -194,6 +187,6 @@ def _check_finite(network: Network, name: str, array: Array, batch: int) -> None
 
 def scales_of(array: Array, config: Config, axis: int | None = None) -> Array:
     """The scales of a constant: one, or one an index along an axis; float32, of rank 0 or 1."""
-    seen = _observer(config, "int8", None if axis is None else f"per_channel({axis})")
+    seen = observing(config, "int8", None if axis is None else f"per_channel({axis})")
     seen.observe(np.ascontiguousarray(array))
     return np.asarray(seen.scale, np.float32).reshape(-1 if axis is not None else ())

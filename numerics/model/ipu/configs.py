@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from numerics.backends.ipu.devices import Device
 from numerics.formats.errors import NumericsError, items_of, one_of, said
-from numerics.observe import observer, observer_text
+from numerics.observe import Observer, observer, observer_text
 
 BIASES: Final = ("int32", "int8")
 TYPES: Final = ("int8", "int16", "bfloat16")
@@ -76,9 +76,8 @@ class Config:
 
     def _check_observer(self) -> None:
         """Raises NumericsError for an observer that does not find scales of this kind."""
-        assert self.observer is not None, "of integers it is min_max by itself"
         try:
-            observer(self.observer, self.activations, scale_type="pof2" if self.pof2 else "float32")
+            observing(self, self.activations)
         except NumericsError as wrong:
             raise NumericsError(f"{self.name}: observer={self.observer!r}: {wrong}") from None
 
@@ -117,6 +116,13 @@ class Config:
 def _is_shape(came: Any) -> bool:
     """Sizes as a file has them; loading says which of them fit an input."""
     return isinstance(came, (tuple, list)) and all(type(n) is int and -(2**63) <= n < 2**63 for n in came)
+
+
+def observing(config: Config, dtype: str, scheme: str | None = None) -> Observer:
+    """Returns a new observer that finds scales of the configuration's kind; one where no scheme is given."""
+    assert config.observer is not None, "of integers it is min_max by itself; bfloat16 is not observed"
+    options = {"scheme": scheme} if scheme else {}
+    return observer(config.observer, dtype, scale_type="pof2" if config.pof2 else "float32", **options)
 
 
 CONFIGS: Final = {

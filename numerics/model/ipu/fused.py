@@ -19,6 +19,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from numerics.model.ipu.network import Array
+from numerics.model.ipu.predictable import zero_of
 from numerics.model.ipu.running import opened, run
 
 RENAMING: Final = ("ConstantSharing", "NhwcTransformer", "TransposeOptimizer")
@@ -67,7 +68,7 @@ def shown(
         file = Path(folder) / "fused.onnx"
         opened(marked, True, left_out=RENAMING, written=file)
         made = onnx.load(file)
-    places = _places(made, list(zeros), zeros, model)
+    places = _places(made, zeros, model)
     return Shown(opened(_giving(made, [place for place, _ in places.values()]), False), places, types)
 
 
@@ -98,9 +99,7 @@ def _marked(model: ModelProto, constants: Mapping[str, Array], names: list[str])
     return found
 
 
-def _places(
-    made: ModelProto, names: list[str], zeros: Mapping[str, Array], model: ModelProto
-) -> dict[str, tuple[str, int]]:
+def _places(made: ModelProto, zeros: Mapping[str, Array], model: ModelProto) -> dict[str, tuple[str, int]]:
     """Where the fused graph holds the integers of a QuantizeLinear; without those that are gone.
 
     A QuantizeLinear that was moved before a Transpose gives another tensor.  So a tensor counts that has kept
@@ -111,17 +110,17 @@ def _places(
     floats = {node.output[0]: node.input[0] for node in model.graph.node if node.output[0] in zeros}
     makers, takers = _by_scale(made, MADE), _by_scale(made, TAKEN)
     found = {}
-    for number, name in enumerate(names):
+    for number, name in enumerate(zeros):
         taken = {
-            node.input[place - 1]: _zero(node, place, constants) for node, place in takers.get(number, [])
+            node.input[place - 1]: zero_of(node, constants, place) for node, place in takers.get(number, [])
         }
         places = {place: zero for place, zero in taken.items() if place == name}
         for node, place in makers.get(number, []):
             is_its_own = node.op_type != "QuantizeLinear" or node.input[0] == floats[name]
             if node.output[0] in (name, *taken) or (is_its_own and not taken):
-                places[node.output[0]] = _zero(node, place, constants)
+                places[node.output[0]] = zero_of(node, constants, place)
         for place, zero in places.items():
-            found[name] = place, zero - int(zeros[name].reshape(()))
+            found[name] = place, int(zero.reshape(())) - int(zeros[name].reshape(()))
     return found
 
 
@@ -133,9 +132,3 @@ def _by_scale(model: ModelProto, mark: str) -> dict[int, list[tuple[NodeProto, i
             if name.startswith(mark):
                 found.setdefault(int(name[len(mark) :]), []).append((node, place))
     return found
-
-
-def _zero(node: NodeProto, place: int, constants: Mapping[str, Array]) -> int:
-    """The zero point that stands behind a scale; 0 where there is none."""
-    name = node.input[place + 1] if place + 1 < len(node.input) else ""
-    return int(constants[name].reshape(())) if name else 0

@@ -90,10 +90,13 @@ def _check_pair(node: NodeProto, constants: Mapping[str, Array]) -> None:
         raise NumericsError(f"{named(node)}: {wrong}; nothing here predicts it") from wrong
 
 
-def zero_of(node: NodeProto, constants: Mapping[str, Array]) -> Array:
-    """The zero point of a QuantizeLinear or DequantizeLinear; a uint8 of 0 where none is given."""
-    if len(node.input) > 2 and node.input[2]:
-        return np.asarray(constants[node.input[2]])
+def zero_of(node: NodeProto, constants: Mapping[str, Array], place: int = 1) -> Array:
+    """The zero point behind the scale at that place of a node's inputs; a uint8 of 0 where none is given.
+
+    place: 1 is that of the scale of a QuantizeLinear and a DequantizeLinear.
+    """
+    if len(node.input) > place + 1 and node.input[place + 1]:
+        return np.asarray(constants[node.input[place + 1]])
     return np.zeros((), np.uint8)
 
 

@@ -84,14 +84,14 @@ def test_an_open_shape_is_given_by_its_name(folder):
 
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_what_goes_wrong_leaves_nothing_half_written(folder, interrupted, monkeypatch):
-    from numerics.model.ipu import calibrating
+    from numerics.observe import Observer
 
     if interrupted:
 
         def stop(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(calibrating.Observer, "observe", stop)
+        monkeypatch.setattr(Observer, "observe", stop)
     found = asked(folder, *(["--data", f"{folder}/data.npz"] if interrupted else []))
     assert found.exit_code != 0
     assert sorted(p.name for p in folder.iterdir()) == ["data.npz", "in.onnx"]
