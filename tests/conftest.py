@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cor
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.append(str(Path(__file__).parents[1]))  # for bench and tests; last: the installed wheel is tested
+gc.disable()  # while tests are collected: nearly all that is made then stays
 
 import hypothesis
 import pytest
@@ -111,6 +112,7 @@ def pytest_collection_finish(session) -> None:
     """Tests and what they import stay: whoever collects garbage need not look through them each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(params=EXECUTORS)
