@@ -331,7 +331,7 @@ class CpuExecutor(ArrayExecutor):
         kinds = tuple(tuple(name_of(array.dtype) for array in some) for some in (inputs, outputs))
         width = widths(inputs[0].shape[-1])
         operation = self._once(
-            ("rows", how.name, how.records, kinds, width, len(numbers)),
+            ("rows", how.name, how.records, how.past, kinds, width, len(numbers)),
             lambda: row_operation(how, kinds, len(numbers), width),
         )
         beside = [np.ascontiguousarray(n) for n in numbers]

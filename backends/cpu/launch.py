@@ -161,6 +161,7 @@ class Operation:
     columns: bool = False
     unit: int = 1  # elements that belong together: a block
     narrow: int = 0  # of a narrower tile for what is left at the end (decoded.py); 0: there is none
+    past: bool = False  # of rows: the output is a part of a large one, to be written past the caches
     kernels: dict[bool | str, Run] = field(default_factory=dict, init=False)
     """Made of it: by whether they write past the caches, and by what else they do."""
 
@@ -315,10 +316,10 @@ def _moving(operation: Operation, arrays: Sequence[Array]) -> list[threads.Movin
 
 
 def _past_caches(operation: Operation, arrays: Sequence[Array], n: int) -> bool:
-    """Is the output of rows of n elements large, and every row of it on cache lines?"""
+    """Is the output of rows of n elements large, or part of a large one, and every row on cache lines?"""
     out, stream = arrays[len(operation.inputs)], operation.outputs[0]
     on_lines = address_of(out) % STREAM_ALIGNMENT == 0 and n * stream.bits % (8 * STREAM_ALIGNMENT) == 0
-    return on_lines and out.nbytes >= STREAM_BYTES
+    return on_lines and (operation.past or out.nbytes >= STREAM_BYTES)
 
 
 def address_of(array: Array) -> int:

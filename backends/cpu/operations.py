@@ -248,7 +248,9 @@ def row_operation(
     inputs, outputs = (tuple(_STORED[kind] for kind in some) for some in kinds)
     name = f"rows_{how.name}_{'_'.join(kinds[0])}_{'_'.join(kinds[1])}_{width[0]}_{width[1]}"
     function = partial(how.function, arithmetic())
-    return Operation(name, function, Parameters(*how.records), inputs, outputs, *width, numbers)
+    return Operation(
+        name, function, Parameters(*how.records), inputs, outputs, *width, numbers, past=how.past
+    )
 
 
 def function_of_blocks(how: RowFunction, kind: str, block: int, outputs: tuple[Stream, ...]) -> Operation:

@@ -48,12 +48,14 @@ class RowFunction(NamedTuple):
     name: says, with the kinds of its records and of its arrays, which function it is.  function: of the
     shared arithmetic as a target binds it, the records, the numbers of the row and the elements, all as
     32-bit words; it returns one word, or a tuple of them.  Of blocks it has the elements alone, and what it
-    needs of a block it reduces itself.
+    needs of a block it reduces itself.  past: of rows, whether its first output goes past the caches, however
+    small it is: it is a part of what no cache holds.
     """
 
     name: str
     function: Callable[..., Any]
     records: tuple[Any, ...]
+    past: bool = False
 
 
 class Executor(Protocol):

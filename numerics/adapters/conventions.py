@@ -332,6 +332,7 @@ def room(like: Tensor, kind: type[np.generic] = np.float32) -> Tensor:
     return torch.from_numpy(allocate(tuple(like.shape), kind))
 
 
+CACHED = 24 << 20  # bytes that are read and written from which on no cache holds them until they are used
 MOST_SPARE = 1 << 26  # bytes that are kept from one call to the next
 _SPARE: list[NDArray[Any]] = []
 
@@ -355,7 +356,12 @@ def _run(
 ) -> None:
     """how's function over rows, into these."""
     given, made = ([one.detach().numpy() for one in some] for some in (inputs, outputs))
-    _executor(inputs[0]).by_rows(how, given, _words_of(numbers), made)
+    _executor(inputs[0]).by_rows(_past_caches(how, *given, *made), given, _words_of(numbers), made)
+
+
+def _past_caches(how: RowFunction, *arrays: NDArray[Any]) -> RowFunction:
+    """The same, writing past the caches where they do not hold all that it reads and writes."""
+    return how._replace(past=sum(array.nbytes for array in arrays) >= CACHED)
 
 
 def _words_of(numbers: Sequence[Tensor]) -> list[NDArray[Any]]:
@@ -571,6 +577,7 @@ def lsq_slopes(
     how, executor, first = _slopes(_lsq_slopes, element), _executor(x), 0
     every = [*(one.detach().numpy() for one in (x, gradient)), *_words_of(numbers), of_x.detach().numpy()]
     room = parts.numpy()
+    how = _past_caches(how, every[0], every[1], every[-1])
     for end in ends:
         one, g, scale, zero, factor, out = (array[first:end] for array in every)
         executor.by_rows(how, (one, g), (scale, zero, factor), (out, room[: end - first]))

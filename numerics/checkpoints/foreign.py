@@ -367,7 +367,7 @@ def _words(parts: Parts) -> QTensor:
     if "zero" not in parts:
         return QTensor.from_parts(QuantSpec(d, **options), codes, scale, original=parts.original)
     zero = parts.words("zero")
-    if zero.dtype == np.int32 and zero.shape != parts.entry("scale").shape:
+    if _is_packed(zero, parts.entry("scale").shape, bits):
         half = 1 << (bits - 1)
         lines = unpack_words(zero, integer_format(bits, signed=False), rows, axis=0)
         zero = lines.astype(np.int32) - half
@@ -375,6 +375,19 @@ def _words(parts: Parts) -> QTensor:
     _check_signs(scale)
     zero = _whole(zero).reshape(scale.shape).copy()  # ascontiguousarray would give () an axis
     return QTensor.from_parts(spec, codes, scale, zero_point=zero, original=parts.original)
+
+
+def _is_packed(zero: Array, scale: tuple[int, ...], bits: int) -> bool:
+    """Are zero points words of some rows each?
+
+    Of a single row both have one shape.  Its words then are what compressed-tensors packs, which stores zero
+    points of 32 bits in no other way, unless one has bits where the rows end, as a negative number has.
+    """
+    if zero.dtype != np.int32:
+        return False
+    if zero.shape != scale:
+        return True
+    return zero.ndim == 2 and len(zero) == 1 and bool(((zero >> bits) == 0).all())
 
 
 def _whole(zero: Array) -> Array:

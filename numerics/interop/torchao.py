@@ -62,12 +62,12 @@ def from_host(x: Any) -> QTensor:
     """
     if type(x).__name__ not in _KINDS or not type(x).__module__.startswith(f"{HOST}."):
         raise NumericsError(f"{type(x).__name__} is none of torchao's {', '.join(_KINDS)}")
-    check_filled(HOST, x.shape)
     return read_host(x)
 
 
 def read_host(x: Any) -> QTensor:
     """The same of whatever has the name of such a class, and its attributes."""
+    check_filled(HOST, x.shape)
     refuse(x, INPUTS)
     if not x.qdata.is_contiguous():
         raise NumericsError(f"a transposed {type(x).__name__} is not read: give x.t()")

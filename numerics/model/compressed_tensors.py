@@ -297,9 +297,21 @@ def _check_scales(q: TensorQTensor) -> None:
         raise Unfit("it holds values below 2**-133, which bfloat16 does not have; leave it in float")
 
 
+def inverse_of(scale: torch.Tensor) -> torch.Tensor:
+    """The float32 whose rounded inverse is that scale, or the rounded inverse where there is none.
+
+    One scale in seven has none: inverses of float32 lie further apart than float32 above a root of 2.
+    """
+    inverse = scale.reciprocal()
+    for beside in (inverse, *(torch.nextafter(inverse, inverse * by) for by in (0.5, 2.0))):
+        if torch.equal(beside.reciprocal(), scale):
+            return beside
+    return inverse
+
+
 def _of_nvfp4(q: TensorQTensor, rows: int) -> Stored:
     """NVFP4: codes and E4M3 scales as they lie here; the tensor's scale divides there."""
-    inverse = _there(q.tensor_scale).reciprocal().reshape(1)
+    inverse = inverse_of(_there(q.tensor_scale).reshape(1))
     if not bool(torch.isfinite(inverse).all()):
         raise Unfit("its tensor scale has no inverse in float32; leave it in float")
     beside = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}

@@ -260,3 +260,38 @@ def test_a_model_that_is_loaded_under_the_adapter_is_pickled_and_saved_by_torch(
         due = model(words).last_hidden_state
         for again in (pickle.loads(pickle.dumps(model)), torch.load(memory, weights_only=False)):
             assert same_bits(again(words).last_hidden_state, due)
+
+
+GRAPHS = {
+    "make_fx": lambda f, given: make_fx(f)(*given),
+    "compile": lambda f, given: torch.compile(f, backend="aot_eager"),
+    "jit": lambda f, given: torch.jit.trace(f, given, check_trace=False),
+    "export": lambda f, given: torch.export.export(_module(f), given).module(),
+}
+TQT = ("compile", "jit")  # others are refused a range that is asked of a tensor, stock too
+
+
+def _module(f):
+    made = torch.nn.Module()
+    made.forward = f
+    return made
+
+
+@pytest.mark.parametrize(("name", "how"), [("lsq", how) for how in GRAPHS] + [("tqt", how) for how in TQT])
+def test_a_graph_of_what_is_trained_that_is_recorded_under_the_adapter_is_quarks_own(name, how):
+    adapter = asked("quark")
+    from quark.torch import kernel
+
+    def lsq(x, scale):
+        return kernel.lsq_quantize(x, scale, ZERO, 1e-3, -128, 127, 0, 8)
+
+    def tqt(x, threshold):
+        return kernel.tqt_quantize(x, threshold, ZERO[:1], torch.tensor([128.0]), 8)
+
+    f, given = {"lsq": (lsq, (X, STEP)), "tqt": (tqt, (X, torch.tensor([2.0])))}[name]
+    due = f(*given)
+    with adapter.substituted() as counted:
+        graph = GRAPHS[how](f, given)
+        assert same_bits(graph(*given), due)
+        assert not counted.ours
+    assert same_bits(graph(*given), due)

@@ -37,6 +37,12 @@ def to_host(q: Any) -> tuple[dict[str, Tensor], Any]:
     nvfp4, fp8_e4m3 or integers of 2 to 8 bits.  Raises NumericsError for others.
     """
     stored = stored_weight("the tensor", tensor_of(HOST, q))
+    inverse = stored.tensors.get("weight_global_scale")
+    if inverse is not None and not torch.equal(inverse.reciprocal(), q.tensor_scale.reshape(1)):
+        raise NumericsError(
+            f"{HOST} stores the inverse of a tensor scale, and {float(q.tensor_scale)!r} is no float32's: "
+            f"quantize with tensor_scale={float(inverse.reciprocal())!r}"
+        )
     quantization = importlib.import_module("compressed_tensors.quantization")
     weights = quantization.QuantizationArgs(**json.loads(stored.scheme.weights))
     scheme = quantization.QuantizationScheme(

@@ -13,6 +13,7 @@ import torch
 import numerics as nx
 from numerics.formats.errors import NumericsError
 from numerics.interop.host_tensors import block_of, scales_of, scheme_of
+from numerics.interop.torchao import read_host
 
 X = torch.linspace(-3, 4, 4 * 64).reshape(4, 64)
 
@@ -62,3 +63,30 @@ def test_what_compressed_tensors_cannot_hold_is_refused_with_what_it_can(adapter
         adapter.from_host({"weight": X}, adapter.to_host(nx.quantize(X, "mxfp4"))[1])
     with pytest.raises(NumericsError, match="takes a QTensor, not Tensor"):
         adapter.to_host(X)
+
+
+def test_a_tensor_scale_comes_back_as_it_was_or_is_refused(adapter):
+    refused = 0
+    for scale in torch.linspace(1, 2, 401)[:-1] * 2.0**-9:
+        given = nx.quantize(X, "nvfp4", tensor_scale=float(scale))
+        mantissa = float(scale) * 2.0**9
+        try:
+            tensors, scheme = adapter.to_host(given)
+        except NumericsError as why:
+            said, refused = str(why), refused + 1
+        else:
+            said = ""
+        if said:
+            again = float(said.rpartition("=")[2])
+            assert mantissa > 2**0.5
+            assert abs(again - float(scale)) <= 2.0**-32
+            given = nx.quantize(X, "nvfp4", tensor_scale=again)
+            tensors, scheme = adapter.to_host(given)
+        assert torch.equal(adapter.from_host(tensors, scheme).tensor_scale, given.tensor_scale)
+    assert 0 < refused < 150
+
+
+def test_a_tensor_of_torchaos_without_elements_is_refused_however_it_is_read():
+    made = type("MXTensor", (), {"shape": (0, 64), "qdata": torch.empty(0, 64), "block_size": 32})
+    with pytest.raises(NumericsError, match=r"torchao has no tensor of no elements, as of \(0, 64\)"):
+        read_host(made())

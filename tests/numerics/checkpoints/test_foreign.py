@@ -422,6 +422,24 @@ def finite_scales(kind, above=False):
     return every[np.isfinite(floats(every)) & ((floats(every) > 0) | (not above))]
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("stored", ["packed", "int32", "int8"])
+def test_zero_points_of_a_weight_of_one_row(tmp_path, bits, stored):
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    each = np.arange(-(1 << (bits - 1)), 1 << (bits - 1), dtype=np.int8)
+    codes = np.resize(each, (1, 32 * each.size))
+    zero = each[None]
+    came = zero.astype(np.int32 if stored == "int32" else np.int8)
+    if stored == "packed":
+        came = helpers.pack_to_int32(torch.from_numpy(zero), bits, packed_dim=0).contiguous().numpy()
+    tensors = {"l.weight_packed": helpers.pack_to_int32(torch.from_numpy(codes), bits).numpy(),
+               "l.weight_shape": np.int64(codes.shape), "l.weight_scale": np.ones(zero.shape, np.float32),
+               "l.weight_zero_point": came}  # fmt: skip
+    q = load(written(tmp_path / "a.safetensors", tensors, {"num_bits": bits, "group_size": 32}))["l.weight"]
+    due = codes.astype(np.float32) - np.repeat(zero.astype(np.float32), 32, axis=1)
+    assert_same_bits(q.dequantize("float32"), due)
+
+
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
