@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
-from numerics.files.selection import Selection, outputs_of, says_no_axis
+from numerics.files.selection import Selection, outputs_of, says_no_axis, why_axis
 from numerics.files.shards import Source
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
@@ -181,7 +181,8 @@ def _place(found: Decision, name: str, told: _Told, request: Request, taken: set
         found.why[name] = f"{reason}: it is {spec.dtype} already"
         return
     planned = reason == PLANNED and spec.scheme == per_channel()  # whoever planned it saw the model
-    plan = plan_of(name, entry, spec, request.free and _free(spec) and not planned)
+    chosen = request.free and _free(spec) and not planned
+    plan = plan_of(name, entry, spec, chosen)
     if isinstance(plan, str):
         if request.include or reason.startswith("rule"):
             raise NumericsError(f"tensor {name!r}: {plan}: exclude it, or give another format ({reason})")
@@ -189,6 +190,7 @@ def _place(found: Decision, name: str, told: _Told, request: Request, taken: set
         return
     axis = plan.axis
     along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
+    along += why_axis(plan) if along and chosen else ""
     scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
     found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
     if watched is not None:
@@ -295,10 +297,12 @@ def _some(why: Mapping[str, str]) -> str:
 
 def planned(request: Request, plan: model_plan.Plan, source: Source) -> Request:
     """The request with a plan that was saved; raises NumericsError where that is of another checkpoint."""
-    names = {name for row in plan.rows if row.kind == "parameter" and row.spec for name in row.names}
-    unknown = sorted(names - source.entries.keys())
-    if unknown and not names & source.entries.keys():
-        raise NumericsError(f"the plan is of another checkpoint: {source.path} has no {unknown[0]}")
+    known = source.entries.keys() | dict(source.ties).keys()
+    unknown = [row.name for row in plan.rows
+               if row.kind == "parameter" and row.spec and known.isdisjoint(row.names)]  # fmt: skip
+    if unknown:
+        more = f", nor {len(unknown) - 1} more that it names" * (len(unknown) > 1)
+        raise NumericsError(f"the plan is of another checkpoint: {source.path} has no {unknown[0]}{more}")
     for row in plan.rows:
         for name in row.names:
             entry = source.entries.get(name)

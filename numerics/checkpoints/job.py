@@ -50,8 +50,9 @@ class Options:
     seed: of stochastic rounding; max_memory: bytes of working memory, about; errors: "all" (the default)
     measures every value, "sampled" one stretch in 16, "none" nothing.  ranks: which process of how many this
     is.  progress: called with a tensor's name, and the bytes of this process's shards done and in all;
-    finished: with a shard's name, and how many of this process are done and in all.  tensor_scale: of NVFP4,
-    one for every tensor; None (the default): each finds its own, but those that engines fuse share one.
+    finished: with a shard's name, and how many of this process are done and in all; kept: the same for one
+    that was done before, of which finished hears nothing.  tensor_scale: of NVFP4, one for every tensor; None
+    (the default): each finds its own, but those that engines fuse share one.
     """
 
     seed: int | None = None
@@ -61,6 +62,7 @@ class Options:
     progress: Progress | None = None
     finished: Finished | None = None
     tensor_scale: float | None = None
+    kept: Finished | None = None
 
     def check(self, decision: Decision) -> None:
         """Raises NumericsError for options that do not fit what is to be done."""
@@ -150,14 +152,15 @@ class _Job:
         own = self.options.ranks.share(self.source.shards)
         total, resumed = sum(shard.nbytes for shard in own), 0
         for place, shard in enumerate(own):
+            told = self.options.finished
             if journal.entry(shard) is not None:
-                resumed += 1
+                resumed, told = resumed + 1, self.options.kept
             else:
                 report = self._write(shard, self.target / shard.name, total)
                 journal.note(shard, _facts(report))
             self._done += shard.nbytes
-            if self.options.finished is not None:
-                self.options.finished(shard.name, place + 1, len(own))
+            if told is not None:
+                told(shard.name, place + 1, len(own))
         return resumed
 
     def _write(self, shard: Shard, target: Path, total: int) -> FileReport:

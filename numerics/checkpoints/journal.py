@@ -23,7 +23,7 @@ from numerics.checkpoints.ranks import Ranks, Work
 from numerics.files.folders import made_folder
 from numerics.files.replacement import DANGLING, lock, refuse_same_file, replace_file
 from numerics.files.signals import terminable
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.formats.text import json_in
 from numerics.view.text import folded
 
@@ -123,13 +123,21 @@ class Journal:
         was = left.get("parts")
         if not isinstance(was, dict):
             return "it does not say which"
+        if was.keys() != self.parts.keys() and was.get("version") == self.parts["version"]:
+            return "another command began it"
         names = sorted(name for name in {*was, *self.parts} if was.get(name) != self.parts.get(name))
-        return ", ".join(f"another {name}" for name in names)
+        return ", ".join(f"another {name}" for name in names) or "it says nothing of what it is"
 
     def _refuse_others(self) -> None:
         """Raises NumericsError for a folder with something that is no part of this job."""
         if self._record() is None and os.path.isdir(self.target) and not os.path.isdir(self.folder):
             held = sorted(os.listdir(self.target))
+            if (other := _read(self.target / RECORD)) is not None:
+                raise NumericsError(
+                    f"{self.target} is the finished output of another job ({self._other(other)}), made of "
+                    f"{said(other.get('source'))}; name another folder, or remove {self.target} and "
+                    "begin anew"
+                )
             if held:
                 raise NumericsError(
                     f"{self.target} is not empty: it holds {held[0]}; name a new folder, or empty it"
@@ -252,7 +260,8 @@ class Journal:
         job says of itself.
         """
         record = {
-            "version": VERSION, "job": self.job, "numerics": __version__, "source": source.name,
+            "version": VERSION, "job": self.job, "parts": self.parts, "numerics": __version__,
+            "source": source.name,
             "shards": {name: _kept(found) for name, found in noted.items()}, "beside": beside, **facts,
         }  # fmt: skip
         replace_file(self.target / RECORD, _bytes(record))

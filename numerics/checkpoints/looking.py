@@ -213,7 +213,8 @@ def _values_of(d: Any, bits: int) -> Array:
 class Difference:
     """How a tensor differs between two checkpoints.
 
-    formats: of the first and of the second.  codes: how many codes differ, None where the formats do.
+    formats: of the first and of the second.  codes: how many codes differ, None where the formats do;
+    scales: how many scales do, as numbers, None where they cannot be told apart from codes.
     values: how many values differ; first: the index of the first of them, with both values.  sqnr: of the
     second as an approximation of the first, in dB, over the finite values of the first, as of `Error`; inf
     where all of them are equal, NaN where there are none.  non_finite: how many values of the first are NaN
@@ -232,11 +233,25 @@ class Difference:
     non_finite: int = 0
     lost: int = 0
     type: str = "float32"
+    scales: int | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Are all values equal, however they are stored?"""
+        return not self.values and self.why is None
 
     @property
     def same(self) -> bool:
-        """Are all values equal, and the formats?"""
-        return not self.values and self.why is None and self.formats[0] == self.formats[1]
+        """Are all values equal, and stored in the same way: the formats, the codes and the scales?"""
+        return self.equal and not self.stored
+
+    @property
+    def stored(self) -> str:
+        """What differs in how it is stored, in words; nothing where nothing does."""
+        if self.formats[0] != self.formats[1]:
+            return f"{self.formats[0]} and {self.formats[1]}"
+        told = [(self.codes, "codes"), (self.scales, "scales")]
+        return ", ".join(f"other {what}" for count, what in told if count)
 
 
 @dataclass
@@ -249,8 +264,17 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Have both the same tensors, in the same formats, with the same values?"""
-        return not self.only_first and not self.only_second and all(one.same for one in self.tensors)
+        """Have both the same tensors, stored in the same way, with the same values?"""
+        return self._of_both and all(one.same for one in self.tensors)
+
+    @property
+    def equal(self) -> bool:
+        """Have both the same tensors with the same values, however they are stored?"""
+        return self._of_both and all(one.equal for one in self.tensors)
+
+    @property
+    def _of_both(self) -> bool:
+        return not self.only_first and not self.only_second
 
 
 def compare(first: PathLike, second: PathLike, progress: Progress | None = None) -> Comparison:
@@ -278,26 +302,40 @@ def _difference(name: str, x: Any, y: Any) -> Difference:
     if tuple(x.shape) != tuple(y.shape):
         why = f"shapes {tuple(x.shape)} and {tuple(y.shape)}"
         return Difference(name, formats, why=why)
-    codes = None
-    if isinstance(x, QTensor) and isinstance(y, QTensor) and x.format is y.format:
-        codes = int(np.count_nonzero(np.asarray(x.codes) != np.asarray(y.codes)))
+    codes, scales = _parts(x, y)
     try:
         left, right = _values(x), _values(y)
     except NumericsError as wrong:
-        return Difference(name, formats, codes=codes, why=str(wrong))
-    wrong_ones = (left != right) & ~(np.isnan(left) & np.isnan(right))
+        return Difference(name, formats, codes=codes, scales=scales, why=str(wrong))
+    wrong_ones = _unlike(left, right)
     count = int(np.count_nonzero(wrong_ones))
     if not count:
         bad = left.size - int(np.count_nonzero(np.isfinite(left)))
         sqnr = math.nan if bad and bad == left.size else math.inf
-        return Difference(name, formats, left.size, codes, sqnr=sqnr, non_finite=bad)
+        return Difference(name, formats, left.size, codes, sqnr=sqnr, non_finite=bad, scales=scales)
     place = tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong_ones)), left.shape))
     sums = ErrorSums()
     sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))
     first = place, float(left[place]), float(right[place])
     error, kind = sums.error, np.result_type(left, right).name
     return Difference(name, formats, left.size, codes, count, first, error.sqnr,
-                      non_finite=error.non_finite, lost=sums.lost, type=kind)  # fmt: skip
+                      non_finite=error.non_finite, lost=sums.lost, type=kind, scales=scales)  # fmt: skip
+
+
+def _parts(x: Any, y: Any) -> tuple[int | None, int | None]:
+    """How many codes and how many scales differ; None where two tensors have not the same of these."""
+    if not (isinstance(x, QTensor) and isinstance(y, QTensor) and x.format is y.format):
+        return None, None
+    codes = int(np.count_nonzero(np.asarray(x.codes) != np.asarray(y.codes)))
+    left, right = _scales(x), _scales(y)
+    if left is None or right is None or left.shape != right.shape:
+        return codes, None
+    return codes, int(np.count_nonzero(_unlike(left, right)))
+
+
+def _unlike(left: Array, right: Array) -> NDArray[np.bool_]:
+    """Where two arrays differ, NaN and NaN being equal."""
+    return cast("NDArray[np.bool_]", (left != right) & ~(np.isnan(left) & np.isnan(right)))
 
 
 def _format(x: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numerics.cli.completing import FILE
-from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, worst
+from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, stoppable, worst
 from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
@@ -59,7 +59,7 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with bar(quiet, in_bytes=False) as shown:
+    with stoppable(out), bar(quiet, in_bytes=False) as shown:
         found = convert(model, out, to, ggml=ggml, running=Running(shown.update, ranks))
     if not quiet:
         with after(f"{out} is written"):
@@ -77,8 +77,12 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     + examples("numerics inspect model.safetensors", "numerics inspect model.gguf --json"),
 )
 @click.argument("model", type=FILE)
+@click.option(
+    "--all", "every", is_flag=True,
+    help="Every name of what is odd, and a line for records too; by default a terminal gets some names.",
+)  # fmt: skip
 @as_json
-def inspect_command(model: str, as_json: bool) -> None:
+def inspect_command(model: str, every: bool, as_json: bool) -> None:
     from numerics.checkpoints.looking import inspect
 
     looks = list(inspect(model))
@@ -86,40 +90,43 @@ def inspect_command(model: str, as_json: bool) -> None:
         deliver(json_of([asdict(look) for look in looks]) + "\n")
         return
     screen = Screen.of(sys.stdout)
-    table = _looks(looks, screen.width)
-    told = [*_odd(looks, screen), *_records(looks, screen.width)]
+    every = every or screen.width is None
+    table, formats = _looks(looks, screen.width, every), list[str]()
+    if table.spared(screen):
+        table, formats = table.numbered(table.columns[-5].heading)
+    told = [*formats, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
     below = [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
     draw([*table.lines(screen), *table.left_out(screen), *below])
 
 
-def _odd(looks: list[Look], screen: Screen) -> list[str]:
-    """What is odd, and of which tensors: of a terminal's some of them."""
+def _odd(looks: list[Look], some: int | None) -> list[str]:
+    """What is odd, and of which tensors: of so many of them, None for all."""
     found: dict[str, list[str]] = {}
     for look in looks:
         for odd in look.odd:
             found.setdefault(odd, []).append(look.name)
-    return [
-        f"{odd}: {some_of(names, None if screen.width is None else SOME)}" for odd, names in found.items()
-    ]
+    return [f"{odd}: {some_of(names, some)}" for odd, names in found.items()]
 
 
-def _records(looks: list[Look], room: int | None) -> list[str]:
+def _records(looks: list[Look], room: int | None, every: bool) -> list[str]:
     """Where one looks: the records that have no line of their own, by what they say."""
     specs = Counter(look.record for look in looks if look.record)
-    if room is None or not specs:
+    if every or not specs:
         return []
     said = ", ".join(f"{brief(spec, room)} ({count})" for spec, count in specs.items())
     return [f"records of what the scales beside them are (_extra_state): {said}"]
 
 
-def _looks(looks: list[Look], room: int | None) -> Table:
-    """A line a tensor, where one looks none of records; what it is stored as where that has another name."""
+def _looks(looks: list[Look], room: int | None, every: bool) -> Table:
+    """A line a tensor, of records only where every one is asked for; what it is stored as where that has
+    another name.
+    """
     named = any(look.stored for look in looks)
     formats = [text_column("stored"), text_column("read as")] if named else [text_column("format")]
     table = Table([name_column("tensor", least=24), text_column("shape"), *formats,
                    Column("bits", spare=2), Column("amax", spare=3),
                    Column("scales", spare=4), Column("bytes", spare=1)])  # fmt: skip
-    for look in (look for look in looks if room is None or not look.record):
+    for look in (look for look in looks if every or not look.record):
         scales = EMPTY if look.scales is None else f"{figure(look.scales[0])} .. {figure(look.scales[1])}"
         amax = EMPTY if look.amax is None else figure(look.amax)
         shape = "x".join(map(str, look.shape)) or "number"
@@ -134,7 +141,9 @@ def _looks(looks: list[Look], room: int | None) -> Table:
     "compare",
     help=cleandoc("""What differs between two checkpoints.
 
-    Of tensors those first that lost most; exit code 1 where anything differs.
+    Of tensors those first that lost most.  Tensors of which every value is equal, but not how they are
+    stored (format, codes, scales), are counted by themselves.  Exit code 1 where anything differs, be it
+    only how it is stored.
     """)
     + examples(
         "numerics compare model.safetensors out.safetensors",
@@ -151,7 +160,7 @@ def compare_command(first: str, second: str, every: bool, as_json: bool) -> int:
     with bar(in_bytes=False) as shown:
         found = compare(first, second, shown.update)
     if as_json:
-        deliver(json_of({**asdict(found), "same": found.same}) + "\n")
+        deliver(json_of({**asdict(found), "same": found.same, "equal": found.equal}) + "\n")
         return 0 if found.same else 1
     draw(_comparison(found, Screen.of(sys.stdout), every))
     return 0 if found.same else 1
@@ -159,21 +168,35 @@ def compare_command(first: str, second: str, every: bool, as_json: bool) -> int:
 
 def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[str]:
     """The tensors that differ, worst first, the names that only one has, and how many of each there are."""
-    differing = sorted((one for one in found.tensors if not one.same), key=_kept)
+    differing = sorted((one for one in found.tensors if not one.equal), key=_kept)
     shown, spared = worst(differing, every or screen.width is None)
     table = Table([name_column("tensor", least=24), text_column("first"), text_column("second"),
-                   Column("codes differ", spare=2), Column("values differ"), Column("SQNR dB"),
-                   text_column(PLACE, spare=1)])  # fmt: skip
+                   Column("codes differ", spare=2), Column("scales differ", spare=3),
+                   Column("values differ"), Column("SQNR dB"), text_column(PLACE, spare=1)])  # fmt: skip
     for one in shown:
         formats = (brief(text, screen.width) for text in one.formats)
-        table.add(one.name, *formats, _count(one.codes), _count(one.values), _sqnr(one), _place(one))
+        table.add(one.name, *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
+                  _place(one))  # fmt: skip
     below = [*_places(table, screen), *table.left_out(screen, PLACE)]
     lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]
-    told = filter(None, (_left_out(one, screen) for one in shown))
+    otherwise, _ = worst([one for one in found.tensors if one.equal and not one.same], screen.width is None)
+    told = [text for one in (*shown, *otherwise) if (text := _left_out(one, screen))]
     lines += [line for text in told for line in wrapped(text, screen.width or 1000)]
-    return [*lines, *wrapped(_summary(found, len(differing)), screen.width or 1000)]
+    told = [*_stored(found, screen, every), _summary(found, len(differing))]
+    return [*lines, *(line for text in told for line in wrapped(text, screen.width or 1000))]
+
+
+def _stored(found: Comparison, screen: Screen, every: bool) -> list[str]:
+    """Which tensors have equal values that are stored in other ways, by what differs."""
+    ways: dict[str, list[str]] = {}
+    for one in found.tensors:
+        if one.equal and not one.same:
+            ways.setdefault(brief(one.stored, screen.width), []).append(one.name)
+    some = None if every or screen.width is None else SOME
+    return [screen.text(f"equal values, stored otherwise ({way}): {some_of(names, some)}")
+            for way, names in ways.items()]  # fmt: skip
 
 
 def _kept(one: Difference) -> tuple[bool, bool, float]:
@@ -198,12 +221,14 @@ def _places(table: Table, screen: Screen) -> list[str]:
 
 
 def _summary(found: Comparison, differing: int) -> str:
-    """How many tensors both have, how many of those differ, and how many only one has."""
+    """How many tensors both have, how many of those differ and how, and how many only one has."""
     both = f"{len(found.tensors)} tensors"
     if found.same:
         return f"{both}, all the same"
     alone = f", {len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
-    return f"{both} in both, {differing} differ" + alone * bool(found.only_first or found.only_second)
+    otherwise = sum(one.equal and not one.same for one in found.tensors)
+    equal = f", {otherwise} with equal values that are stored otherwise" * bool(otherwise)
+    return f"{both} in both, {differing} differ{equal}" + alone * bool(found.only_first or found.only_second)
 
 
 def _count(count: int | None) -> str:

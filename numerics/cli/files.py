@@ -28,6 +28,7 @@ from numerics.cli.words import (
     quietly,
     say_kept,
     seeded,
+    stoppable,
     with_options,
     worst,
 )
@@ -166,7 +167,7 @@ def dequantize_command(model: str, out: str, quiet: bool) -> None:
     ours = is_ours(model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with bar(quiet, in_bytes=ours) as shown:
+    with stoppable(out), bar(quiet, in_bytes=ours) as shown:
         if ours and ranks.world == 1:
             report = dequantize_file(model, out, progress=shown.update)
         else:
@@ -202,15 +203,16 @@ def _already(report: FileReport) -> str | None:
     return already_said((tensor.shape, tensor.why) for tensor in report.tensors)
 
 
-def say_report(report: FileReport, every: bool = True) -> None:
+def say_report(report: FileReport, every: bool = True, planned: bool = False) -> None:
     """What became of a file: a line a tensor that was quantized, worst first, the totals, the worst of them.
 
     every: False shows on a terminal those that lost the most, and says how many it does not.
+    planned: a terminal has the plan above it, whose reasons are not said again.
     """
     screen = Screen.of(sys.stdout)
     table = report_table(report, screen)
     table.rows, spared = worst(table.rows, every or screen.width is None)
-    below = _below(report, screen, every or screen.width is None)
+    below = _below(report, screen, every or screen.width is None, planned and screen.width is not None)
     draw([*table.lines(screen), *spared, *below, *table.left_out(screen)])
 
 
@@ -265,14 +267,14 @@ def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
     return [count.format(total) for total in sums]
 
 
-def _below(report: FileReport, screen: Screen, every: bool) -> list[str]:
+def _below(report: FileReport, screen: Screen, every: bool, planned: bool) -> list[str]:
     """The tensor that lost the most; of reasons every name or some; where one looks, what columns count."""
     lost = [tensor for tensor in report.tensors if tensor.measured or tensor.non_finite]
     worst = min(lost, key=_loss, default=None)
     nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
     said = f"worst: {_of_worst(worst)}, " if worst else nothing
     already = _already(report)
-    told = [*([already] if already else []), *_reasons(report, None if every else SOME)]
+    told = [*([already] if already else []), *_reasons(report, None if every else SOME, planned)]
     name, reasons = screen.text(worst.name if worst else ""), map(screen.text, told)
     if screen.width is None:
         return [said + name, *reasons]
@@ -281,14 +283,16 @@ def _below(report: FileReport, screen: Screen, every: bool) -> list[str]:
     return [said + short, *(line for text in (*reasons, sizes) for line in wrapped(text, screen.width))]
 
 
-def _reasons(report: FileReport, some: int | None) -> list[str]:
+def _reasons(report: FileReport, some: int | None, planned: bool) -> list[str]:
     """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, which are
     routers, and which have groups or blocks shorter than asked.  some: how many names stand for all; None
-    for every name.
+    for every name.  planned: all but NaN and Inf, which a plan says too,
+    is left out.
     """
     from numerics.model.deciding.routers import routers
 
     found: dict[str, list[str]] = {}
+    odd = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
     chosen = routers({tensor.name: tensor.shape for tensor in report.tensors})
     for tensor in report.tensors:
         if tensor.dtype and tensor.name in chosen:
@@ -300,6 +304,6 @@ def _reasons(report: FileReport, some: int | None) -> list[str]:
         if tensor.short is not None:
             found.setdefault(tensor.short, []).append(tensor.name)
         if tensor.non_finite:
-            why = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
-            found.setdefault(why, []).append(tensor.name)
-    return [f"{why}: {some_of(names, some)}" for why, names in found.items()]
+            found.setdefault(odd, []).append(tensor.name)
+    told = {why: names for why, names in found.items() if why == odd or not planned}
+    return [f"{why}: {some_of(names, some)}" for why, names in told.items()]

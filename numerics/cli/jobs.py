@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from click.core import ParameterSource
 
 from numerics.cli.completing import FILE
 from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
-from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept
+from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept, stoppable
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, say_beside, tell
@@ -62,23 +64,26 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
     from numerics.checkpoints.ranks import Ranks
 
     job = {name: options.pop(name) for name in OF_JOBS}
-    ranks = Ranks.of_environment()
+    most, ranks = memory(job["max_memory"]), Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    source = Source(model)
-    _check_outputs(model, out, job)
-    request = _request(source, options, job)
-    if job["dry_run"] or job["save_plan"] or (source.folder and not quiet and not as_json):
-        _tell_plan(decide(source, request).plan, job, as_json, quiet)
-    if job["dry_run"]:
-        return
-    with bar(quiet) as shown:
-        told = None if quiet or as_json or shown.screen is not None or not source.folder else _tell_shard
-        report = quantize(source, out, request, Options(
-            job["seed"], memory(job["max_memory"]), job["errors"], ranks, shown.update, told,
-            job["tensor_scale"],
-        ))  # fmt: skip
+    with stoppable(out), bar(quiet) as shown:
+        source = Source(model)
+        _check_outputs(model, out, job)
+        request = _request(source, options, job)
+        lines = source.folder and not (quiet or as_json or shown.screen)
+        how = Options(
+            job["seed"], most, job["errors"], ranks, shown.update, _tell_shard if lines else None,
+            job["tensor_scale"], _tell_kept if lines else None,
+        )  # fmt: skip
+        if job["dry_run"] or job["save_plan"] or (source.folder and not quiet and not as_json):
+            decision = decide(source, request)
+            how.check(decision)
+            _tell_plan(decision.plan, job, as_json, quiet)
+        if job["dry_run"]:
+            return
+        report = quantize(source, out, request, how)
     if ranks.rank == 0:
-        _say(report, out, as_json, quiet, job["every"])
+        _say(report, out, as_json, quiet, partial(say_report, every=job["every"], planned=source.folder))
         if not quiet:
             for line in source.said_of_not_copied():
                 say_beside(line)
@@ -111,20 +116,25 @@ def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> N
             tell(already)
 
 
-def _say(report: JobReport, out: str, as_json: bool, quiet: bool, every: bool) -> None:
+def _say(report: JobReport, out: str, as_json: bool, quiet: bool, tell: Callable[[JobReport], None]) -> None:
+    """The report, told where nobody wants JSON or silence."""
     with after(f"{out} is written"):
         if as_json:
             found = report_json(report)
             found["total"] |= {"shards": report.shards, "resumed": report.resumed}
             deliver(json_of(found) + "\n")
         elif not quiet:
-            say_report(report, every)
+            tell(report)
         if not quiet:
             say_kept(report.resumed)
 
 
 def _tell_shard(name: str, done: int, total: int) -> None:
     say_beside(f"{done} of {total} shards: {name}")
+
+
+def _tell_kept(name: str, done: int, total: int) -> None:
+    say_beside(f"{done} of {total} shards, done before and kept: {name}")
 
 
 def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Request:
@@ -178,12 +188,16 @@ def _with_words(usual: str | None, options: dict[str, Any]) -> tuple[str | None,
 
 
 def memory(text: str) -> int:
-    """Bytes of a text such as 64MB, 1.5GiB or 100000; raises NumericsError for another.
+    """Bytes of a text such as 64MB, 1.5GiB or 100000; raises NumericsError for another, and too few.
 
     >>> memory("64MB"), memory("1.5 GiB")
     (64000000, 1610612736)
     """
+    from numerics.files.checkpoint import most
+
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)", text.strip())
     if match is None or match[2].lower() not in UNITS or len(text) > 20:
         raise NumericsError(f"--max-memory {text!r} is no size; allowed: 64MB, 1.5GiB, bytes")
-    return int(float(match[1]) * UNITS[match[2].lower()])
+    found = int(float(match[1]) * UNITS[match[2].lower()])
+    most(found)
+    return found

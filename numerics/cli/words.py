@@ -7,7 +7,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -248,6 +249,20 @@ def with_help(command: click.Command) -> None:
                                        callback=_say_help, help="Show this message and exit."))  # fmt: skip
     for below in getattr(command, "commands", {}).values():
         with_help(below)
+
+
+@contextmanager
+def stoppable(out: str) -> Iterator[None]:
+    """Whoever stops what is done inside reads what became of the output, where nobody else says it.
+
+    A folder's journal does, as soon as a shard is done.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        if not getattr(stopped, "__notes__", ()):
+            stopped.add_note(f"stopped: nothing new is kept in {out}; the same command begins again")
+        raise
 
 
 def say_kept(shards: int) -> None:

@@ -221,13 +221,34 @@ def chosen_axis(plan: Plan) -> int:
     shape, size = plan.shape, plan.size
     if size is None or len(shape) < 2:
         return -1
-    kernel = is_kernel(plan)
-    if shape[-1] >= size and not kernel:
+    if shape[-1] >= size and not is_kernel(plan):
         return -1
-    inner = 1 if kernel else max(range(1, len(shape)), key=lambda axis: (shape[axis], axis))
+    inner = _inner_axis(plan)
     if plan.along(inner).nbytes > WASTE * plan.along(0).nbytes:
         return 0
     return inner if inner != len(shape) - 1 else -1
+
+
+def _inner_axis(plan: Plan) -> int:
+    """The axis of the inputs: of a convolution the second, else the longest behind the first."""
+    if is_kernel(plan):
+        return 1
+    return max(range(1, len(plan.shape)), key=lambda axis: (plan.shape[axis], axis))
+
+
+def why_axis(plan: Plan) -> str:
+    """What a reason adds of an axis other than the last one, which `chosen_axis` chose.
+
+    >>> plan = Plan(QuantSpec("int4", scheme="per_group(32)"), (16, 3), "float32", {"codes": "w"})
+    >>> why_axis(plan.along(chosen_axis(plan)))
+    ', since the last one has 3 of 32'
+    """
+    shape, axis = plan.shape, plan.axis
+    if axis == 0:
+        inner = _inner_axis(plan)
+        which = "the last one" if inner == len(shape) - 1 else f"axis {inner}"
+        return f", since {which} has {shape[inner]} of {plan.size}"
+    return ", the inputs, and never the kernel" if is_kernel(plan) else ", the longest of the inputs"
 
 
 def axis_of(name: str, shape: Sequence[int], spec: QuantSpec) -> int:

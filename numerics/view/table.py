@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from numerics.view.screen import Screen
@@ -62,6 +62,22 @@ class Table:
     def add(self, *row: str) -> None:
         """A row; what it lacks at its end is empty."""
         self.rows.append(row)
+
+    def numbered(self, heading: str) -> tuple[Table, list[str]]:
+        """The same with numbers for the texts of a column, and below it what each of them stands for.
+
+        >>> table = Table([name_column("name"), text_column("why")], [["a", "too few"], ["b", "too few"]])
+        >>> table.numbered("why")[0].rows, table.numbered("why")[1]
+        ([['a', '1'], ['b', '1']], ['why 1: too few'])
+        """
+        k = [column.heading for column in self.columns].index(heading)
+        texts = dict.fromkeys(row[k] for row in self.rows if k < len(row) and row[k] not in ("", EMPTY))
+        numbers = {text: str(place) for place, text in enumerate(texts, 1)}
+        columns = [*self.columns[:k], text_column(heading, self.columns[k].spare), *self.columns[k + 1 :]]
+        rows: list[Row] = [[numbers.get(text, text) if j == k else text for j, text in enumerate(row)]
+                for row in self.rows]  # fmt: skip
+        return (replace(self, columns=columns, rows=rows),
+                [f"{heading} {place}: {text}" for text, place in numbers.items()])  # fmt: skip
 
     def lines(self, screen: Screen) -> list[str]:
         """The table on that screen.

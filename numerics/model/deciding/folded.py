@@ -10,7 +10,7 @@ from numerics.model.deciding.rows import Row
 from numerics.view.patterns import Pattern
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
-from numerics.view.text import brief, wrapped
+from numerics.view.text import brief, hanging, wrapped
 
 WAY = "table(full=True)"  # what shows everything in Python
 
@@ -81,18 +81,26 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
             brief(row.format, screen.width),
             row.told, ", ".join(_operations(row)),
         )  # fmt: skip
-    lines = shown.lines(screen)
-    below = [*_in_full(every, lines, screen), *_counted(every, screen), *shown.left_out(screen)]
+    lines, reasons = shown.lines(screen), list[str]()
+    if screen.width is not None and any(_cut([group.rows[0].told for group in every], lines, screen)):
+        shown, reasons = shown.numbered("reason")
+        lines = shown.lines(screen)
+    told = [line for text in map(screen.text, reasons) for line in hanging(text, screen.width or len(text))]
+    below = [*told, *_in_full(every, lines, screen), *_counted(every, screen), *shown.left_out(screen)]
     return [line.rstrip() for line in (*lines, *below)]
 
 
 def _in_full(every: Sequence[_Group], lines: Sequence[str], screen: Screen) -> list[str]:
-    """The names and the reasons that were shortened, each once and whole."""
+    """The names that were shortened, each once and whole."""
     if screen.width is None:
         return []
-    said = dict.fromkeys([*(group.name for group in every), *(group.rows[0].told for group in every)])
-    cut = [text for text in map(screen.text, said) if not any(text in line for line in lines)]
+    cut = _cut([group.name for group in every], lines, screen)
     return [line for text in cut for line in wrapped(f"in full: {text}", screen.width)]
+
+
+def _cut(said: Sequence[str], lines: Sequence[str], screen: Screen) -> list[str]:
+    """Which texts stand whole on no line, each once."""
+    return [text for text in map(screen.text, dict.fromkeys(said)) if not any(text in line for line in lines)]
 
 
 def _counted(every: Sequence[_Group], screen: Screen) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +151,25 @@ def test_a_plan_of_a_model_says_so_of_weights_and_activations():
     assert said["0.weight"] == "groups of 48"
     assert [short for name, short in said.items() if not name.endswith("weight")] == ["last blocks of 16", ""]
     assert "groups of 48" in plan._repr_html_()
+
+
+def test_a_plan_that_names_a_tensor_which_is_not_there_was_followed_without_it(source):
+    first = decide(source, Request(nx.QuantSpec("mxfp4")))
+    rows = [replace(row, name=row.name.replace("layers.1.", "layers.9.")) for row in first.plan.rows]
+    with pytest.raises(nx.NumericsError, match=r"has no model\.layers\.9\.\S+, nor \d+ more that it names"):
+        planned(Request(), Plan(rows), source)
+
+
+def test_the_reason_says_why_groups_lie_along_another_axis(tmp_path):
+    shapes = {"w": (16, 3), "long": (64, 128, 4), "conv.weight": (64, 64, 3, 3)}
+    nx.save({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "m.safetensors")
+    found = decide(Source(tmp_path / "m.safetensors"), Request(nx.QuantSpec("int4", scheme="per_group(16)")))
+    assert {name: reason.split("; ")[1] for name, reason in found.reasons.items()} == {
+        "w": "along axis 0, since the last one has 3 of 16",
+        "long": "along axis 1, the longest of the inputs",
+        "conv.weight": "along axis 1, the inputs, and never the kernel",
+    }
+    asked = Request(nx.QuantSpec("int4", scheme="per_group(16, axis=0)"), free=False)
+    told = decide(Source(tmp_path / "m.safetensors"), asked).reasons["w"]
+    assert "along axis 0" in told
+    assert "since" not in told

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 import numerics as nx
 from numerics.checkpoints import Request, Source, job, quantize
+from numerics.checkpoints.converting import convert
 from numerics.checkpoints.job import Options
 from numerics.checkpoints.journal import Journal
 from numerics.checkpoints.ranks import Ranks
@@ -238,6 +240,62 @@ def test_the_command_says_how_far_it_is_and_what_it_kept(model, tmp_path, monkey
     assert "1 of 6 shards are done in" in capfd.readouterr().err
     assert not ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
     assert "shards that were done before and are kept: 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_command_that_was_stopped_before_anything_was_whole_said_nothing(
+    model, tmp_path, monkeypatch, capfd, number, folder
+):
+    source, out = (model, tmp_path / "out") if folder else (min(model.glob("*.safetensors")), tmp_path / "o")
+    monkeypatch.setattr(job, "write_quantized", lambda *_: os.kill(os.getpid(), number))
+    if not folder and number == signal.SIGTERM:
+        monkeypatch.setattr(job, "write_quantized", lambda *_: sys.exit(128 + number))
+    command = ["quantize", str(source), str(out), "--dtype", "mxfp4"]
+    with suppress(SystemExit):
+        ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
+    assert f"stopped: nothing new is kept in {out}; the same command begins again" in capfd.readouterr().err
+    assert not os.path.exists(out)
+
+
+def test_shards_that_are_kept_were_told_as_if_they_were_done_again(model, tmp_path, capfd):
+    command = ["quantize", str(model), str(tmp_path / "out"), "--dtype", "nvfp4", "--dtype", "lm_head=none"]
+    with pytest.raises(Stopped):
+        quantize(model, tmp_path / "out", NVFP4, stop_after(2))
+    made, kept = [], []
+    with pytest.raises(Stopped):
+        quantize(model, tmp_path / "out", NVFP4, Options(
+            finished=lambda *told: [made.append(told), stop_after(3).finished(*told)],
+            kept=lambda *told: kept.append(told)))  # fmt: skip
+    assert [told[1:] for told in kept] == [(1, 6), (2, 6)]
+    assert [told[1:] for told in made] == [(3, 6)]
+    assert not ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
+    said = capfd.readouterr().err
+    assert [" done before and kept: " in line for line in said.splitlines()[:6]] == [True] * 3 + [False] * 3
+    assert "shards that were done before and are kept: 3" in said
+
+
+@pytest.mark.parametrize("words", [["--max-memory", "lots"], ["--max-memory", "1"], ["--tensor-scale", "-1"]])
+def test_an_option_of_the_job_was_refused_below_a_plan_that_was_said_and_saved(model, tmp_path, capfd, words):
+    command = ["quantize", str(model), str(tmp_path / "out"), "--dtype", "nvfp4", *words,
+               "--save-plan", str(tmp_path / "plan.toml")]  # fmt: skip
+    assert ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False)) == 2
+    assert capfd.readouterr().out == ""
+    assert not os.listdir(tmp_path)
+
+
+def test_the_output_of_another_job_was_called_a_folder_that_is_not_empty(model, tmp_path):
+    other = write_shards(tmp_path / "other", tensors_of(1), 2)
+    quantize(other, tmp_path / "out", NVFP4)
+    before = contents(tmp_path / "out")
+    said = r"is the finished output of another job \({}\), made of 'other'; name another folder, or remove"
+    with pytest.raises(nx.NumericsError, match=said.format("another format of some tensor")):
+        quantize(other, tmp_path / "out", Request(nx.QuantSpec("mxfp4")))
+    with pytest.raises(nx.NumericsError, match=said.format("another format of some tensor, another source")):
+        quantize(model, tmp_path / "out", NVFP4)
+    with pytest.raises(nx.NumericsError, match="another command began it"):
+        convert(other, tmp_path / "out", "safetensors")
+    assert contents(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("room", [0, 1, 3])

@@ -12,7 +12,9 @@ from safetensors.numpy import save_file
 import numerics as nx
 from numerics.checkpoints.gguf_file import GGUFWriter, nbytes_of
 from numerics.checkpoints.looking import compare, inspect
+from numerics.cli import checkpoints as cli_checkpoints
 from numerics.cli import commands
+from numerics.view.screen import Screen
 
 RNG = np.random.default_rng(2)
 
@@ -252,3 +254,41 @@ def test_records_of_a_wrapped_models_state_say_of_what_they_are(tmp_path):
     assert record.name.endswith("quantize_linear_0._extra_state")
     assert record.record == "int8"
     assert looks["other._extra_state"].format == "uint8"
+
+
+def test_equal_values_that_are_stored_otherwise_were_counted_as_differing(tmp_path):
+    x = np.float32(RNG.integers(-7, 8, (4, 64)))
+    x[:, 0] = 7  # every scale is 1
+    q = nx.quantize(x, "int4", scheme="per_group(64)", scale_type="float16")
+    zero = nx.QTensor.from_parts("mxfp4", np.zeros((2, 32), np.uint8), np.full((2, 1), 127, np.uint8))
+    minus = nx.QTensor.from_parts("mxfp4", np.full((2, 32), 8, np.uint8), np.full((2, 1), 128, np.uint8))
+    other = nx.quantize(x, "int4", scheme="per_group(64)", scale_type="bfloat16")
+    nx.save({"a": q, "b": q, "z": zero, "w": x}, tmp_path / "a.safetensors")
+    nx.save({"a": x, "b": other, "z": minus, "w": x}, tmp_path / "b.safetensors")
+    found = compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    a, b, w, z = sorted(found.tensors, key=lambda one: one.name)
+    assert [one.values for one in (a, b, w, z)] == [0, 0, 0, 0]
+    assert [one.same for one in (a, b, w, z)] == [False, False, True, False]
+    assert "scale_type=float16" in b.stored
+    assert "scale_type=bfloat16" in b.stored
+    assert (z.codes, z.scales, z.stored) == (64, 2, "other codes, other scales")
+    assert (found.same, found.equal) == (False, True)
+    came = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert came.return_value == 1
+    assert "equal values, stored otherwise (other codes, other scales): z" in came.output
+    assert came.output.splitlines()[-1] == (
+        "4 tensors in both, 0 differ, 3 with equal values that are stored otherwise"
+    )
+    assert "values differ" not in came.output
+
+
+def test_a_narrow_terminal_gets_the_largest_magnitude_of_a_folder_too(tmp_path):
+    name = "model.layers.{}.self_attn.{}_proj.weight"
+    q = nx.quantize(RNG.standard_normal((64, 64)).astype(np.float32), "int4", scheme="per_group(32)")
+    nx.save({name.format(i, k): q for i in range(12) for k in "qkvo"}, tmp_path / "m.safetensors")
+    looks = list(inspect(tmp_path / "m.safetensors"))
+    table = cli_checkpoints._looks(looks, 72, False)
+    assert "amax" in table.spared(Screen(72))
+    numbered, legend = table.numbered("format")
+    assert "amax" not in numbered.spared(Screen(72))
+    assert legend == ["format 1: int4 per_group(32)"]
