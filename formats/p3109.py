@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import inf, ldexp, nan
+from typing import Any
 
 from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
@@ -18,6 +20,10 @@ WIDTHS = (3, 15)
 """Bits of a code, the least and the most that the report has."""
 LISTED = 8
 """Bits up to which a format lists its values, so that `operate` computes by tables; wider ones are floats."""
+NAMED = re.compile(r"binary(\d{1,3})p(\d{1,3})([su])([ef])")
+CALLED = re.compile(r"(?:nx\.)?p3109\((\d{1,3}), *(\d{1,3})\)")
+BEGUN = re.compile(r"binary(\d{1,3})(?=p)")
+"""A name of the report, the call that makes one, and how a name begins."""
 EXPONENTS = 8
 """Exponent bits of float32, which holds every value here."""
 
@@ -65,6 +71,62 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
     values = list(_values(bits, precision, signed, extended))
     last = (1 << (bits - signed)) - 1 - extended - (not signed)
     return codebook_format(values, beyond=_magnitude(last + 1, bits, precision, signed), name=name)
+
+
+def _numbers(name: str) -> dict[str, Any] | None:
+    """What `p3109` takes for a format of that name, or of that call, whatever its case."""
+    if found := NAMED.fullmatch(name.strip().lower()):
+        bits, precision, sign, domain = found.groups()
+        return {
+            "bits": int(bits),
+            "precision": int(precision),
+            "signed": sign == "s",
+            "extended": domain == "e",
+        }
+    if found := CALLED.fullmatch(name.strip().lower()):
+        return {"bits": int(found[1]), "precision": int(found[2]), "signed": True, "extended": True}
+    return None
+
+
+def called(name: str) -> Codebook | Float | None:
+    """Returns the format of that name, whatever its case; None for a name that is not P3109's.
+
+    Raises NumericsError for one whose numbers are out of range.
+
+    >>> called("Binary8p3se"), called("p3109(12, 5)"), called("binary16")
+    (binary8p3se, binary12p5se, None)
+    """
+    numbers = _numbers(name)
+    return None if numbers is None else p3109(**numbers)
+
+
+def call_of(name: str) -> str:
+    """Returns the call that makes the format of that name; nothing for a name that is not P3109's.
+
+    >>> call_of("Binary8p3sf")
+    'nx.p3109(8, 3, extended=False)'
+    """
+    if (numbers := _numbers(name)) is None:
+        return ""
+    more = "".join(f", {word}=False" for word in ("signed", "extended") if not numbers[word])
+    return f"nx.p3109({numbers['bits']}, {numbers['precision']}{more})"
+
+
+def begun(text: str) -> list[str]:
+    """Returns the names of P3109's formats that begin so, where the beginning says how many bits they have.
+
+    >>> begun("binary4p3"), begun("bin")
+    (['binary4p3se', 'binary4p3sf', 'binary4p3ue', 'binary4p3uf'], [])
+    """
+    if not (bits := BEGUN.match(text.lower())) or not WIDTHS[0] <= int(bits[1]) <= WIDTHS[1]:
+        return []
+    names = (
+        f"binary{bits[1]}p{precision}{sign}{domain}"
+        for sign in "su"
+        for precision in range(max(1, int(bits[1]) - EXPONENTS + (sign == "u")), int(bits[1]) + (sign == "u"))
+        for domain in "ef"
+    )
+    return sorted(name for name in names if name.startswith(text.lower()))
 
 
 def _magnitude(code: int, bits: int, precision: int, signed: bool) -> float:
