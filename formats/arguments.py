@@ -8,7 +8,6 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from numerics.formats.errors import NumericsError, hint, said
@@ -51,6 +50,8 @@ _KIN = (
 MEANT = {word: (option, way) for option, way, words in _KIN for word in words.split()}
 _SIZES = frozenset(_KIN[0][2].split())
 """What others call the size of a group or block."""
+SIZED: list[Callable[[Any, Sequence[Any]], str]] = []
+"""What says of a size, and of what a call was given, which block format has it: set by `blocks`."""
 _ELSEWHERE = ("weights", "plan")  # what takes a format with its options in one, where no option stands alone
 
 
@@ -132,33 +133,10 @@ def unknown_argument(
     if name is None:
         return MissingArgument(f"{called} {needs} allowed: {', '.join(allowed)}", names)
     size = unknown.get(name) if isinstance(unknown, Mapping) else None
-    way = (_block_of(size, needed) if name.lower() in _SIZES else "") or _way(name, allowed)
+    of_blocks = SIZED[0](size, needed) if SIZED and name.lower() in _SIZES else ""
+    way = of_blocks or _way(name, allowed)
     return UnknownArgument(
         f"{called} takes no {said(name)[1:-1]}=;{way}{needs and f' it {needs}'} allowed: {', '.join(allowed)}"
-    )
-
-
-def _block_of(size: Any, needed: Sequence[Any]) -> str:
-    """What is said of blocks of another size: the format that has it; nothing where no block format came."""
-    from numerics.formats.block import Block
-    from numerics.formats.registry import dtype, dtypes
-
-    d = None
-    for came in needed:
-        if isinstance(came, str):
-            with suppress(NumericsError):
-                came = dtype(came)
-        d = came if isinstance(came, Block) else d
-    if d is None:
-        return ""
-    element = getattr(d, "element", None)
-    every = (one for one in dtypes() if isinstance(one, Block) and one.block == size)
-    alike = [said(one.name) for one in every if element and getattr(one, "element", None) is element
-             and getattr(one, "integers", None) is getattr(d, "integers", None)]  # fmt: skip
-    if getattr(d, "stem", None) == "mx" and isinstance(size, int) and size > 0:
-        alike.insert(0, f"nx.mx({element.name!r}, {size})")  # type: ignore[union-attr]
-    return f" blocks of {d} have {d.block} elements, and a format says its size" + (
-        f": dtype={' or '.join(alike)};" if alike else ", as nx.block_format declares one;"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import inf, ldexp, nan
-from typing import Any
 
 from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
@@ -13,6 +12,7 @@ from numerics.formats.codebooks import codebook_format
 from numerics.formats.dtype import Float, Specials
 from numerics.formats.errors import NumericsError, integer, said, truth
 from numerics.formats.floats import float_format
+from numerics.formats.p3109_names import numbers_of
 
 __all__ = ["p3109"]
 
@@ -20,10 +20,8 @@ WIDTHS = (3, 15)
 """Bits of a code, the least and the most that the report has."""
 LISTED = 8
 """Bits up to which a format lists its values, so that `operate` computes by tables; wider ones are floats."""
-NAMED = re.compile(r"binary(\d{1,3})p(\d{1,3})([su])([ef])")
-CALLED = re.compile(r"(?:nx\.)?p3109\((\d{1,3}), *(\d{1,3})\)")
 BEGUN = re.compile(r"binary(\d{1,3})(?=p)")
-"""A name of the report, the call that makes one, and how a name begins."""
+"""How a name of the report begins."""
 EXPONENTS = 8
 """Exponent bits of float32, which holds every value here."""
 
@@ -73,21 +71,6 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
     return codebook_format(values, beyond=_magnitude(last + 1, bits, precision, signed), name=name)
 
 
-def _numbers(name: str) -> dict[str, Any] | None:
-    """What `p3109` takes for a format of that name, or of that call, whatever its case."""
-    if found := NAMED.fullmatch(name.strip().lower()):
-        bits, precision, sign, domain = found.groups()
-        return {
-            "bits": int(bits),
-            "precision": int(precision),
-            "signed": sign == "s",
-            "extended": domain == "e",
-        }
-    if found := CALLED.fullmatch(name.strip().lower()):
-        return {"bits": int(found[1]), "precision": int(found[2]), "signed": True, "extended": True}
-    return None
-
-
 def called(name: str) -> Codebook | Float | None:
     """Returns the format of that name, whatever its case; None for a name that is not P3109's.
 
@@ -96,20 +79,8 @@ def called(name: str) -> Codebook | Float | None:
     >>> called("Binary8p3se"), called("p3109(12, 5)"), called("binary16")
     (binary8p3se, binary12p5se, None)
     """
-    numbers = _numbers(name)
+    numbers = numbers_of(name)
     return None if numbers is None else p3109(**numbers)
-
-
-def call_of(name: str) -> str:
-    """Returns the call that makes the format of that name; nothing for a name that is not P3109's.
-
-    >>> call_of("Binary8p3sf")
-    'nx.p3109(8, 3, extended=False)'
-    """
-    if (numbers := _numbers(name)) is None:
-        return ""
-    more = "".join(f", {word}=False" for word in ("signed", "extended") if not numbers[word])
-    return f"nx.p3109({numbers['bits']}, {numbers['precision']}{more})"
 
 
 def begun(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Never
 from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.dtype import TABLES, Dtype, declared, named
 from numerics.formats.errors import NumericsError, nearest, plain, said
+from numerics.formats.p3109_names import call_of
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
@@ -141,8 +142,6 @@ def _squeezed() -> dict[str, Dtype]:
 
 def _help(spelled: str) -> str:
     """What is said of a name that is no format's: how to declare it, or which one may be meant."""
-    from numerics.formats.p3109 import call_of
-
     given, spelled = spelled, spelled.lower()
     for known in (spelled, _shortest(spelled)):
         if known in _ADVICE:
