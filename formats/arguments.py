@@ -173,7 +173,7 @@ def taken(function: Callable[..., Any]) -> list[str]:
     """The names of what a function takes; of a class also of its bases, where it hands the rest to them.
 
     >>> taken(unknown_argument)
-    ['function', 'unknown', 'called', 'also']
+    ['function', 'unknown', 'needed', 'called', 'also']
     """
     made = [vars(kind)["__init__"] for kind in getattr(function, "__mro__", ()) if "__init__" in vars(kind)]
     found: dict[str, None] = {}
