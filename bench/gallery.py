@@ -73,6 +73,8 @@ PICTURES: dict[str, tuple[str, str, Callable[[], Picture]]] = {
                     lambda: nx.draw.block(block(), "mxfp4")),
     "block_mx6": ("A block with microexponents", 'nx.draw.block(x, "mx6")',
                   lambda: nx.draw.block(block(), "mx6")),
+    "scales_nvfp4": ("What each scale rule loses", 'nx.draw.scales(x, "nvfp4")',
+                     lambda: nx.draw.scales(weights(), "nvfp4")),
     "formats": ("Formats beside each other", "nx.draw.formats(x)", lambda: nx.draw.formats(weights())),
     "model": ("A model's layers, worst first", "nx.draw.model(nx.report(model))", report),
 }  # fmt: skip

@@ -1,10 +1,13 @@
-"""Keywords that a function does not take: what other libraries call an option, and its name here."""
+"""Calls that do not fit a function: keywords that it does not take, which other libraries call an option, and
+arguments that it needs and did not get.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from numerics.formats.errors import NumericsError, hint, said
@@ -45,6 +48,10 @@ _KIN = (
 )  # fmt: skip
 """An option, what it takes, and what torchao, bitsandbytes, Quark, ModelOpt and others call it."""
 MEANT = {word: (option, way) for option, way, words in _KIN for word in words.split()}
+_SIZES = frozenset(_KIN[0][2].split())
+"""What others call the size of a group or block."""
+SIZED: list[Callable[[Any, Sequence[Any]], str]] = []
+"""What says of a size, and of what a call was given, which block format has it: set by `blocks`."""
 _ELSEWHERE = ("weights", "plan")  # what takes a format with its options in one, where no option stands alone
 
 
@@ -52,32 +59,121 @@ class UnknownArgument(NumericsError, TypeError):
     """A function was called with a keyword that it does not take: a TypeError to whoever waits for that."""
 
 
+class MissingArgument(NumericsError, TypeError):
+    """A function was called without what it needs: a TypeError to whoever waits for that.
+
+    names: what is missing.
+    """
+
+    def __init__(self, text: str, names: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.names = tuple(names)
+
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+"""What stands for an argument that was not given, in a function that is `required`."""
+
+
+def required(function: Callable[P, T]) -> Callable[P, T]:
+    """The same function, in which MISSING stands for an argument that it needs and did not get.
+
+    It costs no call: whoever reads its signature finds what was written, and the function itself raises
+    `unknown_argument`, which says what is missing.
+    """
+    signature = inspect.signature(function)
+    needed = _needed(signature)
+    by_place = [
+        name for name in needed if signature.parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
+    ]
+    made: Any = function
+    made.__signature__ = signature
+    made.__defaults__ = (*([MISSING] * len(by_place)), *(made.__defaults__ or ()))
+    made.__kwdefaults__ = {name: MISSING for name in needed if name not in by_place} | (
+        made.__kwdefaults__ or {}
+    )
+    return function
+
+
+def _needed(signature: inspect.Signature) -> list[str]:
+    """The names of what a call has to give."""
+    named = (p for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    return [p.name for p in named if p.default is p.empty and p.name not in ("self", "cls")]
+
+
 def unknown_argument(
-    function: Callable[..., Any], unknown: Iterable[str], called: str = "", also: Iterable[str] = ()
-) -> UnknownArgument:
-    """Returns the error of a keyword that a function does not take: the right word, and all that it takes.
+    function: Callable[..., Any],
+    unknown: Iterable[str],
+    needed: Sequence[Any] = (),
+    called: str = "",
+    also: Iterable[str] = (),
+) -> UnknownArgument | MissingArgument:
+    """Returns the error of a call that does not fit: the right word for a keyword that the function does not
+    take, and all that it takes; and what it needs and did not get, with a call that gives it.
 
     function: what was called; a class by what it is made with.  unknown: what it does not take, of which the
-    first is told.  called: its name, where that is another than the function's own.  also: what it takes
-    beside what its signature names.
+    first is told, and its value where it is by name.  needed: what came for the arguments that it needs, in
+    their order, MISSING for what did not.  called: its name, where that is another than the function's own.
+    also: what it takes beside what its signature names.
 
     >>> def per_group(size, axis=-1): ...
     >>> print(unknown_argument(per_group, ["sise"]))
     per_group takes no sise=; did you mean 'size'? allowed: size, axis
+    >>> print(unknown_argument(per_group, [], [MISSING]))
+    per_group needs size, as in per_group(size); allowed: size, axis
     """
-    name = next(iter(unknown))
+    name = next(iter(unknown), None)
     allowed = list(dict.fromkeys([*taken(function), *also]))
-    called = called or function.__qualname__
+    called = called or function.__qualname__.removesuffix(".__init__")
+    names = [
+        one
+        for one, came in zip(_needed(inspect.signature(function)), needed, strict=False)
+        if came is MISSING
+    ]
+    needs = f"needs {listed(names)}, as in {_example(function)};" if names else ""
+    if name is None:
+        return MissingArgument(f"{called} {needs} allowed: {', '.join(allowed)}", names)
+    size = unknown.get(name) if isinstance(unknown, Mapping) else None
+    of_blocks = SIZED[0](size, needed) if SIZED and name.lower() in _SIZES else ""
+    way = of_blocks or _way(name, allowed)
     return UnknownArgument(
-        f"{called} takes no {said(name)[1:-1]}=;{_way(name, allowed)} allowed: {', '.join(allowed)}"
+        f"{called} takes no {said(name)[1:-1]}=;{way}{needs and f' it {needs}'} allowed: {', '.join(allowed)}"
     )
+
+
+def _example(function: Callable[..., Any]) -> str:
+    """A call of the function: the first that its docstring shows on a line, else one of what it needs."""
+    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    for line in (inspect.getdoc(function) or "").splitlines():
+        begins = re.search(rf"[\w.]*\b{name}\(", line) if line.startswith(">>> ") else None
+        if begins and (ends := _closed(line, begins.end())):
+            return line[begins.start() : ends]
+    return f"{name}({', '.join(_needed(inspect.signature(function)))})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names as a sentence has them.
+
+    >>> listed(["x"]), listed(["x", "q", "dtype"])
+    ('x', 'x, q and dtype')
+    """
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
+
+
+def _closed(line: str, place: int) -> int | None:
+    """Where what is open at that place of a line closes; None where it does not."""
+    depth = 1
+    for k in range(place, len(line)):
+        depth += (line[k] in "([{") - (line[k] in ")]}")
+        if not depth:
+            return k + 1
+    return None
 
 
 def taken(function: Callable[..., Any]) -> list[str]:
     """The names of what a function takes; of a class also of its bases, where it hands the rest to them.
 
     >>> taken(unknown_argument)
-    ['function', 'unknown', 'called', 'also']
+    ['function', 'unknown', 'needed', 'called', 'also']
     """
     made = [vars(kind)["__init__"] for kind in getattr(function, "__mro__", ()) if "__init__" in vars(kind)]
     found: dict[str, None] = {}
@@ -101,11 +197,23 @@ def _way(name: str, allowed: list[str]) -> str:
     return hint(name, allowed)
 
 
-def keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which names the right word where it is given a keyword that it does not take.
+def given(signature: inspect.Signature, args: Sequence[Any], options: Mapping[str, Any]) -> list[Any]:
+    """Returns what a call gives for each argument that it has to give: MISSING where it gives nothing.
 
-    It costs a call more: what is called for every tensor takes `**unknown: Never` itself and raises
-    `unknown_argument`.
+    >>> given(inspect.signature(lambda x, dtype: x), [1], {})
+    [1, MISSING]
+    """
+    by_place = [p.name for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    came = {**dict(zip(by_place, args, strict=False)), **options}
+    return [came.get(name, MISSING) for name in _needed(signature)]
+
+
+def keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which names the right word where it is given a keyword that it does not take, and what it
+    needs where it does not get it.
+
+    It costs a call more: what is called for every tensor is `required`, takes `**unknown: Never` itself and
+    raises `unknown_argument`.
     """
     signature = inspect.signature(function)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -116,9 +224,10 @@ def keywords(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **options)
         except TypeError as wrong:
             within = wrong.__traceback__ is not None and wrong.__traceback__.tb_next is not None
-            unknown = [name for name in options if name not in signature.parameters]
-            if within or takes_all or not unknown:
+            unknown = {} if takes_all else {k: v for k, v in options.items() if k not in signature.parameters}
+            needed = given(signature, args, options)
+            if within or not (unknown or any(one is MISSING for one in needed)):
                 raise
-        raise unknown_argument(function, unknown)
+        raise unknown_argument(function, unknown, needed)
 
     return asked

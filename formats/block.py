@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Never, cast
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, one_of, said
@@ -98,7 +98,7 @@ class _DeclaredBlock(Declared):
             return _declared(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
             if unknown := [fact for fact in facts if fact not in signature(_declared).parameters]:
-                raise unknown_argument(_declared, unknown, cls.__name__) from None
+                raise unknown_argument(_declared, unknown, called=cls.__name__) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
 
     @property
@@ -233,6 +233,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         """The smallest positive value with a full significand."""
         raise NotImplementedError
 
+    @required
     def encode(
         self,
         x: Any,
@@ -285,13 +286,14 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.encode([1.0, -2.0, 7.0], scale_rule="rceil").scale
         [128]
         """
-        if unknown:
-            raise unknown_argument(Block.encode, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(Block.encode, unknown, (x,))
         asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
         options = self.check_options(asked, overflow)
         made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, options, out)
         return made
 
+    @required
     def decode(self, blocks: Blocks, *, out: Any = None, **unknown: Never) -> Any:
         """Returns the float32 values of blocks, in the shape of their codes.
 
@@ -302,11 +304,12 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
         [1.0, -2.0, 4.0]
         """
-        if unknown:
-            raise unknown_argument(Block.decode, unknown)
+        if unknown or blocks is MISSING:
+            raise unknown_argument(Block.decode, unknown, (blocks,))
         self._check_own("decode", blocks)
         return dispatch.of(blocks.codes).decode_blocks(blocks, out)
 
+    @required
     def round(
         self,
         x: Any,
@@ -330,12 +333,13 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mx9.round([1.0, 0.3, 0.01])
         [1.0, 0.296875, 0.0078125]
         """
-        if unknown:
-            raise unknown_argument(Block.round, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(Block.round, unknown, (x,))
         asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
         options = self.check_options(asked, overflow)
         return dispatch.of(x).round_blocks(x, self, axis, options, out)
 
+    @required
     def pack(self, blocks: Blocks, **unknown: Never) -> Any:
         """Returns blocks as bytes (uint8 of one dimension).
 
@@ -347,11 +351,12 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.pack(mxfp4.encode([1.0, -2.0, 5.0]))
         [194, 6]
         """
-        if unknown:
-            raise unknown_argument(Block.pack, unknown)
+        if unknown or blocks is MISSING:
+            raise unknown_argument(Block.pack, unknown, (blocks,))
         self._check_own("pack", blocks)
         return dispatch.of(blocks.codes).pack_blocks(blocks)
 
+    @required
     def unpack(
         self,
         packed: Any,
@@ -374,8 +379,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.unpack([194, 6], 3, scale=[127]).decode()
         [1.0, -2.0, 4.0]
         """
-        if unknown:
-            raise unknown_argument(Block.unpack, unknown)
+        if unknown or packed is MISSING or shape is MISSING:
+            raise unknown_argument(Block.unpack, unknown, (packed, shape))
         if tensor_scale is not None and not self.has_tensor_scale:
             raise no_tensor_scale(self)
         stored = PackedBlocks(self, axis, shape, packed, scale, tensor_scale)

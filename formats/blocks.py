@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import SIZED, keywords
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float
-from numerics.formats.errors import integer, said, shortened
+from numerics.formats.errors import NumericsError, integer, said, shortened
 from numerics.formats.floats import e8m0, float_format, fp3, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int4, int8, integer_format
 from numerics.formats.registry import dtype, dtypes, row
@@ -131,3 +133,27 @@ def mx(element: Element | str = "fp4", block: int = 32) -> Block:
             return known
     name = shortened(f"mx{said(block)}_{wanted}", NAME_LENGTH)
     return block_format(element=wanted, block=block, name=name)  # type: ignore[arg-type]
+
+
+def _block_of(size: Any, needed: Sequence[Any]) -> str:
+    """What is said of blocks of another size: the format that has it; nothing where no block format came."""
+    d = None
+    for came in needed:
+        if isinstance(came, str):
+            with suppress(NumericsError):
+                came = dtype(came)
+        d = came if isinstance(came, Block) else d
+    if d is None:
+        return ""
+    element = getattr(d, "element", None)
+    every = (one for one in dtypes() if isinstance(one, Block) and one.block == size)
+    alike = [said(one.name) for one in every if element and getattr(one, "element", None) is element
+             and getattr(one, "integers", None) is getattr(d, "integers", None)]  # fmt: skip
+    if getattr(d, "stem", None) == "mx" and isinstance(size, int) and size > 0:
+        alike.insert(0, f"nx.mx({element.name!r}, {size})")  # type: ignore[union-attr]
+    return f" blocks of {d} have {d.block} elements, and a format says its size" + (
+        f": dtype={' or '.join(alike)};" if alike else ", as nx.block_format declares one;"
+    )
+
+
+SIZED.append(_block_of)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Never, Protocol
 
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.errors import NumericsError, one_of, warn
 from numerics.formats.forking import imported
 
@@ -260,9 +260,10 @@ class use(contextlib.ContextDecorator):
 
     _idle = False  # is it made, and was it of no use yet?
 
+    @required
     def __init__(self, name: str, **unknown: Never) -> None:
-        if unknown:
-            raise unknown_argument(type(self), unknown)
+        if unknown or name is MISSING:
+            raise unknown_argument(type(self), unknown, (name,))
         found = one_of("backend", name, (*_homes, *_CALLED), _MEANT)
         self.name = _CALLED.get(found, found)
         self._backend = get(self.name)

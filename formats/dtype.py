@@ -16,7 +16,7 @@ from inspect import Signature, signature
 from typing import Any, ClassVar, Literal, Never
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, given, required, unknown_argument
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import FULL_RANGE, Rounding, check_overflow, check_rounding, draw_of
@@ -66,8 +66,10 @@ class Declared(type):
         try:
             made = super().__call__(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
-            if unknown := [fact for fact in facts if fact not in cls.__signature__.parameters]:
-                raise unknown_argument(cls, unknown) from None
+            needed = given(cls.__signature__, unnamed, facts)
+            unknown = [fact for fact in facts if fact not in cls.__signature__.parameters]
+            if unknown or any(one is MISSING for one in needed):
+                raise unknown_argument(cls, unknown, needed) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
         known = named(made.name)
         if known is None:
@@ -260,6 +262,7 @@ class Element(Dtype):
         values: list[float] = self.decode(list(range(1 << self.bits)))
         return values
 
+    @required
     def encode(
         self,
         x: Any,
@@ -303,11 +306,12 @@ class Element(Dtype):
         >>> fp8_e4m3.encode([0.3, -0.3], rounding="floor"), fp8_e4m3.encode(1e6, overflow="nonsaturate")
         ([41, 170], 127)
         """
-        if unknown:
-            raise unknown_argument(Element.encode, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(Element.encode, unknown, (x,))
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).encode(x, self, how, out)
 
+    @required
     def decode(self, codes: Any, *, out: Any = None, **unknown: Never) -> Any:
         """Returns the values that codes stand for, exactly, as float32.
 
@@ -322,10 +326,11 @@ class Element(Dtype):
         >>> fp8_e4m3.decode([42, 126])
         [0.3125, 448.0]
         """
-        if unknown:
-            raise unknown_argument(Element.decode, unknown)
+        if unknown or codes is MISSING:
+            raise unknown_argument(Element.decode, unknown, (codes,))
         return dispatch.of(codes).decode(codes, self, out)
 
+    @required
     def round(
         self,
         x: Any,
@@ -347,11 +352,12 @@ class Element(Dtype):
         >>> fp4.round([0.7, -5.0, 100.0])
         [0.5, -4.0, 6.0]
         """
-        if unknown:
-            raise unknown_argument(Element.round, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(Element.round, unknown, (x,))
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).round(x, self, how, out)
 
+    @required
     def pack(self, codes: Any, **unknown: Never) -> Any:
         """Returns codes as bytes: one little-endian string of bits, element 0 in the lowest bits.
 
@@ -363,10 +369,11 @@ class Element(Dtype):
         >>> fp4.pack([1, 2, 15])
         [33, 15]
         """
-        if unknown:
-            raise unknown_argument(Element.pack, unknown)
+        if unknown or codes is MISSING:
+            raise unknown_argument(Element.pack, unknown, (codes,))
         return dispatch.of(codes).pack(codes, self)
 
+    @required
     def encode_packed(
         self,
         x: Any,
@@ -386,11 +393,12 @@ class Element(Dtype):
         >>> fp6_e2m3.encode_packed([1.0, -7.5, 0.125, 2.0])
         [200, 31, 64]
         """
-        if unknown:
-            raise unknown_argument(Element.encode_packed, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(Element.encode_packed, unknown, (x,))
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).encode_packed(x, self, how)
 
+    @required
     def decode_packed(self, packed: Any, shape: Any, **unknown: Never) -> Any:
         """Returns the float32 values of packed codes, in the given shape: decode(unpack(packed, shape)).
 
@@ -401,10 +409,11 @@ class Element(Dtype):
         >>> fp6_e2m3.decode_packed([200, 31, 64], 4)
         [1.0, -7.5, 0.125, 2.0]
         """
-        if unknown:
-            raise unknown_argument(Element.decode_packed, unknown)
+        if unknown or packed is MISSING or shape is MISSING:
+            raise unknown_argument(Element.decode_packed, unknown, (packed, shape))
         return dispatch.of(packed).decode_packed(packed, shape, self)
 
+    @required
     def unpack(self, packed: Any, shape: Any, **unknown: Never) -> Any:
         """Returns the codes that `pack` made bytes of, in the given shape.
 
@@ -415,8 +424,8 @@ class Element(Dtype):
         >>> fp4.unpack([33, 15], 3)
         [1, 2, 15]
         """
-        if unknown:
-            raise unknown_argument(Element.unpack, unknown)
+        if unknown or packed is MISSING or shape is MISSING:
+            raise unknown_argument(Element.unpack, unknown, (packed, shape))
         return dispatch.of(packed).unpack(packed, shape, self)
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 SHOWN = 200  # characters of what came that a message repeats
+LIKE = 0.6  # how much of two names is the same, at least, where one may be meant for the other
 ITEMS = 16  # of a list that came
 LONGEST = 4000  # characters of a message
 _HOUSE = ("numerics.", "torch.", "contextlib")  # a warning points at whoever called these
@@ -134,7 +135,9 @@ def nearest(came: str, names: Iterable[str]) -> str | None:
         lower.setdefault(name.lower(), name)
     came = plain(came)[:SHOWN].lower()
     begun = [name for name in lower if came and name.startswith(came)]
-    near = begun or difflib.get_close_matches(came, lower, n=1, cutoff=0.5)
+    alike = difflib.get_close_matches(came, lower, n=1, cutoff=LIKE)
+    within = [name for name in lower if name in came.split("_")]  # size, of group_size
+    near = begun or [name for name in (*alike, *within) if min(len(came), len(name)) > 1]
     return lower[near[0]] if near else None
 
 

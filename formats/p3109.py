@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import inf, ldexp, nan
 
@@ -11,6 +12,7 @@ from numerics.formats.codebooks import codebook_format
 from numerics.formats.dtype import Float, Specials
 from numerics.formats.errors import NumericsError, integer, said, truth
 from numerics.formats.floats import float_format
+from numerics.formats.p3109_names import numbers_of
 
 __all__ = ["p3109"]
 
@@ -18,6 +20,8 @@ WIDTHS = (3, 15)
 """Bits of a code, the least and the most that the report has."""
 LISTED = 8
 """Bits up to which a format lists its values, so that `operate` computes by tables; wider ones are floats."""
+BEGUN = re.compile(r"binary(\d{1,3})(?=p)")
+"""How a name of the report begins."""
 EXPONENTS = 8
 """Exponent bits of float32, which holds every value here."""
 
@@ -65,6 +69,35 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
     values = list(_values(bits, precision, signed, extended))
     last = (1 << (bits - signed)) - 1 - extended - (not signed)
     return codebook_format(values, beyond=_magnitude(last + 1, bits, precision, signed), name=name)
+
+
+def called(name: str) -> Codebook | Float | None:
+    """Returns the format of that name, whatever its case; None for a name that is not P3109's.
+
+    Raises NumericsError for one whose numbers are out of range.
+
+    >>> called("Binary8p3se"), called("p3109(12, 5)"), called("binary16")
+    (binary8p3se, binary12p5se, None)
+    """
+    numbers = numbers_of(name)
+    return None if numbers is None else p3109(**numbers)
+
+
+def begun(text: str) -> list[str]:
+    """Returns the names of P3109's formats that begin so, where the beginning says how many bits they have.
+
+    >>> begun("binary4p3"), begun("bin")
+    (['binary4p3se', 'binary4p3sf', 'binary4p3ue', 'binary4p3uf'], [])
+    """
+    if not (bits := BEGUN.match(text.lower())) or not WIDTHS[0] <= int(bits[1]) <= WIDTHS[1]:
+        return []
+    names = (
+        f"binary{bits[1]}p{precision}{sign}{domain}"
+        for sign in "su"
+        for precision in range(max(1, int(bits[1]) - EXPONENTS + (sign == "u")), int(bits[1]) + (sign == "u"))
+        for domain in "ef"
+    )
+    return sorted(name for name in names if name.startswith(text.lower()))
 
 
 def _magnitude(code: int, bits: int, precision: int, signed: bool) -> float:

@@ -6,9 +6,10 @@ import re
 from functools import cache, lru_cache
 from typing import Any, Never
 
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.dtype import TABLES, Dtype, declared, named
 from numerics.formats.errors import NumericsError, nearest, plain, said
+from numerics.formats.p3109_names import call_of
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
@@ -42,6 +43,10 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "q4_0": f"it is 'int4' {_GGML}",
 }
 _ADVICE |= dict.fromkeys(
+    ("p3109", "binary8", "binary8p3", "ieee_p3109"),
+    "nx.p3109(8, 3) makes one of IEEE P3109; on the command line it is 'binary8p3se';",
+)
+_ADVICE |= dict.fromkeys(
     ("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int", "fp32", "fp64", "f32", "f64",
      "single", "double", "tf32"), _WIDER,
 )  # fmt: skip
@@ -55,12 +60,13 @@ _FAMILY = re.compile(r"(?<!hi)(?:fp|(?<!^h)float)[468](?![0-9])(?!.*e[0-9]m)")  
 _HYBRID = re.compile(r"hybrid|^hfp8")
 _BITS = re.compile(r"^f[0-9]+(?=u?e[0-9])")  # which exponent and mantissa say once more
 _BOTH = re.compile(r"w([0-9]+)a([0-9]+)")  # w4a16
+_NARROW = ', "narrow": true'
 _UNSIGNED = ', "signed": false'
 _KINDS = ("integer", "float", "codebook", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
 _SPACES = re.compile(r"[-_ ](?!(?<=\d.)\d)")  # between words; of 1_6 the line keeps two numbers apart
 _FLOAT = re.compile(r"(?:f(?:p|loat)([0-9]{1,2})_)?(u?)e([1-8])m([0-9]{1,2})")  # fp7_e4m2, e5m1, ue4m4
-_WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})")  # int6, I6, S6, U3
+_WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})(_narrow)?")  # int6, I6, S6, U3, int4_narrow
 
 
 def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **facts: Any) -> Any:
@@ -87,6 +93,7 @@ def dtypes(**unknown: Never) -> tuple[Dtype, ...]:
     return tuple(sorted(dict.fromkeys(_NAMES.values()), key=lambda d: _KINDS.index(d.kind)))
 
 
+@required
 def dtype(name: Any, **unknown: Never) -> Dtype:
     """Returns the format of that name, whoever's name it is, in capitals or not, with lines or without.
 
@@ -102,8 +109,8 @@ def dtype(name: Any, **unknown: Never) -> Dtype:
     numerics.formats.errors.NumericsError: unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'? \
 `numerics formats` lists them all
     """
-    if unknown:
-        raise unknown_argument(dtype, unknown)
+    if unknown or name is MISSING:
+        raise unknown_argument(dtype, unknown, (name,))
     if isinstance(name, Dtype):
         return name
     spelled = name_of_type(name)
@@ -139,18 +146,20 @@ def _help(spelled: str) -> str:
     for known in (spelled, _shortest(spelled)):
         if known in _ADVICE:
             return f" {_ADVICE[known]}"
+    if call := call_of(spelled):
+        return f" {call} makes it, to give in place of a name; on the command line the name stands for it;"
     width, parts = _WIDTH.fullmatch(spelled), _FLOAT.fullmatch(spelled)
     if parts is not None and (own := _own_float(*parts.groups())):
         return own
     if width is None:
         return _DECLARED if declared(given) else _meant(spelled)
     unsigned, bits = "u" in (width[1], width[2]), int(width[3])
-    if (known := f"{'u' * unsigned}int{bits}") in _NAMES:
+    if (known := f"{'u' * unsigned}int{bits}") in _NAMES and not width[4]:
         return f" did you mean {known!r}?"
     if not 2 - unsigned <= bits <= 16:
         return f" {_WIDTHS}"
-    sign = ", signed=False" * unsigned
-    facts = f'{{"bits": {bits}{_UNSIGNED * unsigned}}}'
+    sign = ", signed=False" * unsigned + ", narrow=True" * bool(width[4])
+    facts = f'{{"bits": {bits}{_UNSIGNED * unsigned}{_NARROW * bool(width[4])}}}'
     return _own(f"nx.integer_format({bits}{sign})", facts)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Never
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.errors import NumericsError, truth
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import draw_of
@@ -26,6 +26,7 @@ from numerics.tensor.spec import (
 )
 
 
+@required
 def quantize(
     x: Any,
     dtype: Any,
@@ -98,8 +99,8 @@ def quantize(
     >>> nx.quantize([0.5, 6.0], "nvfp4", tensor_scale=0.25).tensor_scale
     0.25
     """
-    if unknown:
-        raise unknown_argument(quantize, unknown)
+    if unknown or x is MISSING or dtype is MISSING:
+        raise unknown_argument(quantize, unknown, (x, dtype))
     options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
     spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):
@@ -109,6 +110,7 @@ def quantize(
     return made if isinstance(made, QTensor) else ArrayQTensor.of_parts(spec, made)
 
 
+@required
 def dequantize(q: QTensor, **unknown: Never) -> Any:
     """Returns the values of a quantized tensor, in its shape and in the type that was quantized.
 
@@ -120,12 +122,13 @@ def dequantize(q: QTensor, **unknown: Never) -> Any:
     >>> nx.dequantize(nx.quantize([0.1, 0.7], "fp4"))
     [0.11666666716337204, 0.7000000029802322]
     """
-    if unknown:
-        raise unknown_argument(dequantize, unknown)
+    if unknown or q is MISSING:
+        raise unknown_argument(dequantize, unknown, (q,))
     check_quantized("dequantize", q)
     return q.dequantize()
 
 
+@required
 def fake_quantize(
     x: Any,
     dtype: Any,
@@ -162,8 +165,8 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
-    if unknown:
-        raise unknown_argument(fake_quantize, unknown)
+    if unknown or x is MISSING or dtype is MISSING:
+        raise unknown_argument(fake_quantize, unknown, (x, dtype))
     options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
     spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):

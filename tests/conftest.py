@@ -59,6 +59,16 @@ if differing := stale():
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")
 
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window, for the tests of one file."""
+    from tests.helpers.browser import browser
+
+    with browser() as found:
+        yield found
+
+
 HOUR = 3600.0  # a proof's limit; where all of them are asked for, a day's
 
 

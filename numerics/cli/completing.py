@@ -110,18 +110,26 @@ def _tensors(path: str) -> Iterable[str]:
         return ()
 
 
-class RuleType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
+class RuleType(TensorType):
     """A format, or a rule that gives some tensors one: both as `numerics quantize --dtype` takes them."""
 
     name = "format"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completed:
-        """The formats that begin as what stands after the pattern, or the schemes after a format."""
+        """The formats that begin as what stands after the pattern, or the schemes after a format; and the
+        modules and tensors of the file that begin so, where a pattern can stand.
+        """
         from numerics.model.deciding.rules import KEPT
 
         pattern, equals, what = incomplete.rpartition("=")
-        return [CompletionItem(f"{pattern}{equals}{item.value}", help=item.help)
-                for item in (*(_begun(KEPT, what) if equals else ()), *_specs_begun(what))]  # fmt: skip
+        found = [CompletionItem(f"{pattern}{equals}{item.value}", help=item.help)
+                 for item in (*(_begun(KEPT, what) if equals else ()), *_specs_begun(what))]  # fmt: skip
+        if equals or not incomplete:
+            return found
+        tensors = [item.value for item in super().shell_complete(ctx, param, incomplete)]
+        modules = (name.rpartition(".")[0] for name in tensors)
+        places = dict.fromkeys([*modules, *tensors])
+        return found + [CompletionItem(f"{place}=") for place in places if place.startswith(incomplete)]
 
 
 class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
@@ -153,6 +161,7 @@ def formats_begun(incomplete: str) -> Completed:
     ['E5M2']
     """
     from numerics.formats import dtypes
+    from numerics.formats.p3109 import begun as p3109_begun
 
     found, begun = list[CompletionItem](), incomplete.lower()
     for d in dtypes():
@@ -160,11 +169,11 @@ def formats_begun(incomplete: str) -> Completed:
             alias for alias in d.aliases if alias.lower().startswith(begun) and not re.search(r"[\s:]", alias)
         ]  # fmt: skip
         found += [CompletionItem(name, help=d.source if name == d.name else d.name) for name in names]
-    return found
+    return found + [CompletionItem(name, help="IEEE P3109") for name in p3109_begun(incomplete)]
 
 
 FILE, FILE_OR_FORMAT = FileType(), FileOrFormatType()
-RULE, SPEC = RuleType(), SpecType()
+RULE, SPEC = RuleType("model", "file"), SpecType()
 ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordType(SCALE_RULES)
 SCALE_RULE_OF_ALL = WordType((*SCALE_RULES, FULL_RANGE))
 SCHEME = WordType(SCHEMES)
@@ -238,6 +247,7 @@ class Bash(_Whole, BashComplete):
         case $item in
             file,*) files=${item#file,} ;;
             dir,*) compopt -o dirnames ;;
+            plain,*=) compopt -o nospace; COMPREPLY+=("${item#plain,}") ;;
             plain,*) COMPREPLY+=("${item#plain,}") ;;
         esac
     done

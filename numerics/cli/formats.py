@@ -18,14 +18,15 @@ from numerics.cli.words import (
     check_seed,
     examples,
     json_of,
+    no_such_option,
     seeded,
 )
 from numerics.formats.block import no_tensor_scale
-from numerics.formats.errors import NumericsError, hint
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import Screen, deliver, draw, tell
 from numerics.view.table import Column, Table, name_column, records, text_column
-from numerics.view.text import number
+from numerics.view.text import number, pointed
 
 if TYPE_CHECKING:
     from numerics.formats.dtype import Element
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue", "code": "blue"}
 ALSO = 22  # cells of other names where somebody looks: two of them, or one
+LISTED = 16  # values of a book that stand in its facts
 ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
 
 
@@ -54,12 +56,14 @@ def formats_command(as_json: bool) -> None:
         text_column("source", spare=3),
     ])  # fmt: skip
     screen = Screen.of(sys.stdout)
-    for d in dtypes():
+    every = dtypes()
+    bits = [number(facts(d)["bits"]) for d in every]
+    for d, own in zip(every, bits if screen.width is None else pointed(bits), strict=True):
         said, also = facts(d), ", ".join(d.aliases[:2])
         if screen.width is not None and len(also) > ALSO:
             also = d.aliases[0]
-        numbers = [number(said[name]) for name in ("bits", "max", "smallest_subnormal")]
-        table.add(d.name, d.kind, *numbers, also, d.source)
+        numbers = [number(said[name]) for name in ("max", "smallest_subnormal")]
+        table.add(d.name, d.kind, own, *numbers, also, d.source)
     draw([*table.lines(screen), *table.left_out(screen)])
 
 
@@ -68,17 +72,20 @@ def formats_command(as_json: bool) -> None:
     help=cleandoc("""The facts of a FORMAT, and the value of every code.
 
     Of formats of more than 8 bits: the values from which and to which runs of codes lead.  A format of
-    your own is module:name, or its facts as JSON.
+    your own is module:name, or its facts as JSON; one of IEEE P3109 its name.
     """)
     + examples(
         "numerics show fp8_e4m3",
         "numerics show mypkg.formats:e5m3",
         """numerics show '{"exponent": 5, "mantissa": 3, "signed": false}'""",
+        "numerics show binary8p3se",
     ),
 )
 @click.argument("d", metavar="FORMAT", type=FORMAT)
+@click.option("--all", "every", is_flag=True,
+              help="Every value of a book; by default a terminal gets how many they are.")  # fmt: skip
 @as_json
-def show_command(d: Any, as_json: bool) -> None:
+def show_command(d: Any, as_json: bool, every: bool) -> None:
     from numerics.formats import Element
     from numerics.view.describe import code_table, facts, has_code_table
 
@@ -87,14 +94,18 @@ def show_command(d: Any, as_json: bool) -> None:
         deliver(json_of(facts(d) | ({"values": [value for _, value in codes]} if codes else {})) + "\n")
         return
     screen = Screen.of(sys.stdout)
-    pairs = [(fact, _fact(value)) for fact, value in facts(d).items()]
+    short = bool(codes) and not every and screen.width is not None
+    pairs = [(fact, _fact(value, fact == "book" and short)) for fact, value in facts(d).items()]
     lines = records(pairs, screen)
     if isinstance(d, Element):
         lines += ["", *(code_grid(codes, screen) if codes else run_table(d).lines(screen))]
     draw(lines)
 
 
-def _fact(value: Any) -> str:
+def _fact(value: Any, counted: bool = False) -> str:
+    """A fact in words.  counted: only how many values a book has, where codes and values stand below it."""
+    if counted and len(values := str(value).split()) > LISTED:
+        return f"{len(values)} values, those of the codes below; --all lists them"
     if isinstance(value, list):
         return ", ".join(value)
     return number(value) if isinstance(value, float) else str(value)
@@ -184,8 +195,9 @@ def encode_command(d: Any, values: tuple[str, ...], as_json: bool, **options: An
 def _number(text: str) -> float:
     """The number of an argument, which may begin with a minus; so unknown options come here, too."""
     if text.startswith("--"):
-        options = [option for one in click.get_current_context().command.params for option in one.opts]
-        raise NumericsError(f"no such option {text!r};{hint(text, options)} --help lists them all")
+        raise NumericsError(
+            f"{no_such_option(text, click.get_current_context().command)} --help lists them all"
+        )
     try:
         return float.fromhex(text) if "0x" in text.lower() else float(text)
     except (ValueError, OverflowError):

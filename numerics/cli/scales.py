@@ -44,5 +44,8 @@ def scales_command(file: str, name: str | None, dtype: Any, as_json: bool, **opt
         return
     draw(found.table().lines(Screen.of(sys.stdout)))
     first = found.rules[0]
+    if len(found) == 1:
+        tell(f"{name} in {found.spec.dtype}: {first.rule} is the one scale rule that it has")
+        return
     best = [one.rule for one in found if (one.sqnr, one.max_error) == (first.sqnr, first.max_error)]
     tell(f"{name} in {found.spec.dtype}: {' and '.join(best)} {'lose' if best[1:] else 'loses'} least")

@@ -15,9 +15,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from numerics.cli.completing import formats_begun
-from numerics.formats.arguments import UnknownArgument
+from numerics.formats.arguments import MEANT, MissingArgument, UnknownArgument, listed
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, hint, not_a_file, said
+from numerics.formats.errors import NumericsError, hint, nearest, not_a_file, said
 from numerics.view.screen import deliver, say_beside, say_error
 
 SHOWN = 10  # formats of a module, where none of them is the one that was named
@@ -72,15 +72,18 @@ def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> C
 def format_of(text: Any) -> Dtype:
     """The format of a word of the command line.
 
-    text: a name, as `nx.dtype` takes it; `module:name` of a format of yours, looked for in the
-    current directory too; or JSON of its facts, as nx.float_format, nx.integer_format and nx.block_format
-    take them.
+    text: a name, as `nx.dtype` takes it; that of a format of IEEE P3109, as binary8p3se; `module:name` of a
+    format of yours, looked for in the current directory too; or JSON of its facts, as nx.float_format,
+    nx.integer_format and nx.block_format take them.
 
     >>> format_of("e4m3"), format_of('{"exponent": 5, "mantissa": 3, "signed": false}').bits
     (fp8_e4m3, 8)
     """
     from numerics.formats import dtype
+    from numerics.formats.p3109 import called
 
+    if isinstance(text, str) and (made := called(text)) is not None:
+        return made
     if not isinstance(text, str) or not (":" in text or text.lstrip().startswith("{")):
         return dtype(text)
     return _of_facts(text) if text.lstrip().startswith("{") else _of_module(text)
@@ -134,6 +137,11 @@ def _of_facts(text: str) -> Dtype:
         made: Dtype = maker(**nested)
     except UnknownArgument as wrong:  # which says what is allowed
         raise NumericsError(f"{said(text)} describes no format: {wrong}") from None
+    except MissingArgument as wrong:
+        taken = ", ".join(inspect.signature(maker).parameters)
+        raise NumericsError(
+            f"{said(text)} describes no format: it needs {listed(wrong.names)}; allowed: {taken}"
+        ) from None
     except TypeError as wrong:
         taken = ", ".join(inspect.signature(maker).parameters)
         raise NumericsError(f"{said(text)} describes no format: {wrong}; allowed: {taken}") from None
@@ -210,6 +218,8 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
         names = [option.name or own, own]
         names += [f"{own}=True"] * option.is_flag + [f"{own}s"] * option.multiple
         found |= dict.fromkeys(names, spelled)
+    if "dtype" in found:
+        found.setdefault("d", found["dtype"])  # as nx.draw calls it
     return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 
@@ -231,10 +241,32 @@ def usage(wrong: click.ClickException) -> str:
     context, said = getattr(wrong, "ctx", None), wrong.format_message()
     if context is None:
         return said
+    if isinstance(wrong, click.NoSuchOption):
+        said = no_such_option(wrong.option_name, context.command)
     said += "" if said.endswith((".", "?", "?)")) else "."
     if said.startswith("No such command"):
         said += f" Allowed: {', '.join(sorted(getattr(context.command, 'commands', ())))}."
     return f"{said} {' '.join(context.get_usage().split())}; --help says more"
+
+
+def no_such_option(text: str, command: click.Command) -> str:
+    """What is said of an option that a command does not have: what others call so, else the nearest name.
+
+    >>> no_such_option("--bits", click.Command("quantize", params=[click.Option(["--dtype"])]))
+    "No such option '--bits': --dtype takes the name of a format, which says how many bits it has."
+    >>> no_such_option("--sead", click.Command("encode", params=[seeded(lambda: None).__click_params__[0]]))
+    "No such option '--sead'; did you mean '--seed'?"
+    """
+    name = text.partition("=")[0].lstrip("-").replace("-", "_")
+    options = [option for one in command.params for option in one.opts if option.startswith("--")]
+    spelled = {option[2:].replace("-", "_"): option for option in options}
+    option, way = MEANT.get(name.lower(), ("", ""))
+    if option in spelled and option == "dtype":
+        return f"No such option {text!r}: {way.replace('dtype=', '--dtype')}."
+    if option == "dtype" and any(one.name == "d" for one in command.params):
+        return f"No such option {text!r}: FORMAT says how many bits it has."
+    near = nearest(name, spelled)
+    return f"No such option {text!r}" + (f"; did you mean {spelled[near]!r}?" if near else ".")
 
 
 def _say_help(context: click.Context, option: click.Parameter, asked: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from numerics.draw.grids import Array, array_of, decibels
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype, dtypes
@@ -24,6 +25,7 @@ MARKS = {
 }  # fmt: skip
 
 
+@keywords
 def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Picture:
     """Draws formats by what each leaves of a tensor, in dB, and the bits that it takes for a value.
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from numerics.draw.grids import Array, Rounded, array_of, decibels, rounded
 from numerics.draw.picture import Picture, canvas, named, styled
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 
 COLUMNS = 4
 
 
+@keywords
 def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
     """Draws an image as it becomes in one or several formats: the original first, then a panel a format.
 

@@ -36,7 +36,7 @@ def name_points(
     low, high = panel.transAxes.transform([(0, 0), (1, 1)]) * scale
     spots = panel.transData.transform([*points, *others]) * scale
     wide = [_width(panel.figure, name) * scale for name in names]
-    found = _places(spots, wide, (*low, *high))
+    found = _places(spots, wide, (*low, *high), every)
     for point, place, name in zip(points, found, names, strict=True):
         if place is None and not every:
             continue
@@ -49,10 +49,11 @@ def name_points(
         )  # fmt: skip
 
 
-def _places(spots: Array, widths: Sequence[float], panel: Box) -> list[Point | None]:
+def _places(spots: Array, widths: Sequence[float], panel: Box, every: bool) -> list[Point | None]:
     """How far from its spot each name stands, so that it covers no other, no mark and not the frame.
 
-    Names are of the first spots; None where there is no room.
+    Names are of the first spots; None where there is no room: such a name takes its place nevertheless where
+    every one is written.
     """
     taken = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in spots]
     near = sorted(
@@ -64,7 +65,7 @@ def _places(spots: Array, widths: Sequence[float], panel: Box) -> list[Point | N
         boxes = ((place, _box(x, y, place, wide)) for place in near)
         free = (one for one in boxes if _inside(one[1], panel) and not _covers(one[1], taken))
         place, box = next(free, (None, None))
-        taken += [box or _box(x, y, near[0], wide)]
+        taken += [box or _box(x, y, near[0], wide)] if box or every else []
         found.append(place)
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from numerics.draw.grids import array_of, decibels, rounded
 from numerics.draw.picture import GREEN, SKY, Picture, canvas, named, styled
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
 from numerics.tensor.qtensor import QTensor
@@ -93,6 +93,7 @@ class Scales:
         return made
 
 
+@keywords
 def scales(x: Any, dtype: Any, **options: Any) -> Scales:
     """Returns what each scale rule that a format takes loses of a tensor, the one that loses least first.
 
@@ -193,5 +194,6 @@ def _bars(found: Scales, title: str) -> Any:
             f"  {decibels(one.sqnr)}, max error {figure(one.max_error, 4)}, {100 * one.clipped:.3g} % clipped"
         )
         panel.text(shown[place], place, said, va="center", fontsize=9)
-    panel.set(xlabel="SQNR, dB (green: loses least)", xlim=(0, best * 1.75), ylim=(len(found) - 0.4, -0.6))
+    least = " (green: loses least)" if len(found) > 1 else ", by the one rule that it has"
+    panel.set(xlabel=f"SQNR, dB{least}", xlim=(0, best * 1.9), ylim=(len(found) - 0.4, -0.6))
     return picture

@@ -9,6 +9,7 @@ import numpy as np
 from numerics.backends.host.quantizing import to_host
 from numerics.draw.grids import PART, Array, Rounded, array_of, code_bits, decibels, grid, rounded, values
 from numerics.draw.picture import BLACK, BLUE, GREY, ORANGE, RED, Picture, canvas, named, styled
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.tensor.qtensor import QTensor
 
@@ -18,6 +19,7 @@ MANY = 1 << 20  # values of which medians are found
 LOWEST, HIGHEST = 4 * 1075, 4 * 1024 + 1  # quarters of binades of float64, below and above 1
 
 
+@keywords
 def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
     """Draws what becomes of a tensor: its histogram over the grid of codes, their use, and the error.
 

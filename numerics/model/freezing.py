@@ -314,6 +314,7 @@ def _check_options(dtype: Any, options: Mapping[str, Any]) -> None:
         raise unknown_argument(quantize_, unknown, also=(*OPTIONS, "biases"))
 
 
+@keywords
 def quantize_(
     model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, **options: Any
 ) -> nn.Module:

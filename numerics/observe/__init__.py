@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.observe.base import Observer
 from numerics.observe.divergence import KL
@@ -55,6 +56,7 @@ OWN = {name: kind.own for name, kind in OBSERVERS.items()}
 """Of each, the names of its own options; the first may stand without its name in a text."""
 
 
+@keywords
 def observer(name: str, dtype: Any, **options: Any) -> Observer:
     """Returns an observer by its name, for that format.
 

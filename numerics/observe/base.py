@@ -18,7 +18,7 @@ from numerics.backends.host.quantizing import Prepared, Quantizing, to_host, wid
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.notebook import facts_table
@@ -85,6 +85,7 @@ class Observer:
         if cls.__doc__ and Observer.__doc__:
             cls.__doc__ = _with_options(cls.__doc__, Observer.__doc__)
 
+    @required
     def __init__(
         self,
         dtype: Any,
@@ -95,8 +96,8 @@ class Observer:
         zero_point_type: str = ZERO_POINT_TYPE,
         **unknown: Never,
     ) -> None:
-        if unknown:
-            raise unknown_argument(type(self), unknown)
+        if unknown or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,))
         options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                    "zero_point_type": zero_point_type}  # fmt: skip
         self.spec = spec_with(dtype, options)
@@ -138,6 +139,7 @@ class Observer:
 
     # ---- watching --------------------------------------------------------------------------------
 
+    @required
     def observe(self, x: Any, **unknown: Never) -> None:
         """Takes in a batch.
 
@@ -154,8 +156,8 @@ class Observer:
         >>> float(watching.scale), watching.batches
         (1.0, 2)
         """
-        if unknown:
-            raise unknown_argument(Observer.observe, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(Observer.observe, unknown, (x,))
         self._watch(values_of(x))
 
     def _watch(self, x: Any) -> None:
@@ -289,6 +291,7 @@ class Observer:
 
     # ---- several of them -------------------------------------------------------------------------
 
+    @required
     def merge(self, other: Observer, **unknown: Never) -> None:
         """Takes in all that another observer saw: bit for bit what one observer of all batches would hold.
 
@@ -302,8 +305,8 @@ class Observer:
         >>> float(one.scale)
         1.0
         """
-        if unknown:
-            raise unknown_argument(Observer.merge, unknown)
+        if unknown or other is MISSING:
+            raise unknown_argument(Observer.merge, unknown, (other,))
         self._check_mergeable()
         if not isinstance(other, Observer) or self._made != other._made:
             raise NumericsError(f"{self!r} cannot take in {said(other)}: it was made with other options")
@@ -371,6 +374,7 @@ class Observer:
         facts = {"spec": self.spec.text, "batches": self.batches, "original": self.original}
         return {**facts, "device": self._device, **arrays}
 
+    @required
     def restore(self, state: Mapping[str, Any], **unknown: Never) -> None:
         """Takes over a state that `state` gave, for an observer made with the same options.
 
@@ -385,8 +389,8 @@ class Observer:
         >>> float(watching.scale)
         1.0
         """
-        if unknown:
-            raise unknown_argument(Observer.restore, unknown)
+        if unknown or state is MISSING:
+            raise unknown_argument(Observer.restore, unknown, (state,))
         if not isinstance(state, Mapping):
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {said(state)}")
         names = ("spec", "batches", "original", "device", *self.arrays)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.observe.bins import Bins
@@ -47,6 +48,7 @@ class KL(Search):
 
     zooms: ClassVar[int] = 0
 
+    @keywords
     def __init__(self, dtype: Any, **options: Any) -> None:
         super().__init__(dtype, **options)
         codes = 1 << self.spec.element.bits

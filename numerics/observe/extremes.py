@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.affine import POF2_EXPONENTS, widest_scale
 from numerics.backends.partition import Partition
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.rounding import FULL_RANGE
 from numerics.observe.base import POF2, Observer, check_within, with_pof2
@@ -53,6 +54,7 @@ class MovingAverage(Observer):
     mergeable: ClassVar[bool] = False
     own: ClassVar[tuple[str, ...]] = ("averaging_constant",)
 
+    @keywords
     def __init__(self, dtype: Any, *, averaging_constant: float = 0.01, **options: Any) -> None:
         super().__init__(dtype, **options)
         self.averaging_constant = check_within("averaging_constant", averaging_constant, 1)
@@ -101,6 +103,7 @@ class Pof2(Observer):
 
     own: ClassVar[tuple[str, ...]] = ("rule",)
 
+    @keywords
     def __init__(self, dtype: Any, *, rule: str = "nearest", scale_type: str = POF2, **options: Any) -> None:
         dtype, asked = with_pof2(dtype, scale_type)
         super().__init__(dtype, **options, **asked)

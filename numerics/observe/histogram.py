@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.partition import Partition
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, digits, integer, said
 from numerics.observe.base import Observer, check_within
 from numerics.observe.bins import MOST_VALUES, OCTAVES, Bins, count, join, numbers, owners_of
@@ -99,6 +100,7 @@ class Histogram(Observer):
     _bins: Bins
     _coming: list[Bins]
 
+    @keywords
     def __init__(self, dtype: Any, *, bins: int | None = None, **options: Any) -> None:
         super().__init__(dtype, **options)
         self.bins = self.default_bins if bins is None else integer("bins", bins)
@@ -239,6 +241,7 @@ class Percentile(Histogram):
 
     own: ClassVar[tuple[str, ...]] = ("percentile", *Histogram.own)
 
+    @keywords
     def __init__(self, dtype: Any, *, percentile: float = 99.99, **options: Any) -> None:
         super().__init__(dtype, **options)
         self.percentile = check_within("percentile", percentile, 100)

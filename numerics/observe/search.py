@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.observe.base import POF2, host, with_pof2
@@ -89,6 +90,7 @@ class Search(Histogram):
     per_octave: ClassVar[int] = PER_OCTAVE
     zooms: ClassVar[int] = ZOOMS
 
+    @keywords
     def __init__(self, dtype: Any, **options: Any) -> None:
         super().__init__(dtype, **options)
         if self.spec.rounding != NEAREST:
@@ -282,6 +284,7 @@ class Pof2MSE(MSE):
     per_octave: ClassVar[int] = 1
     zooms: ClassVar[int] = 0
 
+    @keywords
     def __init__(self, dtype: Any, *, scale_type: str = POF2, **options: Any) -> None:
         dtype, asked = with_pof2(dtype, scale_type)
         super().__init__(dtype, **options, **asked)

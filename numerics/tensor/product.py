@@ -22,7 +22,7 @@ from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.product import VALUES, Int8Rows, Matrix
 from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
-from numerics.formats.arguments import keywords, unknown_argument
+from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import draw_of
@@ -37,6 +37,7 @@ COMPUTE = ("float32", "int8")
 ROWS = 256  # of a matrix that is decoded before it is multiplied: a part at a time, never the whole
 
 
+@required
 def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32", **unknown: Never) -> Any:
     """Returns x @ q.T + bias, reading the packed codes of q: `torch.nn.functional.linear` for any format.
 
@@ -69,8 +70,8 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32", **unk
     >>> nx.linear(np.float32([1, 0.5]), q, compute="int8")
     array([-0.00393701,  3.7637794 ], dtype=float32)
     """
-    if unknown:
-        raise unknown_argument(linear, unknown)
+    if unknown or x is MISSING or q is MISSING:
+        raise unknown_argument(linear, unknown, (x, q))
     check_quantized("q", q)
     compute = one_of("compute", compute, COMPUTE)
     if is_tensor(x) or is_tensor(q):

@@ -26,7 +26,7 @@ from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_of_level, is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.block import Blocks, ElementBlock, stored_scale
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
@@ -83,6 +83,7 @@ class QTensor:
         raise NumericsError("QTensor cannot be made by its name: nx.quantize and nx.load make them")
 
     @staticmethod
+    @required
     def from_parts(
         spec: Any,
         codes: Any,
@@ -111,8 +112,8 @@ class QTensor:
         array([[  0.5,  -0.5],
                [-16. ,  14. ]], dtype=float32)
         """
-        if unknown:
-            raise unknown_argument(QTensor.from_parts, unknown)
+        if unknown or spec is MISSING or codes is MISSING:
+            raise unknown_argument(QTensor.from_parts, unknown, (spec, codes))
         found = spec if isinstance(spec, QuantSpec) else QuantSpec(spec)
         return _of_codes(found, codes, {
             "shared": scale, "zero_point": zero_point, "tensor_scale": tensor_scale,
@@ -250,6 +251,7 @@ class QTensor:
         """
         raise NotImplementedError
 
+    @required
     def error(self, x: Any, **unknown: Never) -> Error:
         """Returns how far the values are from x: `sqnr` in dB, and `max_error`, the largest |difference|.
 
@@ -261,8 +263,8 @@ class QTensor:
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
         Error(sqnr=inf, max_error=0.0, non_finite=0)
         """
-        if unknown:
-            raise unknown_argument(QTensor.error, unknown)
+        if unknown or x is MISSING:
+            raise unknown_argument(QTensor.error, unknown, (x,))
         x = values_of(x)
         data = to_host(dispatch.owner(x).prepare(x).data)
         if data.shape != tuple(self.shape):

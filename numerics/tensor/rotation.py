@@ -6,11 +6,12 @@ from typing import Any, Never
 
 from numerics.backends.host.hadamard import Rotation
 from numerics.formats import dispatch
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.errors import NumericsError, check_no_gradient
 from numerics.tensor.qtensor import QTensor
 
 
+@required
 def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False, **unknown: Never) -> Any:
     """Returns x with every `size` neighbours along the last axis rotated by Sylvester's Hadamard matrix.
 
@@ -33,8 +34,8 @@ def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False, **u
     >>> hadamard([8.0, 0.0, 0.0, 0.0], 4), hadamard(hadamard([1.0, 2.0, 3.0, 5.0], 4), 4, inverse=True)
     ([4.0, 4.0, 4.0, 4.0], [1.0, 2.0, 3.0, 5.0])
     """
-    if unknown:
-        raise unknown_argument(hadamard, unknown)
+    if unknown or x is MISSING or size is MISSING:
+        raise unknown_argument(hadamard, unknown, (x, size))
     if isinstance(x, QTensor):
         raise NumericsError(f"{x!r} is quantized already; dequantize it first")
     check_no_gradient("signs", signs)

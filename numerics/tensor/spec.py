@@ -11,7 +11,7 @@ from typing import Any, Never, TypeVar, cast
 
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
@@ -99,6 +99,7 @@ class QuantSpec:
     scale_rule: str
     axis: int | None
 
+    @required
     def __init__(
         self,
         dtype: Any,
@@ -112,8 +113,8 @@ class QuantSpec:
         axis: int | None = -1,
         **unknown: Never,
     ) -> None:
-        if unknown:
-            raise unknown_argument(type(self), unknown)
+        if unknown or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,))
         options = symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
         self._take(checked(dtype, spelled_scheme(scheme), *options))
 

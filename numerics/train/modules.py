@@ -33,7 +33,7 @@ from numerics.backends.host.tensors import (
     given_tensor,
     has_values,
 )
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import MISSING, required, unknown_argument
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.autograd import is_transformed
@@ -62,6 +62,7 @@ __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "
 # ---- functions -------------------------------------------------------------------------------------
 
 
+@required
 def tqt(
     x: Tensor, log2_threshold: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unknown: Never
 ) -> Tensor:
@@ -86,13 +87,14 @@ def tqt(
     >>> y.tolist(), log2_threshold.grad
     ([0.5, -1.5, 3.5], tensor(2.5646))
     """
-    if unknown:
-        raise unknown_argument(tqt, unknown)
+    if unknown or x is MISSING or log2_threshold is MISSING or dtype is MISSING:
+        raise unknown_argument(tqt, unknown, (x, log2_threshold, dtype))
     if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested:
         raise NumericsError(f"log2_threshold must be a tensor, not {said(log2_threshold)}")
     return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype), spelled(scheme))))
 
 
+@required
 def lsq(
     x: Tensor,
     scale: Tensor,
@@ -131,8 +133,8 @@ def lsq(
     >>> y.tolist(), scale.grad
     ([0.5, -1.5, 3.5], tensor(1.6148))
     """
-    if unknown:
-        raise unknown_argument(lsq, unknown)
+    if unknown or x is MISSING or scale is MISSING or dtype is MISSING:
+        raise unknown_argument(lsq, unknown, (x, scale, dtype))
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
     if blocks := _blocks(dtype, scheme, zero_point):
@@ -146,6 +148,7 @@ def lsq(
     return cast(Tensor, called("lsq", x, scale, zero, text))
 
 
+@required
 def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unknown: Never) -> Tensor:
     """Returns where LSQ begins: 2 mean|x| / sqrt(n) of the finite values that share a scale; 1 for zeros.
 
@@ -158,8 +161,8 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unk
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
     """
-    if unknown:
-        raise unknown_argument(lsq_init, unknown)
+    if unknown or x is MISSING or dtype is MISSING:
+        raise unknown_argument(lsq_init, unknown, (x, dtype))
     if blocks := _blocks(dtype, scheme):
         found = quantize(_readable(x).detach(), blocks).tensor_scale
         return cast(Tensor, found).clamp(min=SMALLEST_SCALE)
@@ -352,11 +355,12 @@ class TQT(_Learned):
     (tensor(0.0078), tensor([ 38, 160], dtype=torch.uint8))
     """
 
+    @required
     def __init__(
         self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None, **unknown: Never
     ) -> None:
-        if unknown:
-            raise unknown_argument(type(self), unknown)
+        if unknown or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,))
         spec = _spec(integer(dtype), scheme)
         check_threshold_scheme(spec)
         super().__init__(spec)
@@ -418,11 +422,12 @@ class LSQ(_Learned):
     tensor([1.5119, 0.1890])
     """
 
+    @required
     def __init__(
         self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None, **unknown: Never
     ) -> None:
-        if unknown:
-            raise unknown_argument(type(self), unknown)
+        if unknown or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,))
         learned = _is_word(zero_point)
         if blocks := _blocks(dtype, scheme, zero_point):
             super().__init__(blocks)

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, one_of, said, truth, words_of
 from numerics.train.modules import LSQ, TQT
 
 __all__ = ["freeze_thresholds", "parameter_groups", "thresholds"]
 
 
+@keywords
 def thresholds(model: nn.Module) -> list[nn.Parameter]:
     """Returns what the quantizers of a model learn: TQT's log2 thresholds and LSQ's steps, each once.
 
@@ -41,6 +43,7 @@ def thresholds(model: nn.Module) -> list[nn.Parameter]:
     return list({id(parameter): parameter for parameter in found}.values())
 
 
+@keywords
 def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0, **options: Any) -> list[dict[str, Any]]:
     """Returns a model's parameters for an optimizer: thresholds with options of their own, and the rest.
 
@@ -66,6 +69,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0, **options: 
     return [*groups, {"params": rest}] if rest else groups
 
 
+@keywords
 def freeze_thresholds(model: nn.Module, frozen: bool = True) -> nn.Module:
     """Holds the thresholds of a model still while its weights go on learning; returns the model.
 

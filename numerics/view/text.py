@@ -216,6 +216,16 @@ def number(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def pointed(numbers: Sequence[str]) -> list[str]:
+    """The numbers with blanks behind them, so that their points stand below each other from the right.
+
+    >>> pointed(["8.25", "4", "4.5"])
+    ['8.25', '4   ', '4.5 ']
+    """
+    behind = [len(one) - len(one.partition(".")[0]) for one in numbers]
+    return [one + " " * (max(behind) - own) for one, own in zip(numbers, behind, strict=True)]
+
+
 def figure(value: float, digits: int = 6) -> str:
     """What was measured, to so many digits; trailing zeros are left out.
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import numerics as nx
-from numerics.formats.arguments import MEANT, UnknownArgument, keywords
+from numerics.formats.arguments import MEANT, MissingArgument, UnknownArgument, keywords
+from numerics.formats.errors import nearest
 
 X = np.ones((2, 64), np.float32)
 
@@ -76,6 +77,75 @@ def test_it_is_so_for_every_way_in(ask, due):
         ask()
 
 
+@pytest.mark.parametrize(
+    ("ask", "due"),
+    [
+        (lambda: nx.quantize(X), r"quantize needs dtype, as in nx\.quantize\("),
+        (lambda: nx.quantize(), "needs x and dtype"),
+        (lambda: nx.quantize(dtype="int4"), "needs x, as in"),
+        (lambda: nx.fake_quantize(X), "fake_quantize needs dtype"),
+        (lambda: nx.fp4.encode(), r"needs x, as in .*\.encode\("),
+        (lambda: nx.mxfp4.unpack(X), "needs shape"),
+        (lambda: nx.linear(X), "linear needs q"),
+        (lambda: nx.QuantSpec(), r"QuantSpec needs dtype, as in .*QuantSpec\("),
+        (lambda: nx.per_group(), r"per_group needs size, as in .*per_group\(128\)"),
+        (lambda: nx.float_format(4), "needs mantissa"),
+        (lambda: nx.Float(exponent=4), "needs name, mantissa, bias and specials"),
+        (lambda: nx.observe.Percentile(), r"Percentile needs dtype, as in Percentile\("),
+        (lambda: nx.observe.MinMax(), "needs dtype"),
+        (lambda: nx.observe.observer("mse"), "needs dtype"),
+        (lambda: nx.observe.MinMax("int4").observe(), "needs x"),
+        (lambda: nx.train.TQT(), "needs dtype"),
+        (lambda: nx.train.thresholds(), "needs model"),
+        (lambda: nx.draw.formats(), "needs x"),
+        (lambda: nx.scales(X), "needs dtype"),
+        (lambda: nx.wrap(), "needs model"),
+        (lambda: nx.quantize_(), "needs model and dtype"),
+        (lambda: nx.use(), "needs name"),
+        (lambda: nx.dtype(), "needs name"),
+    ],
+)
+def test_what_is_missing_is_named_with_a_call_that_gives_it(ask, due):
+    with pytest.raises(MissingArgument, match=due) as refused:
+        ask()
+    assert isinstance(refused.value, nx.NumericsError)
+    assert isinstance(refused.value, TypeError)
+
+
+def test_what_is_missing_is_named_beside_a_word_of_others():
+    with pytest.raises(
+        UnknownArgument, match=r"takes no bits=; dtype= .* it needs dtype, as in nx\.quantize\("
+    ):
+        nx.quantize(X, bits=4)
+
+
+def test_a_signature_says_what_is_needed_though_it_can_be_left_out():
+    for function in (nx.quantize, nx.fake_quantize, nx.fp4.encode, nx.mxfp4.round, nx.linear, nx.dtype):
+        first = next(iter(inspect.signature(function).parameters.values()))
+        assert first.default is first.empty
+
+
+@pytest.mark.parametrize(
+    ("d", "size", "due"),
+    [
+        ("mxfp4", 16, r"dtype=nx\.mx\('fp4', 16\) or 'nvfp4';"),
+        ("nvfp4", 32, "have 16 elements, and a format says its size: dtype='mxfp4';"),
+        (nx.mxfp8_e4m3, 64, r"dtype=nx\.mx\('fp8_e4m3', 64\);"),
+        ("mx6", 8, r"as nx\.block_format declares one;"),
+    ],
+)
+@pytest.mark.parametrize("word", ["block_size", "group_size"])
+def test_a_size_of_blocks_is_answered_with_the_format_that_has_it(d, size, due, word):
+    for verb in (lambda **given: nx.quantize(X, d, **given), lambda **given: nx.QuantSpec(d, **given)):
+        with pytest.raises(UnknownArgument, match=due):
+            verb(**{word: size})
+
+
+def test_no_name_is_meant_that_has_next_to_nothing_in_common():
+    assert nearest("fc1", ["1", "conv"]) is None
+    assert nearest("bins", ["axis", "rounding"]) is None
+
+
 def test_a_type_error_within_a_function_stays_what_it_is():
     @keywords
     def wrong(x, *, given=1):
@@ -85,9 +155,8 @@ def test_a_type_error_within_a_function_stays_what_it_is():
         with pytest.raises(TypeError, match="unsupported operand") as raised:
             wrong(1, **options)
         assert not isinstance(raised.value, nx.NumericsError)
-    with pytest.raises(TypeError, match="missing 1 required") as raised:
+    with pytest.raises(MissingArgument, match=r"wrong needs x, as in wrong\(x\); allowed: x, given"):
         wrong()
-    assert not isinstance(raised.value, nx.NumericsError)
 
 
 def test_what_others_say_is_no_word_of_ours():

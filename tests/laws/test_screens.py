@@ -102,6 +102,17 @@ def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     assert all(d.aliases[0] in line for d, line in zip(DTYPES, lines, strict=True) if d.aliases)
 
 
+def test_a_book_of_values_is_counted_in_a_terminal_and_whole_where_that_is_asked(look):
+    """The facts of hifloat8 were fifty lines, and its codes stand below them."""
+    assert any(line.split()[:3] == ["book", "256", "values,"] for line in look(80, "show", "hifloat8"))
+    for lines in (look(80, "show", "hifloat8", "--all"), look(None, "show", "hifloat8")):
+        assert not any("256 values" in line for line in lines)
+
+
+def test_a_format_of_p3109_is_shown_by_its_name_and_by_its_call(look):
+    assert look(80, "show", "Binary8p3se") == look(80, "show", "p3109(8, 3)")
+
+
 def test_formats_on_a_pipe_have_every_field(look):
     headings, *lines = look(None, "formats")
     assert re.split(" {2,}", headings) == [

@@ -16,7 +16,6 @@ from types import ModuleType
 import pytest
 
 import numerics as nx
-from tests.helpers.browser import browser
 from tests.helpers.children import LIMIT
 
 ROOT = Path(__file__).parents[2]
@@ -73,12 +72,6 @@ def test_every_public_name_has_an_example():
 
 
 PAGES = ("/", "/tutorials/model/", "/reference/", "/gallery/")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

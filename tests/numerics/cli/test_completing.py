@@ -29,6 +29,9 @@ CASES = [
     ("numerics verify fp4 --backend a", ["array"]), ("numerics quantize kee", ["file"]),
     ("numerics conform a:b --kind ma", ["matmul"]), ("numerics explore mxfp8_e5", ["mxfp8_e5m2", "file"]),
     ("numerics conform a:b --a 'int4 per_g", ["int4 per_group"]),
+    (Q + "--dtype lm_h", ["lm_head=", "lm_head.weight="]),
+    (Q + "--dtype=lm_h", ["--dtype=lm_head=", "--dtype=lm_head.weight="]),
+    ("numerics show binary4p4", ["binary4p4ue", "binary4p4uf"]),
     (Q + "--plan kee", ["file"]), (Q + "--plan=kee", ["--plan=keep.toml", "--plan=keeper/"]),
     ("numerics ipu quantize a b --data kee", ["file"]), ("numerics plot model kee", ["file"]),
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
 from numerics.draw.sources import report_in, tensors_in
 from numerics.formats.rounding import DETERMINISTIC
-from tests.helpers.browser import browser, opened
+from tests.helpers.browser import opened
 
 SPECS = {
     "mxfp4": "mxfp4", "nvfp4": "nvfp4", "mx6": "mx6", "bfp16": "bfp16", "fp8_e4m3": "fp8_e4m3",
@@ -297,12 +297,6 @@ LAYERS = {
     "output": 12.0,
     "layers": [layer(k) for k in range(30)],
 }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

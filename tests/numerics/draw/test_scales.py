@@ -115,3 +115,8 @@ def test_the_picture_says_what_the_table_says(file, tmp_path):
     rows = [line.split()[0] for line in found.stdout.splitlines() if line]
     assert rows.index("mse") < rows.index("nvidia") < rows.index("ceil")
     assert nx.draw.scales(X, "bfloat16").alt.startswith("The scale rules of bfloat16 on 768 values: floor ")
+
+
+def test_of_a_format_with_one_scale_rule_it_is_said_that_there_is_no_other(file):
+    said = asked("scales", file, "--dtype", "mx6").stdout
+    assert said.endswith("x in mx6: floor is the one scale rule that it has\n")
