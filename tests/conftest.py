@@ -17,7 +17,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cor
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.append(str(Path(__file__).parents[1]))  # for bench and tests; last: the installed wheel is tested
-gc.disable()  # while tests are collected: nearly all that is made then stays
 
 import hypothesis
 import pytest
@@ -26,6 +25,7 @@ import numerics as nx
 from numerics.backends.reference.executor import ReferenceExecutor
 from tests.helpers.executors import EXACT, EXECUTORS, HOST_EXECUTORS, LONG, QUICK
 
+gc.disable()  # while tests are collected: nearly all that is made then stays
 ROOT = Path(__file__).parents[1]
 collect_ignore = [] if os.environ.get("NUMERICS_TEST_ADAPTERS") else ["adapters"]  # `make adapters`
 
