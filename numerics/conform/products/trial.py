@@ -18,6 +18,7 @@ from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.cases import Shape, problems
+from numerics.conform.products.certificate import answer
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
 from numerics.conform.products.kept import BY_SHAPE, two_longer
@@ -121,10 +122,14 @@ class ProductCheck:
 
     def _overwritten(self, problem: Problem) -> list[Counterexample]:
         """What a product returned, looked at after another one of its shape: a buffer that is used again."""
-        kept, shown = self.target.returned(problem), (problem.a.codes,)
+        kept, shown = self.target.once((problem, False)), (problem.a.codes,)
+        seen = Seen(problem, self.target.result(kept, problem), *answer(problem))
         first = read(kept, shown).array.copy()
         turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
-        self.target.returned(replace(problem, a=turned))
+        others = self.target.see(replace(problem, a=turned))
+        for one in (seen, others):
+            if one.wrong.any():
+                return [self._placed(one, repeatable.__name__, one.due, one.wrong)]
         later = np.ascontiguousarray(read(kept, shown).array)
         check_same_form(first, later, shown)
         changed = (first.view(np.uint8) != later.view(np.uint8)).reshape(*first.shape, -1).any(axis=2)
