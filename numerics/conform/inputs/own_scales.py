@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,17 @@ ROWS = 260
 MOST = 1 << 15  # codes whose values, and middles, are asked
 EMPTY, NAN, INFINITE, NOTHING = 1, 2, 3, 4
 """What a group may be: zeros, with NaN, with Inf, without a finite number."""
+
+
+class Turns(NamedTuple):
+    """The largest numbers of groups, in turn; whether they stand in each place in turn, and from which."""
+
+    largest: tuple[float, ...] = ()
+    in_turn: bool = False
+    turn: int = 0
+
+
+DRAWN = Turns()
 
 
 @lru_cache(maxsize=64)
@@ -77,7 +89,7 @@ def tensors(rule: Rule, finite: bool, quick: bool) -> Iterator[Float32]:
     for turn, size in enumerate(LONG[1::2] if quick else LONG):
         if size <= _longest(rule.scheme):
             shape = shape_with(rule.scheme, max(2, min(16, (1 << 17) // size)), size)
-            yield filled(rule, shape, rng, finite, in_turn=True, turn=2 * turn + turn // 2 % 2)
+            yield filled(rule, shape, rng, finite, Turns((), True, 2 * turn + turn // 2 % 2))
 
 
 def _longest(scheme: Scheme) -> int:
@@ -94,13 +106,11 @@ def _lone(
     turns = 2 * size if size <= EACH else 8
     if rule.scheme.kind != "per_tensor":
         count = max(min(turns, ROWS), len(largest))
-        yield filled(rule, shape_with(rule.scheme, count, size), rng, finite, largest, in_turn=True)
+        yield filled(rule, shape_with(rule.scheme, count, size), rng, finite, Turns(largest, True))
         return
     places = range(turns if size in (*range(1, 10), 31, 32, 33, 64, 65) else 4)
     for turn in (*places, *range(len(largest))):
-        yield filled(
-            rule, (size,), rng, finite, largest[turn % len(largest or "1") :][:1], in_turn=True, turn=turn
-        )
+        yield filled(rule, (size,), rng, finite, Turns(largest[turn % len(largest or "1") :][:1], True, turn))
 
 
 def _every(rule: Rule, rng: np.random.Generator) -> Iterator[Float32]:
@@ -109,9 +119,9 @@ def _every(rule: Rule, rng: np.random.Generator) -> Iterator[Float32]:
     every = np.unique(np.abs(every[np.isfinite(every) & (every != 0)]))
     if rule.scheme.kind == "per_tensor":
         for one in every[:: -(-len(every) // 200)]:
-            yield filled(rule, (3,), rng, True, (float(one),), in_turn=True)
+            yield filled(rule, (3,), rng, True, Turns((float(one),), True))
     else:
-        yield filled(rule, shape_with(rule.scheme, len(every), 3), rng, True, tuple(every.tolist()))
+        yield filled(rule, shape_with(rule.scheme, len(every), 3), rng, True, Turns(tuple(every.tolist())))
 
 
 def drawn(rule: Rule, size: int, rng: np.random.Generator, finite: bool) -> Float32:
@@ -134,13 +144,13 @@ def largest_of(rule: Rule, count: int, rng: np.random.Generator) -> Float32:
 
 
 def filled(
-    rule: Rule, shape: tuple[int, ...], rng: np.random.Generator, finite: bool,
-    largest: tuple[float, ...] = (), in_turn: bool = False, turn: int = 0,
-) -> Float32:  # fmt: skip
+    rule: Rule, shape: tuple[int, ...], rng: np.random.Generator, finite: bool, turns_of: Turns = DRAWN
+) -> Float32:
     """A tensor of groups whose other numbers are values and middles under the scale that is due, or beside.
 
-    largest: of the groups, in turn; in_turn: it stands in each place, first positive, then negative.
+    turns_of: the largest numbers of the groups, and their places.
     """
+    largest, in_turn, turn = turns_of
     groups = groups_of(rule.scheme, shape)
     count = len(groups.starts)
     x = np.zeros(math.prod(shape), np.float32)
