@@ -18,9 +18,10 @@ from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing, spread
+from numerics.conform.kinds import INPUTS
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.errors import NumericsError, said
-from numerics.formats.rounding import DETERMINISTIC, FULL_RANGE
+from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.rounding import DETERMINISTIC, FULL_RANGE, check_rounding
 from numerics.tensor.scheme import Scheme
 from numerics.tensor.spec import QuantSpec, spec_with
 
@@ -89,6 +90,26 @@ class Steps(NamedTuple):
 ONE, AS_DUE = Least(), Steps()
 
 
+class ScalesClaim(NamedTuple):
+    """What `check` was told about scales that a target finds, as it came; of the rest the format's text says.
+
+    >>> ScalesClaim("per_token", rounding="half_away").options()
+    {'rounding': 'half_away', 'scheme': per_token()}
+    """
+
+    scheme: Any = None
+    least: Any = None
+    rounding: Any = "half_even"
+    scale_rule: Any = "floor"
+    inputs: Any = "float32"
+
+    def options(self) -> dict[str, Any]:
+        """The options of a QuantSpec that were given; raises NumericsError for an unknown rounding."""
+        steps = {"rounding": check_rounding(self.rounding), "scale_rule": self.scale_rule}
+        given = {name: came for name, came in steps.items() if came not in ("half_even", "floor")}
+        return given if self.scheme is None else {**given, "scheme": sharing(self.scheme)}
+
+
 class Groups(NamedTuple):
     """Which elements share a scale: the scales' shape, each element's place, and the elements by groups."""
 
@@ -97,10 +118,15 @@ class Groups(NamedTuple):
     order: NDArray[np.int64]
     starts: NDArray[np.int64]
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many elements each group has."""
+        return np.diff(self.starts, append=len(self.order))
+
     def members(self, group: int) -> NDArray[np.int64]:
         """The elements of a group, counted in C order."""
-        ends = np.append(self.starts[1:], len(self.order))
-        return self.order[self.starts[group] : ends[group]]
+        first = self.starts[group]
+        return self.order[first : first + self.sizes[group]]
 
 
 @lru_cache(maxsize=4)
@@ -133,7 +159,7 @@ class Found(NamedTuple):
 class Rule:
     """A spec, what a scale is at least, and how each step is done.
 
-    >>> rule = Rule.of("int8", "per_token", {}, None)
+    >>> rule = Rule.of("int8", ScalesClaim("per_token"))
     >>> rule.find(np.float32([[0, 127], [0, 0]])).scale.tolist()
     [[1.0], [1.0]]
     """
@@ -144,15 +170,13 @@ class Rule:
     steps: Steps = AS_DUE
 
     @classmethod
-    def of(
-        cls, dtype: Any, scheme: Any, options: dict[str, Any], least: Any, inputs: str = "float32"
-    ) -> Rule:
-        """The rule of a format, a text of one with its options, or a QuantSpec, and of what stands beside it.
+    def of(cls, dtype: Any, claim: ScalesClaim) -> Rule:
+        """The rule of a format, a text of one with its options, or a QuantSpec, and of the claim beside it.
 
         Raises NumericsError for what does not fit together, and for blocks, which find their scales anyway.
         """
-        given = {**options, **({} if scheme is None else {"scheme": sharing(scheme)})}
-        spec = spec_with(dtype, given)
+        inputs = one_of("inputs", claim.inputs, INPUTS)
+        spec = spec_with(dtype, claim.options())
         if spec.blocked:
             raise NumericsError(
                 f"{spec.dtype} finds the scales of its blocks itself: judge it by kind='encode' or 'round'"
@@ -167,7 +191,7 @@ class Rule:
         if inputs == "float64":
             raise NumericsError("inputs=float64 is not judged of kernels that find their scales")
         sharing(spec.scheme_of_elements)
-        return cls(spec, Least.of(least), inputs)
+        return cls(spec, Least.of(claim.least), inputs)
 
     @property
     def scheme(self) -> Scheme:

@@ -19,7 +19,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import FINDS, INPUTS, KINDS
-from numerics.conform.rule import Rule
+from numerics.conform.rule import Rule, ScalesClaim
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
@@ -129,12 +129,12 @@ class Task:
         Task(fp8_e4m3 encode, half_even, saturate)
         """
         if isinstance(kind, str) and kind in FINDS:
-            others = {"overflow": overflow, "tensor_scale": tensor_scale, "draw": draw, "axis": None,
-                      "scale_layout": scale_layout, "packed": packed or None}  # fmt: skip
-            others["axis"] = None if axis == -1 else axis
-            return cls._finding(
-                dtype, kind, (rounding, scale_rule, scheme, least), inputs, strict_nan, others
-            )
+            cls._refuse_beside(kind, overflow=overflow, tensor_scale=tensor_scale, draw=draw,
+                               axis=None if axis == -1 else axis, scale_layout=scale_layout,
+                               packed=packed or None)  # fmt: skip
+            rule = Rule.of(dtype, ScalesClaim(scheme, least, rounding, scale_rule, inputs))
+            return cls(rule.element, kind, rule.spec.rounding, inputs=rule.inputs, rule=rule,
+                       strict_nan=truth("strict_nan", strict_nan))  # fmt: skip
         if least is not None:
             raise NumericsError(
                 f"least={said(least)} is for {' and '.join(FINDS)}: the scales of others are given"
@@ -183,27 +183,11 @@ class Task:
         return cls(d, kind, rounding, overflow, scale_rule, axis, number, strict_nan, inputs,
                    None if scheme is None else sharing(scheme), *placed, drawing, finds)  # fmt: skip
 
-    @classmethod
-    def _finding(
-        cls,
-        dtype: Any,
-        kind: str,
-        how: tuple[Any, ...],
-        inputs: str,
-        strict_nan: bool,
-        others: dict[str, Any],
-    ) -> Task:
-        """The task of a kernel that finds its scales; raises NumericsError for what it has not."""
-        rounding, scale_rule, scheme, least = how
-        for name, came in others.items():
-            if came is not None:
-                raise NumericsError(f"{name}={said(came)} is not for kind='{kind}'")
-        given = {"rounding": check_rounding(rounding), "scale_rule": scale_rule}
-        given = {name: came for name, came in given.items() if came not in ("half_even", "floor")}
-        one_of("inputs", inputs, INPUTS)
-        rule = Rule.of(dtype, scheme, given, least, inputs)
-        return cls(rule.element, kind, rule.spec.rounding, strict_nan=truth("strict_nan", strict_nan),
-                   inputs=inputs, rule=rule)  # fmt: skip
+    @staticmethod
+    def _refuse_beside(kind: str, **others: Any) -> None:
+        """Raises NumericsError for an option that came and that the kind has not."""
+        for name in (name for name, came in others.items() if came is not None):
+            raise NumericsError(f"{name}={said(others[name])} is not for kind='{kind}'")
 
     @staticmethod
     def _found(d: Dtype, kind: str, said_as: str, rule: str) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs import narrow
 from numerics.conform.inputs.spread import shape_of
-from numerics.conform.rule import LARGEST, REFERENCE, Array, Float32, Rule, groups_of
+from numerics.conform.rule import LARGEST, REFERENCE, Array, Float32, Groups, Rule, groups_of
 from numerics.formats.dtype import Element
 from numerics.tensor.scheme import Scheme
 
@@ -157,16 +157,14 @@ def filled(
     if not x.size:
         return x.reshape(shape)
     most = np.resize(np.array(largest, np.float32), count) if largest else largest_of(rule, count, rng)
-    ends = np.append(groups.starts[1:], x.size)
-    own = np.repeat(np.arange(count), ends - groups.starts)
     with np.errstate(all="ignore"):
-        x = _about(rule, most, own, rng)
+        x = _about(rule, most, np.repeat(np.arange(count), groups.sizes), rng)
     turns = np.arange(count) + turn
-    place = _places(turns // 2, ends - groups.starts) if in_turn else rng.integers(0, ends - groups.starts)
+    place = _places(turns // 2, groups.sizes) if in_turn else rng.integers(0, groups.sizes)
     negative = turns % 2 == 1 if in_turn else rng.random(count) < 0.5
     x[groups.starts + place] = np.where(negative, -most, most)
     if not finite or not largest:
-        _mixed(x, own, groups.starts, ends, rng, finite)
+        _mixed(x, groups, rng, finite)
     tensor = np.zeros_like(x)
     tensor[groups.order] = x
     return tensor.reshape(shape)
@@ -203,15 +201,17 @@ def _about(rule: Rule, most: Float32, own: Array, rng: np.random.Generator) -> F
     return narrow.narrowed(np.where(kind > 0.97, np.copysign(np.float32(0), x), x), rule.inputs)
 
 
-def _mixed(
-    x: Float32, own: Array, starts: Array, ends: Array, rng: np.random.Generator, finite: bool
-) -> None:
-    """Some groups become zeros; some have NaN or Inf beside their largest number, or nothing finite."""
-    kind = rng.choice(16, len(starts))[own]
+def _mixed(x: Float32, groups: Groups, rng: np.random.Generator, finite: bool) -> None:
+    """Some groups become zeros; some have NaN or Inf beside their largest number, or nothing finite.
+
+    x: the numbers, group by group.
+    """
+    kinds = rng.choice(16, len(groups.starts))
+    kind = np.repeat(kinds, groups.sizes)
     x[kind == EMPTY] *= np.float32(0)
     if finite:
         return
-    at = starts + rng.integers(0, ends - starts)
+    at = groups.starts + rng.integers(0, groups.sizes)
     for which, special in ((NAN, np.nan), (INFINITE, np.inf), (NOTHING, -np.inf)):
-        x[at[kind[starts] == which]] = special
+        x[at[kinds == which]] = special
     x[(kind == NOTHING) & (rng.random(len(x)) < 0.5)] = np.nan
