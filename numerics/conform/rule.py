@@ -21,6 +21,7 @@ from numerics.conform.inputs.spread import sharing, spread
 from numerics.conform.kinds import INPUTS
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.floats import bfloat16, float16
 from numerics.formats.rounding import DETERMINISTIC, FULL_RANGE, check_rounding
 from numerics.tensor.scheme import Scheme
 from numerics.tensor.spec import QuantSpec, spec_with
@@ -29,10 +30,11 @@ Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
 LARGEST = np.finfo(np.float32).max
-LEAST_OF = {"float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
-MOST_OF = {"float32": float(LARGEST), "float16": 65504.0, "bfloat16": float(np.uint32(0x7F7F0000).view("f4"))}
+LEAST_OF = {"float32": 2.0**-149, **{d.name: d.smallest_subnormal for d in (float16, bfloat16)}}
+MOST_OF = {"float32": float(LARGEST), **{d.name: d.max for d in (float16, bfloat16)}}
 """The smallest and the largest number of a type of scales."""
 POF2 = (-127, 127)
+"""The exponents of the smallest and the largest scale that is a power of two."""
 _LEAST = re.compile(r"\s*(amax|scale)\s+(\S+)\s*")
 
 

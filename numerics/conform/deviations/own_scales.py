@@ -12,12 +12,14 @@ from numerics.formats.dtype import Integer
 from numerics.formats.rounding import DETERMINISTIC
 
 FLOORS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+"""What amax or a scale is at least, or what is added to amax, in kernels that avoid a division by 0."""
 LIBRARIES = {
     1e-12: "torchao's float8", 1e-10: "vLLM's per_token_group_quant_fp8", 1e-4: "DeepSeek-V3, DeepGEMM",
     1e-5: "torchao's int8 activations",
 }  # fmt: skip
-MOST = 3
-"""Deviations that together explain what came."""
+"""Whose amax is at least that."""
+TOGETHER = 2
+"""Deviations of scales, and as many of codes, that together explain what came."""
 
 
 class Observed(NamedTuple):
@@ -127,23 +129,23 @@ def _of_codes(rule: Rule) -> Iterator[Habit]:
 
 
 def nearest(task: Task, seen: list[Observed]) -> tuple[Habit, ...]:
-    """The fewest deviations that explain all that came; none where no three do."""
+    """The fewest deviations that explain all that came; none where no two of scales and two of codes do."""
     assert task.rule is not None
     every = list(habits(task.rule))
     if task.kind == "fake_quantize":
-        return next((some for some in _sets(every, 2) if _explains(task, some, seen, True)), ())
-    of_scales = [one for one in every if not one.of_codes]
-    for some in ((), *_sets(of_scales, 2)):
+        return next((some for some in _sets(every) if _explains(task, some, seen, True)), ())
+    of_scales, of_codes = ([one for one in every if one.of_codes == codes] for codes in (False, True))
+    for some in ((), *_sets(of_scales)):
         if _explains(task, some, seen, False):
-            for more in ((), *_sets([one for one in every if one.of_codes], 2)):
+            for more in ((), *_sets(of_codes)):
                 if some + more and _explains(task, some + more, seen, True):
                     return some + more
     return ()
 
 
-def _sets(every: list[Habit], most: int) -> Iterator[tuple[Habit, ...]]:
+def _sets(every: list[Habit]) -> Iterator[tuple[Habit, ...]]:
     """Sets of those that change different steps, the small ones first."""
-    for count in range(1, most + 1):
+    for count in range(1, TOGETHER + 1):
         for some in combinations(every, count):
             if len({name for one in some for name in one.steps}) == sum(len(one.steps) for one in some):
                 yield some

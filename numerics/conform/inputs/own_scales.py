@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs import narrow
 from numerics.conform.inputs.spread import shape_of
-from numerics.conform.rule import LARGEST, REFERENCE, Array, Float32, Groups, Rule, groups_of
+from numerics.conform.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Groups, Rule, groups_of
 from numerics.formats.dtype import Element
 from numerics.tensor.scheme import Scheme
 
@@ -139,8 +139,7 @@ def largest_of(rule: Rule, count: int, rng: np.random.Generator) -> Float32:
     found = np.exp2(rng.uniform(-12, 10, count))
     found = np.where(kind < 0.15, np.exp2(rng.uniform(-149, 127.9, count)), found)
     found = np.where(kind > 0.8, np.array(ends)[rng.integers(0, len(ends), count)], found)
-    most = 65504.0 if rule.inputs == "float16" else 3.38e38 if rule.inputs == "bfloat16" else float(LARGEST)
-    return narrow.narrowed(np.minimum(found, most).astype(np.float32), rule.inputs)
+    return narrow.narrowed(np.minimum(found, MOST_OF[rule.inputs]).astype(np.float32), rule.inputs)
 
 
 def filled(
