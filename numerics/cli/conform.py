@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, SCHEME, SPEC, ScaleType, WordType, of
-from numerics.cli.words import FORMAT, examples
+from numerics.cli.completing import (
+    OVERFLOW,
+    ROUNDING,
+    SCALE_RULE_OF_ALL,
+    SCHEME,
+    SPEC,
+    ScaleType,
+    WordType,
+    of,
+)
+from numerics.cli.words import FormatType, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
@@ -33,6 +42,15 @@ def _accumulators() -> tuple[str, ...]:
     return (*ACCUMULATORS, INT32)
 
 
+class ClaimType(FormatType):
+    """A format, or a text of one with options behind it, which `check` reads."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The format, or the text."""
+        text = value.strip() if isinstance(value, str) else ""
+        return text if " " in text and not text.startswith("{") else super().convert(value, param, ctx)
+
+
 @click.command(
     "conform",
     help=cleandoc("""Is the kernel TARGET, spelled module:function, right?
@@ -44,17 +62,23 @@ def _accumulators() -> tuple[str, ...]:
     + examples(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
         "numerics conform mypkg.kernels:round_mx --dtype mxfp4 --kind round",
+        "numerics conform mypkg.kernels:quantize --dtype fp8_e4m3 --kind quantize --scheme per_token",
         "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b mxfp4",
     ),
 )
 @click.argument("target")
 @click.option(
-    "--dtype", type=FORMAT, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`); not of matmul."
+    "--dtype",
+    type=ClaimType(),
+    help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`); of quantize also `uint8 symmetric=False`; "
+    "not of matmul.",
 )
 @click.option("--kind", type=WordType(KINDS), help=", ".join(KINDS) + "; encode by default.")
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
+@click.option(
+    "--scale-rule", type=SCALE_RULE_OF_ALL, default="floor", show_default=True, help=SCALE_RULES_TEXT
+)
 @click.option(
     "--tensor-scale",
     type=ScaleType(("amax",)),
@@ -77,9 +101,15 @@ def _accumulators() -> tuple[str, ...]:
     help="Of its values: " + ", ".join(INPUTS) + ".",
 )
 @click.option(
-    "--scheme", type=SCHEME, help="Of affine, arrays of scales: `per_channel(0)`, `per_group(32)`, 128x128."
+    "--scheme",
+    type=SCHEME,
+    help="Of affine and quantize, who shares a scale: `per_token`, `per_group(32)`, 128x128 ...",
 )
 @click.option("--draw", help="Of stochastic rounding: own, or a rule and bits as in a8; a30 by default.")
+@click.option(
+    "--least",
+    help="Of quantize: the scale of zeros, one or none, or what clamps: `amax 1e-12`, `scale 1e-7`.",
+)
 @click.option("--packed", is_flag=True, help="Of blocks: codes come as bytes.")
 @click.option(
     "--scale-layout",

@@ -9,7 +9,7 @@ from typing import Any
 from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import Effort
 from numerics.conform.isolation.judging import judged, name_of
-from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn
+from numerics.conform.laws import affine, block_trials, elements, everything, own_scales, packing, undrawn
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.found_scale import led
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -62,6 +62,7 @@ def check(
     packed: bool = False,
     scale_layout: Any = None,
     draw: str | None = None,
+    least: str | None = None,
     isolated: bool = False,
     timeout: float | None = None,
 ) -> Verdict:
@@ -75,6 +76,8 @@ def check(
         round: float32 values to the format's values for them, as float32 (fake quantization)
         pack, unpack: codes to bytes; bytes and a count to codes; of formats of single numbers
         affine: float32 values, a scale and a zero point to codes, or to values; of integer formats
+        quantize: float32 values to (codes, scales[, zero points]), the scales found by the target
+        fake_quantize: float32 values to their values under such scales
         matmul: a (m, k), b (n, k) and where bias=True a bias (n), to a times the rows of b, (m, n)
         Codes of block formats stand beside their scales and microexponents: numerics' Blocks, or a tuple
         or a list (codes, scale[, microexponents]).
@@ -101,6 +104,10 @@ def check(
     their scales lie as "cublas", "cdna4" or a ScaleLayout of numerics.layouts says; whole blocks only.
     draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
     false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
+    Of quantize and fake_quantize dtype may say more, as "uint8 per_token symmetric=False", or be a QuantSpec;
+    scheme says which elements share a scale, scale_rule="full_range" that amax becomes half of all steps.
+    least: what a scale is at least: one (the default: that of zeros is 1), none (it is 0), "amax 1e-12" or
+    "scale 1e-7" where a kernel clamps so.
     isolated: in a process of its own, which imports the target by its name: a crash, an exit, and a call that
     takes longer than `timeout` seconds (600 by default) are verdicts, with the least input that does it in a
     new process; a read past an input breaks the law `within`; what it prints goes to standard error.  Only
@@ -132,7 +139,8 @@ def check(
         dtype=dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
         contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread, fills=fills,
-        inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, **product,
+        inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, least=least,
+        **product,
     )  # fmt: skip
     seconds = _seconds(timeout, truth("isolated", isolated))
     if isolated:
@@ -205,7 +213,7 @@ OF_PRODUCTS: dict[str, Any] = {
 OF_FORMATS: dict[str, Any] = {
     "rounding": "half_even", "overflow": None, "scale_rule": "floor", "axis": -1, "tensor_scale": None,
     "strict_nan": False, "exhaustive": False, "inputs": "float32", "scheme": None,
-    "packed": False, "scale_layout": None, "draw": None,
+    "packed": False, "scale_layout": None, "draw": None, "least": None,
 }  # fmt: skip
 """What belongs to all other kinds."""
 
@@ -279,7 +287,9 @@ def _product(
 
 def _trials(task: Task, takes: Takes, effort: Effort, exhaustive: bool) -> Iterator[Trial]:
     """What is tried one after the other, until a law is broken."""
-    if isinstance(task.dtype, Block):
+    if task.rule is not None:
+        yield from own_scales.trials(task, takes, effort)
+    elif isinstance(task.dtype, Block):
         yield from block_trials.trials(task, takes, effort)
     elif task.kind == "affine":
         yield from affine.trials(task, takes, effort)

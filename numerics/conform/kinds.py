@@ -9,10 +9,14 @@ KINDS: dict[str, str] = {
     "pack": "codes -> bytes",
     "unpack": "bytes, count -> codes",
     "affine": "float32 values, scale, zero point -> codes, or values where floats come back",
+    "quantize": "float32 values -> (codes, scales[, zero points]), which it finds itself",
+    "fake_quantize": "float32 values -> their values under scales that it finds itself",
     "matmul": "a (m, k), b (n, k)[, bias] -> a times the rows of b, (m, n)",
 }
 """What a target may be, and what it takes and returns; the first is the default."""
-OPERATIONS = tuple(kind for kind in KINDS if kind != "matmul")
+FINDS = ("quantize", "fake_quantize")
+"""Of kernels that find the scales of single numbers themselves."""
+OPERATIONS = tuple(kind for kind in KINDS if kind not in ("matmul", *FINDS))
 """What a device on a pipe may be."""
 
 INPUTS: dict[str, str] = {

@@ -31,6 +31,7 @@ from numerics.conform.returned import (
     returned,
     torch_module,
 )
+from numerics.conform.rule import Rule, groups_of
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
@@ -38,6 +39,7 @@ from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, kind_of, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
+from numerics.tensor.qtensor import QTensor
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
@@ -255,6 +257,66 @@ class Target(Judged):
             return self._codes(array, (x,), self.task.element.bits, True)
 
         return np.asarray(self._answer((x, scale, zero_point), plain))
+
+    def found(self, x: Array) -> Fields | Array:
+        """Codes with the scales and zero points that the target found; or float32 values."""
+        return self._answer((x,), lambda came: self._found(came, x))
+
+    def _found(self, came: Any, x: Array) -> Fields | Array:
+        rule, inputs = self.task.rule, (x,)
+        assert rule is not None
+        if self.task.kind == "fake_quantize":
+            return self._values(self._plain(came, inputs, x.shape), inputs)
+        wanted = 2 if rule.spec.symmetric else 3
+        due = "(codes, scales" + ", zero points" * (wanted == 3) + ")"
+        try:
+            parts = (
+                guarded(lambda: (came.codes, came.scale, came.zero_point))
+                if isinstance(came, QTensor)
+                else parts_of(came)
+            )
+        except Raised as wrong:
+            raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", due) from wrong
+        if len(parts) < wanted:
+            told = kind_of(came) if any(part is came for part in parts) else f"{len(parts)} of them"
+            raise Fault("result", inputs, told, due)
+        shared, d = groups_of(rule.scheme, x.shape).shared, self.task.element
+        codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.bits, isinstance(d, Integer))
+        scale = self._shared(parts[1], inputs, shared)
+        zeros = self._zeros(self._shared(parts[2], inputs, shared), inputs) if wanted == 3 else None
+        return Fields(codes.astype(d.code_dtype), self._scales(scale, inputs), zeros)
+
+    @staticmethod
+    def _shared(came: Any, inputs: tuple[Array, ...], shared: tuple[int, ...]) -> Array:
+        """An array of one number a group; axes of one number may be there or not."""
+        told = read(came, inputs)
+        array = told.array
+        if told.dtype == "bfloat16" and array.dtype == np.uint16:  # torch's, by its bits
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        long = [[n for n in shape if n != 1] for shape in (array.shape, shared)]
+        if long[0] != long[1]:
+            raise Fault("shape", inputs, f"scales of shape {array.shape}", f"of shape {shared}")
+        return np.ascontiguousarray(array).reshape(shared)
+
+    @staticmethod
+    def _scales(array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
+        """Scales of any float type, which float32 holds."""
+        with np.errstate(all="ignore"):
+            if array.dtype.kind not in "fV" or array.dtype.type is np.void:
+                raise Fault("dtype", inputs, f"scales of {array.dtype.name}", "floats")
+            scales = array.astype(np.float32)
+            if array.dtype == np.float64 and not np.array_equal(scales, array, equal_nan=True):
+                raise Fault("dtype", inputs, "scales of float64", "float32, or numbers that it holds")
+        return scales
+
+    @staticmethod
+    def _zeros(array: Array, inputs: tuple[Array, ...]) -> NDArray[np.int32]:
+        """Zero points of any type, which are whole."""
+        with np.errstate(all="ignore"):
+            zeros = array.astype(np.int32)
+        if array.dtype.kind not in "iuf" or not np.array_equal(zeros, array):
+            raise Fault("dtype", inputs, f"zero points of {array.dtype.name} that are not whole", "integers")
+        return zeros
 
     def packed(self, codes: Array, size: int) -> Array:
         """The bytes of codes."""
@@ -529,7 +591,9 @@ class Target(Judged):
 def results_of(task: Task, case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Shape and type of each array of a result, of what a target is given."""
     x = case[0]
-    if task.kind == "pack":
+    if task.rule is not None:
+        yield from _found_forms(task.rule, task, x.shape)
+    elif task.kind == "pack":
         yield (-(-x.size * task.element.bits // 8),), np.uint8
     elif task.kind == "unpack":
         yield (case[1],), task.element.code_dtype
@@ -541,6 +605,18 @@ def results_of(task: Task, case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
         yield x.shape, task.element.code_dtype
     else:
         yield from _fields_of(task, x.shape)
+
+
+def _found_forms(rule: Rule, task: Task, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The same of a target that finds its scales: codes, scales, zero points; or values."""
+    if task.kind == "fake_quantize":
+        yield shape, type_of(task.inputs)
+        return
+    shared = groups_of(rule.scheme, shape).shared
+    yield shape, task.element.code_dtype
+    yield shared, np.float32
+    if not rule.spec.symmetric:
+        yield shared, np.int32
 
 
 def _fields_of(task: Task, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:

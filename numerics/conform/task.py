@@ -18,7 +18,8 @@ from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
-from numerics.conform.kinds import INPUTS, KINDS
+from numerics.conform.kinds import FINDS, INPUTS, KINDS
+from numerics.conform.rule import Rule, ScalesClaim
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
@@ -41,10 +42,9 @@ TOP = 1528.0
 """The largest number of the tensors that such a target is given, times a power of two: a reciprocal misses
 its scale."""
 FEW_IN_BLOCKS = 128  # numbers of blocks
-OWN = "a kernel that finds the scales of single numbers itself cannot be judged yet, see docs/conformance.md"
+OWN = "a kernel that finds its scales itself is kind='quantize' or 'fake_quantize'"
 ADVICE = {
     "affine": f"affine is for integers, beside a scale and a zero point that are given; {OWN};",
-    "quantize": f"{OWN};",
 }
 """Of kinds that a format has not, or nobody."""
 
@@ -75,13 +75,13 @@ def kinds_of(dtype: Dtype) -> tuple[str, ...]:
     """The kinds that a format has.
 
     >>> from numerics.formats import fp4, mx6
-    >>> kinds_of(fp4), kinds_of(mx6)
-    (('encode', 'decode', 'round', 'pack', 'unpack'), ('encode', 'decode', 'round'))
+    >>> kinds_of(fp4)[3:], kinds_of(mx6)
+    (('pack', 'unpack', 'quantize', 'fake_quantize'), ('encode', 'decode', 'round'))
     """
     names = tuple(kind for kind in KINDS if kind != "matmul")  # products have two formats
-    if isinstance(dtype, Integer):
-        return names
-    return names[:3] if isinstance(dtype, Block) else names[:5]
+    if isinstance(dtype, Block):
+        return names[:3]
+    return names if isinstance(dtype, Integer) else tuple(name for name in names if name != "affine")
 
 
 def _axis(came: Any) -> int:
@@ -114,18 +114,31 @@ class Task:
     drawing: Drawing = GIVEN
     finds_scale: bool = False
     """Does the target find the tensor's scale?  It is then given tensors of which that is `tensor_scale`."""
+    rule: Rule | None = None
+    """Of kinds that find the scales of single numbers: how."""
 
     @classmethod
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
            tensor_scale: float | str | None = None, strict_nan: bool = False,
            inputs: str = "float32", scheme: Any = None, packed: bool = False,
-           scale_layout: Any = None, draw: Any = None) -> Task:  # fmt: skip
+           scale_layout: Any = None, draw: Any = None, least: Any = None) -> Task:  # fmt: skip
         """The task with its options checked; raises NumericsError for those that the format has not.
 
         >>> Task.of("float8_e4m3fn")
         Task(fp8_e4m3 encode, half_even, saturate)
         """
+        if isinstance(kind, str) and kind in FINDS:
+            cls._refuse_beside(kind, overflow=overflow, tensor_scale=tensor_scale, draw=draw,
+                               axis=None if axis == -1 else axis, scale_layout=scale_layout,
+                               packed=packed or None)  # fmt: skip
+            rule = Rule.of(dtype, ScalesClaim(scheme, least, rounding, scale_rule, inputs))
+            return cls(rule.element, kind, rule.spec.rounding, inputs=rule.inputs, rule=rule,
+                       strict_nan=truth("strict_nan", strict_nan))  # fmt: skip
+        if least is not None:
+            raise NumericsError(
+                f"least={said(least)} is for {' and '.join(FINDS)}: the scales of others are given"
+            )
         d = find_dtype(dtype)
         if isinstance(kind, str) and kind == "matmul":
             raise NumericsError("kind='matmul' has two formats: give a= and b= in place of a format")
@@ -169,6 +182,12 @@ class Task:
             cls._refuse_block_options(d, scale_rule, axis, number)
         return cls(d, kind, rounding, overflow, scale_rule, axis, number, strict_nan, inputs,
                    None if scheme is None else sharing(scheme), *placed, drawing, finds)  # fmt: skip
+
+    @staticmethod
+    def _refuse_beside(kind: str, **others: Any) -> None:
+        """Raises NumericsError for an option that came and that the kind has not."""
+        for name in (name for name, came in others.items() if came is not None):
+            raise NumericsError(f"{name}={said(others[name])} is not for kind='{kind}'")
 
     @staticmethod
     def _found(d: Dtype, kind: str, said_as: str, rule: str) -> float:
@@ -217,6 +236,9 @@ class Task:
             yield self.rounding
             ruled = isinstance(self.dtype, Block) and len(self.dtype.scale_rules) > 1
             yield f"scale rule {self.scale_rule}" if ruled else self.overflow
+        if self.rule is not None:
+            yield self.rounding
+            yield str(self.rule)
         if self.finds_scale:
             yield "tensor scale found from amax"
         elif self.tensor_scale is not None:
@@ -331,11 +353,21 @@ class Task:
         The values are those that the target is given: of a narrower type, the nearest that it has.
         """
         x = narrowed(x, self.inputs)
+        if self.rule is not None:
+            return self.found(self.rule, x)
         if isinstance(self.dtype, Block):
             fields = self.fields(x, random)
             return fields if self.kind == "encode" else narrowed(self.block_values(fields), self.inputs)
         codes = self.codes(x, random)
         return codes if self.kind == "encode" else narrowed(self.values(codes), self.inputs)
+
+    def found(self, rule: Rule, x: Array) -> Answer:
+        """What a kernel of that rule makes of a tensor: codes, scales and zero points, or values."""
+        found = rule.find(x)
+        codes = rule.codes(x, found.scale, found.zero, found)
+        if self.kind == "quantize":
+            return Fields(codes, rule.given(found), found.zero)
+        return rule.values(codes, found.scale, found.zero)
 
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
         """How a tensor of that shape is cut into blocks along the task's axis."""
@@ -359,7 +391,11 @@ class Task:
             unequal: NDArray[np.bool_] = came.view(np.uint32) != due.view(np.uint32)
             return unequal & ~(np.isnan(came) & np.isnan(due))
         unequal = came != due
-        if self.strict_nan or not getattr(self.dtype, "has_nan", False) or self.kind != "encode":
+        if (
+            self.strict_nan
+            or not getattr(self.dtype, "has_nan", False)
+            or self.kind not in ("encode", "quantize")
+        ):
             return unequal
         return unequal & ~(np.isnan(self.values(came)) & np.isnan(self.values(due)))
 
@@ -383,7 +419,7 @@ class Task:
         """What came beside what was due, part by part, the NaN of blocks made alike."""
         if not isinstance(came, Fields) or not isinstance(due, Fields):
             return [(np.asarray(came), np.asarray(due))]
-        both = zip(self.with_same_nan(came, due), due, strict=True)
+        both = zip(came if self.rule is not None else self.with_same_nan(came, due), due, strict=True)
         return [(one, other) for one, other in both if one is not None and other is not None]
 
     def _nan_blocks(self, scale: Array) -> NDArray[np.bool_]:

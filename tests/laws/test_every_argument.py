@@ -168,14 +168,14 @@ SPECIAL = {
 SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
 SPECIAL["Task.of"] = lambda kind: {
     "dtype": "fp4", "kind": "decode", "inputs": "float32", "packed": False, "scale_layout": None,
-    "draw": None,
+    "draw": None, "least": None,
 }  # fmt: skip
 SPECIAL["nvfp4.largest_under"] = lambda kind: {"rule": "floor"}
 SPECIAL["conform.check"] = lambda kind: {
     "dtype": "fp4", "kind": "decode", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
     "bias": False, "zero_point": "split", "shapes": None, "effort": "default", "one_thread": False,
     "fills": False, "inputs": "float32", "packed": False, "scale_layout": None, "draw": None,
-    "isolated": False, "timeout": None,
+    "least": None, "isolated": False, "timeout": None,
 }  # fmt: skip
 SPECIAL["conform.decidable"] = lambda kind: {
     "a": np.ones((2, 32), np.float32), "b": np.ones((3, 32), np.float32), "accumulate": "float32",

@@ -87,8 +87,11 @@ def spread(scheme: Scheme, shape: tuple[int, ...]) -> Spread:
             return Spread((shape[axis],), np.broadcast_to(places, shape))
         sizes[axis] = scheme.size
     shared = tuple(-(-n // size) for n, size in zip(shape, sizes, strict=True))
-    at = [index // size for index, size in zip(np.indices(shape), sizes, strict=True)]
-    return Spread(shared, np.asarray(np.ravel_multi_index(at, shared)))
+    steps = [math.prod(shared[k + 1 :]) for k in range(len(shared))]
+    places = np.zeros(shape, np.int64)  # one array alone: shapes past 2**24 are cut
+    for index, size, step in zip(np.ogrid[tuple(map(slice, shape))], sizes, steps, strict=True):
+        places += index // size * step
+    return Spread(shared, places)
 
 
 def shape_of(scheme: Scheme, size: int) -> tuple[int, ...]:
@@ -123,13 +126,16 @@ def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     return [shape for shape in SHAPES if _has(scheme, shape)] + found
 
 
-def far_shapes(scheme: Scheme, more: bool) -> list[tuple[int, ...]]:
-    """Shapes with more rows, and columns, than 16 bits count; more: and with more numbers than 2**21.
+def far_shapes(scheme: Scheme, effort: str) -> list[tuple[int, ...]]:
+    """Shapes with more rows, and columns, than 16 bits count; not if quick, of more numbers than 2**21.
 
-    >>> far_shapes(sharing("per_token"), False)
+    With the effort high also one of more than 2**24, past which float32 does not count.
+
+    >>> far_shapes(sharing("per_token"), "quick")
     [(65541, 3), (3, 65541)]
     """
-    found = [(FAR, 3), (3, FAR)] + [(FAR, 33), (33, FAR)] * more
+    found = [(FAR, 3), (3, FAR)]
+    found += [(FAR, 33), (33, FAR)] * (effort != "quick") + [(FAR, 257)] * (effort == "high")
     return [shape for shape in found if _has(scheme, shape)]
 
 

@@ -38,6 +38,7 @@ def first_of(target: Target | ProductTarget, broken: Counterexample) -> First | 
             None if broken.problem is None else First(broken.law, (broken.problem, broken.law == "strides"))
         )
     whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode", "affine")
+    whole = whole or (isinstance(target, Target) and target.task.rule is not None)
     if broken.tensor is None or target.task.draws_itself or not (whole or broken.law not in NOT_ALONE):
         return None
     return First(broken.law, recorded((broken.tensor, *broken.given) if whole else inputs_of(target, broken)))
@@ -52,14 +53,15 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
         inputs = restored(first.case)
         if first.law == found_scale.tensor_scale.__name__:
             return found_scale.is_right(target, inputs)
-        return not (_differs(target, inputs) if first.law in ARRAYS else bool(wrong_of(target, inputs).any()))
+        whole = first.law in ARRAYS or target.task.rule is not None
+        return not (_differs(target, inputs) if whole else bool(wrong_of(target, inputs).any()))
     return False
 
 
 def _differs(target: Target, inputs: Case) -> bool:
     """Is a result of whole arrays wrong anywhere?"""
     task = target.task
-    if task.kind == "affine":
+    if task.kind == "affine" or task.rule is not None:
         return bool(wrong_of(target, inputs).any())
     plain = tuple(map(np.ascontiguousarray, inputs))
     if not isinstance(task.dtype, Block):

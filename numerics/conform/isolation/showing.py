@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numerics.conform.kinds import FINDS
 from numerics.conform.products.problem import Problem
 from numerics.conform.products.trial import terms
 from numerics.conform.target import Case
@@ -18,6 +19,7 @@ SHOWN = 4
 BESIDE = {
     "encode": ("", "random bits"), "round": ("", "random bits"), "affine": ("", "scale", "zero point"),
     "decode": ("codes", "scales", "microexponents"), "pack": ("codes",), "unpack": ("bytes", "count"),
+    "quantize": ("",), "fake_quantize": ("",),
 }  # fmt: skip
 """What the arguments of each kind are called; values stand for themselves."""
 
@@ -38,7 +40,7 @@ def shown(task: Any, case: Case) -> Shown:
         gaps = ", with gaps in memory" * case[1]
         return Shown((), f"m={m} n={n} k={k}{gaps}", None, terms(case[0], (0, 0)) if m * n == 1 else ())
     x = case[0]
-    floats = task.kind in ("encode", "round", "affine")
+    floats = task.kind in ("encode", "round", "affine", *FINDS)
     flat = x.reshape(-1).astype(np.float32) if floats else x.reshape(-1)
     used = _used(task, flat)
     said = [] if x.size == 1 else [f"an input of shape {x.shape}"]

@@ -210,7 +210,7 @@ def _arrays(target: Target, found: Findings, effort: Effort) -> None:
     """Each scale and zero point with the numbers that matter to it, in the places that share it."""
     scheme = target.task.scheme
     assert scheme is not None
-    far = far_shapes(scheme, effort.name != "quick")
+    far = far_shapes(scheme, effort.name)
     for turn, shape in enumerate((*shapes_of(scheme), *nothing_of(scheme), *far)):
         if found.failures:
             return

@@ -11,7 +11,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import affine, blocks, shapes
 from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
-from numerics.conform.laws.questions import Question, ask, in_kind, question_of
+from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind, question_of
 from numerics.conform.target import Target
 from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
@@ -50,6 +50,9 @@ def questions(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> It
     rng = np.random.default_rng((11, seed))
     if target.task.kind == "affine":
         yield from _scaled(target, calls, size, rng)
+        return
+    if target.task.rule is not None:  # each its own: another order has other scales
+        yield from (drawn_question(target, size, rng) for _ in range(calls))
         return
     base = question_of(target.task, _base(target, size))
     count = len(base.inputs[0])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from numerics.conform.deviations.table import Dialect
 from numerics.conform.laws.company import Named as Named
 from numerics.conform.laws.company import layout as layout
 from numerics.conform.laws.company import misplaced as misplaced
@@ -17,6 +16,7 @@ from numerics.conform.laws.law import Law
 from numerics.conform.target import SENTENCES, Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, Verdict
+from numerics.conform.verdict import Named as Explains
 
 Simpler = Callable[[Law, Counterexample], Counterexample]
 
@@ -31,7 +31,7 @@ class Findings:
     failures: list[Counterexample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was not judged, and what else is to be known."""
-    explain: Callable[[], tuple[Dialect, ...]] = tuple
+    explain: Callable[[], tuple[Explains, ...]] = tuple
     """Looks for the dialects that explain the failures: seconds, so only when somebody asks."""
 
     def judge(self, laws: Sequence[Law], seen: Any, simpler: Simpler | None = None) -> None:

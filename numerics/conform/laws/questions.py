@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from numerics.conform.inputs import affine
+from numerics.conform.inputs import affine, own_scales
 from numerics.conform.inputs.drawn import random_blocks, random_inputs
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.shapes import placed
 from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
+from numerics.conform.rule import groups_of
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.formats.block import Block
@@ -28,6 +29,9 @@ class Question:
 
     def wrong(self, task: Task, came: Answer) -> Array:
         """Which elements of the first input differ, or which of its rows of blocks."""
+        if task.rule is not None:
+            wrong = unequal_places(task, came, self.due, self.inputs[0].shape)
+            return np.asarray(wrong.any(axis=tuple(range(1, wrong.ndim))))
         if isinstance(came, Fields):
             assert isinstance(self.due, Fields)
             pairs = zip(task.with_same_nan(came, self.due), self.due, strict=True)
@@ -37,6 +41,15 @@ class Question:
             return np.asarray(np.logical_or.reduce(found))
         differs = task.differs(np.asarray(came), np.asarray(self.due))
         return np.asarray(differs.any(axis=1)) if differs.ndim > 1 else differs
+
+
+def unequal_places(task: Task, came: Answer, due: Answer, shape: tuple[int, ...]) -> Array:
+    """Which elements of a tensor are wrong, of those with a wrong scale or zero point all."""
+    assert task.rule is not None
+    wrong, *shared = (task.differs(*pair) for pair in task.pairs(came, due))
+    for part in shared:
+        wrong = wrong | part.reshape(-1)[groups_of(task.rule.scheme, shape).places]
+    return np.asarray(wrong)
 
 
 def question_of(task: Task, inputs: tuple[Any, ...]) -> Question:
@@ -112,6 +125,8 @@ def ask(target: Target, question: Question) -> Answer:
         return target.packed(inputs[0], len(question.due))
     if task.kind == "unpack":
         return target.unpacked(*inputs)
+    if task.rule is not None:
+        return target.found(*inputs)
     if not isinstance(task.dtype, Block):
         return target.elements(*inputs)
     return as_rows(task, target.blocks(*in_place(task, inputs)))
@@ -131,6 +146,8 @@ def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Quest
         return _affine(target, size, rng)
     if task.kind in ("pack", "unpack"):
         return _strings(task, size, rng)
+    if task.rule is not None:
+        return question_of(task, (own_scales.drawn(task.rule, size, rng, target.takes.finite),))
     if isinstance(task.dtype, Block):
         return _of_blocks(target, size, rng)
     if task.kind == "decode":

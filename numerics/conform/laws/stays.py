@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.laws.findings import Findings, Trial, repeatable
+from numerics.conform.laws.again import answers
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import drawn_question, in_place
+from numerics.conform.laws.questions import Question, drawn_question, in_place, question_of
 from numerics.conform.returned import Raised, parts_of
 from numerics.conform.target import Fault, Target, check_same_form, read
 from numerics.conform.task import Array
@@ -20,25 +21,46 @@ from numerics.formats.errors import kind_of
 SIZES = (2, 7, 96, 5000, 70001)  # numbers of a call: a buffer may be of small results alone, or of large ones
 
 
-def _drawn(target: Target) -> Iterator[tuple[Any, ...]]:
-    """What the target is given, call by call; its first array has two rows or more, or numbers."""
+def _drawn(target: Target) -> Iterator[Question]:
+    """What the target is asked, call by call; the first array has two rows or more, or numbers."""
     task, rng = target.task, np.random.default_rng(23)
     for size in SIZES:
         if task.draws_itself:  # nothing is due to it, and nothing need be
-            yield (target.asked(random_inputs(task.element, size, rng).view(np.float32)),)
+            x = target.asked(random_inputs(task.element, size, rng).view(np.float32))
+            yield Question((x,), x)
         else:
-            yield in_place(task, drawn_question(target, size, rng).inputs)
+            yield drawn_question(target, size, rng)
 
 
 def trial() -> Trial:
-    """Two calls of one shape, and a look at what the first returned: a buffer that is used again shows."""
-    return Trial((repeatable,), _stays)
+    """Two calls of one shape, and a look at what the first returned: a buffer that is used again shows.
+
+    Both are compared with what is due, too: a wrong answer may always be the same.
+    """
+    return Trial((layout, repeatable), _stays)
 
 
 def _stays(target: Target, found: Findings) -> None:
     for question in _drawn(target):
-        if not found.failures and question[0].size:
-            _stays_once(target, found, question)
+        if found.failures or not question.inputs[0].size:
+            continue
+        if not target.task.draws_itself:
+            _compare(target, found, question)
+        if not found.failures:
+            _stays_once(target, found, in_place(target.task, question.inputs))
+
+
+def _compare(target: Target, found: Findings, question: Question) -> None:
+    """The same question, and its numbers in another order, beside what is due to them."""
+    x, *others = question.inputs
+    for one in (question, question_of(target.task, (np.roll(x, 1, axis=0), *others))):
+        came, due = answers(target, one)
+        wrong = target.task.differs(came, due)
+        if wrong.any():
+            law = place_or_chance(wrong, target.task.differs(*answers(target, one)))
+            found.failures.append(misplaced(one.inputs[0], came, due, wrong, law))
+            found.differs += int(wrong.sum())
+            return
 
 
 def _stays_once(target: Target, found: Findings, question: tuple[Any, ...]) -> None:

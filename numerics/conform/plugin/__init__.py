@@ -23,7 +23,8 @@ NOT_JUDGED = "not judged: "
 
 _OPTIONS: dict[str, str] = {
     "dtype": "the format that the targets are judged by; one for all, or one a target; not of matmul",
-    "kind": "encode (default), decode, round, pack, unpack, affine or matmul; one for all, or one a target",
+    "kind": "encode (default), decode, round, pack, unpack, affine, quantize, fake_quantize or matmul; "
+    "one for all, or one a target",
     "rounding": "the rounding mode; half_even by default",
     "overflow": "saturate or nonsaturate; the format's own by default",
     "scale-rule": "the scale rule of blocks, as for Block.encode; floor by default",
@@ -32,8 +33,9 @@ _OPTIONS: dict[str, str] = {
     "effort": "quick, default or high",
     "seed": "of the numbers that are drawn; 0 by default",
     "inputs": "the type of a target's values: float32 (default), bfloat16, float16 or float64",
-    "scheme": "of affine: how scales are shared, as in 'per_group(32)' or 128x128",
+    "scheme": "of affine and quantize: who shares a scale, as in per_token, 'per_group(32)' or 128x128",
     "draw": "of stochastic rounding: own, or a rule and bits as in a8",
+    "least": "of scales that the target finds: one, none, 'amax 1e-12', 'scale 1e-7'",
     "scale-layout": "of blocks: cublas or cdna4, where scales lie in tiles",
     "array": "what a target takes: numpy (default) or torch",
     "a": "of matmul: float32, bfloat16, float16, a format, or a format and a scheme: 'int4 per_group(32)'",

@@ -14,14 +14,17 @@ from numerics.backends.host.float_bits import bfloat16_type, to_float32
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import roomy
 from numerics.conform.inputs.shapes import Room, like
+from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
+from numerics.conform.products.laws import strides
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.target import CHANGED, Case, Fault, Filled, Judged, Unchanged, read
 from numerics.conform.task import Array
+from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
 
@@ -67,21 +70,19 @@ class ProductTarget(Judged):
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 
     def see(self, problem: Problem, strided: bool = False) -> Seen:
-        """Asks a problem; raises Fault where there is no result to compare."""
+        """Asks a problem; raises Fault where there is no result, or another one beside forbidden memory."""
         came = self.came(problem, strided)
         due, decided = answer(problem)
-        return Seen(problem, came, due, decided)
+        seen = Seen(problem, came, due, decided)
+        for edge in self.witness.edges((problem, strided)):
+            other = replace(seen, came=self.result(self.once((problem, strided), edge), problem))
+            if other.wrong.any() and not seen.wrong.any():
+                raise Fault.of(_beside_edge(other), (problem.a.codes,))
+        return seen
 
     def came(self, problem: Problem, strided: bool = False) -> Array:
         """What the target returns for a problem, as float32, float16 or int32; strided: with gaps."""
-        return self._result(self.returned(problem, strided), problem)
-
-    def returned(self, problem: Problem, strided: bool = False) -> Any:
-        """Whatever the target returns for a problem, as it comes."""
-        came = self.once((problem, strided))
-        for edge in self.witness.edges((problem, strided)):
-            self.once((problem, strided), edge)
-        return came
+        return self.result(self.once((problem, strided)), problem)
 
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
@@ -113,7 +114,8 @@ class ProductTarget(Judged):
             raise Fault("inputs_unchanged", _shown(arguments), CHANGED["inputs_unchanged"], "the same bytes")
         return came
 
-    def _result(self, came: Any, problem: Problem) -> Array:
+    def result(self, came: Any, problem: Problem) -> Array:
+        """What came, as a matrix of the type that is claimed; raises Fault for anything else."""
         m, n, _ = problem.shape
         shown = (problem.a.codes,)
         array, name = read(came, shown)
@@ -126,6 +128,15 @@ class ProductTarget(Judged):
             return np.ascontiguousarray(bits).view(np.float32)
         array = array.astype(array.dtype.newbyteorder("="))
         return np.asarray(to_float32(array) if array.dtype.kind == "f" else array)
+
+
+def _beside_edge(seen: Seen) -> Counterexample:
+    """A result that is right in memory of its own, and wrong beside forbidden memory."""
+    at = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
+    m, n, k = seen.problem.shape
+    where = f"m={m} n={n} k={k}, result {list(at)}, of operands at the end, or the beginning, of their memory"
+    came, due, count = str(seen.came[at]), str(seen.due[at]), int(seen.wrong.sum())
+    return Counterexample(strides.__name__, sentence(strides), (), came, due, count, where)
 
 
 def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:

@@ -18,6 +18,7 @@ from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.cases import Shape, problems
+from numerics.conform.products.certificate import answer
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
 from numerics.conform.products.kept import BY_SHAPE, two_longer
@@ -25,7 +26,7 @@ from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, repeatable, strides
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
-from numerics.conform.target import SENTENCES, Fault, check_same_form, read
+from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.formats.errors import NumericsError, said
 
@@ -121,19 +122,21 @@ class ProductCheck:
 
     def _overwritten(self, problem: Problem) -> list[Counterexample]:
         """What a product returned, looked at after another one of its shape: a buffer that is used again."""
-        kept, shown = self.target.returned(problem), (problem.a.codes,)
-        first = read(kept, shown).array.copy()
+        kept = self.target.once((problem, False))
+        seen = Seen(problem, self.target.result(kept, problem), *answer(problem))
         turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
-        self.target.returned(replace(problem, a=turned))
-        later = np.ascontiguousarray(read(kept, shown).array)
-        check_same_form(first, later, shown)
-        changed = (first.view(np.uint8) != later.view(np.uint8)).reshape(*first.shape, -1).any(axis=2)
+        others = self.target.see(replace(problem, a=turned))
+        for one in (seen, others):
+            if one.wrong.any():
+                return [self._placed(one, repeatable.__name__, one.due, one.wrong)]
+        later = replace(seen, came=self.target.result(kept, problem))
+        changed = _changed(later, seen)
         if not changed.any():
             return []
         at = tuple(int(i) for i in np.argwhere(changed)[0])
         m, n, k = problem.shape
         where = f"m={m} n={n} k={k}, result {list(at)} of an earlier product: a buffer that is used again"
-        came, due = f"{later[at]}, after another call", f"{first[at]}, as it was returned"
+        came, due = f"{later.came[at]}, after another call", f"{seen.came[at]}, as it was returned"
         return [Counterexample("repeatable", sentence(repeatable), (), came, due, int(changed.sum()), where)]
 
     @staticmethod

@@ -40,6 +40,10 @@ RARE = {
 }
 
 
+def test_a_wrong_answer_of_one_size_that_is_always_the_same_passed():
+    assert not check(lambda x: e4m3(x) ^ np.uint8(x.shape == (5000,)), "fp8_e4m3", effort="quick")
+
+
 @pytest.mark.turns
 @pytest.mark.parametrize("name", RARE)
 def test_one_wrong_answer_in_a_million_passed(name):

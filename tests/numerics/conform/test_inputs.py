@@ -167,14 +167,14 @@ def test_decoders_of_bytes_and_tiles_had_no_judge():
     ("dtype", "options", "said"),
     [
         ("int8", {"scheme": "per_group(32)"}, "is for kind='affine': its scales are given"),
-        ("nf4", {"scheme": "per_group(64)"}, "of integers, which nf4 is not: .*cannot be judged yet"),
-        ("fp8_e4m3", {"scheme": "per_token"}, "of integers, which fp8_e4m3 is not: .*cannot be judged yet"),
+        ("nf4", {"scheme": "per_group(64)"}, "of integers, which nf4 is not: .*kind='quantize'"),
+        ("fp8_e4m3", {"scheme": "per_token"}, "of integers, which fp8_e4m3 is not: .*kind='quantize'"),
         (
             "nf4",
             {"kind": "affine", "scheme": "per_group(64)"},
-            "affine is for integers, .*cannot be judged yet",
+            "affine is for integers, .*kind='quantize'",
         ),
-        ("int8", {"kind": "quantize"}, "cannot be judged yet, see docs/conformance.md; allowed: encode"),
+        ("mxfp4", {"kind": "quantize"}, "kind='encode' or 'round'"),
         ("int8", {"scheme": (1, 2, 3), "kind": "affine"}, "rows, columns"),
         ("fp4", {"packed": True}, "packed and scale_layout are for"),
         ("mx6", {"scale_layout": "cublas"}, "packed and scale_layout are for"),

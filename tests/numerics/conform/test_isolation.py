@@ -63,6 +63,10 @@ def twice_later(a, b):
     calls.append(1)
     return nx.linear(a, b) * np.float32(1 + (len(calls) > 30))
 
+def adds_one_at_a_page(a, b):
+    return a @ b.T + np.float32((a.ctypes.data + a.nbytes) % 4096 == 0)
+
+
 def reads_past_its_result(x, out):
     out[...] = nx.fp4.encode(x)
     if out.size:
@@ -594,6 +598,14 @@ def test_a_wrong_kernel_is_wrong_as_the_first_call_too():
 @pytest.mark.usefixtures("kernels")
 def test_what_lies_behind_a_result_may_not_be_touched():
     assert judged("reads_past_its_result", fills=True).law == "within"
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.skipif(not can_guard(), reason="no pages are forbidden here")
+def test_a_product_that_was_wrong_at_the_end_of_its_memory_passed():
+    found = judged("adds_one_at_a_page", None, kind="matmul", a="float32", b="float32")
+    assert found.law == "strides"
+    assert "memory" in found.where
 
 
 @pytest.mark.usefixtures("kernels")

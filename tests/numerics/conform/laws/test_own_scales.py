@@ -1,0 +1,333 @@
+"""Kernels that find the scales of single numbers: right ones by several routes, and planted faults."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform import check
+from numerics.formats.errors import NumericsError
+
+F = np.float32
+
+
+def kernel(
+    dtype="int8", end=127.0, amax=None, scale=None, zeros=1.0, quotient=None, codes=None, stored=None
+):  # fmt: skip
+    """A kernel of NumPy: a scale for each row; each step may be another one."""
+    element = nx.dtype(dtype)
+
+    def largest(x):
+        return np.where(np.isfinite(x), np.abs(x), F(0)).max(axis=-1, keepdims=True, initial=0)
+
+    def encode(x):
+        x = np.ascontiguousarray(x)
+        most = F((amax or largest)(x))
+        own = (scale or (lambda most: most / F(end)))(most)
+        own = np.where(most == 0, F(zeros), np.maximum(own, F(2.0**-149 if zeros else 0))).astype(F)
+        kept = own if stored is None else stored(own)
+        with np.errstate(all="ignore"):
+            y = (quotient or (lambda x, own, most: np.where(own == 0, x * F(0), x / own)))(x, kept, most)
+        found = (codes or (lambda y: element.encode(y.astype(F), overflow="saturate")))(y)
+        return found, kept
+
+    return encode
+
+
+def fp8(**steps):
+    return kernel("fp8_e4m3", 448.0, **steps)
+
+
+def judged(target, dtype="int8", scheme="per_token", **options):
+    return check(target, dtype, scheme=scheme, **{"kind": "quantize", "effort": "quick", **options})
+
+
+def bfloat16(x):
+    return nx.bfloat16.round(x)
+
+
+def flushed(x):
+    return np.where(np.abs(x) < 2.0**-126, F(0), x)
+
+
+# ---- right kernels -----------------------------------------------------------------------------------
+
+
+def by_torch(x):
+    import torch
+
+    finite = torch.where(torch.isfinite(x), x, 0)
+    most = finite.abs().amax(-1, keepdim=True) if x.shape[-1] else x.new_zeros((*x.shape[:-1], 1))
+    scale = torch.where(most == 0, 1.0, (most / 127.0).clamp(min=2.0**-149))
+    y = torch.where(torch.isnan(x), 0.0, x / scale)
+    return torch.round(y).clamp(-128, 127).to(torch.int8), scale
+
+
+def numba_kernel():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def rows(x, codes, scales):
+        for i in range(x.shape[0]):
+            most = F(0)
+            for j in range(x.shape[1]):
+                if np.isfinite(x[i, j]) and abs(x[i, j]) > most:
+                    most = abs(x[i, j])
+            scale = F(1) if most == F(0) else max(most / F(127), F(2.0**-149))
+            scales[i] = scale
+            for j in range(x.shape[1]):
+                y = x[i, j] / scale
+                codes[i, j] = 0 if np.isnan(y) else np.int8(min(max(np.rint(y), F(-128)), F(127)))
+
+    def encode(x):
+        flat = np.ascontiguousarray(x).reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
+        codes, scales = np.empty(flat.shape, np.int8), np.ones(len(flat), F)
+        rows(flat, codes, scales)
+        return codes.reshape(x.shape), scales.reshape((*x.shape[:-1], 1))
+
+    return encode
+
+
+def test_right_kernels_by_three_routes_pass():
+    assert judged(kernel(), effort="default")
+    assert judged(fp8(), "fp8_e4m3", effort="default")
+    pytest.importorskip("torch")
+    assert judged(by_torch, array="torch")
+    assert judged(numba_kernel())
+
+
+SPECS = (
+    ("fp8_e4m3", "per_tensor"),
+    ("fp8_e5m2", "per_token"),
+    ("nf4", "per_group(64)"),
+    ("int4", "per_group(32, axis=0)"),
+    ("int8", "per_channel(0)"),
+    ("int8", "per_channel(1)"),
+    ("fp8_e4m3", "128x128"),
+    ("uint8 symmetric=False", "per_token"),
+    ("int8 symmetric=False scale_type=float16", "per_group(5)"),
+    ("int8 scale_type=bfloat16", "per_token"),
+    ("fp8_e4m3 scale_type=pof2", "per_group(128)"),
+    ("int8 scale_rule=full_range", "per_token"),
+    ("hifloat8", "per_token"),
+)
+
+
+@pytest.mark.turns(4)
+@pytest.mark.parametrize("inputs", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("dtype", "scheme"), SPECS)
+def test_our_own_pass_in_every_scheme(dtype, scheme, inputs):
+    spec = nx.QuantSpec(dtype, scheme=nx.per_block((128, 128)) if scheme == "128x128" else scheme)
+    found = judged(lambda x: nx.quantize(x, spec), dtype, scheme, inputs=inputs)
+    assert found, str(found)
+    found = judged(lambda x: nx.fake_quantize(x, spec), dtype, scheme, inputs=inputs, kind="fake_quantize")
+    assert found, str(found)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_seed_raises_no_false_alarm(seed):
+    assert judged(kernel(), effort="default", seed=seed)
+
+
+CLAMPED = {
+    "amax 1e-12": kernel(scale=lambda most: np.maximum(most, F(1e-12)) / F(127), zeros=F(1e-12) / F(127)),
+    "scale 1.1920929e-07": kernel(scale=lambda most: np.maximum(most / F(127), F(2.0**-23)), zeros=2.0**-23),
+    "none": kernel(zeros=0),
+}
+
+
+@pytest.mark.parametrize("least", CLAMPED)
+def test_clamps_are_options(least):
+    found = judged(CLAMPED[least], least=least)
+    assert found, str(found)
+    assert not judged(kernel(), least=least)
+    assert not judged(CLAMPED[least])
+
+
+# ---- faults ------------------------------------------------------------------------------------------
+
+
+def left_out(place):
+    def amax(x):
+        kept = np.where(np.isfinite(x), np.abs(x), F(0))
+        if kept.shape[-1] > abs(place):
+            kept[..., place] = 0
+        return kept.max(axis=-1, keepdims=True, initial=0)
+
+    return amax
+
+
+def up_to(count):
+    return lambda x: np.where(np.isfinite(x), np.abs(x), F(0))[..., :count].max(
+        axis=-1, keepdims=True, initial=0
+    )
+
+
+def whole(count):
+    """Rows of which the numbers past the last whole vector are not looked at."""
+
+    def amax(x):
+        size = x.shape[-1]
+        return up_to(size // count * count or size)(x)
+
+    return amax
+
+
+def plain(x, taken=np.abs, keep=np.isfinite):
+    return taken(np.where(keep(x), x, F(0))).max(axis=-1, keepdims=True, initial=0)
+
+
+def clip(y, low=-128, high=127):
+    return np.clip(np.rint(np.nan_to_num(y, posinf=1e30, neginf=-1e30)), low, high).astype(np.int8)
+
+
+def rounded(how):
+    return lambda y: nx.int8.encode(y.astype(F), rounding=how)
+
+
+FAULTS = {
+    "reciprocal of the maximum": ("found_scale", kernel(scale=lambda most: most * (F(1) / F(127)))),
+    "reciprocal twice": (
+        "found_scale",
+        kernel(scale=lambda most: F(1) / (F(127) / np.where(most == 0, F(1), most))),
+    ),
+    "scale in bfloat16": ("found_scale", kernel(stored=bfloat16)),
+    "scale in float16": (
+        "found_scale",
+        kernel(stored=lambda s: np.clip(nx.float16.round(s), 2.0**-24, 65504).astype(F)),
+    ),
+    "amax over 128": ("found_scale", kernel(end=128)),
+    "amax over 127.5": ("found_scale", kernel(end=127.5)),
+    "amax is at least 1e-12": ("found_scale", CLAMPED["amax 1e-12"]),
+    "amax is at least 1e-10": (
+        "found_scale",
+        kernel(scale=lambda m: np.maximum(m, F(1e-10)) / F(127), zeros=F(1e-10) / F(127)),
+    ),
+    "scale at least 1.19209e-07": ("found_scale", CLAMPED["scale 1.1920929e-07"]),
+    "adds 1e-08": ("found_scale", kernel(amax=lambda x: plain(x) + F(1e-8))),
+    "zeros have the scale 0": ("scale_of_zeros", kernel(zeros=0)),
+    "loses the sign": ("found_scale", kernel(amax=lambda x: plain(x, lambda x: x))),
+    "reciprocal of the scale": ("under_scale", kernel(quotient=lambda x, own, most: x * (F(1) / own))),
+    "x times maximum over amax": (
+        "under_scale",
+        kernel(quotient=lambda x, own, most: x * (F(127) / np.where(most == 0, F(127), most))),
+    ),
+    "rounds half_away": ("under_scale", kernel(codes=rounded("half_away"))),
+    "rounds toward_zero": ("under_scale", kernel(codes=rounded("toward_zero"))),
+    "no least integer": ("under_scale", kernel(end=127, codes=lambda y: clip(y, -127))),
+}
+"""By the deviation that is named, and the law that is broken."""
+UNNAMED = {
+    "the first number is left out": kernel(amax=left_out(0)),
+    "the last number is left out": kernel(amax=left_out(-1)),
+    "the sixth number is left out": kernel(amax=left_out(5)),
+    "number 77 is left out": kernel(amax=left_out(77)),
+    "only 1,024 numbers are looked at": kernel(amax=up_to(1024)),
+    "only 2**16 numbers are looked at": kernel(amax=up_to(1 << 16)),
+    "the last of fours are left out": kernel(amax=whole(4)),
+    "the last of 256 are left out": kernel(amax=whole(256)),
+    "amax of the whole tensor": kernel(amax=lambda x: np.full((*x.shape[:-1], 1), plain(x).max(initial=0))),
+    "the row before": kernel(amax=lambda x: np.roll(plain(x), 1, axis=0)),
+    "subnormal amax is flushed": kernel(amax=lambda x: flushed(plain(x))),
+    "scales past 65,535 rows": kernel(
+        amax=lambda x: plain(x)[np.arange(len(x)) % 65536] if x.ndim > 1 else plain(x)
+    ),
+    "Inf counts": kernel(amax=lambda x: plain(x, keep=lambda x: ~np.isnan(x))),
+    "codes wrap": kernel(
+        codes=lambda y: np.rint(np.nan_to_num(y, posinf=0, neginf=0)).astype(np.int64).astype(np.int8),
+        end=126.9,
+    ),
+    "a code is one more": kernel(codes=lambda y: clip(np.where(y == F(3), F(4), y))),
+}
+
+
+@pytest.mark.turns(10)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_known_deviation_is_named(name):
+    law, wrong = FAULTS[name]
+    found = judged(wrong)
+    assert law in [broken.law for broken in found.failures], str(found)
+    assert found.dialect == name, str(found)
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_planted_fault_is_found(name):
+    assert not judged(UNNAMED[name]), name
+
+
+def values_of(wrong, dtype="int8"):
+    return lambda x: (nx.dtype(dtype).decode(wrong(x)[0]) * wrong(x)[1]).astype(F)
+
+
+@pytest.mark.turns(10)
+@pytest.mark.parametrize("name", FAULTS)
+def test_values_alone_show_it_too(name):
+    assert judged(values_of(kernel()), kind="fake_quantize")
+    found = judged(values_of(FAULTS[name][1]), kind="fake_quantize")
+    silent = name in ("zeros have the scale 0", "no least integer")  # whose values are the same
+    assert bool(found) == silent, str(found)
+
+
+def test_a_wrong_scale_does_not_hide_in_wrong_codes():
+    found = judged(FAULTS["scale in bfloat16"][1])
+    assert [broken.law for broken in found.failures] == ["found_scale"]
+    assert "0x3C010204 (0.00787401572), of 1 / 127" in found.counterexample.due
+    assert "amax 1, at 0" in found.counterexample.where
+
+
+def test_the_kept_scale_of_an_earlier_call_is_found():
+    kept = {}
+
+    def encode(x):
+        codes, scale = kernel()(x)
+        return codes, kept.setdefault(x.shape, scale)
+
+    assert not judged(encode)
+
+
+def test_zero_points_are_judged_under_the_scale_that_came():
+    def encode(x):
+        q = nx.quantize(x, "uint8", scheme="per_token", symmetric=False)
+        return q.codes, q.scale, np.minimum(q.zero_point + 1, 255)
+
+    found = judged(encode, "uint8 symmetric=False")
+    assert found.law == "found_zero_point"
+
+
+def test_fp8_loses_the_sign_of_zero():
+    def encode(x):
+        codes, scale = fp8()(x)
+        return np.where(codes == 0x80, 0, codes).astype(np.uint8), scale
+
+    assert judged(encode, "fp8_e4m3").law == "under_scale"
+
+
+def test_what_is_not_so_is_refused():
+    wrong = {"tensor_scale": 1.0, "axis": 0, "inputs": "float64", "rounding": "stochastic", "packed": True}
+    for options in (
+        *({"least": came} for came in ("amax", "scale -1", 3)),
+        *({k: v} for k, v in wrong.items()),
+    ):
+        with pytest.raises(NumericsError):
+            judged(kernel(), **options)
+    with pytest.raises(NumericsError, match="least"):
+        check(nx.int8.encode, "int8", least="none")
+    with pytest.raises(NumericsError, match="blocks"):
+        judged(kernel(), "mxfp4", None)
+
+
+def test_what_comes_back_is_read():
+    assert judged(lambda x: kernel()(x)[0]).law == "result"
+    assert judged(lambda x: (kernel()(x)[0], kernel()(x)[1].astype(np.int32))).law == "dtype"
+    assert judged(lambda x: (kernel()(x)[0], kernel()(x)[1].T[..., :1])).law in ("shape", "found_scale")
+    assert judged(lambda x: (kernel()(x)[0], kernel()(x)[1][..., 0]))
+
+
+def test_it_fills_arrays():
+    def fills(x, codes, scales):
+        codes[...], scales[...] = (
+            part.view(codes.dtype) if part.dtype == np.int8 else part for part in kernel()(x)
+        )
+
+    assert judged(fills, fills=True)
