@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from numerics.backends.host.executor import Array
-from numerics.backends.host.memory import allocate
+from numerics.backends.host.memory import LARGE, allocate
 from numerics.backends.host.output import admit, overlap, written
 from numerics.backends.host.tensors import (
     as_array,
@@ -16,6 +17,7 @@ from numerics.backends.host.tensors import (
     check_memory,
     check_plain,
     is_tensor,
+    new_tensor,
     own_codes,
 )
 from numerics.formats.block import Block
@@ -142,7 +144,13 @@ class Target:
             admit(out, shape, dtype.name, name)
             self.out = as_array(out) if is_tensor(out) else out
             self.direct = self.out.flags.c_contiguous and self.out.dtype.isnative and _apart(self.out, source)
-        self.array: Array = self.out if self.out is not None and self.direct else allocate(shape, dtype)
+        self._made: Any = None  # a tensor in which the array lies
+        if self.out is not None and self.direct:
+            self.array: Array = self.out
+        elif out is None and give is as_tensor and math.prod(shape) * dtype.itemsize >= LARGE:
+            self._made, self.array = new_tensor(shape, dtype)
+        else:
+            self.array = allocate(shape, dtype)
 
     @property
     def flat(self) -> Array:
@@ -153,7 +161,7 @@ class Target:
         """The result in its place: the caller's own, else in the kind that came."""
         array = self.array if result is None else result.reshape(self.shape)
         if self.out is None:
-            return self._give(array)
+            return self._give(array) if result is not None or self._made is None else self._made
         if array is not self.out:
             self.out[...] = array
         if self.given is not self.out:  # a tensor

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -18,6 +21,7 @@ from numerics.formats.errors import NumericsError, said
 LINE = 64  # bytes
 PAGE = 4096  # bytes: a load that meets a store at the same place of another page waits for it
 LARGE = 1 << 20  # bytes from which on it matters
+ADVISED = 1 << 22  # bytes from which on NumPy asks for large pages
 OTHERS = 16  # rooms of another size than the one asked for that are kept
 
 
@@ -111,6 +115,31 @@ def _fitting(free: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8] | No
                 others.append(room)
     free.extend(others[:OTHERS])
     return found
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+@cache
+def _advise() -> Callable[[int, int, int], int] | None:
+    """The system's madvise; None where there is none."""
+    with suppress(AttributeError, OSError, TypeError):
+        found = ctypes.CDLL(None).madvise
+        found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int), ctypes.c_int
+        return cast(Callable[[int, int, int], int], found)
+    return None
+
+
+def advise_large_pages(address: int, size: int) -> None:
+    """Asks for large pages under so many bytes, as NumPy does for its own: a fifth of the time to touch them.
+
+    What the system makes of it is its own; of fewer bytes than NumPy asks for it is not asked.
+    """
+    advise, large = _advise(), getattr(mmap, "MADV_HUGEPAGE", None)
+    if size < ADVISED or advise is None or large is None:
+        return
+    first = -(-address // PAGE) * PAGE
+    advise(first, (address + size - first) // PAGE * PAGE, large)
 
 
 # ---- where arrays begin --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 
 from numerics.backends.host.executor import Array
 from numerics.backends.host.float_bits import bfloat16_type, bits_of, number_of_bits
+from numerics.backends.host.memory import advise_large_pages
 from numerics.formats.errors import NumericsError, items_of, said
 from numerics.formats.registry import is_called
 
@@ -242,6 +243,19 @@ def check_plain(what: str, x: Any) -> None:
     raise NumericsError(
         f"{what} is a {kind.__name__}, and what it means beside its numbers would be lost; give np.asarray(x)"
     )
+
+
+def new_tensor(shape: tuple[int, ...], kind: np.dtype[Any]) -> tuple[torch.Tensor, Array]:
+    """A tensor in memory of torch's own, which it may resize and free, as FSDP does, and that memory.
+
+    kind: of its numbers, a type that NumPy has.  Nothing is written yet.
+    """
+    import torch
+
+    with torch._C._DisableTorchDispatch():  # where a mode looks on, too, it has memory
+        made = torch.empty(shape, dtype=getattr(torch, kind.name), device="cpu")
+    advise_large_pages(made.data_ptr(), made.nbytes)
+    return made, as_array(made)
 
 
 def as_tensor(x: Array) -> torch.Tensor:
