@@ -21,7 +21,7 @@ from torch import Tensor
 
 from numerics.backends.host.executor import WIDEST, Executor, RowFunction
 from numerics.backends.host.memory import allocate
-from numerics.backends.host.tensors import as_array
+from numerics.backends.host.tensors import as_array, new_tensor
 from numerics.backends.host.unfused import Composed
 from numerics.formats import dispatch
 from numerics.formats.block import Block, MXBlock
@@ -329,16 +329,20 @@ def in_rows(x: Tensor, *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | 
 
 def room(like: Tensor, kind: type[np.generic] = np.float32) -> Tensor:
     """Memory for as many numbers."""
-    return torch.from_numpy(allocate(tuple(like.shape), kind))
+    return new_tensor(tuple(like.shape), np.dtype(kind))[0]
 
 
 MOST_SPARE = 1 << 26  # bytes that are kept from one call to the next
 _SPARE: list[NDArray[Any]] = []
+_KEEPING: list[None] = []  # one for each adapter that is installed and whose calls take what was kept
 
 
 @contextmanager
 def spare(count: int) -> Iterator[Tensor]:
-    """Memory for so many float32 until the end: the last call's, since what is new is zeroed page by page."""
+    """Memory for so many float32 until the end: the last call's, since what is new is zeroed page by page.
+
+    It is kept between `keep_spare` and `give_back_spare`.
+    """
     try:
         held = _SPARE.pop()
     except IndexError:
@@ -346,15 +350,27 @@ def spare(count: int) -> Iterator[Tensor]:
     if held is None or held.size < count:
         held = allocate((count,))
     yield torch.from_numpy(held[:count])
-    if held.nbytes <= MOST_SPARE and not _SPARE:
+    if held.nbytes <= MOST_SPARE and _KEEPING and not _SPARE:
         _SPARE.append(held)
+
+
+def keep_spare() -> None:
+    """From now on the memory of one call is kept for the next."""
+    _KEEPING.append(None)
+
+
+def give_back_spare() -> None:
+    """Undoes one `keep_spare`; after the last nothing is kept, and what was goes back."""
+    _KEEPING.pop()
+    if not _KEEPING:
+        _SPARE.clear()
 
 
 def _run(
     how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> None:
     """how's function over rows, into these."""
-    given, made = ([one.detach().numpy() for one in some] for some in (inputs, outputs))
+    given, made = ([as_array(one) for one in some] for some in (inputs, outputs))
     _executor(inputs[0]).by_rows(how, given, _words_of(numbers), made)
 
 
@@ -363,7 +379,7 @@ def _words_of(numbers: Sequence[Tensor]) -> list[NDArray[Any]]:
     for one in numbers:
         if one.dtype not in (torch.float32, torch.int32):
             raise TypeError(f"numbers of rows are float32 or int32, not {one.dtype}")
-    return [one.detach().numpy() for one in numbers]
+    return [as_array(one) for one in numbers]
 
 
 def run(
@@ -444,9 +460,9 @@ def _in_blocks(how: RowFunction, x: Tensor, outputs: Sequence[tuple[int, type[np
     each block whether it is odd.
     """
     every: list[tuple[int, type[np.generic]]] = [*outputs, (0, np.uint8)]
-    made = [allocate((len(x), size) if size else len(x), kind) for size, kind in every]
-    _executor(x).by_blocks(how, as_array(x.detach()), made)
-    return [torch.from_numpy(one) for one in made]
+    made = [new_tensor((len(x), size) if size else (len(x),), np.dtype(kind)) for size, kind in every]
+    _executor(x).by_blocks(how, as_array(x.detach()), [memory for _, memory in made])
+    return [one for one, _ in made]
 
 
 def _odd(said: Tensor) -> Tensor:
@@ -569,8 +585,8 @@ def lsq_slopes(
     last one where all do; each is given back once they are done.
     """
     how, executor, first = _slopes(_lsq_slopes, element), _executor(x), 0
-    every = [*(one.detach().numpy() for one in (x, gradient)), *_words_of(numbers), of_x.detach().numpy()]
-    room = parts.numpy()
+    every = [*map(as_array, (x, gradient)), *_words_of(numbers), as_array(of_x)]
+    room = as_array(parts)
     for end in ends:
         one, g, scale, zero, factor, out = (array[first:end] for array in every)
         executor.by_rows(how, (one, g), (scale, zero, factor), (out, room[: end - first]))
