@@ -131,6 +131,18 @@ def answered(ours: Function, *arguments: Any, **named: Any) -> Any:
         return NotImplemented
 
 
+def fresh(found: Any) -> Any:
+    """What ours gives as a host makes it, which is no view: after one torch changes nothing in place under a gradient."""
+    if isinstance(found, (tuple, list)):
+        return type(found)(map(fresh, found))
+    if not isinstance(found, torch.Tensor):
+        return found
+    if found._is_view():  # of what our kernels made in another shape
+        with torch.no_grad():
+            return torch.empty(0, dtype=found.dtype).set_(found)  # type: ignore[call-overload]
+    return found
+
+
 def standing_in(
     name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False, alone: bool = False
 ) -> Function:
@@ -154,7 +166,7 @@ def standing_in(
             calls.count(calls.passed_on, name)
             return host(*arguments, **named)
         calls.count(calls.ours, name)
-        return found
+        return fresh(found)
 
     return function
 
@@ -320,7 +332,7 @@ class Adapter:
         except (ImportError, importlib.metadata.PackageNotFoundError):
             needed = f"{self.distribution or self.library} {wanted}"
             raise NumericsError(f"{self.library} is not installed: its adapter needs {needed}") from None
-        if BUILD.sub("", version) not in self.versions:
+        if BUILD.sub("", version or "") not in self.versions:  # None of a package whose metadata is not whole
             raise NumericsError(
                 f"{self.library} {said(version)} is not known to its adapter, which follows {wanted} bit for "
                 f"bit: install {wanted}"

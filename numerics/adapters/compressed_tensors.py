@@ -26,6 +26,7 @@ from numerics.adapters.base import (
     Seam,
     answered,
     changed,
+    fresh,
     is_hosts,
     replaced,
 )
@@ -341,6 +342,8 @@ class _Registered:
             return next((one for one, takes, _ in others if takes(*arguments, **named)), host)
 
         def wanted(*arguments: Any, **named: Any) -> bool:
+            if torch.compiler.is_compiling():
+                return False
             following(*arguments, **named)  # which a call that the host refuses may be refused by
             given = (*arguments, *named.values())
             taken = not is_hosts(given) and answered(self._takes, *arguments, **named) is True
@@ -350,12 +353,14 @@ class _Registered:
 
         @functools.wraps(self._ours)
         def function(*arguments: Any, **named: Any) -> Any:
-            if self._entry is None:  # somebody kept it
+            if self._entry is None or torch.compiler.is_compiling():  # somebody kept it
                 return following(*arguments, **named)(*arguments, **named)
             found = answered(self._ours, *arguments, **named)
             which = self._calls.passed_on if found is NotImplemented else self._calls.ours
             self._calls.count(which, self._name)
-            return following(*arguments, **named)(*arguments, **named) if found is NotImplemented else found
+            if found is NotImplemented:
+                return following(*arguments, **named)(*arguments, **named)
+            return fresh(found)
 
         registry.register(self._name, wanted, FIRST)(function)
         self._entry = next(one for one in registry._backends[self._name] if one[0] is function)

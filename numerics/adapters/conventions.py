@@ -335,11 +335,15 @@ def room(like: Tensor, kind: type[np.generic] = np.float32) -> Tensor:
 CACHED = 24 << 20  # bytes that are read and written from which on no cache holds them until they are used
 MOST_SPARE = 1 << 26  # bytes that are kept from one call to the next
 _SPARE: list[NDArray[Any]] = []
+_KEEPING: list[None] = []  # one for each adapter that is installed and whose calls take what was kept
 
 
 @contextmanager
 def spare(count: int) -> Iterator[Tensor]:
-    """Memory for so many float32 until the end: the last call's, since what is new is zeroed page by page."""
+    """Memory for so many float32 until the end: the last call's, since what is new is zeroed page by page.
+
+    It is kept between `keep_spare` and `give_back_spare`.
+    """
     try:
         held = _SPARE.pop()
     except IndexError:
@@ -347,15 +351,27 @@ def spare(count: int) -> Iterator[Tensor]:
     if held is None or held.size < count:
         held = allocate((count,))
     yield torch.from_numpy(held[:count])
-    if held.nbytes <= MOST_SPARE and not _SPARE:
+    if held.nbytes <= MOST_SPARE and _KEEPING and not _SPARE:
         _SPARE.append(held)
+
+
+def keep_spare() -> None:
+    """From now on the memory of one call is kept for the next."""
+    _KEEPING.append(None)
+
+
+def give_back_spare() -> None:
+    """Undoes one `keep_spare`; after the last nothing is kept, and what was goes back."""
+    _KEEPING.pop()
+    if not _KEEPING:
+        _SPARE.clear()
 
 
 def _run(
     how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> None:
     """how's function over rows, into these."""
-    given, made = ([one.detach().numpy() for one in some] for some in (inputs, outputs))
+    given, made = ([as_array(one) for one in some] for some in (inputs, outputs))
     _executor(inputs[0]).by_rows(_past_caches(how, *given, *made), given, _words_of(numbers), made)
 
 
@@ -369,7 +385,7 @@ def _words_of(numbers: Sequence[Tensor]) -> list[NDArray[Any]]:
     for one in numbers:
         if one.dtype not in (torch.float32, torch.int32):
             raise TypeError(f"numbers of rows are float32 or int32, not {one.dtype}")
-    return [one.detach().numpy() for one in numbers]
+    return [as_array(one) for one in numbers]
 
 
 def run(
@@ -575,8 +591,8 @@ def lsq_slopes(
     last one where all do; each is given back once they are done.
     """
     how, executor, first = _slopes(_lsq_slopes, element), _executor(x), 0
-    every = [*(one.detach().numpy() for one in (x, gradient)), *_words_of(numbers), of_x.detach().numpy()]
-    room = parts.numpy()
+    every = [*map(as_array, (x, gradient)), *_words_of(numbers), as_array(of_x)]
+    room = as_array(parts)
     how = _past_caches(how, every[0], every[1], every[-1])
     for end in ends:
         one, g, scale, zero, factor, out = (array[first:end] for array in every)

@@ -25,7 +25,18 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Adapter, Called, Calls, Entry, Function, Named, Seam, is_hosts, standing_in
+from numerics.adapters.base import (
+    Adapter,
+    Called,
+    Calls,
+    Entry,
+    Function,
+    Named,
+    Seam,
+    fresh,
+    is_hosts,
+    standing_in,
+)
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import laid_like, rows_of_blocks, takes
 from numerics.adapters.scaled import largest as largest_of_rows
@@ -194,7 +205,7 @@ class Functions:
             made[odd] = _of_host(x[odd], d, rmode, saturates)
         elif not within and not saturates and d.has_nan:
             made = _tensor(d.round(x, rounding=ROUNDINGS[rmode], overflow="nonsaturate"))
-        return made
+        return _tensor(fresh(made))
 
     def _numbers(self, x: Tensor, d: Float, rmode: int, limit: float) -> tuple[Tensor, bool]:
         """The values that microxcaling gives numbers of the format's range, and are all below a limit?"""
@@ -216,7 +227,7 @@ class Functions:
         rmode, d = int(rmode), _format(bits, exponent, largest)
         if not self._takes("quantize_mx", x, d) or d is None:
             return _blocks_of_host(x, scale_bits, (exponent, bits, largest), axis, flush_fp32_subnorms, rmode)
-        return self.blocks(x, max_values, d, (scale_bits, flush_fp32_subnorms, rmode))
+        return _tensor(fresh(self.blocks(x, max_values, d, (scale_bits, flush_fp32_subnorms, rmode))))
 
     def blocks(self, x: Tensor, top: Tensor, d: Float, how: tuple[int, bool, int]) -> Tensor:
         """x as blocks of a format; top: the largest magnitude of each.
@@ -340,6 +351,29 @@ def _by_pytorch(name: str, place: int, ours: Function, host: Function, calls: Ca
     return function
 
 
+def _finalized(host: Function) -> Function:
+    """finalize_mx_specs, which asks for CUDA where it is told custom_cuda: here it is computed without.
+
+    All else, what it leaves out and what it writes into the specs that it is given, is the host's.
+    """
+
+    @functools.wraps(host)
+    def finalize_mx_specs(specs: Any, *arguments: Any, **named: Any) -> Any:
+        asked = specs.get("custom_cuda")
+        if not asked:
+            return host(specs, *arguments, **named)
+        specs["custom_cuda"] = False
+        try:
+            made = host(specs, *arguments, **named)
+        finally:
+            specs["custom_cuda"] = asked
+        if made is not None:
+            made["custom_cuda"] = asked
+        return made
+
+    return finalize_mx_specs
+
+
 def _blocks_of_host(
     x: Tensor, scale_bits: int, asked: tuple[int, int, float], axis: int, flush: bool, rmode: int
 ) -> Tensor:
@@ -390,6 +424,7 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
         Called(lambda: None, functions.leave),
         Named(PACKAGE, "mx.elemwise_ops", "_quantize_elemwise_core", core),
         Named(PACKAGE, "mx.mx_ops", "_quantize_mx", whole),
+        Named(PACKAGE, "mx.specs", "finalize_mx_specs", _finalized),
         Entry(lambda: sys.modules, MODULE, ours, MODULE),
         Entry(lambda: vars(package), NAME, ours, f"{PACKAGE}.{NAME}"),
     ]

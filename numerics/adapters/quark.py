@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions, quark_trained
-from numerics.adapters.base import Adapter, Calls, Operator, Seam, answered, is_hosts
+from numerics.adapters.base import Adapter, Calls, Operator, Seam, answered, fresh, is_hosts
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     ZEROS,
@@ -377,7 +377,7 @@ def _before(name: str, ours: Any, host: Any, calls: Calls) -> Any:
             calls.count(calls.passed_on, name)
             return host(*arguments)
         calls.count(calls.ours, name)
-        return found
+        return fresh(found)
 
     return kernel
 

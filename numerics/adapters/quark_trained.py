@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import Calls, Function, Named, Seam, answered, is_seen
+from numerics.adapters.base import Called, Calls, Function, Named, Seam, answered, fresh, is_seen
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
@@ -49,7 +49,8 @@ Passes = tuple[Callable[..., Any], Callable[..., Any]]
 def seams(correct: bool, calls: Calls) -> list[Seam]:
     """Both functions, wherever Quark knows them by name."""
     found = {"tqt_quantize": ("TQTQuantize", tqt(correct)), "lsq_quantize": ("LSQQuantize", lsq(correct))}
-    return [_seam(name, host, passes, calls) for name, (host, passes) in found.items()]
+    memory = Called(conventions.keep_spare, conventions.give_back_spare)
+    return [memory, *(_seam(name, host, passes, calls) for name, (host, passes) in found.items())]
 
 
 def _seam(name: str, host: str, passes: Passes, calls: Calls) -> Seam:
@@ -70,35 +71,34 @@ def trained(name: str, host: Any, passes: Passes, calls: Calls) -> Any:
     """A function with a gradient in the place of the host's, which answers what ours does not take."""
     forward_of, backward_of = passes
 
-    class Ours(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *arguments: Any) -> Any:
-            ctx.count, found = len(arguments), answered(forward_of, *arguments)
-            if found is not NotImplemented:
-                calls.count(calls.ours, name)
-                made, tensors, ctx.others = found
-            else:
-                calls.count(calls.passed_on, name)
-                tensors = []
-                kept = SimpleNamespace(save_for_backward=lambda *every: tensors.extend(every), others=None)
-                made, ctx.others = host.forward(kept, *arguments), kept.others
-            ctx.save_for_backward(*tensors)
-            return made
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        ctx.count, found = len(arguments), answered(forward_of, *arguments)
+        if found is not NotImplemented:
+            calls.count(calls.ours, name)
+            made, tensors, ctx.others = found
+        else:
+            calls.count(calls.passed_on, name)
+            tensors = []
+            kept = SimpleNamespace(save_for_backward=lambda *every: tensors.extend(every), others=None)
+            made, ctx.others = host.forward(kept, *arguments), kept.others
+        ctx.save_for_backward(*tensors)
+        return fresh(made)
 
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Any:
-            tensors, named = ctx.saved_tensors, f"{name} backward"
-            found = NotImplemented
-            if not torch.is_grad_enabled():
-                found = answered(backward_of, gradient, tensors, ctx.others)
-            if found is not NotImplemented:
-                calls.count(calls.ours, named)
-                return (*found, *(None,) * (ctx.count - len(found)))
-            calls.count(calls.passed_on, named)
-            given = SimpleNamespace(saved_tensors=tensors, others=ctx.others)
-            return (*host.backward(given, gradient),)[: ctx.count]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        tensors, named = ctx.saved_tensors, f"{name} backward"
+        found = NotImplemented
+        if not torch.is_grad_enabled():
+            found = answered(backward_of, gradient, tensors, ctx.others)
+        if found is not NotImplemented:
+            calls.count(calls.ours, named)
+            return (*fresh(found), *(None,) * (ctx.count - len(found)))
+        calls.count(calls.passed_on, named)
+        given = SimpleNamespace(saved_tensors=tensors, others=ctx.others)
+        return (*host.backward(given, gradient),)[: ctx.count]
 
-    return Ours
+    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    base: Any = torch.autograd.Function
+    return type(base)(host.__name__, (base,), body)  # whose name a graph tells
 
 
 # ---- tqt -------------------------------------------------------------------------------------------

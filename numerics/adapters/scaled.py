@@ -51,7 +51,7 @@ def is_odd(x: Any) -> bool:
 
     Hosts differ in whether their results have it, too.
     """
-    if not isinstance(x, Tensor) or 1 not in x.shape or not x.is_contiguous():
+    if not takes(x) or 1 not in x.shape or not x.is_contiguous():
         return False
     return x.stride() != torch.empty(x.shape, device="meta").stride()
 

@@ -14,6 +14,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from numerics.adapters import conventions
 from tests.adapters.hosts import asked, same_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -90,6 +91,39 @@ def traced(call):
     return torch.jit.trace(call, (X.clone(),), check_trace=False)(OTHER.clone())
 
 
+def compiled(call):
+    torch._dynamo.reset()
+    try:
+        return torch.compile(call, backend="eager")(X.clone())
+    finally:
+        torch._dynamo.reset()
+
+
+def exported(call):
+    class Whole(torch.nn.Module):
+        def forward(self, x):
+            return call(x)
+
+    return torch.export.export(Whole(), (X.clone(),), strict=True).module()(OTHER.clone())
+
+
+def changed_in_place(call):
+    x = X.clone().requires_grad_()
+    made = call(x)
+    made = made[0] if isinstance(made, tuple) else made
+    if not made.requires_grad:
+        return made
+    assert made._base is None
+    name, before = made.grad_fn.name(), made.detach().clone()
+    made.relu_().add_(1)
+    (made * OTHER[:, : made.shape[-1]]).sum().backward()
+    return before, made.detach(), x.grad, torch.tensor([*name.encode()])
+
+
+def uninitialized(call):
+    return call(torch.nn.UninitializedParameter())
+
+
 def in_a_graph(call):
     return make_fx(call)(X.clone())(OTHER.clone())
 
@@ -151,7 +185,8 @@ def of_half_a_row(call):
     return call(torch.arange(128.0)[None][:, :64] / 99)
 
 
-WAYS = (traced, in_a_graph, differentiated, of_dual_numbers, on_meta, flushed, without_an_axis,
+WAYS = (traced, compiled, exported, in_a_graph, differentiated, changed_in_place, of_dual_numbers,
+        uninitialized, on_meta, flushed, without_an_axis,
         without_memory, turned, strided, turned_in_three, of_one_row, of_half_a_row)  # fmt: skip
 
 
@@ -200,10 +235,26 @@ def test_our_kernels_answer_where_nobody_looks(calls):
     try:
         with adapter.substituted() as counted:
             for call in calls(True):
-                call(X)
+                made = call(X)
+                for one in made if isinstance(made, tuple) else (made,):
+                    assert one.storage_offset() == 0
         assert counted.ours.total() >= len([*calls(True)]), counted
     finally:
         torch.set_default_device(None)
+
+
+def test_memory_is_kept_between_calls_of_quarks_until_the_last_uninstall():
+    adapter = asked("quark")
+    kernel = importlib.import_module("quark.torch.kernel")
+    x = X.clone().requires_grad_()
+    given = torch.full((1,), 1.5, requires_grad=True), ZERO[:1], torch.tensor(128.0), 8
+    with adapter.substituted():
+        late = kernel.tqt_quantize(x, *given)
+        kernel.tqt_quantize(x, *given).sum().backward()
+        assert conventions._SPARE
+    assert not conventions._SPARE
+    late.sum().backward()
+    assert not conventions._SPARE
 
 
 # ---- what is kept --------------------------------------------------------------------------------

@@ -59,11 +59,19 @@ def trained(function: Any, scale: Tensor, *given: Any) -> tuple[Tensor, ...]:
     return (made.detach(), *torch.autograd.grad(made, (x, scale), X.flip(0)))
 
 
+def of_tensor(kind: Any, block: int, *given: int) -> Tensor:
+    """What one of ModelOpt's own tensors makes of X, as values; of -0 NVFP4's makes 0."""
+    made, *scales = kind.quantize(X, *given)
+    named = dict(zip(("scale", "double_scale"), scales, strict=False))
+    found: Tensor = made.dequantize(dtype=X.dtype, **named, block_sizes={-1: block})
+    return found + 0.0
+
+
 def stock() -> dict[str, Call]:
     """The hosts' own answers; needs all of them."""
     import mx.elemwise_ops as elements
     import mx.mx_ops as blocks
-    from modelopt.torch.quantization import tensor_quant
+    from modelopt.torch.quantization import qtensor, tensor_quant
     from quark.torch import kernel
     from torchao.prototype.mx_formats import kernels, mx_tensor
     from torchao.quantization import quant_primitives as primitives
@@ -95,6 +103,9 @@ def stock() -> dict[str, Call]:
             X, 8, "int8", axes=[-1], block_size=32, round=r) for r in ("nearest", "even")},
         "modelopt fp8": lambda: tensor_quant.fp8_eager(X, STEP[:, None] * 127),
         "modelopt int8": lambda: tensor_quant._tensor_quant(X, STEP[:, None] * 127, 8, False, True),
+        "modelopt mxfp4": lambda: of_tensor(qtensor.MXFP4QTensor, 32, 32),
+        "modelopt mxfp8": lambda: of_tensor(qtensor.MXFP8QTensor, 32),
+        "modelopt nvfp4": lambda: of_tensor(qtensor.NVFP4QTensor, 16, 16),
     }  # fmt: skip
 
 
@@ -124,7 +135,7 @@ def ours() -> dict[str, Call]:
     ends = 0, 0, -128.0, 127.0, 8, "per_channel", ""
     mx, top = microxcaling.Functions(False, Calls()), X.view(ROWS, -1, 32).abs().amax(-1, keepdim=True)
     rounds = {"nearest": 0, "even": 2}
-    affine = made["quantize_affine"]
+    affine, in_blocks = made["quantize_affine"], modelopt._dynamic(refuses, False)
     return {
         **{f"torchao to_mx {n} {r}": lambda d=d, r=r: made["to_mx"](X, d, 32, SimpleNamespace(name=r))
            for n, d in ELEMENTS.items() for r in RULES},
@@ -148,4 +159,7 @@ def ours() -> dict[str, Call]:
            for r, c in rounds.items()},
         "modelopt fp8": lambda: modelopt._fp8(refuses, False)(X, STEP[:, None] * 127),
         "modelopt int8": lambda: modelopt._integers(refuses, False)(X, STEP[:, None] * 127, 8, False, True),
+        "modelopt mxfp4": lambda: in_blocks(X, 32, None, 4, 2, 9, 8) + 0.0,
+        "modelopt mxfp8": lambda: in_blocks(X, 32, None, 8, 4, 9, 8) + 0.0,
+        "modelopt nvfp4": lambda: in_blocks(X, 16, X.abs().amax(), 4, 2, 8, 4) + 0.0,
     }  # fmt: skip

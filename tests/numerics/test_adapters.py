@@ -115,6 +115,11 @@ def test_other_builds_are_other_versions(version):
         adapter_of({}, version=version).version()
 
 
+def test_metadata_that_are_not_whole_are_of_no_known_version():
+    with pytest.raises(NumericsError, match="None is not known to its adapter"):
+        adapter_of({}, version=None).version()
+
+
 def test_counts_of_one_use_outlive_the_next():
     adapter = adapter_of({})
     with adapter.substituted() as first:
