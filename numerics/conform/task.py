@@ -19,6 +19,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import INPUTS, KINDS
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
@@ -116,6 +117,7 @@ class Task:
     """Does the target find the tensor's scale?  It is then given tensors of which that is `tensor_scale`."""
 
     @classmethod
+    @keywords
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
            tensor_scale: float | str | None = None, strict_nan: bool = False,
