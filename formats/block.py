@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Never, cast
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import MISSING, required, unknown_argument
+from numerics.formats.arguments import MISSING, given, required, unknown_argument
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, one_of, said
@@ -99,6 +99,9 @@ class _DeclaredBlock(Declared):
         except TypeError as wrong:  # facts that are missing, or of no format
             if unknown := [fact for fact in facts if fact not in signature(_declared).parameters]:
                 raise unknown_argument(_declared, unknown, called=cls.__name__) from None
+            needed = given(signature(_declared), unnamed, facts)
+            if any(one is MISSING for one in needed):
+                raise unknown_argument(_declared, (), needed, called=cls.__name__) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
 
     @property
@@ -887,6 +890,8 @@ class Blocks:
     tensor_scale: float | None = None
 
     def __post_init__(self) -> None:
+        if self.axis is MISSING or self.codes is MISSING or self.scale is MISSING or self.dtype is MISSING:
+            raise unknown_argument(Blocks, (), (self.dtype, self.axis, self.codes, self.scale))
         if not isinstance(self.dtype, Block):
             raise NumericsError(f"Blocks are of a block format, not {said(self.dtype)}")
         if type(self.axis) is not int:
@@ -904,6 +909,9 @@ class Blocks:
     def decode(self) -> Any:
         """Returns the float32 values, in the shape of the codes."""
         return self.dtype.decode(self)
+
+
+required(Blocks.__init__)  # hot: no call more
 
 
 def _shape(part: Any) -> str:

@@ -132,7 +132,7 @@ def answered(ours: Function, *arguments: Any, **named: Any) -> Any:
 
 
 def fresh(found: Any) -> Any:
-    """What ours gives as a host makes it: no view, after which torch changes nothing in place under a gradient."""
+    """What ours gives as a host makes it: no view, since torch changes none in place under a gradient."""
     if isinstance(found, (tuple, list)):
         return type(found)(map(fresh, found))
     if not isinstance(found, torch.Tensor):

@@ -118,6 +118,13 @@ def quantize(
     return job.folder() if source.folder else job.file()
 
 
+def check_target(source: Source, target: PathLike, decision: Decision, options: Options) -> None:
+    """Raises NumericsError, before anything is said or written, for a folder where the job cannot begin."""
+    if source.folder and options.ranks.rank == 0:
+        job = _Job(source, path_of(target), decision, options)
+        Journal(job.target, job._parts(), options.ranks, source.shards).check(source.path)
+
+
 @dataclass
 class _Job:
     source: Source

@@ -94,9 +94,24 @@ class Journal:
 
     # ---- begin ------------------------------------------------------------------------------------
 
+    def check(self, source: Path) -> None:
+        """Raises NumericsError, and changes nothing, where this job of that source could not begin now."""
+        _refuse_inside(source, self.target)
+        self._refuse_others()
+        self._refuse_other_job(_read(self.folder / "job.json"))
+        with suppress(OSError):
+            handle = os.open(self.folder / "lock", os.O_RDWR)
+            try:
+                if os.name != "nt" and not lock(handle, wait=False):
+                    raise NumericsError(self._at_work)
+            finally:
+                os.close(handle)
+
+    @property
+    def _at_work(self) -> str:
+        return f"another job is at work on {self.target}; wait for it, or end it"
+
     def _begin(self) -> None:
-        if os.path.exists(self.target) and not os.path.isdir(self.target):
-            raise NumericsError(f"cannot write {self.target}: it is a file; name a folder")
         self._refuse_others()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +127,11 @@ class Journal:
         if left is None:
             told = {"version": VERSION, "job": self.job, "parts": self.parts}
             replace_file(self.folder / "job.json", _bytes(told))
-        elif not self._ours:
+        self._refuse_other_job(left)
+
+    def _refuse_other_job(self, left: Mapping[str, Any] | None) -> None:
+        """Raises NumericsError where what was left unfinished is of another job."""
+        if left is not None and left.get("job") != self.job:
             raise NumericsError(
                 f"{self.target} holds an unfinished job of another kind ({self._other(left)}); "
                 f"finish it as it was begun, or remove {self.target} and begin anew"
@@ -129,7 +148,9 @@ class Journal:
         return ", ".join(f"another {name}" for name in names) or "it says nothing of what it is"
 
     def _refuse_others(self) -> None:
-        """Raises NumericsError for a folder with something that is no part of this job."""
+        """Raises NumericsError for a file, and for a folder with something that is no part of this job."""
+        if os.path.exists(self.target) and not os.path.isdir(self.target):
+            raise NumericsError(f"cannot write {self.target}: it is a file; name a folder")
         if self._record() is None and os.path.isdir(self.target) and not os.path.isdir(self.folder):
             held = sorted(os.listdir(self.target))
             if (other := _read(self.target / RECORD)) is not None:
@@ -151,7 +172,7 @@ class Journal:
                 return
             if not lock(handle, wait=False):
                 os.close(handle)
-                raise NumericsError(f"another job is at work on {self.target}; wait for it, or end it")
+                raise NumericsError(self._at_work)
             if os.fstat(handle).st_nlink:
                 self._lock = handle
                 return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numerics.cli.completing import FILE
-from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, stoppable, worst
+from numerics.cli.words import WORST, as_json, examples, json_of, quietly, say_kept, stoppable, worst
 from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
@@ -152,7 +152,11 @@ def _looks(looks: list[Look], room: int | None, every: bool) -> Table:
 )
 @click.argument("first", type=FILE)
 @click.argument("second", type=FILE)
-@every_line
+@click.option(
+    "--all", "every", is_flag=True,
+    help=f"Every tensor that differs; by default a terminal gets the {WORST} that lost most, and the first "
+    f"places of {SOME}.",
+)  # fmt: skip
 @as_json
 def compare_command(first: str, second: str, every: bool, as_json: bool) -> int:
     from numerics.checkpoints.looking import compare
@@ -177,7 +181,7 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
         formats = (brief(text, screen.width) for text in one.formats)
         table.add(one.name, *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
                   _place(one))  # fmt: skip
-    below = [*_places(table, screen), *table.left_out(screen, PLACE)]
+    below = [*_places(table, screen, every), *table.left_out(screen, PLACE)]
     lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]
@@ -211,12 +215,21 @@ def _left_out(one: Difference, screen: Screen) -> str:
     return screen.text(f"{one.name}: {'; '.join(told)}") if told else ""
 
 
-def _places(table: Table, screen: Screen) -> list[str]:
-    """Where each tensor differs first, below a table that has no room for it."""
+def _places(table: Table, screen: Screen, every: bool) -> list[str]:
+    """Where tensors differ first, below a table that has no room for it: those that lost most, or every one;
+    those of which the same is said share a line.
+    """
     if PLACE not in table.spared(screen):
         return []
-    told = (f"{row[0]}: {row[-1]}" for row in table.rows if row[-1] != EMPTY)
-    said = [f"{PLACE} in each, of the first and the second:", *told]
+    found: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row[-1] != EMPTY:
+            found.setdefault(row[-1], []).append(row[0])
+    some = None if every else SOME
+    told = [f"{some_of(names, some)}: {place}" for place, names in found.items()]
+    more = sum(map(len, list(found.values())[some:])) if some else 0
+    said = [f"{PLACE} in each, of the first and the second:", *told[:some]]
+    said += [f"and in {more} more; --all shows them"] * bool(more)
     return [line for text in said for line in wrapped(screen.text(text), screen.width or len(text))]
 
 

@@ -69,7 +69,12 @@ PLACE = PlaceType()
 @click.argument("file", type=FILE_OR_FORMAT)
 @click.argument("out", type=FILE, required=False)
 @click.option(
-    "--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; mxfp4, nvfp4, mx6, int4."
+    "--dtype",
+    "dtypes",
+    type=FORMAT,
+    multiple=True,
+    help="What tensors are shown in, or what a format is beside; may be repeated; by default mxfp4, nvfp4, "
+    "mx6 and int4, of a format those of as many bits.",
 )
 @click.option(
     "--tensor",

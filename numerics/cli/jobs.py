@@ -60,7 +60,7 @@ OF_JOBS = (
 @quietly
 def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     from numerics.checkpoints import Source, decide
-    from numerics.checkpoints.job import Options, quantize
+    from numerics.checkpoints.job import Options, check_target, quantize
     from numerics.checkpoints.ranks import Ranks
 
     job = {name: options.pop(name) for name in OF_JOBS}
@@ -78,6 +78,8 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
         if job["dry_run"] or job["save_plan"] or (source.folder and not quiet and not as_json):
             decision = decide(source, request)
             how.check(decision)
+            if not job["dry_run"]:
+                check_target(source, out, decision, how)
             _tell_plan(decision.plan, job, as_json, quiet)
         if job["dry_run"]:
             return

@@ -126,7 +126,7 @@ def format_command(d: Any, out: str) -> None:
     "roundings",
     multiple=True,
     type=ROUNDING,
-    help="May be repeated; half_even by default.",
+    help="What is drawn; may be repeated; half_even by default.",
 )
 @click.option("--around", type=float, help="The value in the middle; 0 by default.")  # fmt: skip
 def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float | None) -> None:
@@ -178,7 +178,14 @@ def block_command(file: str, out: str, name: str | None, dtype: Any, **which: An
 )
 @click.argument("file", metavar="IN", type=FILE)
 @out_argument
-@click.option("--dtype", "dtypes", type=FORMAT, multiple=True, required=True, help="May be repeated.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=FORMAT,
+    multiple=True,
+    required=True,
+    help="A format to show it in; may be repeated.",
+)
 def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
     from numerics import draw
     from numerics.draw.sources import image_in
@@ -195,7 +202,9 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
 @click.argument("file", type=FILE)
 @out_argument
 @tensor_option
-@click.option("--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; by default all.")
+@click.option(
+    "--dtype", "dtypes", type=FORMAT, multiple=True, help="A format to draw; may be repeated; by default all."
+)
 def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
     from numerics.draw.formats import compared, pictured, table_of
     from numerics.draw.grids import array_of

@@ -20,6 +20,7 @@ from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import FINDS, INPUTS, KINDS
 from numerics.conform.rule import Rule, ScalesClaim
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
@@ -118,6 +119,7 @@ class Task:
     """Of kinds that find the scales of single numbers: how."""
 
     @classmethod
+    @keywords
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
            tensor_scale: float | str | None = None, strict_nan: bool = False,

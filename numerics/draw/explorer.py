@@ -22,7 +22,7 @@ import numpy as np
 from numerics._version import __version__
 from numerics.draw.grids import Array, Decoded, array_of, holds_floats, rounded
 from numerics.draw.layers import rows_of
-from numerics.draw.pieces import Chosen, check_pieces, chosen, coded, held_as
+from numerics.draw.pieces import Chosen, Looked, check_pieces, chosen, coded, held_as, looked
 from numerics.draw.places import Place, check_somewhere, pieces_at, places_of
 from numerics.draw.points import points
 from numerics.draw.stored import along_the_last, axis_of_stored, held, sharing
@@ -64,6 +64,7 @@ class Page:
     def __repr__(self) -> str:
         return f"Page({self.title!r}, {len(self.html.encode()) // 1000} kB)"
 
+    @keywords
     def save(self, path: Any) -> None:
         """Writes the page, whole or not at all."""
         replace_file(path, self.html.encode())
@@ -235,10 +236,12 @@ def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: li
         check_somewhere(at, {name: _shape(x) for name, x in kept.items()})
     names = list(kept)[:MOST_TENSORS]
     most = max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (SMALLEST_PIECE * len(names) * (len(specs) + 1))))
-    every = [
-        _tensor(name, kept[name], specs if wanted else _others(kept[name], specs), Asked(most, at, k < 2))
+    begun = [
+        _begun(name, kept[name], specs if wanted else _others(kept[name], specs), Asked(most, at, k < 2))
         for k, name in enumerate(names)
     ]
+    made = iter(coded([one for tensor in begun for one in tensor.looked.values()]))
+    every = [tensor.with_formats({text: next(made) for text in tensor.looked}) for tensor in begun]
     shown = _fitting(every, most)
     left_out = {NO_FLOATS: [printable(str(name)) for name in tensors if str(name) not in kept],
                 NO_ROOM: [printable(name) for name in list(kept)[len(shown) :]]}  # fmt: skip
@@ -298,14 +301,42 @@ class _Tensor:
         return len(_json((self.facts, self.formats))), [len(_json(piece)) for piece in self.pieces]
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What is said of a tensor before its pieces are encoded with those of others.
+
+    stored: what it is already, by that name.  looked: of each format what is asked of the whole tensor.
+    """
+
+    picked: Chosen
+    facts: dict[str, Any]
+    stored: dict[str, dict[str, Any]]
+    looked: dict[str, Looked]
+
+    def with_formats(self, coded: dict[str, dict[str, Any]]) -> _Tensor:
+        """The tensor with what each format makes of its pieces."""
+        made, axis = {**self.stored, **coded}, self.facts["axis"]
+        pieces = [
+            {text: said["pieces"][k] for text, said in made.items()} for k in range(len(self.picked.at))
+        ]
+        shown = zip(self.picked.at, self.picked.rows, self.picked.sizes, strict=True)
+        return _Tensor(
+            self.picked,
+            self.facts,
+            {text: {k: v for k, v in said.items() if k != "pieces"} for text, said in made.items()},
+            [({"at": [*at[:axis], at[-1], *at[axis:-1]], "x": _numbers(row[:size])}, piece)
+             for (at, row, size), piece in zip(shown, pieces, strict=True)],
+        )  # fmt: skip
+
+
 def _spelled(one: Any) -> str:
     if isinstance(one, QuantSpec):
         return repr(one).removeprefix("QuantSpec(").removesuffix(")")
     return str(dtype(one))
 
 
-def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], asked: Asked) -> _Tensor:
-    """One tensor: its pieces and what each format makes of them."""
+def _begun(name: str, x: Any, specs: Mapping[str, QuantSpec], asked: Asked) -> _Begun:
+    """One tensor: its pieces and what each format makes of all of it."""
     own = x if isinstance(x, QTensor) else None
     data = array_of(x)
     data = np.asarray(data.reshape(1) if data.ndim == 0 else data, held_as(data))
@@ -318,20 +349,18 @@ def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], asked: Asked) -> 
     first = {} if by is None else {by: rounded(data, specs[by])}
     here = pieces_at(asked.at, shape, axis, min(length, shape[axis]))
     picked = chosen(data, data if by is None else first[by].decoded, length, asked.most, here)
-    made = {f"stored ({own.format})": held(own, axis, picked, data)} if own is not None else {}
+    stored = {f"stored ({own.format})": held(own, axis, picked, data)} if own is not None else {}
+    found = {}
     for text, spec in specs.items():
-        found = first.pop(text) if text in first else rounded(data, spec)
-        made[text] = coded(found, spec, picked, deviations=asked.deviations)
-    pieces = [{text: said["pieces"][k] for text, said in made.items()} for k in range(len(picked.at))]
-    shown = zip(picked.at, picked.rows, picked.sizes, strict=True)
-    return _Tensor(
+        whole = first.pop(text) if text in first else rounded(data, spec)
+        found[text] = looked(whole, spec, picked, deviations=asked.deviations)
+    return _Begun(
         picked,
         {"name": printable(name), "shape": list(shape), "axis": axis, "piece": min(length, data.shape[-1]),
          "pieces": picked.count, "by": by if picked.worst else None, "asked": picked.asked,
-         "was": x.kind if isinstance(x, Decoded) else None, "formats": list(made)},
-        {text: {key: fact for key, fact in said.items() if key != "pieces"} for text, said in made.items()},
-        [({"at": [*at[:axis], at[-1], *at[axis:-1]], "x": _numbers(row[:size])}, piece)
-         for (at, row, size), piece in zip(shown, pieces, strict=True)],
+         "was": x.kind if isinstance(x, Decoded) else None, "formats": [*stored, *found]},
+        stored,
+        found,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from numerics.draw.grids import Array, array_of, decibels
+from numerics.draw.grids import Array, array_of, check_options, decibels
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
@@ -39,8 +39,14 @@ def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Pic
     >>> nx.draw.formats(x, ["int4", "mxfp4"]).alt
     'Formats by what they leave of 4096 values: mxfp4 4.25 bits, 19.0 dB; int4 4.008 bits, 17.1 dB.'
     """
+    _check(options, x)
     data = array_of(x)
     return pictured(compared(data, formats, options), data.size)
+
+
+def _check(options: dict[str, Any], x: Any) -> None:
+    """Raises UnknownArgument for options that `formats` does not take, whose own parameter has its name."""
+    check_options(formats, options, x)
 
 
 def compared(

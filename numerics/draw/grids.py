@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -16,6 +16,7 @@ from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import check_plain
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
+from numerics.formats.arguments import taken, unknown_argument
 from numerics.formats.block import (
     E6M2,
     Block,
@@ -243,6 +244,17 @@ def rounded(x: Any, d: Any, **options: Any) -> Rounded:
     """x quantized by the options of `nx.quantize`, with what the pictures show of it."""
     data = array_of(x)
     return Rounded(data, quantize(data, d, **options))
+
+
+def check_options(drawing: Callable[..., Any], options: Mapping[str, Any], *given: Any) -> None:
+    """Raises UnknownArgument, in the name of what draws, for options that `nx.quantize` does not take.
+
+    given: the tensor and its format, in the order in which the function takes them.
+    """
+    allowed = taken(quantize)[2:]
+    unknown = {name: value for name, value in options.items() if name not in allowed}
+    if unknown:
+        raise unknown_argument(drawing, unknown, given, also=allowed)
 
 
 def scales(d: Block, blocks: Blocks) -> Array:

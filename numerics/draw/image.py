@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numerics.draw.grids import Array, Rounded, array_of, decibels, rounded
+from numerics.draw.grids import Array, Rounded, array_of, check_options, decibels, rounded
 from numerics.draw.picture import Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
@@ -31,6 +31,7 @@ def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
     >>> nx.draw.image(ramp, ["fp4", "mx9"]).alt
     'An image of 64 x 64 pixels, and the same in fp4 (19.2 dB, 4.008 bits), mx9 (50.5 dB, 9 bits).'
     """
+    check_options(image, options, x, d)
     pixels = array_of(x)
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise NumericsError(f"an image has shape (height, width) or (height, width, 3), not {pixels.shape}")

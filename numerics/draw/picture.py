@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from numerics.files.replacement import replace_file
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.view.text import printable, shortened, spelled
 
@@ -47,6 +48,7 @@ class Picture:
     def __repr__(self) -> str:
         return f"Picture({self.alt!r})"
 
+    @keywords
     def save(self, path: Any) -> None:
         """Writes the picture: as .png, .svg or .pdf, by the name's ending.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -156,22 +156,83 @@ def _check_lines(specs: list[QuantSpec], axes: int) -> None:
             )
 
 
-def coded(found: Rounded, spec: QuantSpec, picked: Chosen, *, deviations: bool) -> dict[str, Any]:
-    """What a format makes of a tensor's pieces: everything that the page says of it."""
-    encode = cache(_encoder(found, spec, picked))
-    first = encode(spec)
-    roundings, rules = _variants(spec)
-    other = Others(
-        {mode: encode(asked).y for mode, asked in roundings.items()},
-        {rule: encode(asked) for rule, asked in rules.items()},
-        _deviated(found, spec, picked) if deviations and spec.blocked else {},
-    )
-    return {
+@dataclass(frozen=True)
+class Looked:
+    """What is asked of a whole tensor in a format before its pieces are encoded: all but its numbers.
+
+    said: what the page says of all of it.  tensor_scales: of block formats the scale of the tensor by each
+    rule, None where there is none.  unit, zero: of other formats what each element of the pieces shares;
+    starts: where in a piece.  deviations: of the first pieces what known deviations make.
+    """
+
+    spec: QuantSpec
+    picked: Chosen
+    said: dict[str, Any]
+    tensor_scales: dict[str, float | None]
+    unit: Array | None
+    zero: Array | None
+    starts: list[list[int]]
+    deviations: dict[str, Array]
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """Pieces of tensors of which this is the same are encoded by one call."""
+        zero = None if self.zero is None else self.zero.dtype
+        return (
+            self.spec, self.picked.length, self.picked.rows.dtype, zero, tuple(self.tensor_scales.items())
+        )  # fmt: skip
+
+
+def looked(found: Rounded, spec: QuantSpec, picked: Chosen, *, deviations: bool) -> Looked:
+    """Returns what the page asks of a whole tensor in a format, which is then needed no more."""
+    said = {
         "sqnr": found.sqnr, "bits": found.q.bits, "clipped": found.clipped.size / found.data.size,
         "format": str(spec.dtype), "integers": integers_of(spec),
         "blocks": spec.block.block if spec.blocked else picked.length,
-        "pieces": [_piece(k, size, first, other) for k, size in enumerate(picked.sizes)],
     }  # fmt: skip
+    if spec.blocked:
+        d, rules = spec.block, dict.fromkeys([spec.scale_rule, *_variants(spec)[1]])
+        by_rule = {rule: tensor_scale(found.data, d, rule) for rule in rules}
+        deviated = _deviated(found, spec, picked) if deviations else {}
+        return Looked(spec, picked, said, by_rule, None, None, [], deviated)
+    unit, zero = (np.where(picked.inside, field, 1.0) for field in found.shared(picked.indices))
+    stored = None if found.q.zero_point is None else zero.astype(np.asarray(found.q.zero_point).dtype)
+    starts = starts_of(partition_of(found.q), found.data.ndim - 1, picked)
+    return Looked(spec, picked, said, {}, unit, stored, starts, {})
+
+
+def coded(every: Sequence[Looked]) -> list[dict[str, Any]]:
+    """What formats make of tensors' pieces, of each in its order: everything that the page says of it.
+
+    Pieces of one format are encoded together, whatever tensor they are of: a page has thousands of them.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, one in enumerate(every):
+        groups.setdefault(one.alike, []).append(place)
+    made: dict[int, dict[str, Any]] = {}
+    for places in groups.values():
+        made |= zip(places, _coded([every[place] for place in places]), strict=True)
+    return [made[place] for place in range(len(every))]
+
+
+def _coded(alike: Sequence[Looked]) -> Iterator[dict[str, Any]]:
+    """What one format makes of pieces that one call encodes, tensor by tensor."""
+    encode = cache(_encoder(alike))
+    spec = alike[0].spec
+    first = encode(spec)
+    roundings, rules = _variants(spec)
+    others = Others(
+        {mode: encode(asked).y for mode, asked in roundings.items()},
+        {rule: encode(asked) for rule, asked in rules.items()},
+    )
+    start = 0
+    for one in alike:
+        pieces = [
+            _piece(start + k, size, first, others) | _differing(k, size, first.y[start + k], one.deviations)
+            for k, size in enumerate(one.picked.sizes)
+        ]
+        start += len(pieces)
+        yield {**one.said, "pieces": pieces}
 
 
 @lru_cache(maxsize=64)
@@ -232,36 +293,43 @@ def at_starts(field: Array, starts: list[list[int]]) -> list[list[Any]]:
 
 @dataclass(frozen=True)
 class Others:
-    """What else could have become of the same rows: by rounding, by scale rule, by known deviation."""
+    """What else could have become of the same rows: by rounding, by scale rule."""
 
     roundings: dict[str, Array]
     rules: dict[str, Encoded]
-    deviations: dict[str, Array]
 
 
-def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[QuantSpec], Encoded]:
-    """Encodes the pieces as the whole tensor was: with its own scales where they are not the blocks'."""
+def _encoder(alike: Sequence[Looked]) -> Callable[[QuantSpec], Encoded]:
+    """Encodes pieces as the whole tensors were: with their own scales where they are not the blocks'."""
+    spec = alike[0].spec
+    rows = np.concatenate([one.picked.rows for one in alike])
     if spec.blocked:
-        d = spec.block
-        scale_by = cache(lambda rule: tensor_scale(found.data, d, rule))
-        return lambda asked: _blocks(d, asked, picked, scale_by(asked.scale_rule))
-    unit, zero = (np.where(picked.inside, field, 1.0) for field in found.shared(picked.indices))
-    stored = None if found.q.zero_point is None else zero.astype(np.asarray(found.q.zero_point).dtype)
-    starts = starts_of(partition_of(found.q), found.data.ndim - 1, picked)
+        d, scale_by = spec.block, alike[0].tensor_scales
+        sizes = [size for one in alike for size in one.picked.sizes]
+        return lambda asked: _blocks(d, asked, rows, sizes, scale_by[asked.scale_rule])
+    unit, zero = _joined([one.unit for one in alike]), _joined([one.zero for one in alike])
+    assert unit is not None
+    starts = [places for one in alike for places in one.starts]
+    units, zeros = at_starts(unit, starts), None if zero is None else at_starts(zero, starts)
 
     def encode(asked: QuantSpec) -> Encoded:
         if not spec.scaled:  # a cast
-            q = quantize(picked.rows, asked)
+            q = quantize(rows, asked)
         else:
             each = asked.replace(scheme="per_group(1)")
-            given: dict[str, Any] = {} if stored is None else {"zero_point": stored}
-            q = quantize(picked.rows, each, scale=unit.astype(picked.rows.dtype), **given)
+            given: dict[str, Any] = {} if zero is None else {"zero_point": zero}
+            q = quantize(rows, each, scale=unit.astype(rows.dtype), **given)
         return Encoded(
-            np.asarray(q.decoded()), np.asarray(q.codes), fields_of(spec), at_starts(unit, starts),
-            zero=None if stored is None else at_starts(zero, starts), starts=starts,
-        )  # fmt: skip
+            np.asarray(q.decoded()), np.asarray(q.codes), fields_of(spec), units, zero=zeros, starts=starts
+        )
 
     return encode
+
+
+def _joined(fields: Sequence[Array | None]) -> Array | None:
+    """What the elements of several tensors' pieces share, one below the other; None where nothing is."""
+    kept = [field for field in fields if field is not None]
+    return np.concatenate(kept) if kept else None
 
 
 def integers_of(spec: QuantSpec) -> list[int] | None:
@@ -279,11 +347,13 @@ def fields_of(spec: QuantSpec) -> Callable[[int], str]:
     return lambda code: f"{code >> width - 1:b} {code & (1 << width - 1) - 1:0{width - 1}b}"
 
 
-def _blocks(d: Block, asked: QuantSpec, picked: Chosen, of_tensor: float | None) -> Encoded:
-    made = d.encode(picked.rows, scale_rule=asked.scale_rule, rounding=asked.rounding, tensor_scale=of_tensor)
+def _blocks(
+    d: Block, asked: QuantSpec, rows: Array, sizes: Sequence[int], of_tensor: float | None
+) -> Encoded:
+    made = d.encode(rows, scale_rule=asked.scale_rule, rounding=asked.rounding, tensor_scale=of_tensor)
     micro = made.microexponents if isinstance(d, MicroexponentBlock) else None
     shared = [
-        None if field is None else _unpadded(np.asarray(field), d.block, picked)
+        None if field is None else _unpadded(np.asarray(field), d.block, sizes)
         for field in (scales(d, made), made.scale, micro)
     ]
     return Encoded(
@@ -291,9 +361,9 @@ def _blocks(d: Block, asked: QuantSpec, picked: Chosen, of_tensor: float | None)
     )
 
 
-def _unpadded(field: Array, block: int, picked: Chosen) -> list[list[Any]]:
+def _unpadded(field: Array, block: int, sizes: Sequence[int]) -> list[list[Any]]:
     """What blocks share, without those that are padding alone."""
-    return [row[: -(-size // block)].tolist() for row, size in zip(field, picked.sizes, strict=True)]
+    return [row[: -(-size // block)].tolist() for row, size in zip(field, sizes, strict=True)]
 
 
 def _deviated(found: Rounded, spec: QuantSpec, picked: Chosen) -> dict[str, Array]:
@@ -328,7 +398,12 @@ def _piece(k: int, size: int, first: Encoded, other: Others) -> dict[str, Any]:
             rule: {"s": found.scale[k], "y": differing(y, found.y[k, :size])}
             for rule, found in other.rules.items()
         }
-    if other.deviations and k < DEVIATED:
-        every = {name: differing(y, found[k, :size]) for name, found in other.deviations.items()}
-        said["d"] = {name: found for name, found in every.items() if found}
     return said
+
+
+def _differing(k: int, size: int, y: Array, deviations: dict[str, Array]) -> dict[str, Any]:
+    """What known deviations make of a tensor's k-th piece, which became y: nothing of what nobody asked."""
+    if not deviations or k >= DEVIATED:
+        return {}
+    every = {name: differing(y[:size], found[k, :size]) for name, found in deviations.items()}
+    return {"d": {name: found for name, found in every.items() if found}}

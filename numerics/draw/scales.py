@@ -155,6 +155,7 @@ def _loss(data: Any, spec: QuantSpec, given: dict[str, Any]) -> RuleLoss:
     return RuleLoss(spec.scale_rule, error.sqnr, error.max_error, found.clipped.size / data.size)
 
 
+@keywords
 def drawn(x: Any, d: Any, **options: Any) -> Picture:
     """Draws what each scale rule of a format leaves of a tensor, as bars, the one that loses least first.
 

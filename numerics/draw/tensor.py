@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 
 from numerics.backends.host.quantizing import to_host
-from numerics.draw.grids import PART, Array, Rounded, array_of, code_bits, decibels, grid, rounded, values
+from numerics.draw.grids import (
+    PART,
+    Array,
+    Rounded,
+    array_of,
+    check_options,
+    code_bits,
+    decibels,
+    grid,
+    rounded,
+    values,
+)
 from numerics.draw.picture import BLACK, BLUE, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
@@ -37,6 +48,8 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
     'A tensor of shape 4 stored in int4: 4 of 16 values of the grid in use.'
     """
     stored = d is None
+    if not stored:
+        check_options(tensor, options, x, d)
     found = _stored(x, options) if stored else rounded(x, d, **options)
     used, counts = _use(found)
     never = len(used) - int(np.count_nonzero(counts))

@@ -19,13 +19,14 @@ import numpy as np
 
 from numerics.backends.host.tensors import is_tensor
 from numerics.backends.partition import as_shape, check_axis
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype as find_dtype
 from numerics.interop.native import check_array, check_kind, check_range
 
 
+@named_fields
 @dataclass(frozen=True)
 class ScaleLayout:
     """Where a kernel wants the one-byte scales of a matrix: tile after tile, row by row of tiles.

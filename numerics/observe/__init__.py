@@ -77,6 +77,7 @@ def observer(name: str, dtype: Any, **options: Any) -> Observer:
     return OBSERVERS[kind](dtype, **told, **options)
 
 
+@keywords
 def observer_text(came: Any) -> str:
     """The one text of an observer, its options checked; raises NumericsError for what none has.
 

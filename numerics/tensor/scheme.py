@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.backends.partition import AXES, Partition, check_axis, plain_shape
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.errors import NumericsError, integer, items_of, one_of, said, text_in
 
 NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_token": (), "per_group": ("size", "axis"),
@@ -44,6 +44,8 @@ class Scheme:
     block: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.kind is MISSING:
+            raise unknown_argument(Scheme, (), (MISSING,))
         object.__setattr__(self, "kind", one_of("scheme", self.kind, KINDS, MEANT))
         has = {"axis": self.kind in ("per_channel", "per_group"), "size": self.kind == "per_group"}
         self._check_block()
@@ -82,6 +84,7 @@ class Scheme:
         return f"{self.kind}({'' if self.axis is None else self.axis})"
 
     @classmethod
+    @required
     def parse(cls, text: str | Scheme, *, size: int | None = None, axis: int | None = None) -> Scheme:
         """A scheme from its repr, or from its bare name and a size and an axis that stand beside.
 
@@ -96,6 +99,8 @@ class Scheme:
         short = spelled is not None and len(spelled) <= LONGEST
         found = _OUTSIDE.fullmatch(_plain(spelled)) if short else None  # type: ignore[arg-type]
         if found is None:
+            if text is MISSING:
+                raise unknown_argument(cls.parse, (), (text,))
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1), per_token, per_block((128, 128))"
             raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")
         kind, _, inside, pair = found.groups()
@@ -110,6 +115,9 @@ class Scheme:
             return partition_of(self, shape)
         except Exception:  # what came has no hash (torch.compile's sizes), or is no shape: looked at as it is
             return partition_of.__wrapped__(self, shape)
+
+
+required(Scheme.__init__)  # hot, and torch.compile reads it
 
 
 def _plain(text: str) -> str:

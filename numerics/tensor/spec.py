@@ -182,10 +182,13 @@ class QuantSpec:
         return text_of_facts(tuple(getattr(self, f.name) for f in fields(self)))
 
     @staticmethod
+    @required
     def parse(text: str) -> QuantSpec:
         """Returns the spec of a text that `text` gave; raises NumericsError for another."""
         letters = text if type(text) is str else text_in(text)
         if letters is None:
+            if text is MISSING:
+                raise unknown_argument(QuantSpec.parse, (), (text,))
             raise NumericsError(f"{said(text)} is not the text of a QuantSpec")
         return _parsed(letters)
 

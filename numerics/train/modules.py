@@ -206,8 +206,11 @@ class _Learned(LazyModuleMixin, Recorded):
         """Has it seen a batch, or loaded a state that has?"""
         return not self.has_uninitialized_params()
 
+    @required
     def initialize_parameters(self, x: Tensor) -> None:
         """From its first batch; nothing where a state was loaded."""
+        if x is MISSING:  # a forward before which torch calls this
+            raise unknown_argument(type(self).forward, (), (x,))
         if self.initialized:
             return
         if torch.compiler.is_compiling():
@@ -304,8 +307,11 @@ class _Learned(LazyModuleMixin, Recorded):
         self._load_hook = load
         self._initialize_hook = self.register_forward_pre_hook(self._infer_parameters, with_kwargs=True)
 
+    @required
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
+        if x is MISSING:
+            raise unknown_argument(type(self).quantize, (), (x,))
         wide = _tensor(x).dtype == torch.float64
         if self.spec.blocked:
             return quantize(x, self.spec, tensor_scale=self.scale)
@@ -367,8 +373,11 @@ class TQT(_Learned):
         self.init = one_of("threshold initialization", init, THRESHOLD_INIT)
         self.log2_threshold = _uninitialized()
 
+    @required
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
+        if x is MISSING:
+            raise unknown_argument(type(self).forward, (), (x,))
         return tqt(x, self.log2_threshold, self.spec.dtype, scheme=self.spec.scheme)
 
     @property
@@ -441,8 +450,11 @@ class LSQ(_Learned):
             del self.zero_point  # a buffer
             self.zero_point = _uninitialized()
 
+    @required
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
+        if x is MISSING:
+            raise unknown_argument(type(self).forward, (), (x,))
         if self.spec.blocked:
             return lsq(x, self.step, self.spec)
         return lsq(x, self.step, self.spec.dtype, scheme=self.spec.scheme, zero_point=self.zero_point)

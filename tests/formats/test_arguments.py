@@ -70,6 +70,19 @@ def test_a_word_of_others_is_answered_with_ours_and_with_all_that_is_allowed(ver
         (lambda: nx.quantize_(torch.nn.Linear(4, 4), "int4", group_size=32), "per_group"),
         (lambda: nx.train.TQT("int4", bits=4), "allowed: dtype, init, scheme$"),
         (lambda: nx.draw.formats(X, ["int4"], group_size=4), "per_group"),
+        (
+            lambda: nx.draw.formats(X, ["int4"], bins=4),
+            "^formats takes no bins=; allowed: x, formats, scheme,",
+        ),
+        (lambda: nx.draw.tensor(X, "int4", bins=4), "^tensor takes no bins=; allowed: x, d, scheme,"),
+        (lambda: nx.draw.tensor(X, "int4", dtype="int8"), "^tensor takes no dtype="),
+        (lambda: nx.draw.image(X, "int4", bins=4), "^image takes no bins=; allowed: x, d, original, scheme,"),
+        (
+            lambda: nx.plan(torch.nn.Linear(4, 4), "int4", bins=4),
+            r"takes no bins=; observer='mse\(bins=512\)'",
+        ),
+        (lambda: nx.wrap(torch.nn.Linear(4, 4), "int4", percentile=99), r"percentile\(99\.9\)' say it"),
+        (lambda: nx.quantize_(torch.nn.Linear(4, 4), "int4", bins=4), "takes no bins=; allowed: model"),
     ],
 )
 def test_it_is_so_for_every_way_in(ask, due):

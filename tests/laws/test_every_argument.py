@@ -19,6 +19,7 @@ from torch._subclasses import FakeTensorMode
 
 import numerics as nx
 from numerics import conform, interop, layouts, observe, train
+from numerics.formats.arguments import MissingArgument
 from numerics.formats.rounding import BlockOptions
 
 FILES = {"load", "load_into", "save"}  # what paths may be is tested where files are
@@ -488,3 +489,71 @@ def test_an_option_of_a_model_is_refused_in_words_before_anything_is_changed(nam
             if said in NO_NUMBER and (name, parameter) not in ANYTHING:
                 wrong.append(f"{said}: taken")
     assert not wrong, "\n".join(wrong)
+
+
+# ---- what is left out ---------------------------------------------------------------------------------
+
+MADE = re.compile(r"(Plan|Picture|Page|Verdict|Counterexample|Config|Quantized)")
+"""Results: a function returns them, and nobody makes one by hand."""
+OF_THE_HOUSE = re.compile(
+    r".*\.(check_options|check_overflow|check_scale_rule|check_given|check_state)"  # asked by every call
+    r"|QuantSpec\.(affine_options|blocking|packed_bytes|partition|shared_shape|short|stored_scale_type|with_\w+)"
+    r"|Scheme\.partition|ScaledBlock\.largest_under|QTensor\.with_parts|Plan\.lines|\w+\.observe_prepared"
+    r"|Task(\.(?!of$)\w+)?"  # the judge's own, which `conform.check` makes and asks
+    r"|\w+\.(load_state_dict|set_extra_state)"  # torch's own protocol
+)
+"""What the house alone calls, on paths where a check would be paid by every tensor."""
+
+
+def public():
+    """Every public function, class and method of this library, each once, by its name."""
+    modules = [nx, conform, interop, layouts, observe, train, nx.draw]
+    if find_spec("onnxruntime"):
+        modules.append(nx.ipu)
+    seen = set()
+    for module in modules:
+        shown = getattr(module, "__all__", None) or functions(module)
+        for name, thing in ((name, getattr(module, name)) for name in shown):
+            if inspect.isclass(thing) and not issubclass(thing, BaseException):
+                members = inspect.getmembers(thing, inspect.isroutine)
+                found = [(name, thing), *((f"{name}.{n}", f) for n, f in members if n[0] != "_")]
+            else:
+                found = [(name, thing)] if inspect.isfunction(thing) else []
+            for said, one in found:
+                if (one.__module__ or "").startswith("numerics") and one not in seen:
+                    seen.add(one)
+                    yield said, one, thing
+
+
+def due(function):
+    """What a call has to give, `self` too."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # of C
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, *VARIABLE)]
+
+
+def needing():
+    """Those that need an argument: by name what is called without one."""
+    for name, function, owner in public():
+        needed = due(function)
+        alone = needed[:1] == ["self"]
+        if needed[alone:] and not (MADE.fullmatch(name) or OF_THE_HOUSE.fullmatch(name)):
+            yield name, functools.partial(function, object.__new__(owner)) if alone else function
+
+
+NEEDING = dict(needing())
+
+
+@pytest.mark.parametrize("name", NEEDING)
+def test_what_is_called_without_what_it_needs_says_so(name):
+    """Plan.load, Picture.save, TQT.forward and others ended in Python's own TypeError."""
+    with pytest.raises(MissingArgument, match=r" needs .*, as in .*; allowed: "):
+        NEEDING[name]()
+
+
+def test_a_module_that_learns_says_what_its_first_call_needs():
+    for kind in (train.TQT, train.LSQ):
+        with pytest.raises(MissingArgument, match=rf"{kind.__name__}\.forward needs x, as in"):
+            kind("int8")()

@@ -339,6 +339,37 @@ def test_where_two_files_differ_first_is_on_every_screen(look, tmp_path, columns
     assert not any("left out" in line and "first place" in line for line in lines)
 
 
+@pytest.mark.parametrize("more", [(), ("--all",)])
+def test_first_places_that_have_no_column_are_some_lines_and_all_where_all_are_asked(look, tmp_path, more):
+    """Twenty tensors had twenty lines below their table."""
+    x = np.random.default_rng(0).standard_normal((24, 8, 64)).astype(np.float32)
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    nx.save({f"model.layers.{i}.self_attn.q_proj.weight": x[i] for i in range(24)}, one)
+    look(None, "quantize", one, other, "--dtype", "mxfp4")
+    lines = look(80, "compare", one, other, *more)
+    assert "first place in each, of the first and the second:" in lines
+    assert sum("[0, 0]: " in line for line in lines) == (24 if more else 3)
+    assert ("and in 17 more; --all shows them" in lines) is not bool(more)
+
+
+@pytest.mark.parametrize("columns", [80, 200, None])
+def test_all_of_inspect_is_every_name_of_what_is_odd(look, tmp_path, columns):
+    path = tmp_path / "zeros.safetensors"
+    nx.save({f"layers.{i}.w": np.zeros((2, 64), np.float32) for i in range(6)}, path)
+    few, every = look(columns, "inspect", path), look(columns, "inspect", path, "--all")
+    some, whole = (
+        " ".join(
+            " ".join(part[next(k for k, line in enumerate(part) if line.startswith("6 tensors")) :]).split()
+        )
+        for part in (few, every)
+    )
+    for i in range(6):
+        assert f"layers.{i}.w" in whole
+        assert (f"layers.{i}.w" in some) is (columns is None or i < 3)
+    assert ("and 3 more" in some) is (columns is not None)
+    assert "more" not in whole
+
+
 @pytest.mark.parametrize("columns", [80, None])
 def test_no_name_of_a_tensor_drives_the_terminal(look, hostile, tmp_path, columns):
     lines = look(columns, "quantize", hostile, tmp_path / "out", "--dtype", "int4")

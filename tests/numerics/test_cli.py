@@ -435,7 +435,7 @@ def test_only_whole_words_become_options(said, due):
     ("quantize m", "Missing argument 'OUT'. Usage: numerics quantize [OPTIONS] MODEL OUT; --help says more"),
     ("quantize m o --axis x", "'x' is not a valid integer. Usage: numerics quantize"),
     ("show fp4 --jsn", "No such option '--jsn'"), ("ipu nope", "Allowed: export, quantize, verify. Usage:"),
-    ("encode fp4 1 --sed 3", "no such option '--sed'; did you mean '--seed'?"),
+    ("encode fp4 1 --sed 3", "No such option '--sed'; did you mean '--seed'?"),
     ("vectors verify nowhere", "'nowhere': No such file or directory. Usage"),
     ("verify fp4 --resume .", "director"),
     ("show :x", "is no module:name"), ("show ..:x", "is no module:name"), ("show sys:path", "it is ["),

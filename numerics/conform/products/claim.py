@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from numerics.conform.inputs.spread import MOST
+from numerics.formats.arguments import named_fields
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
@@ -24,6 +25,7 @@ LEAST, TOP = -1074, 1024
 """Exponents of the least number of float64, in which exact sums are kept, and past its largest."""
 
 
+@named_fields
 @dataclass(frozen=True)
 class Accumulator:
     """How a kernel adds: an accumulator of so many bits, and how it rounds.

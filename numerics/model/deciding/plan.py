@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.model.deciding.agreeing import check_acting, check_rows
 from numerics.model.deciding.fields import check_fields, check_whole
@@ -154,6 +155,7 @@ class Plan:
         return {"mode": self.mode, "device": self.device, "fold": dict(self.fold), "rows": rows}
 
     @classmethod
+    @keywords
     def from_dict(cls, came: Mapping[str, Any]) -> Plan:
         """The plan of such values; raises NumericsError for others, which names the row and the field."""
         check_fields(came)
@@ -161,6 +163,7 @@ class Plan:
         check_rows(rows)
         return cls(rows, came["mode"], came["device"], fold=dict(came.get("fold", {})))
 
+    @keywords
     def save(self, path: Any) -> None:
         """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for
         others.
@@ -168,6 +171,7 @@ class Plan:
         written(self.as_dict(), self.rows, self.summary, _path(path))
 
     @staticmethod
+    @keywords
     def load(path: Any) -> Plan:
         """The plan of a .toml or .json file; raises NumericsError for what is none."""
         came = read(_path(path))
@@ -176,6 +180,7 @@ class Plan:
         except NumericsError as wrong:
             raise NumericsError(f"{path}: {wrong}") from None
 
+    @keywords
     def check_model(self, model: nn.Module) -> None:
         """Raises NumericsError where a model lacks what is planned, has it in another shape, or has more.
 

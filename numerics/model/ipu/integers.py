@@ -17,6 +17,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from numerics.backends.ipu.devices import device as find_device
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.model.ipu import functions
 from numerics.model.ipu.approximating import HARD
@@ -66,6 +67,7 @@ class Reference:
     [-128, -128, -128]
     """
 
+    @keywords
     def __init__(self, model: ModelProto, device: str = "stx") -> None:
         self.model, self.mode, self.opset = model, find_device(device).mode, opset_of(model)
         self._alone = Nodes(self.opset)
@@ -81,6 +83,7 @@ class Reference:
         self.zeros = {node.output[0]: zero_of(node, self.constants) for node in pairs}
         self._softmaxes = {node.output[0] for node in self.nodes if node.op_type == "Softmax"}
 
+    @keywords
     def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
         """What the device is expected to make of an input.
 
@@ -146,6 +149,7 @@ class Reference:
         feeds = {name: as_floats(known[name]) for name in node.input if name}
         known.update(self._alone.run(node, feeds))
 
+    @keywords
     def alone(self, node: NodeProto, integers: Array, others: Mapping[str, Array]) -> Array:
         """The node itself on integers, as float64, which hold them: it moves or compares them only."""
         made = self._alone.run(node, {node.input[0]: integers.astype(np.float64), **others})

@@ -53,6 +53,7 @@ class Quantized:
     def __repr__(self) -> str:
         return f"Quantized({self.report.summary}; {len(self.model.graph.node)} nodes in the file)"
 
+    @keywords
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model: whole, or not at all."""
         replace_file(path, self.model.SerializeToString())

@@ -21,6 +21,7 @@ from numerics.checkpoints.journal import Journal
 from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands, ended
 from numerics.files.checkpoint import quantize_file
+from numerics.files.replacement import lock
 from numerics.files.safetensors import Entry, Reader, header_bytes, placed
 from tests.helpers.checkpoint_jobs import kill_until_done, run_ranks, started
 from tests.helpers.children import LIMIT
@@ -175,6 +176,37 @@ def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
     with pytest.raises(nx.NumericsError, match="is the input"):
         quantize(model, model, NVFP4)
     assert contents(tmp_path / "out") == {"mine.txt": b"mine"}
+
+
+def test_an_output_that_cannot_be_is_refused_before_a_plan_is_told_or_saved(model, tmp_path, capsys):
+    """The plan of a large model came first, and below it that OUT is not empty."""
+    full, file, ours, plan = (tmp_path / name for name in ("full", "file", "ours", "plan.toml"))
+    full.mkdir()
+    for path in (full / "mine.txt", file):
+        path.write_text("mine", encoding="utf-8")
+    quantize(model, ours, Request(nx.QuantSpec("int8")))
+    begun, busy = tmp_path / "begun", tmp_path / "busy"
+    for folder, other in ((begun, "another"), (busy, None)):
+        (folder / ".numerics").mkdir(parents=True)
+        (folder / ".numerics" / "lock").touch()
+        if other:
+            (folder / ".numerics" / "job.json").write_text(json.dumps({"job": other}), encoding="utf-8")
+    due = {full: "is not empty: it holds mine.txt", file: "it is a file; name a folder",
+           ours: "finished output of another job", begun: "unfinished job of another kind",
+           model / "out": "lies in the input", model: "is the input"}  # fmt: skip
+    with open(busy / ".numerics" / "lock", "rb+") as held:
+        if os.name != "nt":
+            assert lock(held.fileno(), wait=False)
+            due[busy] = "another job is at work"
+        for out, why in due.items():
+            before = contents(out) if out.is_dir() else None
+            command = ["quantize", str(model), str(out), "--dtype", "mxfp4", "--save-plan", str(plan)]
+            assert ended(lambda command=command: commands.main(command, standalone_mode=False)) == 2
+            said = capsys.readouterr()
+            assert why in said.err, out
+            assert not said.out, "nothing was told before"
+            assert not plan.exists()
+            assert before == (contents(out) if out.is_dir() else None)
 
 
 class Stopped(Exception):
