@@ -578,11 +578,11 @@ class ScaledBlock(ElementBlock):
                 raise NumericsError(f"{self.name}: step={said(self.step)} goes with integers=")
             return
         self._check_integers(self.integers)
-        step = self.element.max / self.integers.max if self.step is None else _number(self.step)
-        if not 0.5 <= step * self.integers.max / self.element.max <= 2:
+        step = self.element.scale_end / self.integers.max if self.step is None else _number(self.step)
+        if not 0.5 <= step * self.integers.max / self.element.scale_end <= 2:
             raise NumericsError(
                 f"{self.name}: step={said(self.step)} cannot be: the largest of integers= would not lie "
-                f"within half and twice the largest element, {digits(self.element.max)}"
+                f"within half and twice the largest element, {digits(self.element.scale_end)}"
             )
         object.__setattr__(self, "step", nearest_float32(step))
 
@@ -613,7 +613,9 @@ class ScaledBlock(ElementBlock):
     @property
     def steps_in_one(self) -> float:
         """How many steps of `integers` an element's 1 is, in float32: their largest over the element's."""
-        return nearest_float32(self.integers.max / self.element.max) if self.integers is not None else 1.0
+        return (
+            nearest_float32(self.integers.max / self.element.scale_end) if self.integers is not None else 1.0
+        )
 
     @property
     def max(self) -> float:
@@ -628,7 +630,7 @@ class ScaledBlock(ElementBlock):
         return FLOAT_RULES if ends_at_six else tuple(r for r in FLOAT_RULES if r not in FOUR_OVER_SIX)
 
     def largest_under(self, rule: str) -> float:
-        """What a tensor's largest magnitude becomes under its scale: the largest element times scale.
+        """What a tensor's largest magnitude becomes under its scale: where elements end times scale.
 
         Four over six leaves room for half as much again: the largest power of two that allows it, 256.
 
@@ -638,7 +640,7 @@ class ScaledBlock(ElementBlock):
         """
         four_over_six = one_of("scale rule", rule, self.scale_rules) in FOUR_OVER_SIX
         top = 2.0 ** (frexp(self.scale.max / 1.5)[1] - 1) if four_over_six else self.scale.max
-        return self.element.max * self.element_unit * top
+        return self.element.scale_end * self.element_unit * top
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:
