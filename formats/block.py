@@ -463,6 +463,11 @@ class ElementBlock(Block):
                 f"{self.name}: elements from {digits(low)} to {digits(high)}; a block's must lie within "
                 "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
             )
+        if self.element_unit * element.scale_end < 1.0:
+            raise NumericsError(
+                f"{self.name}: elements that are scaled to {digits(element.scale_end)} cannot be a block's; "
+                "allowed: scaled_to= from 1 on, so that scaling stays exact"
+            )
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:

@@ -76,7 +76,7 @@ def element_end(element: Element) -> Fraction:
     (Fraction(6, 1), Fraction(15, 1), Fraction(16777216, 1))
     """
     named = element.scaled_to if isinstance(element, Codebook) else ""
-    return Fraction(named) if named else element_max(element)
+    return Fraction(float(named)) if named else element_max(element)
 
 
 def encode_element(

@@ -170,6 +170,28 @@ def test_the_judge_takes_them(name, scale):
         assert nx.conform.check(kernel, d, kind="round", scale_rule=rule), rule
 
 
+@pytest.mark.parametrize("scale", ["e8m0", "fp8_e4m3"])
+@pytest.mark.parametrize("end", [1e-45, 2.0**-30, 0.3, 0.75])
+def test_a_block_is_not_scaled_to_less_than_1(scale, end):
+    """Scales above 2**127 were due, and every backend made something else of them."""
+    book = nx.codebook_format([-1.0, 0.0, 0.5, 1.0], scaled_to=end)
+    with pytest.raises(nx.NumericsError, match=r"scaled to .*allowed: scaled_to= from 1 on"):
+        nx.block_format(element=book, scale=scale, block=16)
+
+
+@pytest.mark.parametrize("end", [1.0, 1.1, 2.7, 33.3])
+def test_an_end_that_is_no_short_fraction_is_the_float32_itself(executor, end):
+    book = nx.codebook_format([*LEVELS, -0.0, *(-v for v in LEVELS[1:])], scaled_to=end)
+    x = blocks(rows=48)
+    for scale in ("e8m0", "fp8_e4m3"):
+        d = nx.block_format(element=book, scale=scale, block=16)
+        given = {"tensor_scale": 1.0} if d.has_tensor_scale else {}
+        made = [d.encode(x, scale_rule=rule, **given).scale for rule in ("floor", "ceil")]
+        with nx.use("reference"):
+            due = [d.encode(x, scale_rule=rule, **given).scale for rule in ("floor", "ceil")]
+        assert np.array_equal(made, due)
+
+
 @pytest.mark.parametrize("name", ["hifloat8", "posit8"])
 def test_little_is_lost_under_a_float_scale(name):
     x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
