@@ -11,8 +11,7 @@ import pytest
 
 import numerics as nx
 from tests.helpers.bits import assert_same_bits
-from tests.laws.test_scale_rules import blocks, floor_log2
-from tests.laws.test_two_readings import E4M3, f32, nearest
+from tests.helpers.float_scales import E4M3, blocks, f32, floor_log2, nearest
 
 LEVELS = [0, 0.5, 1, 1.5, 2, 3, 4, 64]
 UE5M3 = [Fraction(m, 8) * Fraction(2) ** -14 for m in range(8)] + [
