@@ -159,7 +159,7 @@ FINITE, LOWER, UPPER = "finite", "lower", "upper"  # what tables may be known to
 class Runs(NamedTuple):
     """What kernels are compiled for of `joined_codes`: how many runs there are, and are some cut?"""
 
-    count: int
+    total: int
     cut: bool
 
     @staticmethod
@@ -169,7 +169,7 @@ class Runs(NamedTuple):
         return Runs(count, len(joined) != count)
 
     def __str__(self) -> str:
-        return f"{self.count}{'cut' if self.cut else ''}"
+        return f"{self.total}{'cut' if self.cut else ''}"
 
 
 class Table:
@@ -412,8 +412,8 @@ def code_of_key(steps: Any, codes: Any, key: Lane, a: Lane, b: Lane) -> Lane:
 
 def _joined_code(address: ir.Value, runs: Runs, key: Lane) -> Lane:
     """The code of a key by the words of `joined_codes`."""
-    bits = runs.count.bit_length() - 1
-    run = (key >> (32 - bits)) + (runs.count >> 1)
+    bits = runs.total.bit_length() - 1
+    run = (key >> (32 - bits)) + (runs.total >> 1)
     within = key & ((1 << (32 - bits)) - 1)
     word = Lane(key.builder, lookups.in_memory(key.builder, address, run.value))
     if runs.cut:
@@ -425,7 +425,7 @@ def _joined_code(address: ir.Value, runs: Runs, key: Lane) -> Lane:
 def _word_of_part(address: ir.Value, word: Lane, run: Lane, within: Lane) -> Lane:
     """The words of parts instead of those of cut runs; few numbers lie in one, and others jump over it."""
     builder, before = word.builder, word.builder.block
-    cut = cast(Lane, word < 0)
+    cut = word < 0
     some = builder.bitcast(cut.value, ir.IntType(cut.width)) if cut.width else cut.value
     with builder.if_then(builder.icmp_unsigned("!=", some, ir.Constant(some.type, 0)), likely=False):
         part = ((word & 0x7FFFFFFF) >> WIDTH_BITS) + (within >> (word & ((1 << WIDTH_BITS) - 1)))
