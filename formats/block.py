@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from inspect import Signature, signature
 from math import frexp
-from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Never, cast
 
 from numerics.formats import dispatch
 from numerics.formats.arguments import unknown_argument
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
-from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, one_of, said
+from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, number_in, one_of, said
 from numerics.formats.notebook import facts_table
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
@@ -466,7 +465,8 @@ class ElementBlock(Block):
         if self.element_unit * element.scale_end < 1.0:
             raise NumericsError(
                 f"{self.name}: elements that are scaled to {digits(element.scale_end)} cannot be a block's; "
-                "allowed: scaled_to= from 1 on, so that scaling stays exact"
+                f"allowed: scaled_to= from 1 on, to {digits(element.max)}: "
+                "the largest float32 over less than 1 is none, and could be no scale"
             )
 
     @staticmethod
@@ -847,20 +847,10 @@ def asked_scale(tensor_scale: Any) -> float:
     return stored_scale(tensor_scale)
 
 
-def _number(came: Any) -> float:
-    """A real number of Python or NumPy, also as an array or a tensor that holds one; NaN for what is none, or
-    hides it under a mask.
-    """
-    try:
-        if getattr(came, "mask", False) is not False:
-            return float("nan")
-        if all(n == 1 for n in getattr(came, "shape", ())) and hasattr(came, "item"):
-            came = came.item()
-        if isinstance(came, (float, int, Real)) and not isinstance(came, bool):
-            return float(came)
-    except Exception:  # beyond float64, or without a value
-        pass
-    return float("nan")
+def _number(came: object) -> float:
+    """`number_in`, NaN for what is none: a comparison with it is false."""
+    number = number_in(came)
+    return float("nan") if number is None else number
 
 
 @dataclass(frozen=True)
