@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from inspect import Signature, signature
 from math import frexp
-from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Never, cast
 
 from numerics.formats import dispatch
 from numerics.formats.arguments import MISSING, given, required, unknown_argument
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
-from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, one_of, said
+from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, number_in, one_of, said
 from numerics.formats.notebook import facts_table
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
@@ -471,6 +470,12 @@ class ElementBlock(Block):
                 f"{self.name}: elements from {digits(low)} to {digits(high)}; a block's must lie within "
                 "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
             )
+        if self.element_unit * element.scale_end < 1.0:
+            raise NumericsError(
+                f"{self.name}: elements that are scaled to {digits(element.scale_end)} cannot be a block's; "
+                f"allowed: scaled_to= from 1 on, to {digits(element.max)}: "
+                "the largest float32 over less than 1 is none, and could be no scale"
+            )
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:
@@ -586,11 +591,11 @@ class ScaledBlock(ElementBlock):
                 raise NumericsError(f"{self.name}: step={said(self.step)} goes with integers=")
             return
         self._check_integers(self.integers)
-        step = self.element.max / self.integers.max if self.step is None else _number(self.step)
-        if not 0.5 <= step * self.integers.max / self.element.max <= 2:
+        step = self.element.scale_end / self.integers.max if self.step is None else _number(self.step)
+        if not 0.5 <= step * self.integers.max / self.element.scale_end <= 2:
             raise NumericsError(
                 f"{self.name}: step={said(self.step)} cannot be: the largest of integers= would not lie "
-                f"within half and twice the largest element, {digits(self.element.max)}"
+                f"within half and twice the largest element, {digits(self.element.scale_end)}"
             )
         object.__setattr__(self, "step", nearest_float32(step))
 
@@ -621,7 +626,9 @@ class ScaledBlock(ElementBlock):
     @property
     def steps_in_one(self) -> float:
         """How many steps of `integers` an element's 1 is, in float32: their largest over the element's."""
-        return nearest_float32(self.integers.max / self.element.max) if self.integers is not None else 1.0
+        return (
+            nearest_float32(self.integers.max / self.element.scale_end) if self.integers is not None else 1.0
+        )
 
     @property
     def max(self) -> float:
@@ -636,7 +643,7 @@ class ScaledBlock(ElementBlock):
         return FLOAT_RULES if ends_at_six else tuple(r for r in FLOAT_RULES if r not in FOUR_OVER_SIX)
 
     def largest_under(self, rule: str) -> float:
-        """What a tensor's largest magnitude becomes under its scale: the largest element times scale.
+        """What a tensor's largest magnitude becomes under its scale: where elements end times scale.
 
         Four over six leaves room for half as much again: the largest power of two that allows it, 256.
 
@@ -646,7 +653,7 @@ class ScaledBlock(ElementBlock):
         """
         four_over_six = one_of("scale rule", rule, self.scale_rules) in FOUR_OVER_SIX
         top = 2.0 ** (frexp(self.scale.max / 1.5)[1] - 1) if four_over_six else self.scale.max
-        return self.element.max * self.element_unit * top
+        return self.element.scale_end * self.element_unit * top
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:
@@ -848,20 +855,10 @@ def asked_scale(tensor_scale: Any) -> float:
     return stored_scale(tensor_scale)
 
 
-def _number(came: Any) -> float:
-    """A real number of Python or NumPy, also as an array or a tensor that holds one; NaN for what is none, or
-    hides it under a mask.
-    """
-    try:
-        if getattr(came, "mask", False) is not False:
-            return float("nan")
-        if all(n == 1 for n in getattr(came, "shape", ())) and hasattr(came, "item"):
-            came = came.item()
-        if isinstance(came, (float, int, Real)) and not isinstance(came, bool):
-            return float(came)
-    except Exception:  # beyond float64, or without a value
-        pass
-    return float("nan")
+def _number(came: object) -> float:
+    """`number_in`, NaN for what is none: a comparison with it is false."""
+    number = number_in(came)
+    return float("nan") if number is None else number
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def block_format(
     >>> bfp.bits, bfp.round([1.0, 0.3])
     (4.125, [1.0, 0.25])
     """
+    block = integer("block", block)  # which names the format, whatever type of integer it is
     facts: dict[str, Any] = {"block": block, "mantissa": mantissa, "sub_block": sub_block}
     facts |= {} if integers is None else {"integers": dtype(integers)}
     if element is not None:

@@ -38,6 +38,14 @@ def _single(text: str) -> float | None:
     return None if not words else float(words[0]) if len(words) == 1 else inf
 
 
+def wrong_count(what: str, count: object) -> NumericsError:
+    """The error of a list that has no value for every code, or more than that."""
+    return NumericsError(
+        f"{what}: a codebook has 2, 4, 8 ... {MOST} values, one a code, not {count}; "
+        "nan fills up the codes that mean nothing"
+    )
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Codebook(Element):
     """A list of float32 values: code k stands for the k-th of them.
@@ -92,10 +100,7 @@ class Codebook(Element):
     def _check_values(self) -> None:
         count, finite = len(self.listed), self.finite
         if count not in (2, 4, 8, 16, 32, 64, 128, MOST):
-            raise NumericsError(
-                f"{self.name}: a codebook has 2, 4, 8 ... {MOST} values, one a code, not {count}; "
-                "nan fills up the codes that mean nothing"
-            )
+            raise wrong_count(self.name, count)
         if len(finite) < 2 or finite[-1] <= 0:
             raise NumericsError(
                 f"{self.name}: a codebook has at least two finite values, one of them positive"

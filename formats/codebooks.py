@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from hashlib import sha256
 from itertools import islice
 from math import inf, ldexp, nan
 from typing import Any
 
 from numerics.formats.arguments import keywords
-from numerics.formats.codebook import MOST, Codebook, nearest_float32
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.codebook import MOST, Codebook, nearest_float32, wrong_count
+from numerics.formats.errors import NumericsError, number_in, said
 from numerics.formats.registry import row
 
 __all__ = ["bnb_fp4", "codebook_format", "hifloat8", "nf4", "posit8"]
@@ -59,17 +59,37 @@ def _posit8(code: int) -> float:
     )
 
 
-def _asked(name: str, values: Any) -> str:
-    """What a caller gives as a text, one more than are allowed at most.
-
-    Raises NumericsError for what are no numbers.
-    """
+def _asked(values: Any) -> str:
+    """A caller's values as a text; raises NumericsError for what are no numbers in an order, or too many."""
     try:
-        if getattr(values, "mask", None) is not None:
-            raise TypeError("values are hidden by a mask")
-        return _book([float(value) for value in islice(values, MOST + 1)])
+        if getattr(values, "mask", None) is not None or isinstance(values, (Set, Mapping, bytes, bytearray)):
+            raise TypeError("values are hidden by a mask, or stand in no order")
+        came = islice(values, MOST + 1)
+        found = [None if getattr(value, "shape", ()) else number_in(value) for value in came]
     except Exception:  # whatever what came raises
-        raise NumericsError(f"{name} must be real numbers, not {said(values)}") from None
+        found = [None]
+    numbers = [number for number in found if number is not None]
+    if len(numbers) < len(found):
+        raise NumericsError(f"values must be real numbers, not {said(values)}")
+    if len(numbers) > MOST:
+        raise wrong_count("values", _count(values))
+    return _book(numbers)
+
+
+def _count(values: Any) -> str:
+    """How many values came, of which one more than are allowed were read."""
+    try:
+        return str(len(values))
+    except Exception:  # what is read once does not say how many it has
+        return f"more than {MOST}"
+
+
+def _asked_one(name: str, came: object) -> str:
+    """A caller's number as a text; empty for None.  Raises NumericsError for what is no number."""
+    number = None if came is None else number_in(came)
+    if came is not None and number is None:
+        raise NumericsError(f"{name} must be a real number, not {said(came)}")
+    return "" if number is None else _book([number])
 
 
 def _book(values: Iterable[float]) -> str:
@@ -114,9 +134,7 @@ def codebook_format(
     >>> lloyd.bits, lloyd.encode([0.3, -9.0]), lloyd.round([0.3, -9.0])
     (2, [2, 0], [0.44999998807907104, -1.5])
     """
-    book = _asked("values", values)
-    past = "" if beyond is None else _asked("beyond", [beyond])
-    end = "" if scaled_to is None else _asked("scaled_to", [scaled_to])
+    book, past, end = _asked(values), _asked_one("beyond", beyond), _asked_one("scaled_to", scaled_to)
     if name is None:
         told = ";".join([book, past, *([end] if end else [])])
         name = f"codebook_{sha256(told.encode()).hexdigest()[:12]}"

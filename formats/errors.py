@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from numbers import Real
 from operator import index
 from types import FrameType
 from typing import Any
@@ -163,6 +164,25 @@ def integer(what: str, came: object) -> int:
     except Exception:  # whatever what came raises: it is no integer
         pass
     raise NumericsError(f"{what} must be an integer, not {said(came)}")
+
+
+def number_in(came: Any) -> float | None:
+    """The real number that came, Python's or NumPy's, also as an array or a tensor that holds one; None for
+    what is none (a bool, a text, a complex number), or hides it under a mask.
+
+    >>> number_in(3), number_in("3"), number_in(True), number_in(3j)
+    (3.0, None, None, None)
+    """
+    try:
+        if getattr(came, "mask", False) is not False:
+            return None
+        if all(n == 1 for n in getattr(came, "shape", ())) and hasattr(came, "item"):
+            came = came.item()
+        if isinstance(came, (float, int, Real)) and not isinstance(came, bool):
+            return float(came)
+    except Exception:  # beyond float64, or without a value
+        pass
+    return None
 
 
 def truth(what: str, came: object) -> bool:

@@ -31,7 +31,8 @@ class Grid:
     drop: Number  # float32 fraction bits that the format does not have
     sign: Number  # position of the sign bit = bits of the magnitude
     last: Number  # code of the largest finite magnitude; of a codebook its last place
-    limit: Number  # float32 bits to which larger magnitudes are clamped before rounding
+    limit: Number  # float32 bits to which larger magnitudes are clamped before rounding, and to which a
+    # block's maximum is scaled; of a codebook, whose ends are its limits, only the latter
     nan: Number  # code that a NaN becomes
     negative_limit: Number | None = None  # the same for negative inputs, where it differs
     overflow: Number | None = None  # code that an infinity becomes, where clamping does not say it
@@ -185,7 +186,7 @@ def of_codebook(d: Codebook, rounding: str, overflow: str) -> Grid:
     heights = [signed_bits(value) for value, _ in places]
     codes = [code for _, code in places]
     return Grid(
-        emin=0, drop=0, sign=d.bits, last=len(codes) - 1, limit=float32_bits(d.max), nan=d.nan,
+        emin=0, drop=0, sign=d.bits, last=len(codes) - 1, limit=float32_bits(d.scale_end), nan=d.nan,
         has_nan=1 if d.has_nan else None,
         nan_block=d.nan if d.has_nan else 0,
         values=tuple(map(signed_bits, d.listed)),

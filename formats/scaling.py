@@ -176,7 +176,7 @@ def scaled_scale(b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rule: str) -> La
 
 
 def scaled_wanted(top: Lane, tensor_scale: Lane, f: Grid, rule: str) -> Lane:
-    """The block's scale before it is rounded: its maximum over the largest element and the tensor's scale."""
+    """The block's scale before it is rounded: its maximum over where elements end and the tensor's scale."""
     if rule == "nvidia":  # by reciprocals, as TransformerEngine multiplies
         one = FLOAT_ONE + (top & 0)
         inverse = minimum(as_bits(divide(as_float(one), as_float(tensor_scale))), LARGEST)

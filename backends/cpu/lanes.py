@@ -156,12 +156,28 @@ LARGEST = 0x7F7FFFFF  # the bits of the largest float32
 FINITE, LOWER, UPPER = "finite", "lower", "upper"  # what tables may be known to be (kind_of_table)
 
 
+class Runs(NamedTuple):
+    """What kernels are compiled for of `joined_codes`: how many runs there are, and are some cut?"""
+
+    total: int
+    cut: bool
+
+    @staticmethod
+    def of(joined: NDArray[np.int32]) -> Runs:
+        """Those of all keys are a power of two; parts are fewer, and follow."""
+        count = 1 << (len(joined).bit_length() - 1)
+        return Runs(count, len(joined) != count)
+
+    def __str__(self) -> str:
+        return f"{self.total}{'cut' if self.cut else ''}"
+
+
 class Table:
     """A table of a record: its numbers as they were loaded, and where they stand.
 
     vector: all of them; of 16 bits, to be shifted, where no number has others and registers hold them so.
     floats: of the steps of a codebook, the float32 bits of each; None where not all are finite.
-    joined: of them, the address of `joined_codes` and how many words they are; None where there are none.
+    joined: of them, the address of `joined_codes` and which runs they are; None where there are none.
     """
 
     __slots__ = ("address", "floats", "joined", "numbers", "shift", "vector")
@@ -170,7 +186,7 @@ class Table:
         self.numbers, self.address, self.vector = numbers, address, vector
         self.shift = 0
         self.floats: ir.Value | None = None
-        self.joined: tuple[ir.Value, int] | None = None
+        self.joined: tuple[ir.Value, Runs] | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -326,24 +342,64 @@ def _code_by_signs(steps: Any, codes: Any, number: Lane) -> Lane | None:
     return entry(codes, (size - 1) - below) if found is None else found
 
 
-LEAST_RUN = 14  # of keys whose codes are joined, as a power of two: a megabyte of runs
+LEAST_RUN = 15  # of keys whose codes are joined, as a power of two: half a megabyte of runs
+MOST_PARTS = 1 << 16  # of runs that are cut into parts: a quarter of a megabyte
+WIDTH_BITS, CUT = 4, 1 << 31  # of a run that is cut: the width of a part, as a power of two; its mark
 
 
 def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.int32] | None:
-    """The codes of every run of 2**16 keys as one word; of 2**15 or 2**14 where a run has more than two.
+    """The codes of every run of 2**16 keys as one word; of 2**15 where a run has more than two.
 
     A word: the code below a step (8 bits), that from it on (8 bits), and the low bits of the step's key.
-    None where runs of 2**14, too, have more than two codes.
+    Where runs of 2**15, too, have more than two codes, they are cut into parts, each with such a word; the
+    words of parts follow those of all runs, and the run's own says where they begin (`_cut_runs`).
+    None where that takes too many parts.
     """
     rising = np.array([step for step in steps if step != UNREACHED], np.int64)  # what fills up a list is none
     for run in range(16, LEAST_RUN - 1, -1):
         starts = np.arange(-(1 << 31), 1 << 31, 1 << run, dtype=np.int64)
-        first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, (1 << run) - 1))
-        if not np.any(last - first > 1):
-            low, high = (np.array(codes, np.uint32)[place] for place in (first, last))
-            step = np.where(last > first, rising[np.minimum(first, len(rising) - 1)] - starts, 0)
-            return (low | high << np.uint32(8) | step.astype(np.uint32) << np.uint32(16)).view(np.int32)
-    return None
+        words, crowded = _words(starts, run, run, rising, codes)
+        if not np.any(crowded):
+            return words.view(np.int32)
+    return _cut_runs(words, starts, crowded, rising, codes)
+
+
+def _words(
+    starts: NDArray[np.int64], width: int, run: int, rising: NDArray[np.int64], codes: tuple[int, ...]
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """The words of 2**width keys each, whose steps count from the start of their run; have some two steps?"""
+    first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, (1 << width) - 1))
+    low, high = (np.array(codes, np.uint32)[place] for place in (first, last))
+    step = rising[np.minimum(first, len(rising) - 1)]
+    crowded = rising[np.maximum(last - 1, 0)] > step  # several steps at one key are one
+    offset = np.where(last > first, step & ((1 << run) - 1), 0).astype(np.uint32)
+    return low | high << np.uint32(8) | offset << np.uint32(16), crowded & (last > first)
+
+
+def _cut_runs(
+    words: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    crowded: NDArray[np.bool_],
+    rising: NDArray[np.int64],
+    codes: tuple[int, ...],
+) -> NDArray[np.int32] | None:
+    """The words of runs, then those of the parts of crowded ones; None where they are too many.
+
+    The word of a run that is cut: its mark, the place of its first part, and the width of a part (4 bits).
+    """
+    made, count = [words], len(words)
+    for place in np.flatnonzero(crowded):
+        for width in range(LEAST_RUN - 1, -1, -1):
+            parts = starts[place] + np.arange(0, 1 << LEAST_RUN, 1 << width)
+            found, still = _words(parts, width, LEAST_RUN, rising, codes)
+            if not np.any(still):
+                break
+        words[place] = CUT | count << WIDTH_BITS | width
+        made.append(found)
+        count += len(found)
+        if count > len(words) + MOST_PARTS:
+            return None
+    return np.concatenate(made).view(np.int32)
 
 
 def code_of_key(steps: Any, codes: Any, key: Lane, a: Lane, b: Lane) -> Lane:
@@ -354,13 +410,30 @@ def code_of_key(steps: Any, codes: Any, key: Lane, a: Lane, b: Lane) -> Lane:
     return _of_pair(codes, _search(steps, key)) if found is None else found
 
 
-def _joined_code(address: ir.Value, runs: int, key: Lane) -> Lane:
-    """The code of a key by so many words of `joined_codes`."""
-    bits = runs.bit_length() - 1
-    run = (key >> (32 - bits)) + (runs >> 1)
+def _joined_code(address: ir.Value, runs: Runs, key: Lane) -> Lane:
+    """The code of a key by the words of `joined_codes`."""
+    bits = runs.total.bit_length() - 1
+    run = (key >> (32 - bits)) + (runs.total >> 1)
+    within = key & ((1 << (32 - bits)) - 1)
     word = Lane(key.builder, lookups.in_memory(key.builder, address, run.value))
-    beyond = (key & ((1 << (32 - bits)) - 1)) >= ((word >> 16) & 0xFFFF)
+    if runs.cut:
+        word = _word_of_part(address, word, run, within)
+    beyond = within >= ((word >> 16) & 0xFFFF)
     return cast(Lane, where(beyond, (word >> 8) & 0xFF, word & 0xFF))
+
+
+def _word_of_part(address: ir.Value, word: Lane, run: Lane, within: Lane) -> Lane:
+    """The words of parts instead of those of cut runs; few numbers lie in one, and others jump over it."""
+    builder, before = word.builder, word.builder.block
+    cut = word < 0
+    some = builder.bitcast(cut.value, ir.IntType(cut.width)) if cut.width else cut.value
+    with builder.if_then(builder.icmp_unsigned("!=", some, ir.Constant(some.type, 0)), likely=False):
+        part = ((word & 0x7FFFFFFF) >> WIDTH_BITS) + (within >> (word & ((1 << WIDTH_BITS) - 1)))
+        found, after = lookups.in_memory(builder, address, where(cut, part, run).value), builder.block
+    chosen = builder.phi(found.type)
+    chosen.add_incoming(word.value, before)
+    chosen.add_incoming(found, after)
+    return Lane(builder, chosen)
 
 
 def _chosen(numbers: list[Any], bits: Sequence[Lane]) -> Any:

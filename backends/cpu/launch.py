@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.cpu import compiler, kernels, locks, lookups, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
-from numerics.backends.cpu.lanes import I64, Lane, Table, joined_codes, kind_of_table, loaded_table
+from numerics.backends.cpu.lanes import I64, Lane, Runs, Table, joined_codes, kind_of_table, loaded_table
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError
@@ -42,7 +42,7 @@ class Number:
     value: Any
 
 
-_joined_codes = lru_cache(maxsize=64)(joined_codes)  # a quarter of a megabyte each, or all of it
+_joined_codes = lru_cache(maxsize=64)(joined_codes)  # a quarter of a megabyte each, at most three
 
 
 def register_lanes() -> int:
@@ -113,7 +113,7 @@ class Parameters:
             f"[{size}{kind}]" for size, kind in zip(self.sizes, self.kinds, strict=True) if size is not None
         )
         kinds = ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
-        return kinds + tables + "".join(f"+{len(joined)}" for joined in self.joined if joined is not None)
+        return kinds + tables + "".join(f"+{Runs.of(joined)}" for joined in self.joined if joined is not None)
 
     def lanes(self, builder: ir.IRBuilder, address: ir.Value) -> list[Any]:
         """The records with lanes for numbers."""
@@ -125,7 +125,7 @@ class Parameters:
         at = sum(size or 1 for size in self.sizes)
         for record, joined in zip(made, self.joined, strict=True):
             if joined is not None:
-                record.steps.joined = _address_at(builder, address, at), len(joined)
+                record.steps.joined = _address_at(builder, address, at), Runs.of(joined)
                 at += 2
         return made
 

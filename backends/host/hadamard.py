@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.formats.errors import NumericsError, integer, said, truth
+from numerics.formats.errors import NumericsError, integer, number_in, said, truth
 
 Array = NDArray[Any]
 LARGEST = 1 << 15  # elements of a rotation
@@ -69,7 +69,8 @@ class Rotation:
 def _signs(came: Any, size: int) -> tuple[int, ...]:
     try:
         listed = came.tolist() if hasattr(came, "tolist") else came
-        found = tuple(int(s) if s in (1, -1) else 0 for s in listed)
+        numbers = [number_in(s) for s in listed]
+        found = tuple(int(s) if s in (1, -1) else 0 for s in numbers)
     except Exception:  # no numbers, or not one after the other
         found = ()
     if len(found) != size or 0 in found:

@@ -67,6 +67,18 @@ def element_max(element: Element) -> Fraction:
     return magnitude(largest_code(element), element)
 
 
+@cache
+def element_end(element: Element) -> Fraction:
+    """What a block's largest magnitude is scaled to: the largest, or what a codebook names instead (§12).
+
+    >>> from numerics.formats import fp4, posit8
+    >>> element_end(fp4), element_end(posit8), element_max(posit8)
+    (Fraction(6, 1), Fraction(15, 1), Fraction(16777216, 1))
+    """
+    named = element.scaled_to if isinstance(element, Codebook) else ""
+    return Fraction(float(named)) if named else element_max(element)
+
+
 def encode_element(
     y: Exact, element: Element, rounding: str, random: int | None = None, symmetric: bool = True
 ) -> int:
@@ -133,13 +145,13 @@ def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
     >>> [scale_exponent(Fraction(7), fp4, rule) for rule in ("floor", "ceil", "even", "rceil")]
     [0, 1, 1, 1]
     """
-    emax = floor_log2(element_max(element))
+    emax = floor_log2(element_end(element))
     if rule in ("floor", "bump"):  # where `bump` begins
         return floor_log2(amax) - emax
     if rule == "ceil":
         return ceil_log2(amax) - emax
     if rule == "rceil":
-        return ceil_log2(amax / element_max(element))
+        return ceil_log2(amax / element_end(element))
     if rule == "tosa":
         exponent = floor_log2(amax) - emax
         return exponent + rounds_past(amax / power_of_two(exponent), element, "half_even")
@@ -210,7 +222,7 @@ def tensor_scale_of(xs: Numbers, dtype: ScaledBlock, rule: str = "floor") -> Fra
     top = magnitude(largest_code(scale), scale)
     if rule in FOUR_OVER_SIX:  # half as much again is a scale, too
         top = power_of_two(floor_log2(top * 2 / 3))
-    largest = multiply32(top, element_max(element))
+    largest = multiply32(top, element_end(element))
     if rule == "nvidia" and amax:
         found = divide32(Fraction(1), min(divide32(largest, amax), LARGEST32))
     else:
@@ -255,7 +267,7 @@ def steps_in_one(dtype: ScaledBlock) -> Exact:
     """How many counts of the second reading an element's 1 is: the largest of both, divided in float32."""
     assert dtype.integers is not None
     most = element_max(dtype.integers) / element_unit(dtype.integers)
-    return divide32(most, element_max(dtype.element))
+    return divide32(most, element_end(dtype.element))
 
 
 def _element_of(code: int, dtype: ScaledBlock, flag: bool) -> Exact:
@@ -276,7 +288,7 @@ def _reads_integers(numbers: list[Exact], dtype: ScaledBlock, total: Exact, rule
 
 def _scale_code(numbers: list[Exact], dtype: ScaledBlock, whole: Exact, rule: str) -> int:
     """The code of the scale of finite numbers by a rule (docs/formats.md §8)."""
-    scale, largest = dtype.scale, to_float32(element_max(dtype.element))
+    scale, largest = dtype.scale, to_float32(element_end(dtype.element))
     amax = max(absolute(x) for x in numbers)
     if rule == "nvidia":
         inverse = min(divide32(Fraction(1), whole), LARGEST32)

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from numerics.backends.reference.binary32 import INF_BITS, float32_bits, float32_value
 from numerics.backends.reference.blocks import (
-    element_max,
+    element_end,
     element_unit,
     even_addend,
     exponent_range,
@@ -248,7 +248,7 @@ def scale_breakpoints(dtype: MXBlock, rule: str) -> Steps:
 
 def first_maximum(exponent: int, element: Element, rule: str) -> int:
     """The bits of the first block maximum whose scale is 2**exponent or more (docs/formats.md §4)."""
-    largest = element_max(element)
+    largest = element_end(element)
     emax = floor_log2(largest)
     if rule == "floor":
         return first_at(power_of_two(exponent + emax))

@@ -21,7 +21,7 @@ from numerics.backends.host.executor import Array, BlockFields
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.blocks import (
-    element_max,
+    element_end,
     element_unit,
     exponent_range,
     poisoned,
@@ -364,7 +364,7 @@ def _worth(dtype: ScaledBlock) -> NDArray[np.float32]:
 
 def _scale_codes(x: NDArray[np.float32], dtype: ScaledBlock, whole: np.float32, rule: str) -> Array:
     """The code of each block's scale, by the rule."""
-    amax, largest = np.abs(x).max(axis=1), np.float32(float(element_max(dtype.element)))
+    amax, largest = np.abs(x).max(axis=1), np.float32(float(element_end(dtype.element)))
     if rule == "nvidia":
         wanted = amax * (min(np.float32(1) / whole, LARGEST32) * (np.float32(1) / largest))
     else:

@@ -146,7 +146,7 @@ def slope_of_blocks(x: Tensor, scale: Tensor, recipe: str) -> tuple[Tensor, Tens
         elements, _, _, _ = numerics.unpack_blocks(packed, codes, list(x.shape), text_of(d), spec.axis)
         shares = Partition(tuple(x.shape), spec.blocking(tuple(x.shape)).axis, d.block)
         e = _elements(elements, d, spread(codes, shares)).to(wide.dtype)
-        wanted = reduced(wide.abs(), shares, torch.amax, 0.0) / (d.element.max * d.element_unit) / ts
+        wanted = reduced(wide.abs(), shares, torch.amax, 0.0) / (d.element.scale_end * d.element_unit) / ts
         of_block = own - torch.where(wanted < d.scale.max, wanted, 0.0)
         v = wide / spread(own * ts, shares)
         inside = v.abs() < d.element.max * d.element_unit

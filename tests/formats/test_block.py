@@ -179,3 +179,10 @@ def test_what_blocks_of_two_tiers_cannot_be():
         with nx.use(name):
             assert_same_bits(small.round(x), due, on=name)
             assert_same_bits(small.unpack(small.pack(small.encode(x)), x.shape).decode(), due, on=name)
+
+
+def test_a_block_of_any_integer_is_one_format():
+    """NumPy's integer stood in the name as NumPy prints it, which made it another format."""
+    made = nx.block_format(element="fp4", block=np.int64(24))
+    assert made is nx.block_format(element="fp4", block=24)
+    assert made.name == "block24_fp4_e8m0"

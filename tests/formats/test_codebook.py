@@ -7,8 +7,10 @@ import pickle
 from fractions import Fraction
 from statistics import NormalDist
 
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 import numerics as nx
 from numerics.formats.dtype import TABLES, Element
@@ -96,13 +98,44 @@ def test_a_tie_of_values_of_24_digits_is_told_from_what_lies_beside_it():
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [([0.0], "2, 4, 8"), ([0, 1, 2], "not 3"), ([0] * 300, "not 257"), ([0.0, -1.0], "positive"),
+    [([0.0], "2, 4, 8"), ([0, 1, 2], "not 3"), ([0] * 300, "not 300"),
+     (iter([0] * 300), "not more than 256"), ([0.0, -1.0], "positive"),
      (["a", 1], "real numbers"), ([0.0, 1e39], "two finite"), ([[1], [2]], "real numbers"),
      (7, "real numbers")],
 )  # fmt: skip
 def test_what_is_no_book_is_refused_in_words(values, said):
     with pytest.raises(nx.NumericsError, match=said):
         nx.codebook_format(values)
+
+
+@pytest.mark.parametrize("came", [True, np.True_, torch.tensor(True), "4", b"4", 4j, np.complex64(4), [4.0]])
+def test_what_is_no_real_number_is_no_fact_of_a_book(came):
+    """float() takes all but the list: True was 1, a text its number, a complex one its real part."""
+    for fact in ("scaled_to", "beyond"):
+        with pytest.raises(nx.NumericsError, match=f"{fact} must be a real number, not "):
+            nx.codebook_format([-1.0, 0.0, 1.0, 3.0], **{fact: came})
+    with pytest.raises(nx.NumericsError, match="values must be real numbers, not "):
+        nx.codebook_format([came, 8.0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([False, True]), torch.tensor([False, True]), np.array([0j, 1]), np.array(["0", "1"]), "01",
+     b"\x00\x01", {0.0, 1.0}, {0.0: 1, 1.0: 0}, np.ones((2, 1))],
+    ids=str,
+)  # fmt: skip
+def test_what_are_no_numbers_in_an_order_are_no_book(values):
+    with pytest.raises(nx.NumericsError, match="values must be real numbers, not"):
+        nx.codebook_format(values)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.float16, np.float32, np.float64, np.int8, ml_dtypes.bfloat16, torch.tensor]
+)
+def test_numbers_of_all_libraries_are_facts_of_a_book(kind):
+    book = [-1.0, 0.0, 1.0, 3.0]
+    made = nx.codebook_format(map(kind, book), beyond=kind(4.0), scaled_to=kind(2.0))
+    assert made is nx.codebook_format(book, beyond=4.0, scaled_to=2.0)
 
 
 def test_a_book_that_files_bring_is_checked():

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import numerics as nx
@@ -68,6 +69,20 @@ def test_every_format_becomes_another_and_is_judged(d):
     assert_same_bits(nx.transcode(q, d).dequantize(), q.dequantize())
     kernel = d.round if d.kind != "block" else lambda x: d.round(x, axis=-1, **_whole(d))
     assert nx.conform.check(kernel, d, kind="round")
+
+
+@pytest.mark.turns(9)
+@EVERY
+def test_every_format_is_drawn_explored_and_wrapped(d):
+    assert nx.draw.format(d)._repr_png_()
+    assert nx.explore({"w": scaled(d)}, [d])
+    model, values = torch.nn.Linear(64, 4), torch.nn.Linear(64, 4)
+    with torch.no_grad():
+        model.weight.copy_(torch.from_numpy(scaled(d)))
+        values.weight.copy_(torch.from_numpy(nx.fake_quantize(scaled(d), d)))
+        values.bias.copy_(model.bias)
+    wrapped, x = nx.wrap(model, nx.plan(model, d)), torch.from_numpy(X)
+    assert_same_bits(wrapped(x).detach(), values(x).detach())
 
 
 def _whole(d: nx.Block) -> dict[str, float]:

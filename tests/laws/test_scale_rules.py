@@ -14,13 +14,9 @@ from numerics.files.checkpoint import quantize_file
 from numerics.formats.registry import dtypes
 from numerics.formats.rounding import FULL_RANGE, SCALE_RULES
 from numerics.observe import MinMax
+from tests.helpers.float_scales import blocks, floor_log2
 
 MX = [d for d in nx.dtypes() if isinstance(d, nx.MXBlock) and d.block == 32]
-
-
-def floor_log2(a: Fraction) -> int:
-    k = a.numerator.bit_length() - a.denominator.bit_length()
-    return k - (Fraction(2) ** k > a)
 
 
 def tosa(d: nx.MXBlock, amax: float) -> int:
@@ -59,16 +55,6 @@ def test_tosa_is_the_formula_of_its_specification(executor, d):
 
 E4M3 = np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
 FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
-
-
-def blocks(seed: int = 0, rows: int = 400) -> np.ndarray:
-    """Blocks of 16 of all shapes and sizes, some of one value, of few bits, with one large number."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((rows, 16)) * np.exp2(rng.uniform(-9, 3, (rows, 1)))
-    x[: rows // 8] = np.round(x[: rows // 8] * 8) / 8
-    x[rows // 8 : rows // 4, 1:] /= 16
-    x[rows // 4], x[rows // 4 + 1] = 0, 3.0
-    return x.astype(np.float32)
 
 
 def transformer_engine(x: np.ndarray, tensor_scale: np.float32) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from fractions import Fraction
 from functools import cache
 
@@ -12,6 +11,7 @@ import torch
 
 import numerics as nx
 from tests.helpers.bits import assert_same_bits
+from tests.helpers.float_scales import E4M3, f32, nearest
 
 DECIMALS = {
     "if4": ("0.8571428571", "1.16666666", [0, 0.5, 1, 1.5, 2, 3, 4, 6], 7, False),
@@ -27,29 +27,7 @@ FLOATS = {
     "if6_e2m3": [k / 8 for k in range(16)] + [(8 + m) / 8 * 2**e for e in (1, 2) for m in range(8)],
     "if6_e3m2": [k / 16 for k in range(8)] + [(4 + m) / 4 * 2.0**e for e in range(-1, 5) for m in range(4)],
 }
-E4M3 = [Fraction(m, 8) / 64 for m in range(8)] + [
-    Fraction(8 + m, 8) * Fraction(2) ** (e - 7) for e in range(1, 16) for m in range(8)
-]
 EACH = pytest.mark.parametrize("name", DECIMALS)
-
-
-def f32(a: Fraction) -> Fraction:
-    """The nearest float32, half to even, subnormals too; what is too large is left as it is."""
-    if not a:
-        return a
-    k = abs(a.numerator).bit_length() - a.denominator.bit_length()
-    k -= Fraction(2) ** k > abs(a)
-    unit = Fraction(2) ** (max(k, -126) - 23)
-    return round(a / unit) * unit  # Python rounds a fraction half to even
-
-
-def nearest(a: Fraction, held: list[Fraction]) -> int:
-    """The place of the nearest, at a tie the even one; what is beyond goes to the last."""
-    above = bisect_left(held, a)
-    if above in (0, len(held)):
-        return min(above, len(held) - 1)
-    under, over = a - held[above - 1], held[above] - a
-    return above - above % 2 if under == over else above - (under < over)
 
 
 class Oracle:

@@ -51,7 +51,7 @@ def float_log2(
         d = task.elements
         if clips:
             with np.errstate(under="ignore"):
-                amax = np.maximum(amax / np.float32(d.element_unit * d.element.max), np.float32(TINY))
+                amax = np.maximum(amax / np.float32(d.element_unit * d.element.scale_end), np.float32(TINY))
         logarithm = np.log2(amax.astype(np.float64)).astype(np.float32)
         return rounded(logarithm).astype(np.int64) - (0 if clips else d.emax)
 

@@ -74,7 +74,7 @@ def _first_maxima(dtype: MXBlock) -> Bits:
 
 
 def _largest(dtype: Block) -> float:
-    return dtype.element_unit * dtype.element.max if isinstance(dtype, ElementBlock) else 2.0
+    return dtype.element_unit * dtype.element.scale_end if isinstance(dtype, ElementBlock) else 2.0
 
 
 def element_marks(dtype: Block) -> NDArray[np.float64]:

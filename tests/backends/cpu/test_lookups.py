@@ -80,17 +80,35 @@ def test_what_is_known_of_tables():
 def test_steps_that_lie_close_are_joined_in_shorter_runs():
     """A list with two steps in a run of 2**16 keys was searched: a fifth of the speed."""
     codes = tuple(range(256))
-    for apart, words in ((1 << 17, 1 << 16), (1 << 15, 1 << 17), (1 << 14, 1 << 18)):
+    for apart, words in ((1 << 17, 1 << 16), (1 << 15, 1 << 17)):
         steps = tuple(0x3F800001 + apart * k for k in range(255))
         made = joined_codes(steps, codes)
         assert made is not None
         assert len(made) == words
-    assert joined_codes(tuple(0x3F800000 + 5000 * k for k in range(255)), codes) is None
+
+
+def test_runs_with_several_steps_are_cut_into_parts():
+    """Two values of 256 at random lie closer than runs are long: all of the list was searched."""
+    codes = tuple(range(256))
+    for steps, parts in (
+        ([0x3F800001, 0x3F804001], 2),
+        ([0x3F800001, 0x3F802001], 4),
+        ([0x3F800005, 0x3F800005, 0x3F800007], 1 << 14),
+        ([-0x3F800001, -0x3F804002, 0x40000001, 0x40004001], 4),
+        ([0x3F800005, 0x3F800005], 0),  # several at one key are one
+    ):
+        steps = sorted(steps)
+        made = joined_codes((*steps, *(UNREACHED,) * (255 - len(steps))), codes)
+        assert made is not None
+        assert len(made) == ((1 << 17) + parts if parts else 1 << 16)
+    close = [start + k for start in range(0x3F800005, 0x42000005, 1 << 23) for k in range(3)]
+    assert joined_codes(tuple(close), codes) is None  # five runs of a part for every other key
 
 
 # ---- all tables, all machines --------------------------------------------------------------------
 
-DENSE = [1 + k * 2.0**-16 for k in range(128)]  # too close for any run
+DENSE = [1 + k * 2.0**-16 for k in range(128)]  # too close for any run that is not cut
+ADJACENT = [(1 + k * 2.0**-23) * 2.0**e for e in range(8) for k in range(16)]  # and for parts
 BOOKS = {
     "nf4": nx.nf4,
     "bnb_fp4": nx.bnb_fp4,
@@ -103,6 +121,9 @@ BOOKS = {
     "tiny": nx.codebook_format([-1e-45, 0.0, 1e-45, 3e-45], name="t_tiny"),
     "two": nx.codebook_format([-1.0, 1.0], name="t_two"),
     "dense": nx.codebook_format([*DENSE, *(-v for v in DENSE)], name="t_dense"),
+    "adjacent": nx.codebook_format([*ADJACENT, *(-v for v in ADJACENT)], name="t_adjacent"),
+    "ulps": nx.codebook_format([1 + k * 2.0**-23 for k in range(256)], name="t_ulps"),
+    "subnormal": nx.codebook_format([k * 2.0**-149 for k in range(-128, 128)], name="t_subnormal"),
     **{
         f"random{n}": nx.codebook_format(RNG.standard_normal(n), name=f"t_random{n}")
         for n in (8, 16, 32, 64, 128, 256)

@@ -82,6 +82,8 @@ def test_the_gradient_is_the_transposed_matrix(size, inverse):
     (lambda: nx.hadamard(1.0, 2), "must be a multiple"),
     (lambda: nx.hadamard([1.0] * 4, 4, signs=[1, -1, 1]), "4 numbers, each 1 or -1"),
     (lambda: nx.hadamard([1.0] * 4, 4, signs=[1, -1, 0, 1]), "4 numbers, each 1 or -1"),
+    (lambda: nx.hadamard([1.0] * 4, 4, signs=np.ones(4, bool)), "4 numbers, each 1 or -1"),
+    (lambda: nx.hadamard([1.0] * 4, 4, signs=np.ones(4, complex)), "4 numbers, each 1 or -1"),
     (lambda: nx.hadamard([1.0] * 4, 4, inverse="yes"), "inverse"),
     (lambda: nx.hadamard(nx.quantize([1.0] * 4, "int4"), 4), "quantized already"),
 ])  # fmt: skip
