@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.inputs import narrow
-from numerics.conform.inputs.spread import shape_of
+from numerics.conform.inputs.spread import rank_of, shape_of
 from numerics.conform.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Groups, Rule, groups_of
 from numerics.formats.dtype import Element
 from numerics.tensor.scheme import Scheme
@@ -70,7 +70,7 @@ def shape_with(scheme: Scheme, groups: int, size: int) -> tuple[int, ...]:
     if scheme.kind == "per_token":
         return groups, size
     assert scheme.axis is not None
-    rank = max(2, scheme.axis + 1, -scheme.axis)
+    rank = rank_of(scheme)
     other = 0 if scheme.axis % rank == rank - 1 else -1
     shape = [1] * rank
     along, across = (groups, size) if scheme.size is None else (min(size, scheme.size), groups)

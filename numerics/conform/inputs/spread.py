@@ -100,8 +100,7 @@ def shape_of(scheme: Scheme, size: int) -> tuple[int, ...]:
     >>> shape_of(sharing("per_channel(0)"), 96), shape_of(sharing("per_group(32)"), 96)
     ((10, 10), (3, 35))
     """
-    axis = scheme.axis or 0
-    rank = max(2, axis + 1, -axis)
+    axis, rank = scheme.axis or 0, rank_of(scheme)
     columns = (scheme.block or (1, scheme.size or 1))[1]
     wide = max(round(size**0.5), min(columns + 3, size // 2), 1)
     shape = [1] * rank
@@ -123,7 +122,39 @@ def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     ]
     if scheme.axis is not None:
         found = [shape for shape in (*found, *(pair[::-1] for pair in found)) if -2 <= scheme.axis < 2]
-    return [shape for shape in SHAPES if _has(scheme, shape)] + found
+    return [shape for shape in SHAPES if _has(scheme, shape)] + _grids(scheme) + found
+
+
+def _grids(scheme: Scheme) -> list[tuple[int, ...]]:
+    """Shapes whose scales have axes of unlike lengths, none of them 1: to read them turned shows.
+
+    >>> _grids(sharing((128, 128)))
+    [(129, 257), (257, 129), (2, 257, 385)]
+    >>> _grids(sharing("per_group(32)")), _grids(sharing("per_group(32, axis=2)"))[:2]
+    ([(2, 65), (3, 33), (2, 3, 129)], [(2, 2, 65), (3, 3, 33)])
+    """
+    if scheme.block is not None:
+        rows, columns = scheme.block
+        deep = [(2, 2 * rows + 1, 3 * columns + 1)] * (rows * columns <= LARGE)
+        return [(rows + 1, 2 * columns + 1), (2 * rows + 1, columns + 1), *deep]
+    if scheme.axis is None or scheme.size is None:
+        return []
+    rank, found = rank_of(scheme), []
+    deep = [(list(range(2, 3 + rank)), 5)] * (scheme.size <= LARGE)
+    for shape, groups in (([2] * rank, 3), ([3] * rank, 2), *deep):
+        shape[scheme.axis] = (groups - 1) * scheme.size + 1
+        found.append(tuple(shape))
+    return found
+
+
+def rank_of(scheme: Scheme) -> int:
+    """The fewest axes, two at least, of which one is the scheme's.
+
+    >>> rank_of(sharing("per_channel(0)")), rank_of(sharing("per_group(4, axis=-3)"))
+    (2, 3)
+    """
+    axis = scheme.axis or 0
+    return max(2, axis + 1, -axis)
 
 
 def far_shapes(scheme: Scheme, effort: str) -> list[tuple[int, ...]]:

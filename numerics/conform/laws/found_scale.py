@@ -27,6 +27,13 @@ LARGEST = (
     6.0, 1e-30, 2.0**-125 * 1e3, 0.1, 1e-12, 3.3e38, 2.0**-15, 6e4,
 )  # fmt: skip
 """Largest magnitudes: those whose scale is 1, the ends of float32 and of float16, scales that underflow."""
+CUT = (
+    *(1, 2, 3, 7, 15, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1001, 1021, 1023, 1025, 1537, 2049),
+    *(2303, 3077, 4095, 4097, 5121, 8193, 8209, 12289, 16387, 65537, 65551, 131073),
+)
+"""Numbers of tensors of one line, which leave over some of every vector, tile and block."""
+BEFORE_END = (0, 1, 2, 6, 14, 30, 62, 126, 200)
+"""How many numbers follow the largest of such a line."""
 ALONE = (1.0, 2600.0, -TOP, 6.0, 4e4)
 """Numbers that stand alone in a tensor: it is the simplest counterexample."""
 DRAWN = 24  # more of them
@@ -37,6 +44,7 @@ PAST = ((1 << 16) + 1, (1 << 21) + 1)
 ITS = "its scale is"
 SAID = "behind a block of zeros"
 MANY = 64  # blocks of which longer tensors are made
+LONG = 8192  # numbers of a line, of which few are asked
 NUMBER, ENDS = 1 << 12, (0.0, 0.37, 0.5, 0.99, 1.0)
 """Numbers of a tensor that is judged whole; where in a longer one the largest stands."""
 
@@ -52,7 +60,13 @@ def first() -> Trial:
 
 def trial(effort: Effort) -> Trial:
     """Tensors of every magnitude, one after the other; then larger ones, whose largest stands anywhere."""
-    return Trial((tensor_scale,), lambda target, found: _found(target, found, _tensors(target, effort)))
+    return Trial((tensor_scale,), lambda target, found: _all(target, found, effort))
+
+
+def _all(target: Target, found: Findings, effort: Effort) -> None:
+    _found(target, found, _tensors(target, effort))
+    if not found.failures:
+        _found(target, found, _cut(target))
 
 
 class Tensor(NamedTuple):
@@ -65,6 +79,12 @@ class Tensor(NamedTuple):
     def numbers(self) -> Float32:
         """The lines."""
         return self.rows[self.order].reshape(len(self.order), -1)
+
+
+class Line(NamedTuple):
+    """Lines of any length, of which the last block may be short."""
+
+    numbers: Float32
 
 
 class Asked(NamedTuple):
@@ -84,13 +104,13 @@ class Asked(NamedTuple):
         yield "a code of ", self.came.codes, self.due.codes
 
 
-def _found(target: Target, found: Findings, tensors: Iterator[Tensor], far: bool = False) -> None:
+def _found(target: Target, found: Findings, tensors: Iterator[Tensor | Line], far: bool = False) -> None:
     """far: what another fault than that of the tensor's scale may explain is left to other laws."""
     before: list[float] = []
     for tensor in tensors:
-        found.tried += tensor.order.size
+        found.tried += tensor.numbers.size
         inputs = _inputs(target, tensor)
-        asked = _ask(target, inputs, tensor)
+        asked = _ask(target, inputs, tensor if isinstance(tensor, Tensor) else None)
         broken = _broken(target.task, inputs, asked)
         if broken is not None and (not far or _is_far(asked)):
             kept = _kept(target, inputs, asked, before)
@@ -116,6 +136,22 @@ def _tensors(target: Target, effort: Effort) -> Iterator[Tensor]:
         past = np.isinf(rows) & np.isfinite(tensor.rows)
         if not past.any() and (np.isfinite(rows).all() or not target.takes.finite):
             yield tensor._replace(rows=rows)
+
+
+def _cut(target: Target) -> Iterator[Line]:
+    """Lines, and a few of them, whose largest number stands among the last, and is larger than the rest."""
+    if target.takes.whole_blocks:
+        return
+    size = target.task.block.block
+    for length in CUT:
+        for turn, after in enumerate(BEFORE_END if length < LONG else BEFORE_END[:2]):
+            lines = 3 if turn % 2 and length < LONG else 1
+            if after >= length:
+                break
+            x = shapes.uneven(lines, length, size)
+            largest = np.float32(4 * np.abs(x).max())
+            x[-1, -1 - after] = -largest if turn % 3 == 1 else largest
+            yield Line(narrowed(x, target.task.inputs))
 
 
 def _lone(target: Target) -> Iterator[Tensor]:
@@ -187,7 +223,7 @@ def _long(size: int, least: int, end: float, largest: float) -> Tensor:
 # ---- asking ----------------------------------------------------------------------------------------
 
 
-def _inputs(target: Target, tensor: Tensor) -> tuple[Array, ...]:
+def _inputs(target: Target, tensor: Tensor | Line) -> tuple[Array, ...]:
     x = shapes.placed(tensor.numbers, target.task.axis)
     return x, *[target.task.drawing.narrow(shapes.some_draws(x.shape))] * target.task.draws
 

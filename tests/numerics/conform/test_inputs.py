@@ -135,6 +135,23 @@ def test_blocks_of_two_axes_had_no_judge():
     assert check(turned, "int8", kind="affine", scheme="4x8").law == "scale_arrays"
 
 
+@pytest.mark.parametrize("which", ["scales", "zero points", "both"])
+def test_arrays_that_were_read_turned_in_grids_of_unlike_sides_passed(which):
+    def turned(part):
+        if part.ndim < 2 or min(part.shape[-2:]) < 2 or part.shape[-2] == part.shape[-1]:
+            return part
+        *lead, rows, columns = part.shape
+        return part.reshape(*lead, columns, rows).swapaxes(-1, -2)
+
+    def wrong(x, s, z):
+        return in_blocks(
+            x, s if which == "zero points" else turned(s), z if which == "scales" else turned(z), 128, 128
+        )
+
+    assert check(wrong, "int8", kind="affine", scheme=(128, 128)).law == "scale_arrays"
+    assert check(lambda x, s, z: in_blocks(x, s, z, 128, 128), "int8", kind="affine", scheme=(128, 128))
+
+
 def packed(x, layout=nx.layouts.CUBLAS, low=0):
     made = nx.mxfp4.encode(x)
     pairs = made.codes.reshape(*x.shape[:-1], -1, 2)

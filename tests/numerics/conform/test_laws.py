@@ -962,6 +962,35 @@ def test_a_tensor_scale_of_another_call_or_of_a_part_passed(dtype, name, told):
     assert "largest finite magnitude" in found.counterexample.where
 
 
+def ends_at(part, past=0):
+    """The largest magnitude of a whole number of parts of a tensor that is longer than `past`."""
+    return lambda x: largest(x.reshape(-1)[: x.size // part * part] if x.size > max(past, part) else x)
+
+
+def whole_blocks_of(x):
+    """The largest magnitude of the whole blocks of each row."""
+    return largest(x[..., : x.shape[-1] // 16 * 16] if x.shape[-1] >= 16 else x)
+
+
+PARTS = {
+    "no short block": whole_blocks_of,
+    **{f"no last of {n}": ends_at(n) for n in (2, 4, 8, 16, 32, 64, 128, 256)},
+    **{f"no last of {n} past {past}": ends_at(n, past)
+       for n, past in ((2, 1024), (2, 1 << 16), (32, 1024), (32, 1 << 16), (256, 4096))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["encode", "round"])
+@pytest.mark.parametrize("name", PARTS)
+def test_the_largest_of_a_tensor_never_stood_in_what_is_left_over(name, kind):
+    kernels = {
+        "encode": OfEarlier("nvfp4", lambda seen, x: PARTS[name](x)),
+        "round": lambda x: OfEarlier("nvfp4", lambda seen, x: PARTS[name](x), told=True)(x).decode(),
+    }
+    found = check(kernels[kind], "nvfp4", kind=kind, tensor_scale="amax", effort="quick", one_thread=True)
+    assert found.law == "tensor_scale", str(found)
+
+
 def test_what_a_verdict_on_found_scales_showed_was_right_alone():
     def kernel(x):
         return nx.nvfp4.encode(x, rounding="half_away")

@@ -7,6 +7,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.inputs.spread import sharing
 from numerics.formats.errors import NumericsError
 
 F = np.float32
@@ -284,6 +285,44 @@ def test_the_kept_scale_of_an_earlier_call_is_found():
         return codes, kept.setdefault(x.shape, scale)
 
     assert not judged(encode)
+
+
+def turned(part):
+    """Scales, or zero points, that lie turned in memory of the shape that is due."""
+    if part.ndim < 2 or min(part.shape[-2:]) < 2 or part.shape[-2] == part.shape[-1]:
+        return part
+    *lead, rows, columns = part.shape
+    return part.reshape(*lead, columns, rows).swapaxes(-1, -2)
+
+
+def strided(part):
+    """Scales that are written with as many places for a row as there are rows."""
+    if part.ndim < 2:
+        return part
+    *lead, rows, columns = part.shape
+    places = np.minimum(np.arange(rows)[:, None] * rows + np.arange(columns), rows * columns - 1)
+    return part.reshape(*lead, rows * columns)[..., places]
+
+
+TURNED = ("128x128", "64x32", "1x128", "per_group(128)", "per_group(128, axis=0)", "per_group(200, axis=2)")
+
+
+@pytest.mark.parametrize("wrong", [turned, strided])
+@pytest.mark.parametrize("scheme", TURNED)
+def test_scales_that_lie_turned_are_found(scheme, wrong):
+    spec = nx.QuantSpec("fp8_e4m3", scheme=sharing(scheme))
+
+    def encode(x):
+        q = nx.quantize(x, spec)
+        return q.codes, wrong(q.scale)
+
+    assert not judged(encode, "fp8_e4m3", scheme)
+
+    def zeros(x):
+        q = nx.quantize(x, "uint8", scheme=sharing(scheme), symmetric=False)
+        return q.codes, q.scale, wrong(q.zero_point)
+
+    assert not judged(zeros, "uint8 symmetric=False", scheme)
 
 
 def test_zero_points_are_judged_under_the_scale_that_came():
