@@ -140,8 +140,8 @@ def _grids(scheme: Scheme) -> list[tuple[int, ...]]:
     if scheme.axis is None or scheme.size is None:
         return []
     rank, found = rank_of(scheme), []
-    deep = [(list(range(2, 3 + rank)), 5)] * (scheme.size <= LARGE)
-    for shape, groups in (([2] * rank, 3), ([3] * rank, 2), *deep):
+    grids = [([2] * rank, 3), ([3] * rank, 2), ([*range(2, 3 + rank)], 5)]
+    for shape, groups in grids if scheme.size <= LARGE else grids[:2]:
         shape[scheme.axis] = (groups - 1) * scheme.size + 1
         found.append(tuple(shape))
     return found

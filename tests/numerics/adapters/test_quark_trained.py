@@ -105,7 +105,7 @@ def test_inf_nan_and_a_second_derivative_are_quarks():
         asked.append((ctx.others, [one.shape for one in ctx.saved_tensors]))
         return gradient, ctx.saved_tensors[1] * 1.0, *(None,) * 6
 
-    host = SimpleNamespace(backward=backward)
+    host = SimpleNamespace(__name__="Host", backward=backward)
     zero = torch.zeros(1)
     for x in ([[1.0, math.nan]], [[1.0, math.inf]]):  # by columns, which are no rows
         scale = [0.5, 0.5]
@@ -131,7 +131,7 @@ def test_inf_and_nan_reach_the_gradients_as_in_quarks_formula(x, of_x):
 
 def test_what_is_not_taken_is_quarks():
     host = SimpleNamespace(
-        forward=lambda ctx, x, *_: x * 3, backward=lambda ctx, g: (g * 3, None, *[None] * 6)
+        __name__="Host", forward=lambda ctx, x, *_: x * 3, backward=lambda ctx, g: (g * 3, None, *[None] * 6)
     )
     x, zero = torch.ones(2, 3).T, torch.zeros(3)
     for given in (

@@ -754,8 +754,13 @@ TASKS = {
     "packed": ("mxfp4", {}, True), "scale_layout": ("mxfp4", {"packed": True}, "cublas"),
     "scheme": ("int8", {"kind": "affine"}, "per_channel(0)"),
     "drawing": ("fp4", {"rounding": "stochastic"}, "a8"), "finds_scale": ("nvfp4", {}, "amax"),
+    "rule": ("int8", {"kind": "quantize", "scheme": "per_token"}, "amax 1e-12"),
 }  # fmt: skip
-OPTIONS = {"drawing": "draw", "finds_scale": "tensor_scale"}  # where they have other names than fields
+OPTIONS = {
+    "drawing": "draw",
+    "finds_scale": "tensor_scale",
+    "rule": "least",
+}  # where they have other names than fields
 
 
 def test_an_option_that_decides_what_is_due_was_not_in_the_title():
