@@ -8,6 +8,7 @@ from typing import Any
 
 from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import Effort
+from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, own_scales, packing, undrawn
 from numerics.conform.laws.findings import Findings, Trial
@@ -121,7 +122,9 @@ def check(
         bias: it takes one, of n numbers, as a third argument
         zero_point: split (the default) where codes and zero points may be summed apart; folded where they
             are not, which decides more results
-        shapes: those (m, n, k) that are asked, in place of the judge's own
+        shapes: those (m, n, k) that are asked, in place of the judge's own; of quantize, fake_quantize and
+            affine with scheme=, tensors' shapes that are asked beside them, in every place that 2**26 numbers
+            reach, as (64, 5120)
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, for a target that cannot be called, and for
@@ -207,7 +210,7 @@ SCALE_ALONE = (
 )
 OF_PRODUCTS: dict[str, Any] = {
     "a": None, "b": None, "accumulate": "float32", "out": None, "layout": "nk", "bias": False,
-    "zero_point": "split", "shapes": None,
+    "zero_point": "split",
 }  # fmt: skip
 """What belongs to kind='matmul' alone, and what it is where nobody gives it."""
 OF_FORMATS: dict[str, Any] = {
@@ -244,14 +247,16 @@ def _asked(
     effort = Effort.of(options.pop("effort", "default"), options.pop("seed", None))
     if product:
         return _product(target, dtype, takes, options, effort)
-    exhaustive = options.pop("exhaustive", False)
+    exhaustive, named = options.pop("exhaustive", False), options.pop("shapes", None)
     task = Task.of(dtype, kind, **options)
+    asked_in = named_shapes(named, task.kind, task.scheme if task.rule is None else task.rule.scheme)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
     if task.packed or task.scale_layout is not None:
         takes = takes._replace(whole_blocks=True, contiguous=True)
     alone = task.tensor_scale is not None and options.get("tensor_scale") is None
-    trials = tuple(_trials(task, takes, effort, exhaustive))
+    trials = tuple(_trials(task, takes, effort, asked_in))
+    trials += (everything.trial(),) * bool(exhaustive)
     return Check(Target(target, task, takes), trials, (SCALE_ALONE,) * alone)
 
 
@@ -285,19 +290,17 @@ def _product(
     return ProductCheck(ProductTarget(target, claim, takes), effort, shapes)
 
 
-def _trials(task: Task, takes: Takes, effort: Effort, exhaustive: bool) -> Iterator[Trial]:
+def _trials(task: Task, takes: Takes, effort: Effort, named: Shapes) -> Iterator[Trial]:
     """What is tried one after the other, until a law is broken."""
     if task.rule is not None:
-        yield from own_scales.trials(task, takes, effort)
+        yield from own_scales.trials(task, takes, effort, named)
     elif isinstance(task.dtype, Block):
         yield from block_trials.trials(task, takes, effort)
     elif task.kind == "affine":
-        yield from affine.trials(task, takes, effort)
+        yield from affine.trials(task, takes, effort, named)
     elif task.kind in ("pack", "unpack"):
         yield from packing.trials(task, takes, effort)
     elif task.draws_itself:
         yield from undrawn.trials(task, takes, effort)
     else:
         yield from elements.trials(task, takes, effort)
-    if exhaustive:
-        yield everything.trial()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.inputs import narrow
+from numerics.conform.inputs import narrow, shapes
 from numerics.conform.inputs.spread import rank_of, shape_of
 from numerics.conform.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Groups, Rule, groups_of
 from numerics.formats.dtype import Element
@@ -27,6 +27,11 @@ ENDS = (
 SHORT = (*range(1, 131), 255, 256, 257, 320, 511, 512, 513, 1023, 1024, 1025)
 LONG = tuple((1 << k) + more for k in range(11, 21) for more in (-1, 0, 1, 7))
 """How many numbers share a scale."""
+HIDDEN = (768, 1024, 2048, 3072, 4096, 5120, 70000)
+"""Numbers of a row, or of a tensor, that networks have; and of one past 2**16."""
+BESIDE = (0.3, -0.02, 0.0, 0.11, -0.6, 0.07, 0.9)
+"""Small numbers beside one of 1 and more."""
+LONG_CUT = 8192  # numbers of a row, of whose last few are asked
 EACH = 130  # numbers: of so many, every place is asked
 ROWS = 260
 MOST = 1 << 15  # codes whose values, and middles, are asked
@@ -178,6 +183,71 @@ def _places(turns: Array, sizes: Array) -> Array:
     tiles = [sizes - sizes % tile - (sizes % tile == 0) for tile in (256, 1024, 8, 64)]
     some = [0 * sizes, sizes - 1, sizes // 2, *tiles, sizes // 3]
     return np.where(sizes <= EACH, turns % sizes, np.choose(turns % len(some), some))
+
+
+def standing(rule: Rule, shape: tuple[int, ...], places: Array) -> Float32:
+    """A tensor of small numbers, in each of whose groups a larger one stands: in such a place of it.
+
+    >>> from numerics.conform.rule import ScalesClaim
+    >>> standing(Rule.of("int8", ScalesClaim("per_token")), (2, 3), np.array([2, 0])).argmax(axis=1).tolist()
+    [2, 0]
+    """
+    groups = groups_of(rule.scheme, shape)
+    x = np.resize(BESIDE, len(groups.order)).astype(np.float32)
+    turns = np.arange(len(groups.starts))
+    largest = (1 + turns % 7) * np.where(rule.spec.symmetric & (places // 2 + turns % 2) % 2 == 1, -1, 1)
+    x[groups.starts + places % groups.sizes] = largest
+    tensor = np.zeros_like(x)
+    tensor[groups.order] = x
+    return tensor.reshape(shape)
+
+
+def in_many_places(rule: Rule, shape: tuple[int, ...], count: int) -> Iterator[Float32]:
+    """Tensors of one shape, in whose groups a lone maximum stands in so many places, one after the other.
+
+    >>> from numerics.conform.rule import ScalesClaim
+    >>> x = list(in_many_places(Rule.of("int8", ScalesClaim("per_token")), (2, 4), 4))
+    >>> [int(row.argmax()) for tensor in x for row in abs(tensor)]
+    [0, 1, 2, 3]
+    """
+    groups = groups_of(rule.scheme, shape)
+    if not len(groups.starts):
+        return
+    places = many_places(int(groups.sizes.max()), count)
+    for start in range(0, len(places), len(groups.starts)):
+        yield standing(rule, shape, np.resize(np.roll(places, -start), len(groups.starts)))
+
+
+def many_places(size: int, count: int) -> Array:
+    """So many places of a row, if it has as many: of every lane of a vector, spread over its tiles.
+
+    >>> many_places(3, 8).tolist(), many_places(12, 4).tolist()
+    ([0, 1, 2], [0, 5, 10, 3])
+    """
+    if size <= count:
+        return np.arange(size)
+    lanes = np.arange(count)
+    return lanes + lanes % (size // count) * count
+
+
+def usual(rule: Rule, count: int, room: int) -> Iterator[Float32]:
+    """Groups as long as those of networks, and of lengths that leave over some of every tile.
+
+    count: in how many places of each a lone maximum stands; of groups past `room` numbers, in fewer.
+    """
+    scheme, longest = rule.scheme, _longest(rule.scheme)
+    sizes = [longest] if scheme.block else sorted({*HIDDEN, min(longest, HIDDEN[-1])})
+    for size in sizes:
+        if EACH < size <= longest:
+            asked = min(count, size, max(1, room // size))
+            yield from in_many_places(rule, shape_with(scheme, asked, size), asked)
+    for size in shapes.CUT if scheme.block is None else ():
+        if EACH < size <= longest:
+            places = size - 1 - np.array(shapes.BEFORE_END)[: 2 if size > LONG_CUT else None]
+            places = places[places >= 0]
+            shape = shape_with(scheme, len(places), size)
+            for start in range(len(places) if scheme.kind == "per_tensor" else 1):
+                yield standing(rule, shape, np.roll(places, -start)[: len(groups_of(scheme, shape).starts)])
 
 
 def _about(rule: Rule, most: Float32, own: Array, rng: np.random.Generator) -> Float32:

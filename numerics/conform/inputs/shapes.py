@@ -48,6 +48,13 @@ OFFSETS = 16  # elements by which an array begins past a cache line
 FAR_APART = 40503  # times a number, its places in lines look as if drawn
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
 """Single numbers, all different, that short formats round and clip."""
+CUT = (
+    *(1, 2, 3, 7, 15, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1001, 1021, 1023, 1025, 1537, 2049),
+    *(2303, 3077, 4095, 4097, 5121, 8193, 8209, 12289, 16387, 65537, 65551, 131073),
+)
+"""Numbers of tensors of one line, which leave over some of every vector, tile and block."""
+BEFORE_END = (0, 1, 2, 6, 14, 30, 62, 126, 200)
+"""How many numbers follow the largest of such a line."""
 
 
 def shaped(x: Array, takes: Takes) -> Iterator[Array]:

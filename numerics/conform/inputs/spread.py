@@ -14,6 +14,7 @@ from numerics.backends.partition import as_shape, check_axis
 from numerics.formats.errors import NumericsError, said
 from numerics.tensor.scheme import Scheme, per_block, per_tensor
 
+Shapes = tuple[tuple[int, ...], ...]
 SHAPES = (
     *((5, 7), (16, 64), (33, 130), (3, 4, 40), (1, 96), (64, 1), (300, 3), (3, 300)),
     *(
@@ -34,6 +35,7 @@ FAR = 65541  # rows, or columns
 LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
 EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
+MOST_NAMED, MOST_NUMBERS = 64, 1 << 26  # shapes that somebody names, and numbers of each
 
 
 class Spread(NamedTuple):
@@ -174,6 +176,35 @@ def nothing_of(scheme: Scheme) -> list[tuple[int, ...]]:
     """Shapes of no numbers that a scheme cuts."""
     shapes = ((0, 3),) if scheme.kind == "per_token" else ((0, 3), (3, 0))
     return [shape for shape in shapes if _has(scheme, shape)]
+
+
+def named_shapes(came: Any, kind: str, scheme: Scheme | None) -> Shapes:
+    """Shapes of tensors that somebody wants to be asked, each of which the scheme cuts; none where none came.
+
+    scheme: None where a kind has none, or its scales are no arrays.
+    Raises NumericsError for anything else.
+
+    >>> named_shapes([(64, 5120), 768], "quantize", per_tensor())
+    ((64, 5120), (768,))
+    """
+    if came is None:
+        return ()
+    if scheme is None:
+        raise NumericsError(
+            f"shapes={said(came)} is for kind='matmul', 'quantize', 'fake_quantize' and "
+            f"'affine' with scheme=, not for {kind!r}"
+        )
+    given = list(came)[: MOST_NAMED + 1] if isinstance(came, (list, tuple)) else []
+    found = tuple(map(as_shape, given))
+    if not found or len(found) > MOST_NAMED or any(min(one, default=1) < 1 for one in found):
+        raise NumericsError(f"shapes={said(came)}; allowed: 1 to {MOST_NAMED} shapes, as in [(64, 5120)]")
+    for shape in found:
+        axes = max(scheme.axis + 1, -scheme.axis) if scheme.axis is not None else 2 if scheme.block else 0
+        if len(shape) < axes or math.prod(shape) > MOST_NUMBERS:
+            raise NumericsError(
+                f"shapes={said(shape)}; allowed with {scheme}: {axes} axes or more, 2**26 numbers at most"
+            )
+    return found
 
 
 def _left_over(size: int, shared: int) -> list[int]:

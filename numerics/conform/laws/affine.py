@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
-from numerics.conform.inputs.spread import Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
+from numerics.conform.inputs.spread import Shapes, Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
 from numerics.conform.laws.again import answers
 from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
 from numerics.conform.laws.company import as_of, layout, misplaced, place_or_chance, repeatable
@@ -132,10 +132,11 @@ ORDER = [law.__name__ for law in AFFINE_LAWS]
 # ---- trials ----------------------------------------------------------------------------------------
 
 
-def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
-    """Scales and zero points, the same numbers in other shapes, and what is drawn."""
+def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iterator[Trial]:
+    """Scales and zero points, the same numbers in other shapes, those that are named, and what is drawn."""
     if task.scheme is not None:
-        yield Trial((*AFFINE_LAWS, scale_arrays), lambda target, found: _arrays(target, found, effort))
+        far = tuple(far_shapes(task.scheme, effort.name))
+        yield Trial((*AFFINE_LAWS, scale_arrays), lambda target, found: _arrays(target, found, named, far))
         yield from repeated(task, takes, effort, None)
         return
     yield Trial(AFFINE_LAWS, _scaled)
@@ -206,12 +207,14 @@ def _truth(task: Task, scale: float, zero_point: int) -> Array:
     return task.affine_codes(affine.numbers(task.element, scale, zero_point), scale, zero_point)
 
 
-def _arrays(target: Target, found: Findings, effort: Effort) -> None:
-    """Each scale and zero point with the numbers that matter to it, in the places that share it."""
+def _arrays(target: Target, found: Findings, named: Shapes, far: Shapes) -> None:
+    """Each scale and zero point with the numbers that matter to it, in the places that share it.
+
+    far: shapes that are asked in plain memory alone.
+    """
     scheme = target.task.scheme
     assert scheme is not None
-    far = far_shapes(scheme, effort.name)
-    for turn, shape in enumerate((*shapes_of(scheme), *nothing_of(scheme), *far)):
+    for turn, shape in enumerate((*shapes_of(scheme), *nothing_of(scheme), *named, *far)):
         if found.failures:
             return
         question = _spread_question(target, spread(scheme, shape), turn)

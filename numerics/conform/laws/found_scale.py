@@ -27,13 +27,6 @@ LARGEST = (
     6.0, 1e-30, 2.0**-125 * 1e3, 0.1, 1e-12, 3.3e38, 2.0**-15, 6e4,
 )  # fmt: skip
 """Largest magnitudes: those whose scale is 1, the ends of float32 and of float16, scales that underflow."""
-CUT = (
-    *(1, 2, 3, 7, 15, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1001, 1021, 1023, 1025, 1537, 2049),
-    *(2303, 3077, 4095, 4097, 5121, 8193, 8209, 12289, 16387, 65537, 65551, 131073),
-)
-"""Numbers of tensors of one line, which leave over some of every vector, tile and block."""
-BEFORE_END = (0, 1, 2, 6, 14, 30, 62, 126, 200)
-"""How many numbers follow the largest of such a line."""
 ALONE = (1.0, 2600.0, -TOP, 6.0, 4e4)
 """Numbers that stand alone in a tensor: it is the simplest counterexample."""
 DRAWN = 24  # more of them
@@ -143,8 +136,8 @@ def _cut(target: Target) -> Iterator[Line]:
     if target.takes.whole_blocks:
         return
     size = target.task.block.block
-    for length in CUT:
-        for turn, after in enumerate(BEFORE_END if length < LONG else BEFORE_END[:2]):
+    for length in shapes.CUT:
+        for turn, after in enumerate(shapes.BEFORE_END if length < LONG else shapes.BEFORE_END[:2]):
             lines = 3 if turn % 2 and length < LONG else 1
             if after >= length:
                 break

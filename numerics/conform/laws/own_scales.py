@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from numerics.conform.deviations.own_scales import Observed, nearest
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import own_scales, shapes
 from numerics.conform.inputs.narrow import narrowed
-from numerics.conform.inputs.spread import far_shapes, nothing_of, shapes_of
+from numerics.conform.inputs.spread import Shapes, far_shapes, nothing_of, shapes_of
 from numerics.conform.laws.company import misplaced, place_or_chance
 from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout
@@ -26,6 +28,9 @@ from numerics.conform.verdict import Counterexample, code_text, numbers
 
 KEPT = 24  # tensors that a deviation has to explain
 SHOWN = 16  # numbers
+PLACES = {"quick": (256, 1 << 21), "default": (1024, 1 << 23), "high": (1 << 20, 1 << 25)}
+"""In how many places of long groups a lone maximum stands, and how many numbers are asked for that."""
+NAMED = 1 << 26  # numbers that are asked in a shape that somebody names
 
 
 @dataclass(frozen=True)
@@ -151,11 +156,12 @@ def laws_of(task: Task) -> tuple[Law, ...]:
     return (found_scale, scale_of_zeros, *zero, under_scale)
 
 
-def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
-    """Groups of every length, shapes and strides, and what is drawn."""
+def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iterator[Trial]:
+    """Groups of every length, shapes and strides, and what is drawn; of named shapes every place."""
     laws = laws_of(task)
     quick = effort.name == "quick"
     yield Trial(laws, lambda target, found: _lengths(target, found, quick))
+    yield Trial(laws, lambda target, found: _in_places(target, found, effort, named))
     yield Trial((layout,), lambda target, found: _shapes(target, found, effort))
     yield from repeated(task, takes, effort, None)
 
@@ -171,6 +177,22 @@ def _lengths(target: Target, found: Findings, quick: bool) -> None:
             break
     if found.failures:
         _explained(target, found, seen[-KEPT:])
+
+
+def _in_places(target: Target, found: Findings, effort: Effort, named: Shapes) -> None:
+    """A lone maximum in many places of long groups: of each lane, tile, and of what they leave over."""
+    rule = target.task.rule
+    assert rule is not None
+    many = [own_scales.usual(rule, *PLACES[effort.name])]
+    for shape in named:
+        groups = len(groups_of(rule.scheme, shape).starts)
+        tensors = NAMED // max(1, math.prod(shape))
+        many.append(own_scales.in_many_places(rule, shape, max(1, tensors) * groups))
+    for x in chain(*many):
+        seen = _observed(target, found, x)
+        if found.failures:
+            _explained(target, found, [seen])
+            return
 
 
 def _explained(target: Target, found: Findings, seen: list[Scales]) -> None:

@@ -152,6 +152,19 @@ def test_arrays_that_were_read_turned_in_grids_of_unlike_sides_passed(which):
     assert check(lambda x, s, z: in_blocks(x, s, z, 128, 128), "int8", kind="affine", scheme=(128, 128))
 
 
+def test_affine_is_asked_in_shapes_that_are_named():
+    numbers = by_arrays("per_channel(0)")
+
+    def wrong(x, scale, zero_point):
+        came = np.array(numbers(x, scale, zero_point))
+        came[..., 900:] = 0 if x.shape == (7, 1000) else came[..., 900:]
+        return came
+
+    options = {"kind": "affine", "scheme": "per_channel(0)", "effort": "quick"}
+    assert check(wrong, "int8", **options)
+    assert not check(wrong, "int8", **options, shapes=[(7, 1000)])
+
+
 def packed(x, layout=nx.layouts.CUBLAS, low=0):
     made = nx.mxfp4.encode(x)
     pairs = made.codes.reshape(*x.shape[:-1], -1, 2)

@@ -243,6 +243,73 @@ UNNAMED = {
 }
 
 
+def lost(where):
+    """Rows of which the numbers at some places, by the length of a row, are not looked at."""
+
+    def amax(x):
+        kept = np.where(np.isfinite(x), np.abs(x), F(0))
+        if x.ndim:
+            kept[..., where(np.arange(x.shape[-1]), x.shape[-1])] = 0
+        return kept.max(axis=-1, keepdims=True, initial=0)
+
+    return kernel(amax=amax)
+
+
+LOST = {
+    "lane 17 of 32 of long rows": lambda i, n: (n >= 512) & (i % 32 == 17),
+    "lane 21 of 32 of longer rows": lambda i, n: (n >= 4096) & (i % 32 == 21),
+    "a third of 768": lambda i, n: (n == 768) & (i >= 512),
+    "a third of 3,072": lambda i, n: (n == 3072) & (i >= 2048),
+    "a fifth of 5,120": lambda i, n: (n == 5120) & (i // 1024 == 3),
+    "a tile of 1,024": lambda i, n: (n == 1024) & (i // 256 == 1),
+    "a vector of 8 of 128": lambda i, n: (n >= 2048) & (i % 128 // 8 == 5),
+    **{f"the last of {k} past 1,024": (lambda i, n, k=k: (n > 1024) & (i >= n // k * k))
+       for k in (2, 4, 8, 16, 32, 64, 128, 256)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_places_of_usual_rows_were_lost(name):
+    assert not judged(lost(LOST[name])), name
+
+
+def of_tensors(where):
+    """Tensors with one scale, as rows."""
+    of_rows = lost(where)
+
+    def encode(x):
+        codes, scale = of_rows(np.ascontiguousarray(x).reshape(1, -1))
+        return codes.reshape(x.shape), scale.reshape(())
+
+    return encode
+
+
+@pytest.mark.turns(5)
+@pytest.mark.parametrize("name", [name for name in LOST if "past" not in name or "256" in name])
+def test_places_of_usual_tensors_were_lost(name):
+    assert not judged(of_tensors(LOST[name]), scheme="per_tensor"), name
+
+
+def test_every_place_of_a_shape_that_is_named_is_asked():
+    wrong = lost(lambda i, n: (n == 4097) & (i == 1234))
+    assert judged(wrong)
+    found = judged(wrong, shapes=[(512, 4097)])
+    assert found.law == "found_scale"
+    assert "at 1234 of 4097" in found.counterexample.where
+    assert not judged(values_of(wrong), kind="fake_quantize", shapes=((512, 4097),))
+    wrong = of_tensors(lambda i, n: (n == 4097) & (i == 1234))
+    assert not judged(wrong, scheme="per_tensor", shapes=[4097])
+    assert judged(kernel(), shapes=[(3, 5)])
+
+
+@pytest.mark.parametrize("shapes", [[], 5, [(-1, 2)], ["3"], [(0, 3)], [(1 << 14, 1 << 14)], [()]])
+def test_shapes_that_are_none_are_refused(shapes):
+    with pytest.raises(NumericsError, match="shape"):
+        judged(kernel(), shapes=shapes, scheme="per_channel(0)")
+    with pytest.raises(NumericsError, match="shape"):
+        check(nx.fp4.encode, "fp4", shapes=[(3, 5)])
+
+
 @pytest.mark.turns(10)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_known_deviation_is_named(name):
