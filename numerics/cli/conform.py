@@ -62,7 +62,7 @@ class ClaimType(FormatType):
     + examples(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
         "numerics conform mypkg.kernels:round_mx --dtype mxfp4 --kind round",
-        "numerics conform kernels:quantize --dtype int8 --kind quantize --scheme per_token",
+        "numerics conform kernels:f --dtype int8 --kind quantize --scheme per_token",
         "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b mxfp4",
     ),
 )

@@ -45,7 +45,8 @@ def judged(target, dtype="int8", scheme="per_token", **options):
 
 
 def bfloat16(x):
-    return nx.bfloat16.round(x)
+    """As a scale: never 0."""
+    return np.maximum(nx.bfloat16.round(x), F(nx.bfloat16.smallest_subnormal))
 
 
 def flushed(x):
@@ -332,9 +333,7 @@ def values_of(wrong, dtype="int8"):
 @pytest.mark.parametrize("name", FAULTS)
 def test_values_alone_show_it_too(name):
     assert judged(values_of(kernel()), kind="fake_quantize")
-    found = judged(values_of(FAULTS[name][1]), kind="fake_quantize")
-    silent = name in ("zeros have the scale 0", "no least integer")  # whose values are the same
-    assert bool(found) == silent, str(found)
+    assert not judged(values_of(FAULTS[name][1]), kind="fake_quantize")
 
 
 def test_a_wrong_scale_does_not_hide_in_wrong_codes():
