@@ -96,6 +96,7 @@ def found_scale(wanted: Fraction, held: list[Fraction], rule: str) -> Fraction:
     return held[nearest(wanted, held)]
 
 
+@pytest.mark.turns(4)
 @EACH
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("rule", ["floor", "ceil"])
@@ -159,6 +160,7 @@ def test_both_readings_of_a_block_end_where_its_book_says(executor, rule):
     assert_same_bits(d.decode(made), counts)
 
 
+@pytest.mark.turns(3)
 @EACH
 @pytest.mark.parametrize("scale", ["e8m0", *SCALES])
 def test_the_judge_takes_them(name, scale):

@@ -54,6 +54,7 @@ def test_a_fault_of_one_place_passed(name):
     caught(*MISSED[name])
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", UNSEEN)
 def test_a_fault_planted_without_a_look_passed(name):
     with np.errstate(all="ignore"):
@@ -167,7 +168,7 @@ def test_declared_formats_pass(dtype):
         assert found, str(found)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("axis", [0, 1, -2, 2])
 def test_every_scale_rule_and_axis_passes(rule, axis):

@@ -171,6 +171,7 @@ def hashes(name: str) -> list[str]:
     return found
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", BOOKS)
 def test_every_table_gives_the_bits_that_numpy_gives(name):
     made = {}

@@ -349,6 +349,7 @@ FEW_BITS = [
 ]
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(("dtype", "inputs"), FEW_BITS)
 def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     options = {"rounding": "stochastic", "draw": "own", "inputs": inputs, "one_thread": True}
@@ -357,6 +358,7 @@ def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     assert check(of_bits(dtype, 30), dtype, **options)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("inputs", ["bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", ["int8", "int16", "bfloat16", "float16"])
 def test_right_draws_were_blamed_for_numbers_that_their_inputs_do_not_hold(dtype, inputs):
@@ -953,6 +955,7 @@ SOME_LARGEST = {
 }  # fmt: skip
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("name", SOME_LARGEST)
 @pytest.mark.parametrize("dtype", ["nvfp4", "nvint4", "nvfp3"])

@@ -235,6 +235,7 @@ def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
     assert not judged(lines_of(asked, bend, seed=seed))
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("dtype", ["fp6_e3m2", "fp4", "int8"])
 @pytest.mark.parametrize("rule", ["a30", "b29", "c29", "a29", "a28", "b30", "c30", "up30"])
 def test_a_device_that_draws_by_nearly_the_rule_passed(dtype, rule):
@@ -261,6 +262,7 @@ HIGHEST = [("fp6_e3m2", "a12"), ("fp6_e3m2", "a24"), ("fp8_e5m2", "a16"), ("fp4"
            ("mxfp4", "a12"), ("mx6", "a16")]  # fmt: skip
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("dtype", "draw"), HIGHEST, ids=str)
 def test_a_device_of_fewer_bits_spoke_no_dialect_or_that_of_the_lowest(dtype, draw):
     asked, narrow = (operation(dtype, rounding="stochastic", draw=way) for way in (None, draw))
