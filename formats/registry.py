@@ -116,6 +116,8 @@ def dtype(name: Any, **unknown: Never) -> Dtype:
     spelled = name_of_type(name)
     found = _NAMES.get(spelled) or named(spelled) or _squeezed().get(_SPACES.sub("", spelled.lower()))
     if found is None:
+        if name is None:
+            raise NumericsError("a format is needed, such as 'fp8_e4m3'; `numerics formats` lists them all")
         if _has_format(name):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")

@@ -31,6 +31,7 @@ from numerics.files.shards import places_of, write_index
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
+from numerics.formats.arguments import keywords
 from numerics.formats.block import ElementBlock
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp8_e4m3, fp8_e5m2
@@ -75,6 +76,7 @@ class Running:
 ALONE = Running()
 
 
+@keywords
 def convert(
     source: PathLike, target: PathLike, to: str = "numerics", *, ggml: str | None = None,
     running: Running = ALONE,
@@ -116,6 +118,7 @@ def convert(
     return work.safetensors(_LAYOUTS[to])
 
 
+@keywords
 def dequantize(source: PathLike, target: PathLike, *, running: Running = ALONE) -> Converted:
     """Writes the floats of a quantized checkpoint of any kind that `open_any` takes, ours or another tool's.
 

@@ -12,6 +12,7 @@ from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
 from numerics.files.selection import Selection, outputs_of, says_no_axis, why_axis
 from numerics.files.shards import Source
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
 from numerics.model.deciding import plan as model_plan
@@ -85,6 +86,7 @@ class Decision:
         return Row("parameter", name, entry.shape, spec, reason, also=also, observer=watched, value_bits=bits)
 
 
+@keywords
 def decide(source: Source, request: Request) -> Decision:
     """Returns what becomes of each tensor, or raises NumericsError before anything is written.
 

@@ -27,6 +27,7 @@ from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.shards import Shard, Source, write_index
 from numerics.files.stream import ERRORS, Scales, amax_of
+from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of
 from numerics.formats.rounding import check_random
@@ -84,6 +85,7 @@ def _has_tensor_scale(plan: Plan) -> bool:
     return isinstance(plan.dtype, Block) and plan.dtype.has_tensor_scale
 
 
+@keywords
 def quantize(
     source: Source | PathLike, target: PathLike, request: Request, options: Options | None = None
 ) -> JobReport:

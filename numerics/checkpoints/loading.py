@@ -24,6 +24,7 @@ from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.shards import Source
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, one_of
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
@@ -72,6 +73,7 @@ class Opened(Protocol):
         """How the file has a tensor; None where it has it as `tensor` gives it.  Its numbers are not read."""
 
 
+@keywords
 def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     """Opens a file of any kind that is known, or a folder.
 
@@ -95,6 +97,7 @@ def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     return OpenedSafetensors(came, mapped)
 
 
+@keywords
 def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
     """Returns the tensors of a file of any kind, or of a folder, by name; quantized ones as QTensors.
 

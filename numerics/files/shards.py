@@ -18,6 +18,7 @@ from numerics.files.json_members import Members
 from numerics.files.replacement import replace_file
 from numerics.files.safetensors import Entry, Reader, header_bytes
 from numerics.files.ties import ties_of
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.view.text import folded
 
@@ -76,6 +77,7 @@ class Source:
     (2, 32)
     """
 
+    @keywords
     def __init__(self, path: str | os.PathLike[str], *, own: bool = False) -> None:
         self.own = own
         came = path_of(path)

@@ -99,6 +99,8 @@ def test_unknown_names_get_the_nearest():
         nx.dtype("fp8_e4m4")
     with pytest.raises(nx.NumericsError, match="unknown format"):
         nx.dtype("zzz")
+    with pytest.raises(nx.NumericsError, match="a format is needed, such as 'fp8_e4m3'"):
+        nx.dtype(None)
 
 
 def test_the_same_facts_are_the_same_object():

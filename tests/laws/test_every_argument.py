@@ -493,13 +493,14 @@ def test_an_option_of_a_model_is_refused_in_words_before_anything_is_changed(nam
 
 # ---- what is left out ---------------------------------------------------------------------------------
 
-MADE = re.compile(r"(Plan|Picture|Page|Verdict|Counterexample|Config|Quantized)")
+MADE = re.compile(r"(Plan|Picture|Page|Verdict|Counterexample|Config|Quantized|Decision|Opened(\.\w+)?)")
 """Results: a function returns them, and nobody makes one by hand."""
 OF_THE_HOUSE = re.compile(
     r".*\.(check_options|check_overflow|check_scale_rule|check_given|check_state)"  # asked by every call
     r"|QuantSpec\.(affine_options|blocking|packed_bytes|partition|shared_shape|short|stored_scale_type|with_\w+)"
     r"|Scheme\.partition|ScaledBlock\.largest_under|QTensor\.with_parts|Plan\.lines|\w+\.observe_prepared"
     r"|Task(\.(?!of$)\w+)?"  # the judge's own, which `conform.check` makes and asks
+    r"|quantization_of|loaded"  # of checkpoints
     r"|\w+\.(load_state_dict|set_extra_state)"  # torch's own protocol
 )
 """What the house alone calls, on paths where a check would be paid by every tensor."""
@@ -507,7 +508,8 @@ OF_THE_HOUSE = re.compile(
 
 def public():
     """Every public function, class and method of this library, each once, by its name."""
-    modules = [nx, conform, interop, layouts, observe, train, nx.draw]
+    modules = [nx, conform, interop, layouts, observe, train, nx.draw, nx.checkpoints]
+    modules += [nx.checkpoints.loading, nx.checkpoints.converting]
     if find_spec("onnxruntime"):
         modules.append(nx.ipu)
     seen = set()
