@@ -130,6 +130,12 @@ class Groups(NamedTuple):
         first = self.starts[group]
         return self.order[first : first + self.sizes[group]]
 
+    def laid(self, x: Array, shape: tuple[int, ...]) -> Array:
+        """The tensor of numbers that come group by group."""
+        tensor = np.zeros_like(x)
+        tensor[self.order] = x
+        return tensor.reshape(shape)
+
 
 @lru_cache(maxsize=4)
 def groups_of(scheme: Scheme, shape: tuple[int, ...]) -> Groups:

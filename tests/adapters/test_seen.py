@@ -107,10 +107,13 @@ def exported(call):
     return torch.export.export(Whole(), (X.clone(),), strict=True).module()(OTHER.clone())
 
 
+def first_of(made):
+    return made[0] if isinstance(made, tuple) else made
+
+
 def changed_in_place(call):
     x = X.clone().requires_grad_()
-    made = call(x)
-    made = made[0] if isinstance(made, tuple) else made
+    made = first_of(call(x))
     if not made.requires_grad:
         return made
     assert made._base is None
@@ -130,8 +133,7 @@ def in_a_graph(call):
 
 def differentiated(call):
     x = X.clone().requires_grad_()
-    made = call(x)
-    made = made[0] if isinstance(made, tuple) else made
+    made = first_of(call(x))
     if not made.requires_grad:
         return made
     return made.detach(), torch.autograd.grad((made.float() * OTHER[:, : made.shape[-1]]).sum(), x)[0]
@@ -140,7 +142,7 @@ def differentiated(call):
 def of_dual_numbers(call):
     with forward_ad.dual_level():
         made = call(forward_ad.make_dual(X.clone(), OTHER))
-        found = forward_ad.unpack_dual(made[0] if isinstance(made, tuple) else made)
+        found = forward_ad.unpack_dual(first_of(made))
         return found.primal if found.tangent is None else tuple(found)
 
 

@@ -169,9 +169,7 @@ def filled(
     x[groups.starts + place] = np.where(negative, -most, most)
     if not finite or not largest:
         _mixed(x, groups, rng, finite)
-    tensor = np.zeros_like(x)
-    tensor[groups.order] = x
-    return tensor.reshape(shape)
+    return groups.laid(x, shape)
 
 
 def _places(turns: Array, sizes: Array) -> Array:
@@ -198,9 +196,7 @@ def standing(rule: Rule, shape: tuple[int, ...], places: Array) -> Float32:
     turns = np.arange(len(groups.starts))
     largest = (1 + turns % 7) * np.where(rule.spec.symmetric & (places // 2 + turns % 2) % 2 == 1, -1, 1)
     x[groups.starts + places % groups.sizes] = largest
-    tensor = np.zeros_like(x)
-    tensor[groups.order] = x
-    return tensor.reshape(shape)
+    return groups.laid(x, shape)
 
 
 def in_many_places(rule: Rule, shape: tuple[int, ...], count: int) -> Iterator[Float32]:
