@@ -25,8 +25,8 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     yield Trial(_laws(task), _everything)
     yield Trial((layout,), _layouts)
     yield chance.trial(effort)
-    yield streams.trial(effort)
     yield places.trial()
+    yield streams.trial(effort)
     yield stays.trial()
     if effort.rounds and not takes.one_thread:
         yield streams.trial_of_threads()
