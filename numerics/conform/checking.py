@@ -11,6 +11,7 @@ from numerics.conform.effort import Effort
 from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, own_scales, packing, undrawn
+from numerics.conform.laws.depends import depends, of_fault
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.found_scale import led
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -132,7 +133,7 @@ def check(
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 20 laws hold on 3478326 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 21 laws hold on 3628538 inputs
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
     """
@@ -192,9 +193,18 @@ class Check:
             with ieee_arithmetic():
                 self._try(found)
         except Fault as fault:
-            found.failures.append(smallest_that_fails(self.target, fault).found)
-        found.failures = [led(self.target, broken) for broken in found.failures]
+            found.failures.append(of_fault(self.target, smallest_that_fails(self.target, fault)))
+        self._explain(found)
         return found.verdict(self.target)
+
+    def _explain(self, found: Findings) -> None:
+        """Says upon what a fault depends: where that is the calls, or memory, no other law is of a number."""
+        if found.failures:
+            with ieee_arithmetic():
+                first = depends(self.target, found.failures[0])
+            settled = first.law != found.failures[0].law
+            found.failures = [first, *(found.failures[1:] if not settled else ())]
+        found.failures = [led(self.target, broken) for broken in found.failures]
 
     def _try(self, found: Findings) -> None:
         for trial in self.trials:
@@ -227,7 +237,7 @@ def asked(
     """What `check` is asked, with everything looked up and nothing run; raises as it does.
 
     >>> import numerics as nx
-    >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[7:]
+    >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[8:]
     ('order', 'last_byte', 'layout', 'repeatable', 'threads')
     """
     otherwise = not is_ieee()

@@ -6,6 +6,7 @@ import importlib
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -45,6 +46,7 @@ SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
     "inputs_unchanged": "The target does not write into its input.",
     "within": "The target reads and writes nothing outside the arrays that it is given.",
+    "written": "Every number of a result is written: none is what its memory held before the call.",
     "result": "The target returns what its kind says.",
     "shape": "The result has the shape that its kind says.",
     "dtype": "Codes are integers, bytes are uint8, values are float32.",
@@ -53,11 +55,19 @@ SENTENCES: dict[str, str] = {
 
 Case = tuple[Any, ...]
 """What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
+Form = tuple[tuple[int, ...], Any]
+"""Shape and type of an array of a result."""
 SMALL = 1 << 24
 """Bytes of an array, at most, whose own bytes are told from those beside them."""
 POWERS = (0, 5, 2, 3, 1, 4)
 """Of two, by which tensors are multiplied that are given to a target which finds their scale."""
 LEAST = 2.0**-100
+EARLY, FEW_BYTES = 24, 1 << 14
+"""How many of the first calls are kept with their results, and of how many bytes at most."""
+OTHERWISE = 0xFF
+"""Bits that differ between two fillings of the memory for a result."""
+PRIMED = 6
+"""Arrays of a size that NumPy keeps for the next one who asks for it, nearly."""
 OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 """What torch's functions say where they are given an array of NumPy."""
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
@@ -98,7 +108,8 @@ class Fault(Exception):
         self.law, self.inputs = law, inputs
         x = inputs[0]
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
-        where = f"an input of shape {x.shape}, strides {x.strides}" if x.size != 1 else ""
+        strides = f", strides {x.strides}" if x.size != 1 else ""
+        where = f"an input of shape {x.shape}{strides}" if x.shape != (1,) else ""
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
 
     @classmethod
@@ -136,23 +147,63 @@ def _numbers_of(x: Array, was: bytes) -> bytes:
 
 
 class Filled:
-    """Arrays for a result, which a target fills: with unused memory about them, or a forbidden page."""
+    """Arrays for a result, which a target fills: with unused memory about them, or a forbidden page.
 
-    def __init__(self, arrays: tuple[Array, ...]) -> None:
-        self.arrays = arrays
+    held: each byte of what they hold before it does.
+    """
+
+    def __init__(self, arrays: tuple[Array, ...], held: int) -> None:
+        self.arrays, self.held = arrays, held
         self._about = [unused_about(x) for x in arrays]
         self._before = [about() for about in self._about]
 
     @classmethod
-    def of(cls, forms: Iterable[tuple[tuple[int, ...], Any]], edge: Edge | None) -> Filled:
-        """Arrays of these shapes and types, full of what is no answer."""
+    def of(cls, forms: Iterable[Form], edge: Edge | None, held: int = UNUSED) -> Filled:
+        """Arrays of these shapes and types."""
         room = spaced if edge is None else edge.room
         found = []
         for shape, kind in forms:
             array = room(math.prod(shape), kind)
-            array.view(np.uint8)[...] = UNUSED
+            array.view(np.uint8)[...] = held
             found.append(array.reshape(shape))
-        return cls(tuple(found))
+        return cls(tuple(found), held)
+
+    @classmethod
+    def by(cls, fill: Callable[[tuple[Array, ...]], Any], forms: Iterable[Form], inputs: tuple[Array, ...],
+           edge: Edge | None, held: int = UNUSED) -> Any:  # fmt: skip
+        """What `fill` writes into arrays of these shapes and types, for inputs.
+
+        Numbers that hold what they held before are asked again in memory of other bytes.  Raises Fault for
+        those that are left as they were there, too, and for what is written beside the arrays.
+        """
+        forms = list(forms)
+        first = cls.of(forms, edge, held)
+        fill(first.arrays)
+        if any(left.any() for left in first.left()):
+            second = cls.of(forms, edge, held ^ OTHERWISE)
+            fill(second.arrays)
+            first.expect_written(second, inputs)
+        return first.result(inputs)
+
+    def left(self) -> list[NDArray[np.bool_]]:
+        """Which numbers of each array are what they were."""
+        every = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in self.arrays)
+        return [
+            (part == self.held).reshape(-1, x.itemsize).all(axis=1)
+            for part, x in zip(every, self.arrays, strict=True)
+        ]
+
+    def expect_written(self, other: Filled, inputs: tuple[Array, ...]) -> None:
+        """Raises Fault for numbers that are as they were here, and in memory that held something else."""
+        for number, (one, two) in enumerate(zip(self.left(), other.left(), strict=True), 1):
+            unwritten = np.flatnonzero(one & two)
+            if len(unwritten):
+                shape = self.arrays[number - 1].shape
+                at = tuple(int(i) for i in np.unravel_index(unwritten[0], shape))
+                which = f" of array {number} of {len(self.arrays)}" if len(self.arrays) > 1 else ""
+                came = f"{len(unwritten)} of {one.size} numbers left as they were, the first at {at}{which}"
+                where = int(unwritten[0]) if shape == inputs[0].shape else 0
+                raise Fault("written", inputs, came, "numbers that the target writes", where)
 
     def result(self, inputs: tuple[Array, ...]) -> Any:
         """What the target wrote; raises Fault where it wrote beside it."""
@@ -211,6 +262,18 @@ class Target(Judged):
     def __init__(self, function: Callable[..., Any] | str, task: Task, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.task = task
+        self.held, self.primed = UNUSED, False
+        self.early: list[tuple[Case, list[Array]]] = []
+
+    @contextmanager
+    def holding(self, byte: int) -> Iterator[None]:
+        """The memory of results holds that byte, as far as it can be had before the target has it."""
+        before = self.held, self.primed
+        self.held, self.primed = byte, True
+        try:
+            yield
+        finally:
+            self.held, self.primed = before
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
@@ -479,7 +542,7 @@ class Target(Judged):
                 still, before = self.task.pairs(again(), came)[at]
                 law = place_or_chance(wrong, self.task.differs(still, before))
                 found = replace(misplaced(inputs[0], one, first, wrong, law), given=tuple(inputs[1:]))
-                raise Fault.of(found, self._arrays(inputs))
+                raise Fault.of(found, self.arrays_in(inputs))
 
     def called(self, *inputs: Any) -> Any:
         """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""
@@ -495,12 +558,20 @@ class Target(Judged):
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its copies lie beside forbidden memory."""
         given = tuple(self._own(x, edge) if isinstance(x, np.ndarray) else x for x in case)
-        arrays = self._arrays(given)
+        arrays = self.arrays_in(given)
         unchanged = Unchanged(arrays, edge is None)
         came = self._called(given, arrays, edge)
         if law := unchanged.broken():
-            raise Fault(law, self._arrays(case), CHANGED[law], "the same bytes")
+            raise Fault(law, self.arrays_in(case), CHANGED[law], "the same bytes")
+        self._remember(case, came)
         return came
+
+    def _remember(self, case: Case, came: Any) -> None:
+        """Keeps the first results, of inputs that are short: the same may be asked again."""
+        inputs = self.arrays_in(case)
+        if len(self.early) < EARLY and sum(x.nbytes for x in inputs) <= FEW_BYTES:
+            with suppress(Fault):  # no result: whoever looks at it says so
+                self.early.append((case, [x.copy() for x in arrays_of(came, inputs)]))
 
     def _own(self, x: Array, edge: Edge | None) -> Array:
         """A copy for the target alone; float32 values in the type that it takes."""
@@ -509,22 +580,35 @@ class Target(Judged):
         return shapes.kept(x, None if plain else type_of(self.task.inputs), room)
 
     @staticmethod
-    def _arrays(inputs: tuple[Any, ...]) -> tuple[Array, ...]:
+    def arrays_in(inputs: tuple[Any, ...]) -> tuple[Array, ...]:
+        """Those of a case that are arrays."""
         return tuple(x for x in inputs if isinstance(x, np.ndarray))
 
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...], edge: Edge | None = None) -> Any:
+        if not self.takes.fills:
+            return self._ran(inputs, arrays, edge)
+        forms = results_of(self.task, inputs)
+        return Filled.by(
+            lambda filled: self._ran(inputs, arrays, edge, filled), forms, arrays, edge, self.held
+        )
+
+    def _ran(
+        self, inputs: tuple[Any, ...], arrays: tuple[Array, ...], edge: Edge | None,
+        filled: tuple[Array, ...] = (),
+    ) -> Any:  # fmt: skip
+        """What the function itself returns; filled: the arrays that it fills."""
         self.witness.before(inputs, edge)
-        filled = Filled.of(results_of(self.task, inputs), edge) if self.takes.fills else None
         try:
-            given = [self._given(x) for x in (*inputs, *(filled.arrays if filled else ()))]
+            given = [self._given(x) for x in (*inputs, *filled)]
+            if self.primed:
+                prime(results_of(self.task, inputs), self.held)
             with np.errstate(all="ignore"):
-                came = guarded(lambda: self.function(*given))
+                return guarded(lambda: self.function(*given))
         except Raised as wrong:
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
             self.came_back(arrays[0])
-        return came if filled is None else filled.result(arrays)
 
     def _hint(self, wrong: Raised) -> str:
         """What may be meant where a target of tensors, contiguous memory or numbers was given an array."""
@@ -588,7 +672,14 @@ class Target(Judged):
         return found
 
 
-def results_of(task: Task, case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
+def prime(forms: Iterable[Form], byte: int) -> None:
+    """Gives memory of these sizes back to the allocator, full of that byte: whoever asks next may have it."""
+    every = [np.empty(math.prod(shape), kind) for shape, kind in forms for _ in range(PRIMED)]
+    for array in every:
+        array.view(np.uint8)[...] = byte
+
+
+def results_of(task: Task, case: Case) -> Iterator[Form]:
     """Shape and type of each array of a result, of what a target is given."""
     x = case[0]
     if task.rule is not None:
@@ -607,7 +698,7 @@ def results_of(task: Task, case: Case) -> Iterator[tuple[tuple[int, ...], Any]]:
         yield from _fields_of(task, x.shape)
 
 
-def _found_forms(rule: Rule, task: Task, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+def _found_forms(rule: Rule, task: Task, shape: tuple[int, ...]) -> Iterator[Form]:
     """The same of a target that finds its scales: codes, scales, zero points; or values."""
     if task.kind == "fake_quantize":
         yield shape, type_of(task.inputs)
@@ -619,7 +710,7 @@ def _found_forms(rule: Rule, task: Task, shape: tuple[int, ...]) -> Iterator[tup
         yield shared, np.int32
 
 
-def _fields_of(task: Task, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+def _fields_of(task: Task, shape: tuple[int, ...]) -> Iterator[Form]:
     """The same of blocks that are encoded: codes, scales, microexponents."""
     d, shared = task.block, task.blocking(shape).shared_shape
     packed = (*shape[:-1], shape[-1] * d.element_bits // 8)
@@ -654,6 +745,15 @@ def read(came: Any, inputs: tuple[Array, ...]) -> Returned:
         return returned(came)
     except Unreadable as wrong:
         raise Fault("result", inputs, str(wrong), "an array of numbers") from wrong
+
+
+def arrays_of(came: Any, inputs: tuple[Array, ...]) -> list[Array]:
+    """Everything that a target returned and that has memory; raises Fault where one is no array."""
+    try:
+        parts = parts_of(came)
+    except Raised as wrong:
+        raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", "arrays") from wrong
+    return [read(part, inputs).array for part in parts if part is not None]
 
 
 def check_same_form(first: Array, later: Array, inputs: tuple[Array, ...]) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
-
 from numerics.conform.isolation.cases import recorded, restored
 from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
 from numerics.conform.laws.company import as_of, repeatable
-from numerics.conform.laws.questions import given_fields, wrong_of
+from numerics.conform.laws.depends import is_wrong
+from numerics.conform.laws.questions import wrong_of
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.target import SENTENCES, Case, Fault, Target
 from numerics.conform.verdict import Counterexample
-from numerics.formats.block import Block
 
 ARRAYS = ("layout", "short_block", "tensor_scale")
 """Laws whose counterexamples are whole arrays."""
@@ -31,7 +29,7 @@ class First(NamedTuple):
 
 def first_of(target: Target | ProductTarget, broken: Counterexample) -> First | None:
     """What can be asked again of a counterexample; None where nothing can, or its cause is known."""
-    if broken.law in (*SENTENCES, "repeatable") or ALONE in broken.where:
+    if broken.law in (*SENTENCES, "repeatable", "threads") or ALONE in broken.where:
         return None
     if isinstance(target, ProductTarget):
         return (
@@ -54,21 +52,8 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
         if first.law == found_scale.tensor_scale.__name__:
             return found_scale.is_right(target, inputs)
         whole = first.law in ARRAYS or target.task.rule is not None
-        return not (_differs(target, inputs) if whole else bool(wrong_of(target, inputs).any()))
+        return not (is_wrong(target, inputs) if whole else bool(wrong_of(target, inputs).any()))
     return False
-
-
-def _differs(target: Target, inputs: Case) -> bool:
-    """Is a result of whole arrays wrong anywhere?"""
-    task = target.task
-    if task.kind == "affine" or task.rule is not None:
-        return bool(wrong_of(target, inputs).any())
-    plain = tuple(map(np.ascontiguousarray, inputs))
-    if not isinstance(task.dtype, Block):
-        due = task.values(plain[0]) if task.kind == "decode" else task.answer(*inputs)
-        return bool(task.differs(target.elements(*inputs), np.asarray(due)).any())
-    due = task.block_values(given_fields(plain)) if task.kind == "decode" else task.answer(*plain)
-    return any(bool(task.differs(*pair).any()) for pair in task.pairs(target.blocks(*inputs), due))
 
 
 def by_calls(broken: Counterexample) -> Counterexample:

@@ -43,7 +43,7 @@ def shown(task: Any, case: Case) -> Shown:
     floats = task.kind in ("encode", "round", "affine", *FINDS)
     flat = x.reshape(-1).astype(np.float32) if floats else x.reshape(-1)
     used = _used(task, flat)
-    said = [] if x.size == 1 else [f"an input of shape {x.shape}"]
+    said = [] if x.shape == (1,) else [f"an input of shape {x.shape}"]
     if floats and used < x.size:
         rest = flat[used:].view(np.uint32).any()
         said.append(f"the first {used} of {x.size:,}" if rest else f"then {x.size - used} zeros")

@@ -156,9 +156,12 @@ def _alone(target: Target, found: Findings, question: Question, at: Array) -> No
 def _scaled(target: Target, found: Findings) -> None:
     """At each scale and zero point the integers, their middles, the clamps."""
     task = target.task
-    every = [_observe(target, *given) for given in affine.scales_and_zero_points(task.element)]
+    pairs = affine.scales_and_zero_points(task.element)
+    first = next((at for at, (scale, zero) in enumerate(pairs) if scale != 1 and zero), 0)
+    order = [first, *(at for at in range(len(pairs)) if at != first)]  # a kept 0 is no forgotten one
+    every = [_observe(target, *pairs[at]) for at in order]
     found.tried += sum(len(seen.x) for seen in every)
-    for seen in every:
+    for seen in (*every[1 : first + 1], every[0], *every[first + 1 :]):
         already = {failure.law for failure in found.failures}
         laws = [law for law in AFFINE_LAWS if law.__name__ not in already]
         given = (seen.x, seen.scale, seen.zero_point)

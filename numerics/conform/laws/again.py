@@ -11,7 +11,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import affine, blocks, shapes
 from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
-from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind, question_of
+from numerics.conform.laws.questions import Question, as_given, ask, drawn_question, in_kind, question_of
 from numerics.conform.target import Target
 from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
@@ -33,7 +33,9 @@ def _again(target: Target, found: Findings, effort: Effort) -> None:
         one, other = answers(target, question)
         wrong = target.task.differs(one, other)
         if wrong.any():
-            found.failures.append(misplaced(x, one, other, wrong, repeatable))
+            found.failures.append(
+                as_given(target.task, question, misplaced(x, one, other, wrong, repeatable))
+            )
             return
 
 

@@ -22,7 +22,9 @@ NOT_ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry",
 ORDERS = 3  # in which a target is asked once more, before a deviation is named
 MOST, MOST_BLOCKS = 1 << 13, 1 << 9  # numbers and blocks of each
 ALONE = "asked alone it is right"
-KEPT = "; it depends on the calls before it: the first of a shape is right, others of that shape are not"
+OTHERS = f"others; {ALONE}"
+DEPENDS = "depends on the calls before it"
+KEPT = f"it {DEPENDS}: the first of a shape is right, others of that shape are not"
 
 
 def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Counterexample:
@@ -32,11 +34,11 @@ def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Cou
     """
     if broken.tensor is None or broken.law in NOT_ALONE or _wrong(target, inputs_of(target, broken)):
         return broken
-    said, law = f"among {len(among[0])} others; {ALONE}", layout
+    said, law = f"among {len(among[0])} {OTHERS}", layout
     if not _wrong(target, among):
-        said, law = f"{said}, and asked with the same others again, too", repeatable
+        said, law = f"{said}, and asked with the same others again, too: it {DEPENDS}", repeatable
     elif keeps_by_shape(lambda more: _two(target, among, more), lambda inputs: _wrong(target, inputs)):
-        said, law = said + KEPT, repeatable
+        said, law = f"{said}; {KEPT}", repeatable
     return as_of(broken, law, said)
 
 

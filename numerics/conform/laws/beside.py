@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from threading import Barrier
 from time import sleep
 from typing import Any
@@ -16,12 +17,14 @@ from numerics.conform.effort import Effort
 from numerics.conform.laws.again import answers, questions
 from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import Question
+from numerics.conform.laws.questions import Question, as_given
 from numerics.conform.target import Fault, Target
 from numerics.conform.verdict import Counterexample
 
+WORKQUEUE = "not called from two threads: Numba's layer 'workqueue' ends the process there"
 SIZE = 1 << 13  # numbers of a call: long enough that the other thread is met within it
 FEW = (64, 8, 512)  # of them in calls between: buffers may be of calls of a size
+ASKED_ALONE = 3  # times, by one thread
 SWITCH = 1e-6  # seconds after which Python gives the other thread its turn
 
 
@@ -35,24 +38,41 @@ def trial(effort: Effort) -> Trial:
 
 
 def _beside(target: Target, found: Findings, effort: Effort) -> None:
-    if _aborts():
-        found.notes.append("not called from two threads: Numba's layer 'workqueue' ends the process there")
+    if aborts():
+        found.notes.append(WORKQUEUE)
         return
     sizes = (SIZE, *FEW)
-    every = list(zip(*(questions(target, 2, effort.seed, size) for size in sizes), strict=True))
+    asked = (
+        list(questions(target, 3, effort.seed, size))[::2] for size in sizes
+    )  # of affine, two share numbers
+    every = list(zip(*asked, strict=True))
     for question in every:
         one, other = answers(target, question[0])  # what is made at a first call is made
         wrong = target.task.differs(one, other)
         if wrong.any():
-            found.failures.append(misplaced(question[0].inputs[0], one, other, wrong, repeatable))
+            broken = misplaced(question[0].inputs[0], one, other, wrong, repeatable)
+            found.failures.append(as_given(target.task, question[0], broken))
             return
         found.tried += effort.rounds * len(question[0].inputs[0])
     for failure in _asked_at_once(target, every, effort.rounds):
         if failure is not None and not found.failures:
-            found.failures.append(failure)
+            found.failures.append(_in_a_thread(target, failure, every[0][0]))
 
 
-def _aborts() -> bool:
+def _in_a_thread(target: Target, broken: Counterexample, question: Question) -> Counterexample:
+    """The same, which says whether one thread that calls alone is wrong, too: not the one of before."""
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as pool:
+        alone = [pool.submit(context.run, _wrong, target, question).result() for _ in range(ASKED_ALONE)]
+    said = (
+        "while another thread called: alone each is right"
+        if not any(alone)
+        else "in a thread that calls alone, too: it depends on the thread"
+    )
+    return replace(broken, where="; ".join(part for part in (broken.where, said) if part))
+
+
+def aborts() -> bool:
     """Does Numba run its parallel loops by the layer that bears one caller?  Two end the process."""
     numba = sys.modules.get("numba")
     try:
@@ -67,7 +87,7 @@ def _asked_at_once(
     """Each one's questions by a thread of its own, which sees the context of this one."""
     barrier = Barrier(len(every), timeout=60)
     contexts = [contextvars.copy_context() for _ in every]
-    with _switching(), ThreadPoolExecutor(len(every)) as pool:
+    with switching(), ThreadPoolExecutor(len(every)) as pool:
         futures = [
             pool.submit(context.run, _rounds, target, own, rounds, barrier.wait)
             for context, own in zip(contexts, every, strict=True)
@@ -76,7 +96,7 @@ def _asked_at_once(
 
 
 @contextmanager
-def _switching() -> Iterator[None]:
+def switching() -> Iterator[None]:
     """Threads of Python take turns more often."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH)
@@ -90,17 +110,17 @@ def _rounds(
     target: Target, own: tuple[Question, ...], rounds: int, wait: Callable[[], int]
 ) -> Counterexample | None:
     """The first wrong answer, after which the thread still keeps step with the other."""
-    home, first = _home(target.function), None
+    home, first = home_of(target.function), None
     for turn in range(rounds):
         for question in (own[0], own[1 + turn // 2 % len(FEW)]):
             wait()
-            with _yielding(home) if turn % 2 and home else nullcontext():
+            with yielding(home) if turn % 2 and home else nullcontext():
                 first = first or _wrong(target, question)
     return first
 
 
 @contextmanager
-def _yielding(home: str) -> Iterator[None]:
+def yielding(home: str) -> Iterator[None]:
     """The other thread gets its turn at every line of this one that stands in the file `home`."""
     before = sys.gettrace()
 
@@ -117,7 +137,7 @@ def _yielding(home: str) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _home(function: Any) -> str | None:
+def home_of(function: Any) -> str | None:
     """The file in which a target is written; None where it is not Python."""
     function = getattr(function, "func", function)  # of functools.partial
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)

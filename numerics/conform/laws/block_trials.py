@@ -213,10 +213,11 @@ def _rearranged(target: Target, found: Findings) -> None:
         if found.failures:
             return
         inputs, due = _in_lines(target, order)
-        came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
+        given = [shapes.placed(part, task.axis) for part in inputs]
+        came = target.blocks(*given)
         found.tried += order.size
         for pair in task.pairs(as_rows(task, came), due):
-            _expect_equal(task, found, inputs, pair, layout)
+            _expect_equal(task, found, given, pair, layout)
 
 
 def _orders(target: Target) -> Iterator[Array]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,18 +20,22 @@ from numerics.conform.inputs.random_bits import even_draws
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
 from numerics.conform.target import Target
-from numerics.conform.task import Array, Float32
+from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, numbers
 
 ERROR = 1e-9  # the probability that a right kernel fails a check
+SHARES = 8
+"""The parts of it: of the numbers and their pairs, of places, of what comes again within a call and in the
+next, and five of laws/streams.py."""
 TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
 MOST = 1 << 20  # numbers of a call
 LAGS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """How far apart in memory two numbers lie that lanes, warps or blocks of threads may draw one bit for."""
 NEAR = 2.0**-8
 """Of a step: what draws of 8 bits, the fewest of hardware, still tell from none; asked 2**16 times."""
-CALLS, CALLED = 70, 16
-"""Calls that are compared with each other, and how often each has each number."""
+APART = 1 << 11  # calls of one number
+STREAMS = 2  # calls of which every distance is looked at
+MIDDLE = 0.3  # of a step: numbers at least so far from both neighbours
 
 
 def mean() -> None:
@@ -99,7 +103,7 @@ def _chance(target: Target, found: Findings, times: int) -> None:
     ups = np.zeros(len(x), np.int64)
     beside = {lag: Pairs(f"numbers {lag} apart") for lag in LAGS}
     before, following = None, Pairs("answers of two calls")
-    repeated = Repeats(0, 0.0, 0)
+    streams: list[Array] = []
     for start in range(0, times, MOST // len(x)):
         size = min(MOST // len(x), times - start)
         went = went_up(target, np.tile(x, (size, 1)))
@@ -109,20 +113,27 @@ def _chance(target: Target, found: Findings, times: int) -> None:
             one, other = _apart(went, lag)
             of_one, of_other = _apart(np.broadcast_to(fractions, went.shape), lag)
             pairs.take(one, other, of_one * of_other)
-        if before is None:
-            repeated = _repeats(went, fractions)
-        elif before.shape == went.shape:
+        if len(streams) < STREAMS:
+            streams.append((went - fractions).reshape(-1))
+        if before is not None and before.shape == went.shape:
             following.take(before, went, np.broadcast_to(fractions**2, went.shape))
         before = went
     every = [Drawn(*one, times) for one in zip(x.tolist(), fractions.tolist(), ups.tolist(), strict=True)]
-    tests = 4 * (len(every) + len(LAGS) + 2)  # a quarter of the error; half is that of repeats
-    _judge(found, every, tests)
+    tests = SHARES * (len(every) + len(LAGS) + 2)
+    _judge(target, found, every, tests)
     if not found.failures:
         _judge_rare(target, found, times)
     if not found.failures:
-        _judge_pairs(found, [*beside.values(), following], tests)
-        _judge_repeats(found, repeated)
-        _judge_calls(target, found, x)
+        judge_pairs(found, [*beside.values(), following], tests)
+        _judge_streams(found, *streams)
+
+
+def _judge_streams(found: Findings, first: Array, second: Array | None = None) -> None:
+    """Whether numbers of one call, or of it and the next, go one way at any distance."""
+    tests = 3 * first.size
+    expect_chance(found, alike(first, None, tests), "draws of one call", first.size)
+    if second is not None:
+        expect_chance(found, alike(first, second, tests), "draws of a call and of the next", first.size)
 
 
 def between(target: Target) -> Float32:
@@ -148,14 +159,31 @@ def fractions_of(target: Target, x: Float32) -> Array:
     return np.where(high <= 0, 1 - fraction, fraction)
 
 
+def middling(target: Target) -> Float32:
+    """Those of `between` in the middle of a step: of few draws none and all are told from their share."""
+    x = between(target)
+    fractions = fractions_of(target, x)
+    return np.asarray(x[(fractions > MIDDLE) & (fractions < 1 - MIDDLE)])
+
+
+def either(task: Task, x: Array) -> tuple[Array, Array]:
+    """The two answers that a number may have: where it is a value, one."""
+    low, high = (np.asarray(replace(task, rounding=way).answer(x)) for way in ("floor", "ceil"))
+    return low, high
+
+
 def went_up(target: Target, x: Float32, alone: bool = False) -> Array:
     """Which numbers went away from zero; alone: a target that is known to leave its input alone."""
-    came = target.elements_alone(x) if alone else target.elements(x)
+    return has_risen(target, x, target.elements_alone(x) if alone else target.elements(x))
+
+
+def has_risen(target: Target, x: Float32, came: Array) -> Array:
+    """The same of an answer."""
     meant = came if came.dtype.kind == "f" else target.task.values(came)
     return np.asarray(np.abs(meant) > np.abs(x))
 
 
-def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
+def _judge(target: Target, found: Findings, every: list[Drawn], tests: int) -> None:
     """Each number for itself, and all of them together."""
     whole = Drawn(0.0, sum(d.fraction for d in every) / len(every), sum(d.up for d in every),
                   sum(d.asked for d in every))  # fmt: skip
@@ -167,7 +195,22 @@ def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
     where = "" if wrong else f"{len(every)} numbers together"
     due = f"{worst.asked * worst.fraction:.0f}, {allowed(worst.asked, tests):.0f} more or less"
     came = f"{worst.up} of {worst.asked} draws went away from zero"
-    fails(found, mean, came, due, input=shown, differs=max(len(wrong), 1), where=where)
+    law = mean
+    if wrong and (alone := _is_due_alone(target, worst)):
+        law, came = independent, f"{came}, of arrays; {alone}"
+    fails(found, law, came, due, input=shown, differs=max(len(wrong), 1), where=where)
+
+
+def _is_due_alone(target: Target, drawn: Drawn) -> str:
+    """How often a number goes away from zero in calls of its own, where that is its share; else nothing.
+
+    Numbers of one call that share draws go as far from their mean as a kernel that does not draw.
+    """
+    x, room = np.array([drawn.x], np.float32), allowed(APART, 1)
+    if abs(drawn.up / drawn.asked - drawn.fraction) * APART < 2 * room:
+        return ""
+    ups = sum(int(went_up(target, x)[0]) for _ in range(APART))
+    return f"alone, {ups} of {APART}" if abs(ups - APART * drawn.fraction) <= room else ""
 
 
 def _judge_rare(target: Target, found: Findings, times: int) -> None:
@@ -197,7 +240,7 @@ def _rare(target: Target) -> Float32:
     return np.unique(x[(x == wide) & (narrowed(x, target.task.inputs) == wide)])
 
 
-def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
+def judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
     """Whether both of a pair go up as often as two that draw for themselves; no pairs are no fault."""
     for pairs in every:
         room = allowed(pairs.asked, tests)
@@ -206,42 +249,52 @@ def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
             fails(found, independent, came, f"{pairs.due:.0f}, {room:.0f} more or less")
 
 
-class Repeats(NamedTuple):
-    """The least distance at which numbers of one call go one way, or that at which most do."""
+@dataclass(frozen=True)
+class Alike:
+    """How alike two streams are at the distance where they are most, and what chance allows."""
 
-    lag: int
+    distance: int
     together: float
-    asked: int
+    room: float
+
+    @property
+    def is_chance(self) -> bool:
+        """Is it no more than chance allows?"""
+        return abs(self.together) <= self.room
 
 
-def _repeats(went: Array, fractions: Array) -> Repeats:
-    """How alike numbers of one call are at every distance up to half of it, by Fourier's transform.
+def alike(one: Array, other: Array | None, tests: int) -> Alike:
+    """One stream behind another at every distance, or, where there is no other, behind itself.
 
-    The sum of (up - f) times that of the number so far behind: Azuma's bound (1967) is Hoeffding's, since
-    what a number adds has a mean of 0, whatever went before it, and a range of at most 1.
+    tests: how many distances are looked at in all, of a share of the error.
+
+    >>> stream = np.random.default_rng(0).integers(0, 2, 5000) - 0.5
+    >>> found = alike(stream[7:], stream[:-7], 10000)
+    >>> found.distance, found.is_chance, alike(stream, None, 5000).is_chance
+    (7, False, True)
     """
-    away = (went - fractions).reshape(-1)
-    size = 1 << (2 * away.size - 1).bit_length()
-    alike = np.fft.irfft(np.abs(np.fft.rfft(away, size)) ** 2, size)[1 : away.size // 2 + 1]
-    past = np.flatnonzero(np.abs(alike) > allowed(away.size, away.size))
-    at = int(past[0]) if len(past) else int(np.abs(alike).argmax())
-    return Repeats(at + 1, float(alike[at]), away.size)
+    itself = other is None
+    other = one if other is None else other
+    size = 1 << (len(one) + len(other) - 1).bit_length()
+    sums = np.fft.irfft(np.fft.rfft(one, size).conj() * np.fft.rfft(other, size), size)
+    if itself:
+        sums = sums[1 : len(one)]
+    room = allowed(min(len(one), len(other)), SHARES * tests)
+    if not len(sums):
+        return Alike(0, 0.0, room)
+    past = np.flatnonzero(np.abs(sums) > room)
+    at = int(past[0]) if len(past) else int(np.abs(sums).argmax())
+    return Alike(at + 1 if itself else (at if at < len(other) else at - size), float(sums[at]), room)
 
 
-def _judge_repeats(found: Findings, repeated: Repeats) -> None:
-    """Whether numbers at any distance go one way: a generator of a short period, or threads of one seed."""
-    room = allowed(repeated.asked, repeated.asked)
-    if not found.failures and abs(repeated.together) > room:
-        came = f"numbers {repeated.lag} apart that go one way: a sum of products of {repeated.together:.0f}"
-        fails(found, independent, came, f"0, {room:.0f} more or less, of {repeated.asked} numbers")
-
-
-def _judge_calls(target: Target, found: Findings, x: Float32) -> None:
-    """Whether two of some calls give the same answers throughout: a seed that is used again."""
-    calls = [went_up(target, np.tile(x, (CALLED, 1))).tobytes() for _ in range(CALLS)]
-    if not found.failures and len(set(calls)) < len(calls):
-        came = f"two of {CALLS} calls that gave the same answers"
-        fails(found, independent, came, "other draws in each")
+def expect_chance(found: Findings, told: Alike, of: str, numbers: int) -> None:
+    """Breaks `independent` where two streams are more alike than chance allows; of: what they are."""
+    if not told.is_chance and not found.failures:
+        way = "one way" if told.together > 0 else "two ways"
+        apart = f"{abs(told.distance)} apart" if told.distance else "place by place"
+        came = f"{of}, {apart}, go {way}: a sum of products of {told.together:.0f}"
+        due = f"0, {told.room:.0f} more or less, of {numbers} numbers"
+        fails(found, independent, came, due)
 
 
 def fails(found: Findings, law: Callable[[], None], came: str, due: str, **more: Any) -> None:

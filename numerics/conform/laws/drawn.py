@@ -10,7 +10,7 @@ import numpy as np
 from numerics.conform.effort import Effort
 from numerics.conform.laws import again, beside, stays
 from numerics.conform.laws.findings import Findings, Trial, misplaced, place_or_chance
-from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind
+from numerics.conform.laws.questions import Question, as_given, ask, drawn_question, in_kind
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
@@ -54,13 +54,15 @@ def _judge(
 ) -> None:
     """By the laws, where what is wrong is wrong alone; else by what it depends on."""
     came, wrong = answer
+    differs = found.differs + int(wrong.sum())
     if named is not None:
         named(target, found, question, np.flatnonzero(wrong)[:SHOWN])
+    found.differs = differs  # those that were asked again are among them
     if found.failures:
         return
     still = question.wrong(target.task, ask(target, question))
-    found.differs += int(wrong.sum())
-    found.failures.append(_shown(question, came, wrong, place_or_chance(wrong, still)))
+    broken = _shown(question, came, wrong, place_or_chance(wrong, still))
+    found.failures.append(as_given(target.task, question, broken))
 
 
 def _shown(question: Question, came: Answer, wrong: Array, law: Any) -> Counterexample:

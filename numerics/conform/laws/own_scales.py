@@ -92,6 +92,16 @@ class Scales:
             masks["found_zero_point"] = self.parts.microexponents != self.rule.zero_under(self.x, self.own[0])
         return masks
 
+    @cached_property
+    def wrong(self) -> Mask:
+        """Which numbers are wrong, each once; of a wrong scale or zero point all that share it."""
+        places = groups_of(self.rule.scheme, self.x.shape).places
+        every = (
+            mask if law in ELEMENTS else mask.reshape(-1)[places].reshape(self.x.shape)
+            for law, mask in self.masks.items()
+        )
+        return np.asarray(np.logical_or.reduce(list(every)))
+
     def wrong_groups(self, law: str) -> Array:
         """Which groups break a law."""
         mask = self.masks.get(law)
@@ -211,7 +221,7 @@ def _observed(target: Target, found: Findings, x: Float32) -> Scales:
     """Asks of one tensor, and judges it."""
     seen = Scales(target.task, narrowed(np.ascontiguousarray(x), target.task.inputs), target.found(x))
     found.tried += x.size
-    wrong = sum(int(mask.sum()) for mask in seen.masks.values())
+    wrong = int(seen.wrong.sum())
     if wrong:
         found.differs += wrong
         for law in laws_of(target.task):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -47,8 +47,9 @@ class Packing:
         name = "codes" if self.task.kind == "pack" else "bytes"
         where = f"{name} {_hex(given)}" + (f", {len(self.codes)} codes" * (name == "bytes"))
         return Counterexample(
-            law.__name__, sentence(law), (), _hex(self.came, first), _hex(self.due, first), 1, where, given
-        )
+            law.__name__, sentence(law), (), _hex(self.came, first), _hex(self.due, first), 1, where, given,
+            given=() if name == "codes" else (len(self.codes),),
+        )  # fmt: skip
 
 
 def _hex(numbers: Array, first: int = 0) -> str:
@@ -107,7 +108,9 @@ def _strided(target: Target, found: Findings) -> None:
         came = target.packed(apart, len(due)) if target.task.kind == "pack" else target.unpacked(apart, count)
         found.tried += count
         if not np.array_equal(came, due):
-            found.failures.append(misplaced(apart, came, due, came != due))
+            broken = misplaced(apart, came, due, came != due)
+            counted = () if target.task.kind == "pack" else (count,)
+            found.failures.append(replace(broken, given=counted))
             return
 
 

@@ -16,8 +16,6 @@ CALLS = 192  # of each array: as many draws of each place
 LENGTHS = (1, 7, 63, 1023)
 """All but one of what lanes, warps and blocks take at once: the most that they leave over, in 1023 all."""
 STRIDED = 31  # numbers of a line with strides
-MIDDLE = 0.3
-"""Numbers at least so far from both neighbours: of as many draws none and all are told from their share."""
 
 
 def trial() -> Trial:
@@ -26,11 +24,9 @@ def trial() -> Trial:
 
 
 def _places(target: Target, found: Findings) -> None:
-    x = chance.between(target)
-    fractions = chance.fractions_of(target, x)
-    x = x[(fractions > MIDDLE) & (fractions < 1 - MIDDLE)]
+    x = chance.middling(target)
     every = list(_arrays(x, target)) if len(x) else []
-    tests = 4 * sum(array.size for array in every)  # a quarter of the error; see laws/chance.py
+    tests = chance.SHARES * sum(array.size for array in every)
     for array in every:
         if not found.failures:
             _count(target, found, array, tests)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.rule import groups_of
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
+from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
 
@@ -137,6 +138,12 @@ def in_place(task: Task, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(task.dtype, Block):
         return inputs
     return tuple(placed(part[:, None] if part.ndim == 1 else part, task.axis) for part in inputs)
+
+
+def as_given(task: Task, question: Question, broken: Counterexample) -> Counterexample:
+    """A counterexample of a whole question, with what the target was given: it can be asked again."""
+    first, *others = in_place(task, question.inputs)
+    return replace(broken, tensor=first, given=tuple(others))
 
 
 def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Question:

@@ -28,8 +28,8 @@ def shortened(x: np.float32) -> Float32:
 
 def smallest_that_fails(target: Target, fault: Fault) -> Fault:
     """Returns the same fault on as few numbers, or rows of blocks, as bring it about."""
-    while fault.law in ("runs", "code_range", "within", "inputs_unchanged"):
-        found = (_fault_of(target, half) for half in _halves(target.task, fault.inputs))
+    while fault.law in ("runs", "code_range", "within", "written", "inputs_unchanged"):
+        found = (fault_of(target, half) for half in _halves(target.task, fault.inputs))
         smaller = next((one for one in found if one is not None and one.law == fault.law), None)
         if smaller is None:
             break
@@ -57,7 +57,7 @@ def _halves(task: Task, inputs: tuple[Array, ...]) -> list[tuple[Array, ...]]:
     return [tuple(one[(*parts, cut)] for one in inputs) for cut in (slice(0, half), slice(half, None))]
 
 
-def _fault_of(target: Target, inputs: tuple[Array, ...]) -> Fault | None:
+def fault_of(target: Target, inputs: tuple[Array, ...]) -> Fault | None:
     """What goes wrong where the target is given these alone; None where nothing does."""
     ask = target.blocks if isinstance(target.task.dtype, Block) else target.elements
     try:

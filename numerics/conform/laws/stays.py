@@ -11,13 +11,13 @@ from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.again import answers
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import Question, drawn_question, in_place, question_of
-from numerics.conform.returned import Raised, parts_of
-from numerics.conform.target import Fault, Target, check_same_form, read
+from numerics.conform.laws.questions import Question, as_given, drawn_question, in_place, question_of
+from numerics.conform.target import Target, arrays_of, check_same_form
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
-from numerics.formats.errors import kind_of
 
+BUFFERS, FEW, SHORT = 17, 3, 1 << 10  # calls after one; of arrays of more numbers than SHORT, a few
+USED_AGAIN = "a buffer that is used again"
 SIZES = (2, 7, 96, 5000, 70001)  # numbers of a call: a buffer may be of small results alone, or of large ones
 
 
@@ -33,7 +33,7 @@ def _drawn(target: Target) -> Iterator[Question]:
 
 
 def trial() -> Trial:
-    """Two calls of one shape, and a look at what the first returned: a buffer that is used again shows.
+    """Calls of one shape, and a look at what the first returned: buffers that are used in turn show.
 
     Both are compared with what is due, too: a wrong answer may always be the same.
     """
@@ -56,9 +56,11 @@ def _compare(target: Target, found: Findings, question: Question) -> None:
     for one in (question, question_of(target.task, (np.roll(x, 1, axis=0), *others))):
         came, due = answers(target, one)
         wrong = target.task.differs(came, due)
+        found.tried += wrong.size
         if wrong.any():
             law = place_or_chance(wrong, target.task.differs(*answers(target, one)))
-            found.failures.append(misplaced(one.inputs[0], came, due, wrong, law))
+            broken = misplaced(one.inputs[0], came, due, wrong, law)
+            found.failures.append(as_given(target.task, one, broken))
             found.differs += int(wrong.sum())
             return
 
@@ -67,22 +69,14 @@ def _stays_once(target: Target, found: Findings, question: tuple[Any, ...]) -> N
     first, *others = question
     kept = target.called(first, *others)
     before = [array.copy() for array in arrays_of(kept, (first,))]
-    target.called(np.roll(first, 1, axis=-1 if first.shape[0] == 1 else 0), *others)
+    for turn in range(1, 1 + (FEW if first.size > SHORT else BUFFERS)):
+        target.called(np.roll(first, turn, axis=-1 if first.shape[0] == 1 else 0), *others)
     for one, other in zip(before, arrays_of(kept, (first,)), strict=True):
         check_same_form(one, other, (first,))
         changed = (_bytes(one) != _bytes(other)).any(axis=-1)
         if changed.any():
             found.failures.append(_shown(first, one, other, changed))
             return
-
-
-def arrays_of(came: Any, inputs: tuple[Array, ...]) -> list[Array]:
-    """Everything that a target returned and that has memory; raises Fault where one is no array."""
-    try:
-        parts = parts_of(came)
-    except Raised as wrong:
-        raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", "arrays") from wrong
-    return [read(part, inputs).array for part in parts if part is not None]
 
 
 def _bytes(x: Array) -> Array:
@@ -95,5 +89,5 @@ def _shown(x: Array, before: Array, after: Array, changed: Array) -> Counterexam
     return Counterexample(
         repeatable.__name__, sentence(repeatable), (), f"{after[at]!s}, after another call",
         f"{before[at]!s}, as it was returned", int(changed.sum()),
-        f"at {at} of an earlier result: a buffer that is used again", x,
+        f"at {at} of an earlier result: {USED_AGAIN}", x,
     )  # fmt: skip

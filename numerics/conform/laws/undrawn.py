@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.laws import chance, places, stays
+from numerics.conform.laws import chance, places, stays, streams
 from numerics.conform.laws.elements import Elements, draws, element_laws, numbers_of, some_inputs
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law
@@ -27,7 +26,10 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     yield Trial((layout,), _layouts)
     yield chance.trial(effort)
     yield places.trial()
+    yield streams.trial(effort)
     yield stays.trial()
+    if effort.rounds and not takes.one_thread:
+        yield streams.trial_of_threads()
     if effort.drawn:
         yield Trial((), lambda target, found: _many(target, found, effort))
 
@@ -37,13 +39,13 @@ def _laws(task: Task) -> tuple[Law, ...]:
     return tuple(law for law in element_laws(task) if law is not draws)
 
 
-def _due(target: Target, x: Array, came: Array) -> Array:
+def neighbours(target: Target, x: Array, came: Array) -> Array:
     """What came, where it is one of the two values beside a number; else the one nearer to zero.
 
     Numbers that are values, specials and what rounds past the largest either way have one answer.
     """
     task = target.task
-    below, above = (np.asarray(replace(task, rounding=way).answer(x)) for way in ("floor", "ceil"))
+    below, above = chance.either(task, x)
     right = ~task.differs(came, below) | ~task.differs(came, above)
     return np.where(right, came, np.where(np.signbit(x), above, below))
 
@@ -51,7 +53,7 @@ def _due(target: Target, x: Array, came: Array) -> Array:
 def _judge(target: Target, found: Findings, x: Float32) -> None:
     came = target.elements(x)
     found.tried += len(x)
-    found.judge(_laws(target.task), Elements(target.task, x, came, _due(target, x, came)))
+    found.judge(_laws(target.task), Elements(target.task, x, came, neighbours(target, x, came)))
 
 
 def _everything(target: Target, found: Findings) -> None:
@@ -63,7 +65,7 @@ def _layouts(target: Target, found: Findings) -> None:
     """The same of other shapes and strides."""
     for x in shapes.shaped(some_inputs(target), target.takes):
         came = target.elements(x)
-        due = _due(target, x, came)
+        due = neighbours(target, x, came)
         found.tried += x.size
         wrong = target.task.differs(came, due)
         if wrong.any():

@@ -88,12 +88,16 @@ class ProductTarget(Judged):
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
         problem, strided = case
         arguments = tuple(_placed(x, strided, edge) for x in given.arguments(problem))
-        filled = Filled.of([_form(problem)], edge) if self.takes.fills else None
         unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
-        came = self._called((*arguments, *(filled.arrays if filled else ())), case, edge)
+
+        def call(filled: tuple[Array, ...] = ()) -> Any:
+            return self._called((*arguments, *filled), case, edge)
+
+        fills = self.takes.fills
+        came = Filled.by(call, [_form(problem)], _shown(arguments), edge) if fills else call()
         if law := unchanged.broken():
             raise Fault(law, _shown(arguments), CHANGED[law], "the same bytes")
-        return came if filled is None else filled.result(_shown(arguments))
+        return came
 
     def _called(self, arguments: tuple[Any, ...], case: Case, edge: Edge | None) -> Any:
         if self.takes.array == "torch":

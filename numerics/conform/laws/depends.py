@@ -1,0 +1,242 @@
+"""Upon what a fault depends: memory that nobody wrote, the calls before it, strides, shape, place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.inputs.margins import UNUSED
+from numerics.conform.laws.alone import ALONE, DEPENDS, KEPT, OTHERS, inputs_of
+from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
+from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
+from numerics.conform.laws.shrink import fault_of
+from numerics.conform.laws.stays import USED_AGAIN
+from numerics.conform.laws.undrawn import neighbours
+from numerics.conform.returned import Raised
+from numerics.conform.target import OTHERWISE, SENTENCES, Fault, Target, arrays_of
+from numerics.conform.task import Array, Task
+from numerics.conform.verdict import Counterexample
+from numerics.formats.block import Block
+
+SETTLED = (*SENTENCES, "repeatable", "threads", "independent", "mean", "tensor_scale")
+"""Laws that say themselves upon what a fault depends, or of which no single case is wrong."""
+OF_RESULTS = ("runs", "result", "shape", "dtype", "code_range", "written")
+"""Those that the same inputs may break in one call and not in the next."""
+PLACES = (layout.__name__, short_block.__name__, "scale_arrays")
+"""Laws whose counterexamples are whole arrays."""
+DRAWN, SELDOM = 64, 2  # calls of a kernel that draws for itself, and how many may be wrong by what is kept
+SIZE, MOST = 977, 1 << 20  # numbers of the questions by which what is kept from call to call is found
+APART = 1001  # numbers by which their shapes differ, times what they differ by
+AGAIN = f"asked again with the same it is right: it {DEPENDS}"
+EARLIER = f"it {DEPENDS}: an earlier call ({{}}), asked again, gives another result"
+
+
+def depends(target: Target, broken: Counterexample) -> Counterexample:
+    """A counterexample with what it depends on, of the law that says so; itself, where nothing is found."""
+    if broken.law == repeatable.__name__:
+        return _by_calls(target, broken)
+    if broken.law in SETTLED:
+        return broken
+    case = case_of(target, broken)
+    if (found := _held(target, broken, case)) is not None:
+        return found
+    said = _calls(target, None if OTHERS in broken.where else case)
+    return as_of(broken, repeatable, said) if said else _placed(target, broken, case)
+
+
+def _by_calls(target: Target, broken: Counterexample) -> Counterexample:
+    """A counterexample of `repeatable`, which says what is kept, where that is found."""
+    if DEPENDS in broken.where or USED_AGAIN in broken.where:
+        return broken
+    case = case_of(target, broken)
+    if (found := _held(target, broken, case)) is not None:
+        return found
+    said = _calls(target, None if OTHERS in broken.where else case)
+    return _also(broken, said) if said else broken
+
+
+def of_fault(target: Target, fault: Fault) -> Counterexample:
+    """The counterexample of a law of `SENTENCES`, which says so where the same is right when asked again."""
+    task = target.task
+    asks = task.kind in ("encode", "round", "decode") and fault.law in OF_RESULTS
+    if not asks:
+        return fault.found
+    found = _held(target, fault.found, fault.inputs) if fault.law != "runs" else None
+    if found is not None or fault_of(target, fault.inputs) is not None:
+        return found or fault.found
+    where = "; ".join(part for part in (fault.found.where, AGAIN) if part)
+    return replace(fault.found, where=where)
+
+
+def case_of(target: Target, broken: Counterexample) -> tuple[Any, ...] | None:
+    """What a target is given, array by array, of a counterexample; None where it cannot be asked again."""
+    if broken.tensor is None:
+        return None
+    if isinstance(target.task.dtype, Block) and broken.law not in PLACES:
+        return in_place(target.task, inputs_of(target, broken))
+    case = broken.tensor, *broken.given
+    return case if len(case) == _given(target.task) else None
+
+
+def _given(task: Task) -> int:
+    """How many arrays and numbers a target is given."""
+    if task.kind == "decode" and isinstance(task.dtype, Block):
+        return len(task.dtype.fields)
+    return {"affine": 3, "unpack": 2}.get(task.kind, 2 if task.draws else 1)
+
+
+def is_wrong(target: Target, case: tuple[Any, ...]) -> bool:
+    """Is a result of whole arrays wrong anywhere, asked now?"""
+    try:
+        return _differs(target, case)
+    except Fault:
+        return True
+
+
+def _differs(target: Target, case: tuple[Any, ...]) -> bool:
+    task = target.task
+    if task.kind in ("affine", "pack", "unpack") or task.rule is not None:
+        return bool(wrong_of(target, case).any())
+    if task.draws_itself:
+        came = target.elements(*case)
+        return bool(task.differs(came, neighbours(target, case[0], came)).any())
+    plain = tuple(map(np.ascontiguousarray, case))
+    if not isinstance(task.dtype, Block):
+        due = task.values(case[0]) if task.kind == "decode" else task.answer(*case)
+        return bool(task.differs(target.elements(*case), np.asarray(due)).any())
+    due = task.block_values(given_fields(plain)) if task.kind == "decode" else task.answer(*plain)
+    return any(bool(task.differs(*pair).any()) for pair in task.pairs(target.blocks(*case), due))
+
+
+# ---- memory that nobody wrote ----------------------------------------------------------------------
+
+
+def _held(target: Target, broken: Counterexample, case: tuple[Any, ...] | None) -> Counterexample | None:
+    """The same, of the law `written`, where what came is what the memory of the result held before."""
+    if case is None or target.task.finds_scale or (target.takes.fills and target.task.draws_itself):
+        return None
+    bytes_of = (UNUSED, UNUSED ^ OTHERWISE, UNUSED)
+    try:
+        first, second, third = (_came(target, case, byte) for byte in bytes_of)
+    except Fault:
+        return None
+    if not len(first) == len(second) == len(third):
+        return None
+    for one, other, again in zip(first, second, third, strict=True):
+        if not one.shape == other.shape == again.shape:
+            return None
+        if target.takes.fills:
+            told = (one == again) & (one != other)
+        else:
+            told = (one == UNUSED) & (other == UNUSED ^ OTHERWISE) & (again == UNUSED)
+        wrong = told.any(axis=-1) if target.takes.fills else told.all(axis=-1)
+        if wrong.any():
+            return _unwritten(broken, wrong)
+    return None
+
+
+def _unwritten(broken: Counterexample, wrong: Array) -> Counterexample:
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    said = (
+        f"{int(wrong.sum())} of {wrong.size} numbers of its result follow what memory held, the first at {at}"
+    )
+    before = "" if ALONE in broken.where else broken.where
+    where = "; ".join(part for part in (before, said) if part)
+    return replace(broken, law="written", sentence=SENTENCES["written"], where=where)
+
+
+def _came(target: Target, case: tuple[Any, ...], byte: int) -> list[Array]:
+    """The bytes of each number of what comes where memory held that byte before."""
+    with target.holding(byte):
+        came = arrays_of(target.called(*case), target.arrays_in(case))
+    return [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in came]
+
+
+# ---- the calls before it ---------------------------------------------------------------------------
+
+
+def _calls(target: Target, case: tuple[Any, ...] | None) -> str | None:
+    """What is kept from call to call, in words."""
+    if case is not None and _is_right_again(target, case):
+        return AGAIN
+    if (call := _changed(target)) is not None:
+        return EARLIER.format(call)
+    sizes = {SIZE, min(MOST, case[0].size) if case is not None else SIZE}
+    for size in sorted(sizes):
+        for alike in (False, True):
+            if keeps_by_shape(
+                lambda more, size=size, alike=alike: _two(target, size + APART * more, alike),  # type: ignore[misc]
+                lambda inputs: _is_wrong(target, inputs),
+            ):
+                return KEPT + ", where their first number is the same" * alike
+    return None
+
+
+def _is_right_again(target: Target, case: tuple[Any, ...]) -> bool:
+    """Is what was wrong right now?  Of a kernel that draws for itself: in nearly all of many calls."""
+    if not target.task.draws_itself:
+        return not all(is_wrong(target, case) for _ in range(2))
+    return sum(is_wrong(target, case) for _ in range(DRAWN)) <= SELDOM
+
+
+def _changed(target: Target) -> str | None:
+    """Which of the first calls gives another result now."""
+    if target.task.draws_itself:
+        return None
+    for number, (case, before) in enumerate(target.early, 1):
+        try:
+            now = arrays_of(target.once(case), target.arrays_in(case))
+        except (Fault, Raised):
+            return None
+        if [x.tobytes() for x in before] != [x.tobytes() for x in now]:
+            return f"number {number}, of shape {case[0].shape}"
+    return None
+
+
+def _two(target: Target, size: int, alike: bool) -> Iterator[tuple[Any, ...]]:
+    """Two questions of one shape that no call had; alike: with the same first number."""
+    task, rng = target.task, np.random.default_rng(67)
+    if task.draws_itself:
+        inputs: tuple[Any, ...] = (target.asked(random_inputs(task.element, size, rng).view(np.float32)),)
+    else:
+        inputs = drawn_question(target, size, rng).inputs
+    first, *others = inputs
+    yield inputs
+    turned = first.reshape(-1)[::-1].reshape(first.shape).copy()
+    if alike and turned.size:
+        turned.reshape(-1)[0] = first.reshape(-1)[0]
+    yield turned, *others
+
+
+def _is_wrong(target: Target, inputs: tuple[Any, ...]) -> bool:
+    """The same of a question: of blocks, of rows."""
+    if target.task.draws_itself:
+        return is_wrong(target, inputs)
+    try:
+        return bool(wrong_of(target, inputs).any())
+    except Fault:
+        return True
+
+
+# ---- strides, shape, place -------------------------------------------------------------------------
+
+
+def _placed(target: Target, broken: Counterexample, case: tuple[Any, ...] | None) -> Counterexample:
+    """The same with what makes it right: memory without gaps, or another shape; as far as one can tell."""
+    if broken.law not in PLACES or case is None or ALONE in broken.where:
+        return broken
+    plain = tuple(np.ascontiguousarray(x).reshape(np.shape(x)) if np.ndim(x) else x for x in case)
+    strided = any(np.ndim(x) and not x.flags.c_contiguous for x in case)
+    if strided and not is_wrong(target, plain):
+        return _also(broken, "in contiguous memory it is right: it depends on the strides")
+    if case[0].ndim == 0 and not is_wrong(target, tuple(np.reshape(x, (1,)) for x in case)):
+        return _also(broken, "in an array of shape (1,) it is right: it depends on the shape ()")
+    return broken
+
+
+def _also(broken: Counterexample, said: str) -> Counterexample:
+    return replace(broken, where=f"{broken.where}; {said}")

@@ -1,0 +1,157 @@
+"""A fault of memory, of the calls before, of a thread is told as what it is, whatever it spoils first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform import check
+from tests.helpers.cross_faults import FAULTS, KINDS, planted
+from tests.helpers.faults import FAULTS as OTHERS
+
+SLOW = ("quantize", "fake_quantize")
+CROSS = [(kind, fault) for kind in KINDS for fault in FAULTS]
+SAYS = {"repeatable": ("depends on the calls before it", "a buffer that is used again"),
+        "threads": ("another thread", "the thread", "at once", "a second thread")}  # fmt: skip
+
+
+@pytest.mark.turns(5)
+@pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] not in SLOW])
+def test_a_fault_of_memory_of_calls_or_of_threads_was_told_as_a_wrong_value(kind, fault):
+    _told(kind, fault)
+
+
+@pytest.mark.turns(9)
+@pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] in SLOW])
+def test_so_it_was_of_kernels_that_find_their_scales(kind, fault):
+    """A scratch buffer that was kept was `layout`, or a scale by a wrong rule."""
+    _told(kind, fault)
+
+
+def _told(kind, fault):
+    target, dtype, options, law = planted(kind, fault)
+    with np.errstate(all="ignore"):
+        found = check(target, dtype, **options)
+    assert found.law == law, str(found)
+    assert len(found.failures) == 1
+    assert found.differs <= found.tried
+    if law in SAYS:
+        assert any(word in found.counterexample.where for word in SAYS[law]), str(found)
+
+
+@pytest.mark.turns(4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernels_in_which_they_are_planted_are_right(kind):
+    kernel, _, dtype, options = KINDS[kind]
+    with np.errstate(all="ignore"):
+        found = check(kernel, dtype, **options)
+    assert found, str(found)
+
+
+@pytest.mark.turns(9)
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_more_inputs_differ_than_were_tried(name):
+    fault = OTHERS[name]
+    found = check(fault.target, fault.dtype, **fault.options)
+    assert found.differs <= found.tried, str(found)
+
+
+@pytest.mark.parametrize(("dtype", "options"), [
+    ("int8 per_token", {}), ("uint8 per_token symmetric=False", {}), ("int8", {"scheme": "per_group(32)"})
+])  # fmt: skip
+def test_44_of_39_inputs_differed(dtype, options):
+    """A wrong scale, and each code below it, were counted one by one."""
+
+    def kernel(x):
+        task = planted_task(dtype, options)
+        codes, scale, zero = task.answer(np.ascontiguousarray(x).reshape(np.shape(x)))
+        return tuple(part for part in (codes ^ 1, scale * 2, zero) if part is not None)
+
+    found = check(kernel, dtype, kind="quantize", effort="quick", **options)
+    assert not found
+    assert 0 < found.differs <= found.tried
+
+
+def planted_task(dtype, options):
+    from numerics.conform.task import Task
+
+    return Task.of(dtype, "quantize", **options)
+
+
+# ---- shape () --------------------------------------------------------------------------------------
+
+
+def raises_at_no_axis(right):
+    def kernel(x, *others):
+        if np.ndim(x) == 0:
+            raise IndexError("too many indices")
+        return right(x, *others)
+
+    return kernel
+
+
+@pytest.mark.parametrize("kind", ["encode", "round", "decode"])
+def test_a_kernel_that_raises_at_shape_of_no_axis_was_shown_a_number(kind):
+    right = getattr(nx.fp8_e4m3, kind)
+    found = check(raises_at_no_axis(lambda x: right(x)), "fp8_e4m3", kind=kind)
+    assert found.law == "runs"
+    assert "an input of shape ()" in found.counterexample.where
+
+
+def test_a_kernel_that_is_wrong_at_no_axis_says_so():
+    def kernel(x):
+        codes = nx.fp8_e4m3.encode(x)
+        return codes if np.ndim(x) else np.uint8(codes ^ 1)
+
+    found = check(kernel, "fp8_e4m3")
+    assert found.law == "layout"
+    assert "array of shape ()" in found.counterexample.where
+    assert "it depends on the shape ()" in found.counterexample.where
+
+
+def test_a_kernel_that_is_wrong_by_its_strides_says_so():
+    def kernel(x):
+        codes = nx.fp8_e4m3.encode(x)
+        return codes if x.flags.c_contiguous else codes ^ 1
+
+    found = check(kernel, "fp8_e4m3")
+    assert found.law == "layout"
+    assert "it depends on the strides" in found.counterexample.where
+
+
+# ---- what is a fault of each call keeps its law ------------------------------------------------------
+
+
+def test_a_result_that_is_always_wrong_depends_on_nothing():
+    for fill in (0, 0xA5, 0x5A):
+        found = check(lambda x, f=fill: np.full(np.shape(x), f, np.uint8), "fp8_e4m3")
+        assert found.law not in ("written", "repeatable", "threads"), str(found)
+
+
+def test_codes_that_are_the_bytes_of_the_memory_are_written():
+    """All of 0xA5 and of 0x5A are codes: what is due may be what the memory held."""
+
+    def fills(x, codes):
+        codes[...] = nx.fp8_e4m3.encode(x)
+
+    found = check(fills, "fp8_e4m3", fills=True)
+    assert found, str(found)
+
+
+@pytest.mark.parametrize("law", ["code_range", "shape", "runs"])
+def test_a_fault_of_every_fiftieth_call_says_that_it_is_right_when_it_is_asked_again(law):
+    calls = [0]
+
+    def kernel(x):
+        calls[0] += 1
+        codes = nx.fp4.encode(x)
+        if calls[0] % 50:
+            return codes
+        if law == "runs":
+            raise ValueError("now and then")
+        return codes | 0x70 if law == "code_range" else codes.reshape(-1, 1)
+
+    found = check(kernel, "fp4")
+    assert found.law == law
+    assert "it depends on the calls before it" in found.counterexample.where
