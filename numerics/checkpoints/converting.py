@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.beside import CONFIG, copy_beside
-from numerics.checkpoints.foreign import lone_codes
+from numerics.checkpoints.foreign import GPT_OSS, lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
 from numerics.checkpoints.journal import Journal, digest_of, making
-from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
+from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, Stored, open_any
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
@@ -441,11 +442,24 @@ def _compressed(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     layer, _, leaf = name.rpartition(".")
     if leaf != "weight":
         raise NumericsError(
-            f"compressed-tensors stores weights, and {name!r} is none by its name; leave it in float"
+            f"compressed-tensors cannot store {name}: {_no_layer(work.opened.stored(name), q)}"
         )
     stored = stored_weight(name, as_tensors(q))
     work.look.schemes[layer] = stored.scheme
     return dict(_arrays(layer, stored.tensors))
+
+
+def _no_layer(stored: Stored | None, q: QTensor) -> str:
+    """Why a tensor that is no layer's weight by its name has no place in compressed-tensors."""
+    if len(q.shape) < 3:
+        return "it stores weights of layers, and this is none by its name; leave it in float"
+    why = (
+        f"it stores a matrix a layer, and this parameter holds {math.prod(q.shape[:-2])} of them, which its "
+        "readers know as layers of their own names"
+    )
+    if stored is not None and stored.kind == GPT_OSS:
+        why += "; transformers and vLLM read gpt-oss as it is, and so does `numerics`"
+    return f"{why}; --to numerics and --to safetensors keep it, `numerics dequantize` makes floats of it"
 
 
 def _torchao(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:

@@ -80,6 +80,28 @@ def test_a_format_that_the_target_lacks_is_refused_and_nothing_written(tmp_path)
         assert not out.exists() or contents(out) == {}
 
 
+def test_experts_in_one_parameter_are_no_layers_of_compressed_tensors(tmp_path):
+    """What was refused as none by its name, and was to be left in float, though the file has no floats."""
+    blocks, scales = RNG.integers(0, 256, (4, 64, 2, 16)).astype(np.uint8), np.full((4, 64, 2), 120, np.uint8)
+    nx.save({"l.gate_up_proj_blocks": blocks, "l.gate_up_proj_scales": scales}, tmp_path / "oss.safetensors")
+    due = "cannot store l.gate_up_proj: it stores a matrix a layer, and this parameter holds 4 of them"
+    with pytest.raises(nx.NumericsError, match=f"{due}.*transformers and vLLM read gpt-oss as it is"):
+        convert(tmp_path / "oss.safetensors", tmp_path / "a", "compressed-tensors")
+    q = load(tmp_path / "oss.safetensors")["l.gate_up_proj"]
+    nx.save({"l.gate_up_proj": q, "l.q": q[0]}, tmp_path / "ours.safetensors")
+    with pytest.raises(nx.NumericsError, match=f"{due}.*--to numerics") as refused:
+        convert(tmp_path / "ours.safetensors", tmp_path / "a", "compressed-tensors")
+    assert "gpt-oss" not in str(refused.value)
+    nx.save({"l.q": q[0]}, tmp_path / "ours.safetensors")
+    with pytest.raises(nx.NumericsError, match=r"cannot store l\.q: .* none by its name"):
+        convert(tmp_path / "ours.safetensors", tmp_path / "a", "compressed-tensors")
+    nx.save({"l.weight": q[0]}, tmp_path / "expert.safetensors")  # of one expert the bytes are those of both
+    convert(tmp_path / "expert.safetensors", tmp_path / "b", "compressed-tensors")
+    stored = Reader(tmp_path / "b" / "model.safetensors")
+    assert stored.raw("l.weight_packed").tobytes() == blocks[0].tobytes()
+    assert stored.raw("l.weight_scale").tobytes() == scales[0].tobytes()
+
+
 def test_what_stays_codes_is_copied_as_it_is(tmp_path):
     tensors = {"l.weight": np.zeros((64, 64), np.int8), "l.weight_scale": np.ones((3, 5), np.float32)}
     nx.save(tensors, tmp_path / "a.safetensors")
