@@ -92,9 +92,8 @@ def inspect_command(model: str, every: bool, as_json: bool) -> None:
         return
     screen = Screen.of(sys.stdout)
     every = every or screen.width is None
-    table, formats = _looks(looks, screen.width, every), list[str]()
-    if table.spared(screen):
-        table, formats = table.numbered(table.columns[-5].heading)
+    table = _looks(looks, screen.width, every)
+    table, formats = table.numbered_to_fit(table.columns[-5].heading, screen)
     told = [*formats, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
     below = [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
     draw([*table.lines(screen), *table.left_out(screen), *below])
