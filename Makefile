@@ -88,6 +88,7 @@ serve: $(STAMP) ## the same on http://127.0.0.1:8000, built again at every chang
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench
 	$(BIN)/python -m bench.bench_models
+	$(BIN)/python -m bench.bench_checkpoint --rounds 7
 	$(BIN)/python -m bench.speed_page
 
 qat: $(PEERS)/.numerics ## training with quantization: digits, docs/qat.md; the toy of TQT, docs/pictures/tqt_toy.png

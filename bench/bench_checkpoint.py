@@ -2,15 +2,14 @@
 
 python -m bench.bench_checkpoint [--megabytes N] [--rounds R] [--folder FOLDER] [--json FILE]
 
-Of a round each comes once, in an order that turns, and figures are ratios within a round.  The file is read
-from the system's cache where there is memory for it, as the copy reads it.
+Of a round each comes once, in an order that turns, and figures are ratios within a round, of which the median
+is written to bench/results/checkpoint.json.  The file is read from the system's cache where there is memory
+for it, as the copy reads it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import numerics as nx
+from bench.__main__ import machine
 from bench.records import text_of
 from numerics.checkpoints import Request, quantize
 from numerics.checkpoints.job import Options
@@ -36,6 +36,7 @@ FORMATS = {
     "nvfp4": nx.QuantSpec("nvfp4"),
 }
 COLUMNS, MATRICES = 4096, 8
+RESULTS = Path(__file__).parent / "results" / "checkpoint.json"
 Times = dict[str, list[tuple[float, float]]]  # seconds of a clock and of the CPUs, by what was done
 
 
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", help="where the files are, of the disk that is meant")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where to write")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -111,9 +112,8 @@ def main() -> None:
             rows.append(row(name, measured(source, spec, options.rounds), source.stat().st_size))
             print(*(f"{key} {x if isinstance(x, str) else format(x, '.2f')}" for key, x in rows[-1].items()),
                   sep=" | ", flush=True)  # fmt: skip
-    if options.json:
-        machine = {"processor": platform.machine(), "cores": os.cpu_count(), "megabytes": options.megabytes}
-        replace_file(options.json, text_of({"machine": machine, "rows": rows}).encode())
+    asked = {"megabytes": options.megabytes, "rounds": options.rounds}
+    replace_file(options.json, text_of({"machine": machine() | asked, "rows": rows}).encode())
 
 
 if __name__ == "__main__":

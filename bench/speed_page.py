@@ -31,6 +31,12 @@ ahead; each section ends with **every row that is lost**, worst first.
 """
 
 
+REPORT_TIME, REPORT_CPU = "the report's time", "the report's CPU"
+REPORT_IS = """about two thirds of that are sums of squares, in float64 and in the kernel's own pass (14 of \
+AVX-512's instructions for 16 values, which two ports take in 0.2 ns a value, and the codes are decoded \
+first), the rest is Python's for each part of a file."""
+
+
 @dataclass(frozen=True)
 class Race:
     """One case beside one peer.  ratio: the peer's time over ours; above 1 is ours ahead."""
@@ -190,6 +196,27 @@ def gpu_table(results: Path = RESULTS) -> str:
     )
 
 
+def checkpoint_table(results: Path = RESULTS) -> str:
+    """Returns how fast checkpoints are quantized beside a copy of the file, and what the report costs."""
+    told = _read(results / "checkpoint.json")
+    machine, kinds = told["machine"], ("speed of a copy", "sampled", "without the report")
+    rows = (
+        (row["format"], *(f"{100 * row[kind]:.0f}" for kind in kinds), f"{row[REPORT_TIME]:.2f}",
+         f"{row[REPORT_CPU]:.2f}")
+        for row in told["rows"]
+    )  # fmt: skip
+    heads = (
+        "format", "% of a copy's speed", "errors sampled", "without the report", REPORT_TIME, REPORT_CPU,
+    )  # fmt: skip
+    return (
+        f"## Checkpoints\n\n`python -m bench.bench_checkpoint`, {machine['date']}, {machine['cpu']} with "
+        f"{machine['cores']} cores, the median of {machine['rounds']} rounds: `numerics quantize` of "
+        f"{machine['megabytes']:,} MB of float32, the report included, beside a copy of the same file out of "
+        "the system's cache into another.  The last two columns are what the report multiplies time and CPU "
+        f"by: {REPORT_IS}\n\n{table(heads, rows)}"
+    )
+
+
 def models_table(results: Path = RESULTS) -> str:
     """Returns what a quantized model costs beside the float one."""
     told = _read(results / "models.json")
@@ -226,7 +253,14 @@ def page(results: Path = RESULTS) -> str:
     """Returns the text of the page."""
     kernels, *rest = (section.markdown() for section in sections(results))
     return INTRODUCTION + "\n".join(
-        [kernels, gpu_table(results), *rest, models_table(results), emulation_table(results)]
+        [
+            kernels,
+            gpu_table(results),
+            *rest,
+            checkpoint_table(results),
+            models_table(results),
+            emulation_table(results),
+        ]
     )
 
 

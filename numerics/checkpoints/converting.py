@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +17,16 @@ from numpy.typing import NDArray
 from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.beside import CONFIG, copy_beside
-from numerics.checkpoints.foreign import lone_codes
+from numerics.checkpoints.foreign import GPT_OSS, lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
 from numerics.checkpoints.journal import Journal, digest_of, making
-from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
+from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, Stored, open_any
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
 from numerics.files.header import KEY, ORIGINALS, Plan, text_of
-from numerics.files.replacement import refuse_same_file, replace_file
+from numerics.files.replacement import Before, refuse_same_file, replace_file
 from numerics.files.safetensors import PACKED, Entry, Writer
 from numerics.files.save_load import entry_of, on_host, packed_of
 from numerics.files.shards import places_of, write_index
@@ -40,6 +42,7 @@ from numerics.interop.ggml import ENCODERS, quantize_as_ggml
 from numerics.interop.gguf import BLOCK, gguf_type, to_gguf
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
+from numerics.view.text import many
 
 Array = NDArray[Any]
 KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
@@ -49,20 +52,27 @@ ARCHITECTURE = "general.architecture"
 
 @dataclass
 class Converted:
-    """What became of a checkpoint: names of weights that are quantized, and why others stay codes.
+    """What became of a checkpoint: each of its tensors, of several parts too, is in one of the first four.
 
+    quantized: names of weights whose codes and scales were written, of `dequantize` their values.  plain:
+    names of all that was not quantized.  left: weights that no QTensor holds, whose bytes were copied, and
+    why.  decoded: weights that no QTensor holds, whose values were written as floats, and why.
     notes: what the source says or has that the target does not.  resumed: files that were done before.
     """
 
     quantized: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    decoded: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     resumed: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
-        said = f"{len(self.quantized)} quantized tensors, {len(self.plain)} others"
-        return f"{said}, {len(self.left)} left as they were" if self.left else said
+        quantized = len(self.quantized) + len(self.left) + len(self.decoded)
+        found = [f"{len(self.left)} left as they were"] if self.left else []
+        found += [f"{len(self.decoded)} decoded to floats"] if self.decoded else []
+        of_them = f" ({', '.join(found)})" if found else ""
+        return f"{many(quantized, 'quantized tensor')}{of_them}, {many(len(self.plain), 'other')}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def convert(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     nx.save({"w": nx.quantize(np.ones((2, 64), np.float32), "mxfp4")}, f"{folder}/a.safetensors")
     ...     print(convert(f"{folder}/a.safetensors", f"{folder}/b.safetensors", "safetensors"))
-    1 quantized tensors, 0 others
+    1 quantized tensor, 0 others
     """
     one_of("kind of file", to, KINDS)
     refuse_same_file(source, path_of(target))
@@ -248,7 +258,9 @@ class _Conversion:
                 look.entries[part] = entry
         return look
 
-    def _write(self, file: _File, path: Path, layout: Layout, total: int) -> None:
+    def _write(
+        self, file: _File, path: Path, layout: Layout, total: int, before: Before | None = None
+    ) -> None:
         """Writes one file as it was looked at; its tensors are read once more."""
         look = self.look
         kept = () if layout is _compressed else {*look.plans, *look.entries}  # there a configuration says it
@@ -256,7 +268,8 @@ class _Conversion:
         for alias, name in ties.items():
             (look.found.quantized if name in look.found.quantized else look.found.plain).append(alias)
         said = {KEY: text_of(look.plans, None)} if look.plans else {"format": "pt", **look.said}
-        with terminable(), Writer(path, look.entries, said | text_of_ties(ties)) as writer:
+        metadata = said | text_of_ties(ties)
+        with terminable(), Writer(path, look.entries, metadata, before) as writer:
             for name in file.names:
                 if name in look.plans:
                     store(writer, look.plans[name], cast(ArrayQTensor, self.opened.tensor(name)))
@@ -281,7 +294,11 @@ class _Conversion:
         if layout in (_compressed, _torchao, _floats) and (why := lone_codes(x)):
             raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
         found = self.look.found
-        kept = found.quantized if isinstance(x, QTensor) else found.plain
+        if name in self.opened.left and layout is not _floats:
+            found.decoded[name] = self.opened.left[name]
+            return {name: _plain(name, x)}
+        quantized = isinstance(x, QTensor) or name in self.opened.left
+        kept = found.quantized if quantized else found.plain
         if name not in kept:
             kept.append(name)
         if isinstance(x, QTensor):
@@ -328,6 +345,7 @@ class _Conversion:
         file = self.opened.file if isinstance(self.opened, OpenedGGUF) else None
         x = self.opened.tensor(name) if file is None else file.tensor(name)
         if file is not None and isinstance(x, str):  # which no QTensor holds: its bytes stay as they are
+            self.found.left[name] = x
             return file.blocks(name)
         x = self._for_ggml(x)
         if name in self.opened.left:
@@ -424,11 +442,24 @@ def _compressed(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     layer, _, leaf = name.rpartition(".")
     if leaf != "weight":
         raise NumericsError(
-            f"compressed-tensors stores weights, and {name!r} is none by its name; leave it in float"
+            f"compressed-tensors cannot store {name}: {_no_layer(work.opened.stored(name), q)}"
         )
     stored = stored_weight(name, as_tensors(q))
     work.look.schemes[layer] = stored.scheme
     return dict(_arrays(layer, stored.tensors))
+
+
+def _no_layer(stored: Stored | None, q: QTensor) -> str:
+    """Why a tensor that is no layer's weight by its name has no place in compressed-tensors."""
+    if len(q.shape) < 3:
+        return "it stores weights of layers, and this is none by its name; leave it in float"
+    why = (
+        f"it stores a matrix a layer, and this parameter holds {math.prod(q.shape[:-2])} of them, which its "
+        "readers know as layers of their own names"
+    )
+    if stored is not None and stored.kind == GPT_OSS:
+        why += "; transformers and vLLM read gpt-oss as it is, and so does `numerics`"
+    return f"{why}; --to numerics and --to safetensors keep it, `numerics dequantize` makes floats of it"
 
 
 def _torchao(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
@@ -486,11 +517,15 @@ class _Folder:
         looks = [work._looked(file, self.layout) for file in left]
         places_of({file.name: look.entries for file, look in zip(left, looks, strict=True)})
         for file, work.look in zip(left, looks, strict=True):
-            work._write(file, work.target / file.name, self.layout, total)
-            schemes = {layer: asdict(scheme) for layer, scheme in work.look.schemes.items()}
-            journal.note(file, {"found": asdict(work.look.found), "schemes": schemes})
+            work._write(file, work.target / file.name, self.layout, total, partial(self._note, journal, file))
             _join(work.found, work.look.found)
         return len(own) - len(left)
+
+    def _note(self, journal: Journal, file: _File, whole: Path) -> None:
+        """Notes that a file is whole, with what became of its tensors as plain values."""
+        look = self.work.look
+        schemes = {layer: asdict(scheme) for layer, scheme in look.schemes.items()}
+        journal.note(file, whole, {"found": asdict(look.found), "schemes": schemes})
 
     def _parts(self) -> dict[str, Any]:
         """What the conversion is: the same for the same headers, target, configuration and version."""
@@ -539,7 +574,8 @@ class _Folder:
 
         work = self.work
         schemes = {layer: Scheme(**facts) for layer, facts in self.schemes.items()}
-        layers = {name.rpartition(".")[0] for name in work.found.plain if name.endswith(".weight")}
+        floats = (*work.found.plain, *work.found.decoded)
+        layers = {name.rpartition(".")[0] for name in floats if name.endswith(".weight")}
         said = config["quantization_config"] = config_of_schemes(schemes, sorted(layers))
         work._inputs_kept = keep_inputs(getattr(work.opened, "config", {}), said)
         if len(set(schemes.values())) > 1 and any(s.halves for s in schemes.values()):
@@ -551,6 +587,7 @@ def _join(found: Converted, other: Converted) -> None:
     found.quantized += other.quantized
     found.plain += other.plain
     found.left |= other.left
+    found.decoded |= other.decoded
 
 
 __all__ = ["KINDS", "Converted", "Running", "convert", "dequantize"]

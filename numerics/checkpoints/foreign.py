@@ -492,7 +492,7 @@ def _gptq_or_awq(parts: Parts) -> QTensor:
     return _gptq(parts) if words.shape[1] == scale.shape[1] else _awq(parts)
 
 
-_CT = "compressed-tensors, ModelOpt or Quark"
+_CT, GPT_OSS = "compressed-tensors, ModelOpt or Quark", "MXFP4 of gpt-oss"
 _BESIDE = {
     "scale": "weight_scale", "second": "weight_scale_2", "global": "weight_global_scale",
     "inputs": "pre_quant_scale", "zero": "weight_zero_point", "order": "weight_g_idx",
@@ -501,7 +501,7 @@ _BESIDE = {
 _KINDS: tuple[tuple[str, str, Mapping[str, str], Callable[[Parts], QTensor]], ...] = (
     ("weight_packed", "compressed-tensors", _BESIDE, _packed_blocks),
     ("qweight", "GPTQ or AWQ", {"scale": "scales", "zero": "qzeros", "order": "g_idx"}, _gptq_or_awq),
-    ("_blocks", "MXFP4 of gpt-oss", {"scale": "_scales"}, _gpt_oss),
+    ("_blocks", GPT_OSS, {"scale": "_scales"}, _gpt_oss),
     ("weight", "DeepSeek", {"scale": "weight_scale_inv"}, _elements),
     ("weight", _CT, _BESIDE, _packed_blocks),
     ("", "DeepSeek", {"scale": "_scale_inv"}, _elements),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numerics.checkpoints.ranks import Ranks
 from numerics.files.checkpoint import (
     MAX_MEMORY,
     FileReport,
+    Note,
     PathLike,
     Progress,
     TensorReport,
@@ -165,20 +167,19 @@ class _Job:
             if journal.entry(shard) is not None:
                 resumed, told = resumed + 1, self.options.kept
             else:
-                report = self._write(shard, self.target / shard.name, total)
-                journal.note(shard, _facts(report))
+                self._write(shard, self.target / shard.name, total, partial(_note, journal, shard))
             self._done += shard.nbytes
             if told is not None:
                 told(shard.name, place + 1, len(own))
         return resumed
 
-    def _write(self, shard: Shard, target: Path, total: int) -> FileReport:
+    def _write(self, shard: Shard, target: Path, total: int, note: Note | None = None) -> FileReport:
         decision, options = self.decision, self.options
         plans = {name: decision.plans[name] for name in shard.entries if name in decision.plans}
         why = {name: decision.why[name] for name in shard.entries if name in decision.why}
         scales = {name: Scales(self._tensor_scale(name), decision.observers.get(name)) for name in plans}
         work = Work(plans, why, options.seed, options.max_memory, options.errors, scales)
-        return write_quantized(shard.open(), target, work, self._told(total))
+        return write_quantized(shard.open(), target, work, self._told(total), note)
 
     def _told(self, total: int) -> Progress | None:
         """The progress of one file as that of all of this rank."""
@@ -227,9 +228,10 @@ class _Job:
         return _report_of(journal.finish(source.path, noted, copied, {"reports": reports}), resumed)
 
 
-def _facts(report: FileReport) -> dict[str, Any]:
-    """A file's report as plain values."""
-    return {"tensors": [asdict(tensor) for tensor in report.tensors], "sums": asdict(report.sums)}
+def _note(journal: Journal, shard: Shard, whole: Path, report: FileReport) -> None:
+    """Notes that a shard is whole, with its report as plain values."""
+    tensors = [asdict(tensor) for tensor in report.tensors]
+    journal.note(shard, whole, {"tensors": tensors, "sums": asdict(report.sums)})
 
 
 _TENSOR = {f.name for f in fields(TensorReport)}

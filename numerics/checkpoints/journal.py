@@ -1,7 +1,8 @@
 """The journal of a job: which shards of an output are done, and by what; so that a killed job goes on.
 
 While a job runs, its output folder has a folder `.numerics`: `job.json` says which job it is, `lock` is held
-by the process that leads it, and `<shard>.json` stands for each shard that is done.  When all are done
+by the process that leads it, and `<shard>.json` tells of each shard that is whole: it is written before the
+shard gets its name, so that one which has its name is known, whenever the job was killed.  When all are done
 `numerics_job.json` tells the same in one file, and the folder is removed.
 """
 
@@ -72,8 +73,8 @@ class Journal:
 
     def _note_on(self, error: BaseException) -> None:
         """Adds to an error how far the job is, where the same call goes on from there."""
-        done = sum(os.path.isfile(self.folder / f"{shard.name}.json") for shard in self.shards)
-        if self._ours and done:
+        done = sum(self.entry(shard) is not None for shard in self.shards) if self._ours else 0
+        if done:
             error.add_note(
                 f"{done} of {len(self.shards)} shards are done in {self.target}; the same command goes on"
             )
@@ -205,14 +206,12 @@ class Journal:
         same = status.st_mtime_ns == due["mtime_ns"] or file_hash(path) == due["sha256"]
         return found if same else None
 
-    def note(self, shard: Work, report: Mapping[str, Any]) -> dict[str, Any]:
-        """Notes that a shard is done."""
-        path = self.target / shard.name
-        digest, status = file_hash(path), path.stat()
+    def note(self, shard: Work, whole: Path, report: Mapping[str, Any]) -> None:
+        """Notes that a shard is whole.  whole: the file that is about to get its name."""
+        digest, status = file_hash(whole), whole.stat()
         facts = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
         found = {"source": shard.stamp, "target": facts, "report": dict(report)}
         replace_file(self.folder / f"{shard.name}.json", _bytes(found))
-        return found
 
     def await_all(self) -> dict[str, dict[str, Any]]:
         """What was noted of every shard, when all are done; raises NumericsError where a rank failed."""

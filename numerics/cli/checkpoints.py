@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from inspect import cleandoc
 from typing import TYPE_CHECKING
@@ -64,10 +65,10 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {found}")
-            for name, why in found.left.items():
-                tell(f"left as it was, {name}: {why}")
-            for note in found.notes:
-                tell(note)
+            some = None if Screen.of(sys.stdout).width is None else SOME
+            left = [(name, f"left as it was, {why}") for name, why in found.left.items()]
+            decoded = [(name, f"{why} (--to gguf keeps the bytes)") for name, why in found.decoded.items()]
+            tell(*_alike([*left, *decoded], some), *found.notes)
         say_kept(found.resumed)
 
 
@@ -91,9 +92,8 @@ def inspect_command(model: str, every: bool, as_json: bool) -> None:
         return
     screen = Screen.of(sys.stdout)
     every = every or screen.width is None
-    table, formats = _looks(looks, screen.width, every), list[str]()
-    if table.spared(screen):
-        table, formats = table.numbered(table.columns[-5].heading)
+    table = _looks(looks, screen.width, every)
+    table, formats = table.numbered_to_fit(table.columns[-5].heading, screen)
     told = [*formats, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
     below = [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
     draw([*table.lines(screen), *table.left_out(screen), *below])
@@ -101,11 +101,15 @@ def inspect_command(model: str, every: bool, as_json: bool) -> None:
 
 def _odd(looks: list[Look], some: int | None) -> list[str]:
     """What is odd, and of which tensors: of so many of them, None for all."""
+    return _alike(((look.name, odd) for look in looks for odd in look.odd), some)
+
+
+def _alike(said: Iterable[tuple[str, str]], some: int | None) -> list[str]:
+    """What is said of names, a line for each thing that is said: of so many names, None for all."""
     found: dict[str, list[str]] = {}
-    for look in looks:
-        for odd in look.odd:
-            found.setdefault(odd, []).append(look.name)
-    return [f"{odd}: {some_of(names, some)}" for odd, names in found.items()]
+    for name, what in said:
+        found.setdefault(what, []).append(name)
+    return [f"{what}: {some_of(names, some)}" for what, names in found.items()]
 
 
 def _records(looks: list[Look], room: int | None, every: bool) -> list[str]:

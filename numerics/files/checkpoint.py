@@ -10,6 +10,8 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -92,6 +94,9 @@ class FileReport:
         return 8 * sum(tensor.bytes_after for tensor in quantized) / count if count else 0.0
 
 
+Note = Callable[[Path, FileReport], object]  # a whole file that has not its name yet, what became of it
+
+
 @dataclass(frozen=True)
 class RestoreReport:
     """What became of a quantized file: how many tensors came back, how many were copied, bytes."""
@@ -172,16 +177,18 @@ class Work:
 
 
 def write_quantized(
-    reader: Reader, target: PathLike, work: Work, progress: Progress | None = None
+    reader: Reader, target: PathLike, work: Work, progress: Progress | None = None, note: Note | None = None
 ) -> FileReport:
     """Writes one file by its plans, whole or not at all; returns what became of each tensor.
 
+    note: told of the whole file and what became of its tensors before the file gets its name.
     Raises NumericsError where the source changes while it is read, and as `quantize_file` does.
     """
     plans = work.plans
     metadata = {**reader.metadata, **({KEY: text_of(plans, work.seed)} if plans else {})}
     report, done = FileReport(), _Progress(progress, reader.entries)
-    made = Writer(target, _entries(reader.entries, plans), metadata)
+    before = None if note is None else partial(_noted, note, report)
+    made = Writer(target, _entries(reader.entries, plans), metadata, before)
     with terminable(), taken_again(), made as writer:
         stream = Stream(reader, writer, most(work.max_memory), done.add, work.errors)
         for name, entry in reader.entries.items():
@@ -194,6 +201,10 @@ def write_quantized(
                 report.tensors.append(_copied(name, entry, work.why.get(name)))
         reader.check_unchanged()
     return report
+
+
+def _noted(note: Note, report: FileReport, whole: Path) -> None:
+    note(whole, report)
 
 
 def is_ours(source: PathLike) -> bool:

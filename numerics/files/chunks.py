@@ -7,7 +7,7 @@ each ends on a whole byte, and none cuts a block or a group.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -88,6 +88,38 @@ def shape_of(piece: Piece) -> tuple[int, ...]:
 def size(piece: Piece) -> int:
     """Elements of a piece."""
     return math.prod(shape_of(piece))
+
+
+def joined(pieces: Iterable[tuple[int, Piece]], every: int, most: int) -> Iterator[tuple[int, Piece]]:
+    """Pieces with their numbers; those whose numbers `every` does not divide become longer, `most` at most.
+
+    Pieces are in the order in which they were cut; a longer one has the first number of what it was.
+
+    >>> pieces = enumerate([(slice(k, k + 2),) for k in range(0, 12, 2)])
+    >>> [(number, part.start, part.stop) for number, (part,) in joined(pieces, 4, 4)]
+    [(0, 0, 2), (1, 2, 6), (3, 6, 8), (4, 8, 10), (5, 10, 12)]
+    """
+    held: tuple[int, Piece] | None = None
+    for number, piece in pieces:
+        if held is not None and number % every and held[0] % every:
+            longer = _one_of(held[1], piece)
+            if longer is not None and size(longer) <= most:
+                held = held[0], longer
+                continue
+        if held is not None:
+            yield held
+        held = number, piece
+    if held is not None:
+        yield held
+
+
+def _one_of(piece: Piece, other: Piece) -> Piece | None:
+    """A piece and the next one as one, where they differ along one axis and meet there; else None."""
+    axes = [axis for axis, part in enumerate(piece) if part != other[axis]]
+    if len(axes) != 1 or piece[axes[0]].stop != other[axes[0]].start:
+        return None
+    longer = slice(piece[axes[0]].start, other[axes[0]].stop)
+    return (*piece[: axes[0]], longer, *piece[axes[0] + 1 :])
 
 
 def runs(shape: tuple[int, ...], piece: Piece) -> Iterator[tuple[int, int]]:

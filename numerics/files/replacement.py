@@ -10,7 +10,7 @@ import stat
 import sys
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ OTHERS = (
     ".ipynb", ".zip",
 )  # fmt: skip
 """Endings that say what a file holds: nothing else is written to a name that has one."""
+Before = Callable[[Path], object]  # what is told of a whole file that has not its name yet
 _crowded: set[Path] = set()
 
 
@@ -41,11 +42,12 @@ class Replacement:
 
     The target is a regular file, whose mode and owner are kept, or none yet; a symbolic link is followed.
     What a process of this host left in the folder when it was killed is removed first.
+    before: called with the path of the whole file before it gets its name; where it raises, nothing changes.
     Raises NumericsError, naming the target, where it is something else or where the system refuses.
     """
 
-    def __init__(self, target: str | os.PathLike[str]) -> None:
-        path = path_of(target)
+    def __init__(self, target: str | os.PathLike[str], before: Before | None = None) -> None:
+        path, self._before = path_of(target), before
         self.target = Path(os.path.realpath(path))
         self._old(path)
         self.partial = _hidden(self.target)
@@ -105,6 +107,8 @@ class Replacement:
             if old is not None:
                 _take_over(self._file.fileno(), old)
             os.fsync(self._file.fileno())
+            if self._before is not None:
+                self._before(self.partial)
             if os.name == "nt":  # elsewhere the lock is held until it has its name
                 self._file.close()
             os.replace(self.partial, self.target)

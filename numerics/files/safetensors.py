@@ -27,7 +27,7 @@ from numerics.backends.partition import fits_array
 from numerics.backends.paths import kind_of, path_of
 from numerics.files.json_members import Members
 from numerics.files.kinds import LOOKED_AT, known
-from numerics.files.replacement import Replacement
+from numerics.files.replacement import Before, Replacement
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2
 
@@ -308,7 +308,8 @@ class Writer:
     """A safetensors file in the making: a context that leaves a whole file, or what was there before.
 
     The sizes are known beforehand, so the header goes first, and `put` fills the tensors in any order;
-    what nobody put reads as zeros.  Errors as Replacement's, and for a header too long to be read again.
+    what nobody put reads as zeros.  before: as Replacement's.  Errors as Replacement's, and for a header too
+    long to be read again.
     """
 
     def __init__(
@@ -316,8 +317,9 @@ class Writer:
         target: str | os.PathLike[str],
         entries: Mapping[str, Entry],
         metadata: Mapping[str, str],
+        before: Before | None = None,
     ) -> None:
-        self._file, self._writing = Replacement(target), Lock()
+        self._file, self._writing = Replacement(target, before), Lock()
         self.entries = placed(entries)
         self._header = header_bytes(self.entries, metadata)
         if len(self._header) - 8 > LONGEST_HEADER:

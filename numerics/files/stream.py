@@ -18,7 +18,7 @@ from numerics.backends.host.quantizing import Clipped, Prepared, wide_type
 from numerics.backends.host.sums import CHUNK
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
-from numerics.files.chunks import Piece, random_bits, runs, shape_of, size
+from numerics.files.chunks import Piece, joined, random_bits, runs, shape_of, size
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type
 from numerics.files.stretches import Joined, Stretch
@@ -120,8 +120,10 @@ class Stream:
 
     def part(self, plan: Plan) -> int:
         """Elements of a part of a tensor, about."""
-        if self.errors == "sampled":
-            return min(self.most, SAMPLED)
+        return min(self.most, SAMPLED) if self.errors == "sampled" else self.longest(plan)
+
+    def longest(self, plan: Plan) -> int:
+        """Elements of a part of a tensor that is not measured, about."""
         return min(self.most, max(CACHED, min(2 * CACHED, math.prod(plan.shape) // PARTS)))
 
 
@@ -144,8 +146,9 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scal
     reader, done = stream.reader, stream.done
     every, part = ERRORS[stream.errors], stream.part(plan) // plan.padding
     source = _Source(
-        reader, name, plan, stream.most // plan.padding, part, scales.observer, CHUNK if every == 1 else 1
-    )
+        reader, name, plan, stream.most // plan.padding, part, scales.observer, CHUNK if every == 1 else 1,
+        max(every, 1), stream.longest(plan) // plan.padding,
+    )  # fmt: skip
     writing, sums = _Writing(stream.writer, plan), Joined(every == 1)
     tensor_scale = scales.tensor_scale
     spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
@@ -248,7 +251,8 @@ def _at(work: Callable[[_Place], T], places: list[_Place], number: int) -> T:
 class _Source:
     """A float tensor of a file, and what finds its scales, where it is not its spec.
 
-    chunk: elements of which parts hold whole numbers, where that makes none twice as long.
+    chunk: elements of which parts hold whole numbers, where that makes none twice as long.  every: of so many
+    parts one is measured; the others are joined, to `longest` elements at most.
     """
 
     reader: Reader
@@ -258,6 +262,8 @@ class _Source:
     part: int
     observer: str | None = None
     chunk: int = 1
+    every: int = 1
+    longest: int = 0
 
     def pieces(self) -> Iterator[Piece]:
         return self.plan.cut.pieces(self.most)
@@ -274,7 +280,7 @@ class _Source:
         spec, own = self.plan.spec, not _spans(self.plan)
         first = codes = scales = held = 0
         pieces = self.plan.cut.pieces(self.part, self.chunk, min(2 * self.part, self.most))
-        for number, piece in enumerate(pieces):
+        for number, piece in joined(enumerate(pieces), self.every, self.longest):
             shape, count = shape_of(piece), size(piece)
             if some and held + count > self.most:
                 yield some

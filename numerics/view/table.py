@@ -63,21 +63,41 @@ class Table:
         """A row; what it lacks at its end is empty."""
         self.rows.append(row)
 
-    def numbered(self, heading: str) -> tuple[Table, list[str]]:
+    def numbered(self, heading: str, longest: int = 0) -> tuple[Table, list[str]]:
         """The same with numbers for the texts of a column, and below it what each of them stands for.
+
+        longest: cells of the texts that stay.
 
         >>> table = Table([name_column("name"), text_column("why")], [["a", "too few"], ["b", "too few"]])
         >>> table.numbered("why")[0].rows, table.numbered("why")[1]
         ([['a', '1'], ['b', '1']], ['why 1: too few'])
         """
         k = [column.heading for column in self.columns].index(heading)
-        texts = dict.fromkeys(row[k] for row in self.rows if k < len(row) and row[k] not in ("", EMPTY))
+        every = dict.fromkeys(row[k] for row in self.rows if k < len(row) and row[k] not in ("", EMPTY))
+        texts = [text for text in every if cells(text) > longest]
         numbers = {text: str(place) for place, text in enumerate(texts, 1)}
         columns = [*self.columns[:k], text_column(heading, self.columns[k].spare), *self.columns[k + 1 :]]
         rows: list[Row] = [[numbers.get(text, text) if j == k else text for j, text in enumerate(row)]
                 for row in self.rows]  # fmt: skip
         return (replace(self, columns=columns, rows=rows),
                 [f"{heading} {place}: {text}" for text, place in numbers.items()])  # fmt: skip
+
+    def numbered_to_fit(self, heading: str, screen: Screen) -> tuple[Table, list[str]]:
+        """The same with numbers for as few of a column's texts, the longest, as show the most on that screen.
+
+        The most is: all columns, or as many as there can be; then names of which the fewest cells are lost.
+        """
+        k = [column.heading for column in self.columns].index(heading)
+        lengths = {cells(screen.text(row[k])) for row in self.rows if k < len(row)}
+        tried = [self.numbered(heading, longest) for longest in sorted({0, *lengths}, reverse=True)]
+        return min(tried, key=lambda one: one[0]._lost(screen))
+
+    def _lost(self, screen: Screen) -> tuple[int, int]:
+        """How many columns are not shown there, all of them where rows are listed, and cells of the names."""
+        shown, widths = self._chosen(screen)
+        if widths is None:
+            return len(self.columns), 0
+        return len(self.spared(screen)), sum(shown.natural) - sum(widths)
 
     def lines(self, screen: Screen) -> list[str]:
         """The table on that screen.

@@ -16,6 +16,20 @@ def test_the_page_is_the_one_of_the_figures_that_are_committed():
     assert (ROOT / speed_page.PAGE).read_text(encoding="utf-8") == page, "run python -m bench.speed_page"
 
 
+def test_every_figure_of_checkpoints_is_on_the_page():
+    text = speed_page.checkpoint_table(ROOT / speed_page.RESULTS)
+    told = speed_page._read(ROOT / speed_page.RESULTS / "checkpoint.json")
+    _, _, *lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(lines) == len(told["rows"]) == 4
+    for line, row in zip(lines, told["rows"], strict=True):
+        name, *figures = [cell.strip() for cell in line.strip("|").split("|")]
+        assert name == row["format"]
+        assert len(figures) == len(row) - 2, "a ratio each; how many bytes a second is the disk's"
+        assert figures[0] == f"{100 * row['speed of a copy']:.0f}"
+        assert figures[-1] == f"{row[speed_page.REPORT_CPU]:.2f}"
+    assert told["machine"]["cpu"] in text
+
+
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_row_that_is_lost_is_on_the_page_worst_first(name):
     text = SECTIONS[name].markdown()

@@ -36,6 +36,27 @@ def run_ranks(code: str, *arguments: Any, world: int) -> None:
             assert rank.returncode == 0, out + err
 
 
+AT_A_NAME = """
+import os, signal
+replace = os.replace
+def killed(source, target):
+    shard = os.fspath(target).endswith(".safetensors")
+    if shard and {before}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+    if shard:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killed
+"""
+
+
+def kill_at_a_name(code: str, *arguments: Any, before: bool) -> None:
+    """Runs code that is killed just before, or just after, it gives a shard its name."""
+    with started(AT_A_NAME.format(before=before) + code, *arguments) as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == -signal.SIGKILL, out + err
+
+
 def kill_until_done(
     start: Callable[[], AbstractContextManager[Process]], out: Path, wait: Callable[[Process, int], Any],
     runs: int,
@@ -52,10 +73,9 @@ def kill_until_done(
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=LIMIT)
         kills += process.returncode == -signal.SIGKILL
-        for note in (out / ".numerics").glob("*.safetensors.json"):
-            shard = note.name.removesuffix(".json")
-            now = (out / shard).stat().st_mtime_ns
-            assert stamps.setdefault(shard, now) == now
+        for shard in out.glob("*.safetensors"):
+            now = shard.stat().st_mtime_ns
+            assert stamps.setdefault(shard.name, now) == now
         if process.returncode == 0:
             break
     assert kills

@@ -26,7 +26,7 @@ from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands
 from numerics.files.safetensors import Reader
 from tests.helpers.bits import assert_same_bits
-from tests.helpers.checkpoint_jobs import kill_until_done, run_ranks, started
+from tests.helpers.checkpoint_jobs import kill_at_a_name, kill_until_done, run_ranks, started
 from tests.helpers.children import LIMIT
 from tests.helpers.disks import fill_up
 from tests.helpers.executors import LONG
@@ -78,6 +78,28 @@ def test_a_format_that_the_target_lacks_is_refused_and_nothing_written(tmp_path)
         with pytest.raises(nx.NumericsError, match=r"l\.weight"):
             convert(tmp_path / "a.safetensors", out, to)
         assert not out.exists() or contents(out) == {}
+
+
+def test_experts_in_one_parameter_are_no_layers_of_compressed_tensors(tmp_path):
+    """What was refused as none by its name, and was to be left in float, though the file has no floats."""
+    blocks, scales = RNG.integers(0, 256, (4, 64, 2, 16)).astype(np.uint8), np.full((4, 64, 2), 120, np.uint8)
+    nx.save({"l.gate_up_proj_blocks": blocks, "l.gate_up_proj_scales": scales}, tmp_path / "oss.safetensors")
+    due = "cannot store l.gate_up_proj: it stores a matrix a layer, and this parameter holds 4 of them"
+    with pytest.raises(nx.NumericsError, match=f"{due}.*transformers and vLLM read gpt-oss as it is"):
+        convert(tmp_path / "oss.safetensors", tmp_path / "a", "compressed-tensors")
+    q = load(tmp_path / "oss.safetensors")["l.gate_up_proj"]
+    nx.save({"l.gate_up_proj": q, "l.q": q[0]}, tmp_path / "ours.safetensors")
+    with pytest.raises(nx.NumericsError, match=f"{due}.*--to numerics") as refused:
+        convert(tmp_path / "ours.safetensors", tmp_path / "a", "compressed-tensors")
+    assert "gpt-oss" not in str(refused.value)
+    nx.save({"l.q": q[0]}, tmp_path / "ours.safetensors")
+    with pytest.raises(nx.NumericsError, match=r"cannot store l\.q: .* none by its name"):
+        convert(tmp_path / "ours.safetensors", tmp_path / "a", "compressed-tensors")
+    nx.save({"l.weight": q[0]}, tmp_path / "expert.safetensors")  # of one expert the bytes are those of both
+    convert(tmp_path / "expert.safetensors", tmp_path / "b", "compressed-tensors")
+    stored = Reader(tmp_path / "b" / "model.safetensors")
+    assert stored.raw("l.weight_packed").tobytes() == blocks[0].tobytes()
+    assert stored.raw("l.weight_scale").tobytes() == scales[0].tobytes()
 
 
 def test_what_stays_codes_is_copied_as_it_is(tmp_path):
@@ -156,6 +178,42 @@ def test_gguf_keeps_what_a_gguf_file_says(tmp_path):
     assert second.fields["general.name"].contents() == "mine"
     for a, b in zip(first.tensors, second.tensors, strict=True):
         assert (a.name, a.tensor_type, bytes(a.data)) == (b.name, b.tensor_type, bytes(b.data))
+
+
+KINDS = {"Q4_0": 18, "Q8_0": 34, "MXFP4": 17, "Q4_1": 20, "Q5_0": 22, "Q4_K": 144}  # bytes of a block
+
+
+@pytest.mark.parametrize("to", ["gguf", "numerics", "dequantize"])
+def test_quantized_tensors_that_no_qtensor_holds_were_counted_as_others_or_not_at_all(tmp_path, to):
+    """Of six three were told as others, or not at all: what was kept or lost was not said."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "a.gguf"), "llama")
+    for name, size in KINDS.items():
+        blocks = np.zeros((4, 256 // (256 if name == "Q4_K" else 32) * size), np.uint8)
+        writer.add_tensor(f"{name}.weight", blocks, raw_dtype=gguf.GGMLQuantizationType[name])
+    writer.add_tensor("norm", np.ones(4, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    source, out = tmp_path / "a.gguf", tmp_path / ("b.gguf" if to == "gguf" else "b.safetensors")
+    found = dequantize(source, out) if to == "dequantize" else convert(source, out, to)
+    unheld = [f"{name}.weight" for name in ("Q4_1", "Q5_0", "Q4_K")]
+    assert found.plain == ["norm"]
+    assert list(found.left) == (unheld if to == "gguf" else [])
+    assert list(found.decoded) == (unheld if to == "numerics" else [])
+    assert {*found.quantized, *found.left, *found.decoded} == {f"{name}.weight" for name in KINDS}
+    kept = {"gguf": " (3 left as they were)", "numerics": " (3 decoded to floats)", "dequantize": ""}[to]
+    assert str(found) == f"6 quantized tensors{kept}, 1 other"
+    if to != "dequantize":
+        done = CliRunner().invoke(
+            commands, ["convert", str(source), str(tmp_path / f"c{out.suffix}"), "--to", to]
+        )
+        assert done.exit_code == 0, done.output
+        told = [line for line in done.output.splitlines() if "Q4_K.weight" in line]
+        (line,) = told
+        assert "Q4_K has scales that no scheme here has" in line
+        assert ("left as it was" if to == "gguf" else "--to gguf keeps the bytes") in line
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "MXFP4"])
@@ -373,6 +431,19 @@ def test_a_conversion_that_was_killed_began_anew(quantized, tmp_path, to):
     assert all((out / shard).stat().st_mtime_ns == stamp for shard, stamp in stamps.items())
     assert contents(out) == contents(tmp_path / "whole")
     assert converted(quantized, out, to) == converted(quantized, tmp_path / "whole", to)  # done before
+
+
+def test_a_file_that_had_its_name_when_the_conversion_was_killed_was_made_anew(quantized, tmp_path):
+    out = tmp_path / "out"
+    kill_at_a_name(CODE, quantized, out, "numerics", before=False)
+    (shard,) = out.glob("*.safetensors")
+    stamp = shard.stat()
+    kill_at_a_name(CODE, quantized, out, "numerics", before=True)
+    assert list(out.glob("*.safetensors")) == [shard]
+    assert convert(quantized, out).resumed == 1
+    assert (shard.stat().st_mtime_ns, shard.stat().st_ino) == (stamp.st_mtime_ns, stamp.st_ino)
+    convert(quantized, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path):

@@ -17,13 +17,12 @@ import numerics as nx
 from numerics.checkpoints import Request, Source, job, quantize
 from numerics.checkpoints.converting import convert
 from numerics.checkpoints.job import Options
-from numerics.checkpoints.journal import Journal
 from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands, ended
 from numerics.files.checkpoint import quantize_file
 from numerics.files.replacement import lock
 from numerics.files.safetensors import Entry, Reader, header_bytes, placed
-from tests.helpers.checkpoint_jobs import kill_until_done, run_ranks, started
+from tests.helpers.checkpoint_jobs import kill_at_a_name, kill_until_done, run_ranks, started
 from tests.helpers.children import LIMIT
 from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
@@ -122,6 +121,23 @@ def test_a_killed_job_goes_on_where_it_was(model, whole, tmp_path):
     report = quantize(model, out, NVFP4)
     assert all((out / shard).stat().st_mtime_ns == stamp for shard, stamp in stamps.items())
     assert report.resumed >= len(stamps)
+    assert contents(out) == whole
+
+
+def test_a_shard_that_had_its_name_when_the_job_was_killed_was_made_anew(model, whole, tmp_path):
+    """It had its name before it stood in the journal: a kill in between had it made a second time."""
+    out, stamps = tmp_path / "out", {}
+    for kills in range(1, 3):
+        kill_at_a_name(CODE, model, out, before=False)
+        made = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.glob("*.safetensors")}
+        assert len(made) == kills
+        assert made.items() >= stamps.items()
+        stamps = made
+    kill_at_a_name(CODE, model, out, before=True)
+    assert set(out.glob("*.safetensors")) == set(stamps)
+    assert len(list((out / ".numerics").glob("*.safetensors.json"))) == 3, "one is noted and has no name"
+    assert quantize(model, out, NVFP4).resumed == 2
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in stamps} == stamps
     assert contents(out) == whole
 
 
@@ -256,14 +272,14 @@ def test_a_job_that_was_stopped_did_not_say_how_far_it_is(model, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_says_how_far_it_is_and_what_it_kept(model, tmp_path, monkeypatch, capfd, number):
     command = ["quantize", str(model), str(tmp_path / "out"), "--dtype", "mxfp4"]
-    note = Journal.note
+    write = job.write_quantized
 
-    def stop(self, shard, report):
-        note(self, shard, report)
+    def stop(*given):
+        write(*given)
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "note", stop)
+        patched.setattr(job, "write_quantized", stop)
         try:
             code = ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
         except SystemExit as stopped:

@@ -289,6 +289,35 @@ def test_a_narrow_terminal_gets_the_largest_magnitude_of_a_folder_too(tmp_path):
     looks = list(inspect(tmp_path / "m.safetensors"))
     table = cli_checkpoints._looks(looks, 72, False)
     assert "amax" in table.spared(Screen(72))
-    numbered, legend = table.numbered("format")
+    numbered, legend = table.numbered_to_fit("format", Screen(72))
     assert "amax" not in numbered.spared(Screen(72))
     assert legend == ["format 1: int4 per_group(32)"]
+
+
+@pytest.mark.parametrize(
+    ("width", "stay", "spared", "whole"),
+    [
+        (None, ["long", "middle", "short"], [], True),
+        (60, ["short"], ["amax", "scales"], False),
+        (80, ["short"], ["scales"], True),
+        (120, ["short", "middle"], [], True),
+        (140, ["short", "middle"], [], True),
+        (160, ["long", "middle", "short"], [], True),
+    ],
+)
+def test_a_terminal_with_room_got_numbers_for_formats_and_names_without_their_middle(
+    tmp_path, width, stay, spared, whole
+):
+    """Where a column had no room, every format became a number; where all had, names were cut for formats."""
+    formats = {"long": ("int4", {"scheme": "per_group(32)", "symmetric": False, "scale_type": "bfloat16"}),
+               "middle": ("int8", {"scheme": "per_group(32)"}), "short": ("mxfp4", {})}  # fmt: skip
+    x = np.ones((4, 64), np.float32)
+    tensors = {f"model.layers.0.self_attention.{name}.weight": nx.quantize(x, d, **options)
+               for name, (d, options) in formats.items()}  # fmt: skip
+    nx.save(tensors, tmp_path / "m.safetensors")
+    looks, screen = list(inspect(tmp_path / "m.safetensors")), Screen(width)
+    table, legend = cli_checkpoints._looks(looks, width, False).numbered_to_fit("format", screen)
+    assert {row[0].split(".")[4] for row in table.rows if not row[2].isdigit()} == set(stay)
+    assert len(legend) == 3 - len(stay)
+    assert table.spared(screen) == spared
+    assert all(any(name in line for line in table.lines(screen)) for name in tensors) == whole

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import numerics as nx
+from numerics.cli import verify
 from numerics.cli.verify import verify_command
 from numerics.conform.sweep import CHUNK
 from numerics.conform.verify import hashes, journal, proof
@@ -408,6 +409,35 @@ def test_results_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
         "2 cases, 32 inputs, 0 wrong: every input",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds", "due"),
+    [
+        (["fp4"], 6.0, ["the first encoder took 6.0 s; at that pace the 6 others take 36 s"]),
+        ([], 4.0, ["the first encoder took 4.0 s; at that pace the 295 others take 20 minutes"]),
+        ([], 100.0, ["the first encoder took 100.0 s; at that pace the 295 others take 8.2 hours"]),
+        (["fp4"], 1.0, []),
+        (["fp4", "--sample"], 100.0, []),
+    ],
+)
+def test_how_long_all_of_it_takes_was_not_said(monkeypatch, tmp_path, arguments, seconds, due):
+    """Of fp4 the first of 8 encoders is in the journal: 7 are left, and the first of them is timed."""
+    clock, proofs = [0.0], tmp_path / "proofs.jsonl"
+
+    def proved(case, backend, advance):
+        clock[0] += seconds * (case.name == "encode")
+        return Result(str(case), backend, 1 << 32 if case.name == "encode" else 16, shipped()[str(case)])
+
+    monkeypatch.setattr(journal, "prove", proved)
+    monkeypatch.setattr(proof, "sample", lambda case, backend: Result(str(case), backend, 16, None))
+    monkeypatch.setattr(verify.time, "monotonic", lambda: clock[0])
+    if due and arguments:
+        command(*arguments, "--rounding", "half_even", "--resume", str(proofs))
+        arguments = [*arguments, "--resume", str(proofs)]
+    ended = command(*arguments)
+    assert ended.exit_code == 0
+    assert ended.stderr.splitlines() == due
 
 
 def test_an_interrupt_leaves_the_journal_whole(tmp_path):
