@@ -425,9 +425,12 @@ class _NotTakenError(Exception):
 
 def _tried(bind: Function, *arguments: Any, **named: Any) -> Any:
     """What our kernel gives the operator, with the gradient of Quark's function; raises if it has none."""
+    given = bind(*arguments, **named).args
+    if not takes(*given[1:3]):  # of those on another device the operator is not ours
+        return NotImplemented
     _TRIED.now = True
     try:
-        return importlib.import_module(KERNEL).scaled_fake_quantize(*bind(*arguments, **named).args)
+        return importlib.import_module(KERNEL).scaled_fake_quantize(*given)
     finally:
         _TRIED.now = False
 
