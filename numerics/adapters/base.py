@@ -33,6 +33,7 @@ Function = Callable[..., Any]
 Maker = Callable[[Function, bool], Function]
 """Makes ours of the host's function, which may be asked, and of `correct`."""
 MISSING = object()  # of a name or an entry that was not there
+NOTHING: Counter[str] = Counter()  # of a call within which none is counted yet
 BUILD = re.compile(r"\+(cpu|xpu|cu\d+|rocm[\d.]+)$")  # of a version: the same sources, for a device
 
 
@@ -51,7 +52,8 @@ class Calls:
     """How often each function of a host was called while ours stood in its place.
 
     ours: calls that our kernels answered.  passed_on: calls that the host answered itself, since they are of
-    a kind that the adapter does not take (docs/adapters.md says which).
+    a kind that the adapter does not take (docs/adapters.md says which).  A call counts once, under the name
+    of the outermost function: as ours where one of our kernels answered it, or a call within it.
 
     >>> calls = Calls()
     >>> calls.count(calls.ours, "quantize")
@@ -62,11 +64,36 @@ class Calls:
     ours: Counter[str] = field(default_factory=Counter)
     passed_on: Counter[str] = field(default_factory=Counter)
     _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+    _inside: Any = field(default_factory=threading.local, repr=False, compare=False)
 
     def count(self, which: Counter[str], name: str) -> None:
-        """Adds one call."""
-        with self._lock:
-            which[name] += 1
+        """Adds one call; of one within another it is kept whose it was."""
+        if getattr(self._inside, "counted", None) is None:
+            with self._lock:
+                which[name] += 1
+        elif self._inside.counted is not self.ours:
+            self._inside.counted = which
+
+    @contextmanager
+    def one(self, name: str) -> Iterator[None]:
+        """Counts as one call of this name all that is counted until the end: as ours where any of it is.
+
+        Where nothing is counted nothing is added.
+
+        >>> calls = Calls()
+        >>> with calls.one("fake_quantize"):
+        ...     calls.count(calls.passed_on, "fake_quantize")
+        ...     calls.count(calls.ours, "quantize")
+        >>> dict(calls.ours), dict(calls.passed_on)
+        ({'fake_quantize': 1}, {})
+        """
+        outer, self._inside.counted = getattr(self._inside, "counted", None), NOTHING
+        try:
+            yield
+        finally:
+            counted, self._inside.counted = self._inside.counted, outer
+            if counted is not NOTHING:
+                self.count(counted, name)
 
     def clear(self) -> None:
         """Begins to count anew."""
@@ -158,15 +185,16 @@ def standing_in(
     def function(*arguments: Any, **named: Any) -> Any:
         if torch.compiler.is_compiling():
             return host(*arguments, **named)
-        found, given = NotImplemented, (*arguments, *named.values())
-        if not (_recorded(given) if alone else is_hosts(given, gradless)):
-            with torch.no_grad() if gradless else contextlib.nullcontext():
-                found = answered(ours, *arguments, **named)
-        if found is NotImplemented:
-            calls.count(calls.passed_on, name)
-            return host(*arguments, **named)
-        calls.count(calls.ours, name)
-        return fresh(found)
+        with calls.one(name):
+            found, given = NotImplemented, (*arguments, *named.values())
+            if not (_recorded(given) if alone else is_hosts(given, gradless)):
+                with torch.no_grad() if gradless else contextlib.nullcontext():
+                    found = answered(ours, *arguments, **named)
+            if found is NotImplemented:
+                calls.count(calls.passed_on, name)
+                return host(*arguments, **named)
+            calls.count(calls.ours, name)
+            return fresh(found)
 
     return function
 
@@ -304,13 +332,14 @@ def changed(what: str) -> NumericsError:
 class Adapter:
     """Our kernels in the place of a host's, between install() and uninstall().
 
-    library: the host's name.  distribution: how its package is called where it is installed; None for a host
-    that is imported from its sources, whose version is not known.  versions: those that the adapter was
-    proven on.  seams: makes the seams, once the host is known to be there, of (correct, calls).
+    library: the host's name.  distribution: how its package is called where it is installed, or where its
+    sources are had, if it has no package.  versions: those that the adapter was proven on.  seams: makes the
+    seams, once the host is known to be there, of (correct, calls).  found: says the version of a host that
+    has no package.
     """
 
     def __init__(
-        self, library: str, distribution: str | None, versions: Sequence[str],
+        self, library: str, distribution: str, versions: Sequence[str],
         seams: Callable[[bool, Calls], Sequence[Seam]], found: Callable[[], str] | None = None,
     ) -> None:  # fmt: skip
         self.library, self.distribution, self.versions = library, distribution, tuple(versions)
@@ -328,14 +357,14 @@ class Adapter:
         """Returns the version of the host; raises NumericsError where it is missing or not a known one."""
         wanted = " or ".join(self.versions)
         try:
-            version = self._found() if self._found else importlib.metadata.version(self.distribution or "")
+            version = self._found() if self._found else importlib.metadata.version(self.distribution)
         except (ImportError, importlib.metadata.PackageNotFoundError):
-            needed = f"{self.distribution or self.library} {wanted}"
-            raise NumericsError(f"{self.library} is not installed: its adapter needs {needed}") from None
+            needed = f"{self.library} is not installed: its adapter needs {self.distribution} {wanted}"
+            raise NumericsError(needed) from None
         if BUILD.sub("", version or "") not in self.versions:  # None of a package whose metadata is not whole
             raise NumericsError(
                 f"{self.library} {said(version)} is not known to its adapter, which follows {wanted} bit for "
-                f"bit: install {wanted}"
+                f"bit: install {self.distribution} {wanted}"
             )
         return version
 
@@ -356,7 +385,7 @@ class Adapter:
         """The error for a host that is installed, but not whole."""
         return NumericsError(
             f"{self.library} {version} is installed, but is not as its adapter knows it: {wrong}; install "
-            f"{self.distribution or self.library} {version} anew"
+            f"{self.distribution} {version} anew"
         )
 
     def install(self, *, correct: bool = False) -> None:

@@ -31,7 +31,7 @@ from numerics.adapters.base import (
     replaced,
 )
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, laid_like, ordinary, takes, values_of
+from numerics.adapters.scaled import FLOATS, has_specials, laid_like, ordinary, takes, values_of, within
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
@@ -39,6 +39,8 @@ from numerics.formats.floats import fp4, fp6_e2m3, fp8_e4m3
 from numerics.formats.integers import int8, integer_format
 from numerics.quantization import fake_quantize
 from numerics.tensor.scheme import per_channel
+
+__all__ = ["calls", "from_host", "install", "installed", "substituted", "to_host", "uninstall"]
 
 PACKAGE = "compressed_tensors"
 HELPERS = "compressed_tensors.quantization.lifecycle.forward_helpers"
@@ -228,6 +230,21 @@ def _quantizes(
     return _number(x) and takes(scale) and _element(args, q_min, q_max) is not None
 
 
+def _zeros_beside(zero: Any, x: Tensor) -> Tensor | None:
+    """The zero point of each row of x; None where they do not fit."""
+    if not takes(zero) or not _beside(zero, x):
+        return None
+    try:
+        return zero.expand(*x.shape[:-1], 1).reshape(-1)
+    except RuntimeError:  # which the host refuses in its own words
+        return None
+
+
+def _is_moved(zero: Tensor, element: Element) -> bool:
+    """Are zero points integers of the format; of floats, are they 0, which changes none of them?"""
+    return within(zero, element) if isinstance(element, Integer) else not bool(zero.any())
+
+
 def _dequantize(host: Function, correct: bool) -> Function:
     """_dequantize: (code - zero_point) * scale."""
     containers: dict[torch.dtype, Element] = {torch.int8: int8, torch.float8_e4m3fn: fp8_e4m3}
@@ -237,13 +254,18 @@ def _dequantize(host: Function, correct: bool) -> Function:
         global_scale: Tensor | None = None,
     ) -> Any:  # fmt: skip
         element = containers.get(x_q.dtype)
-        if element is None or not takes(x_q, scale) or zero_point is not None:
+        if element is None or not takes(x_q, scale) or not x_q.is_contiguous():
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
-        steps = _rows_like(x_q, effective) if x_q.is_contiguous() else None
+        steps = _rows_like(x_q, effective.float()) if effective.dtype in FLOATS else None
         if steps is None or not bool(ordinary(steps).all()):
             return NotImplemented
-        made = values_of(x_q.reshape(len(steps), -1).view(torch.uint8), steps, None, element).view(x_q.shape)
+        zero = None if zero_point is None else _zeros_beside(zero_point, x_q)
+        if zero_point is not None and (zero is None or not _is_moved(zero, element)):
+            return NotImplemented
+        moved = zero.int() if zero is not None and bool(zero.any()) else None
+        made = values_of(x_q.reshape(len(steps), -1).view(torch.uint8), steps, moved, element).view(x_q.shape)
+        made = made.to(effective.dtype)  # in which the product of 8 bits and a scale of 16 is rounded once
         return made if dtype is None else made.to(dtype=dtype)
 
     return _dequantize

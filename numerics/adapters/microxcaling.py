@@ -2,7 +2,9 @@
 
     from numerics.adapters import microxcaling
     with microxcaling.substituted():
-        mx_specs["custom_cuda"] = True   # now computed by us, on any CPU
+        quantize_mx_op(x, mx_specs, elem_format="fp4_e2m1", axes=[-1])
+
+Ours answer whatever its specs say of `custom_cuda`, which without CUDA may now be True.
 
 microxcaling has no releases: its version is that of the four files that the adapter follows.
 """
@@ -13,9 +15,12 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import math
 import os
 import sys
+import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +38,7 @@ from numerics.adapters.base import (
     Function,
     Named,
     Seam,
+    answered,
     fresh,
     is_hosts,
     standing_in,
@@ -44,8 +50,11 @@ from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.floats import float_format
 
+__all__ = ["calls", "install", "installed", "substituted", "uninstall"]
+
 PACKAGE, MODULE, NAME = "mx", "mx.custom_extensions", "custom_extensions"
 FOLLOWED = ("elemwise_ops.py", "formats.py", "mx_ops.py", "specs.py")
+SOURCES = "github.com/microsoft/microxcaling"
 KNOWN = "7bc4195"  # the last state of its repository, of August 2024
 DIGEST = "572139b27c1562a6c3960cb7a5cb39d03609669e52078236cc25519b3324e1d5"
 ROUNDINGS = {0: "half_away", 1: "toward_zero", 2: "half_even"}
@@ -292,7 +301,7 @@ def _shared_exponents(top: Tensor, correct: bool) -> Tensor:
 
 
 def _whole(functions: Functions) -> Function:
-    """_quantize_mx with custom_cuda, whose largest of each block microxcaling finds in three passes.
+    """_quantize_mx, whose largest number of each block microxcaling finds in three passes.
 
     Blocks along the last axis are taken; others reach quantize_mx_func_cpp by microxcaling's own code.
     """
@@ -304,7 +313,7 @@ def _whole(functions: Functions) -> Function:
         block_size: int = 0, round: str = "nearest", flush_fp32_subnorms: bool = False,
         custom_cuda: bool = False,
     ) -> Any:  # fmt: skip
-        fits = custom_cuda and elem_format is not None and takes(A) and A.dim() > 0
+        fits = elem_format is not None and takes(A) and A.dim() > 0
         if not fits or shared_exp_method != "max" or round not in roundings or not scale_bits > 0:
             return NotImplemented
         along = [axes] if isinstance(axes, int) else list(axes or ())
@@ -321,34 +330,82 @@ def _whole(functions: Functions) -> Function:
     return _quantize_mx
 
 
-def _by_pytorch(name: str, place: int, ours: Function, host: Function, calls: Calls) -> Function:
-    """What `custom_cuda` asks ours for, with PyTorch's path where the call is microxcaling's own.
+_ASKED = threading.local()  # own: do ours ask microxcaling in this thread, which then answers itself?
 
-    place: the number of that argument.  Results lie in memory as that path lays them: the extension makes all
-    tensors contiguous.  On a GPU the call is the extension's.
+
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a call, and those with a name."""
+
+
+def _with(wanted: bool, place: int, arguments: tuple[Any, ...], named: dict[str, Any]) -> Given:
+    """The same arguments with that `custom_cuda`; place: its number."""
+    if len(arguments) > place:
+        return (*arguments[:place], wanted, *arguments[place + 1 :]), named
+    return arguments, {**named, "custom_cuda": wanted}
+
+
+def _in_its_place(
+    name: str, fits: Callable[..., bool], ours: Function, host: Function, calls: Calls
+) -> Function:
+    """A function with `custom_cuda`, whatever that says: ours where they take the call, or PyTorch's path.
+
+    fits: of its arguments by name, has the extension what they ask for?  Results lie in memory as PyTorch's
+    path lays them: the extension makes all tensors contiguous.  On a GPU the call is the extension's.
     """
+    signature = inspect.signature(host)
+    place = [*signature.parameters].index("custom_cuda")
 
-    def plain(*arguments: Any, **named: Any) -> Any:
-        if len(arguments) > place:
-            arguments = (*arguments[:place], False, *arguments[place + 1 :])
-        return host(*arguments, **{**named, **({"custom_cuda": False} if "custom_cuda" in named else {})})
+    def taken(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        given = signature.bind(*arguments, **named)
+        given.apply_defaults()
+        return fits(**given.arguments)
 
     @functools.wraps(host)
     def function(*arguments: Any, **named: Any) -> Any:
         x = arguments[0] if arguments else named.get("A")
         wanted = arguments[place] if len(arguments) > place else named.get("custom_cuda", False)
-        if not wanted or not isinstance(x, Tensor) or x.is_cuda:
-            return ours(*arguments, **named)
+        if getattr(_ASKED, "own", False) or not isinstance(x, Tensor) or (wanted and x.is_cuda):
+            return host(*arguments, **named)
+        by_pytorch = _with(False, place, arguments, named) if wanted else (arguments, named)
         if torch.compiler.is_compiling():
-            return plain(*arguments, **named)
-        if not _numbers(x) or is_hosts((x,)):
+            return host(*by_pytorch[0], **by_pytorch[1])
+        with calls.one(name):
+            if not _numbers(x) or is_hosts((x,)):
+                arguments, named = by_pytorch
+            elif answered(taken, arguments, named) is True:
+                return _laid(_asked(ours, *_with(True, place, arguments, named)), x)
             calls.count(calls.passed_on, name)
-            return plain(*arguments, **named)
-        made = ours(*arguments, **named)
-        filled = made.untyped_storage().nbytes() > made.nbytes  # blocks that x did not fill, in both ways
-        return made if filled or x.is_contiguous() else laid_like(made, x)
+            return host(*arguments, **named)
 
     return function
+
+
+def _asked(ours: Function, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What ours give; for what they ask of microxcaling meanwhile, it answers itself."""
+    _ASKED.own = True
+    try:
+        return ours(*arguments, **named)
+    finally:
+        _ASKED.own = False
+
+
+def _laid(made: Any, x: Tensor) -> Any:
+    """The result as PyTorch's path lays it; x itself where nothing is quantized."""
+    if made is x or x.is_contiguous():
+        return made
+    filled = made.untyped_storage().nbytes() > made.nbytes  # blocks that x did not fill, in both ways
+    return made if filled else laid_like(made, x)
+
+
+def _has_rounding(round: str, **_: Any) -> bool:
+    """Has the extension the rounding?"""
+    return round in OF_HOST.values()
+
+
+def _has_blocks(shared_exp_method: str, axes: Any, round: str, **_: Any) -> bool:
+    """Has the extension blocks of that kind: along one axis, by their largest number?"""
+    along = [axes] if isinstance(axes, int) else list(axes)
+    return shared_exp_method == "max" and len(along) == 1 and _has_rounding(round)
 
 
 def _finalized(host: Function) -> Function:
@@ -415,10 +472,10 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 
     def whole(host: Function) -> Function:
         standing = standing_in("_quantize_mx", _whole(functions), host, calls)
-        return _by_pytorch("_quantize_mx", 8, standing, host, calls)
+        return _in_its_place("_quantize_mx", _has_blocks, standing, host, calls)
 
     def core(host: Function) -> Function:
-        return _by_pytorch("quantize_elemwise", 7, host, host, calls)
+        return _in_its_place("quantize_elemwise", _has_rounding, host, host, calls)
 
     return [
         Called(lambda: None, functions.leave),
@@ -430,6 +487,6 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
     ]
 
 
-ADAPTER = Adapter("microxcaling", None, (KNOWN,), _seams, _version)
+ADAPTER = Adapter("microxcaling", SOURCES, (KNOWN,), _seams, _version)
 install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
 installed, calls = ADAPTER.installed, ADAPTER.calls

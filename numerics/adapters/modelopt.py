@@ -30,6 +30,8 @@ from numerics.formats.errors import NumericsError, said
 from numerics.formats.floats import float_format, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8, integer_format
 
+__all__ = ["calls", "from_host", "install", "installed", "substituted", "to_host", "uninstall"]
+
 PACKAGE, TENSOR_QUANT = "modelopt", "modelopt.torch.quantization.tensor_quant"
 QUANTIZER = "modelopt.torch.quantization.nn.modules.tensor_quantizer"
 BACKEND = "numerics"
@@ -166,11 +168,13 @@ def _entry(calls: Calls) -> Function:
     registry: Any = importlib.import_module("modelopt.torch.quantization.nn")
 
     def numerics_backend(inputs: Tensor, quantizer: Any) -> Any:
-        if registry.is_registered_quant_backend(BACKEND):  # of one that somebody kept no call is counted
-            calls.count(calls.ours, "backend")
         plain = copy.copy(quantizer)
         plain.backend = None
-        return plain._fake_quantize(inputs)
+        if not registry.is_registered_quant_backend(BACKEND):  # of one that somebody kept no call is counted
+            return plain._fake_quantize(inputs)
+        with calls.one("backend"):
+            calls.count(calls.passed_on, "backend")  # unless what it calls is ours
+            return plain._fake_quantize(inputs)
 
     return numerics_backend
 

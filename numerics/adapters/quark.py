@@ -10,7 +10,10 @@ serve every device by one kernel; ours stand before it for tensors on the CPU.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -19,8 +22,20 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions, quark_trained
-from numerics.adapters.base import Adapter, Calls, Operator, Seam, answered, fresh, is_hosts
+from numerics.adapters.base import (
+    Adapter,
+    Calls,
+    Function,
+    Named,
+    Operator,
+    Seam,
+    answered,
+    fresh,
+    is_hosts,
+    is_seen,
+)
 from numerics.adapters.conventions import Convention
+from numerics.adapters.quark_trained import KERNEL
 from numerics.adapters.scaled import (
     ZEROS,
     default_widens,
@@ -42,7 +57,10 @@ from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8, integer_format, uint8
 
+__all__ = ["calls", "from_host", "install", "installed", "substituted", "to_host", "uninstall"]
+
 INTERFACE = "quark.torch.kernel.hw_emulation.hw_emulation_interface"
+QUANTIZERS = "quark.torch.quantization.tensor_quantize"
 FLOATS: dict[str, Element] = {
     "fp8_e4m3": fp8_e4m3, "fp8_e5m2": fp8_e5m2, "fp6_e3m2": fp6_e3m2, "fp6_e2m3": fp6_e2m3, "fp4": fp4
 }  # fmt: skip
@@ -58,6 +76,7 @@ OPERATORS = (
 )  # fmt: skip
 RULES = ("even", "floor", "ceil")
 LEAST, MOST = 2.0**-90, 2.0**100  # of a block: beyond, Quark's scale leaves the rule of its name
+TINY, FAR = 2.0**-126, 2.0**62
 NEAR, AROUND = 0x80, 0x7FFF00  # of a mantissa: how near a power of two its float32 logarithm is not trusted
 
 
@@ -241,25 +260,38 @@ def _scaled(correct: bool) -> Any:
         quant_dtype: str, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, group_size: int,
         quant_min: float, quant_max: float, round_mode: int, qscheme: str, mx_element_dtype: str,
     ) -> Any:  # fmt: skip
-        rows = _rows_beside(x, (scale, zero_point), axis, group_size, qscheme)
+        element = FLOATS.get(quant_dtype)
+        numbers = (scale, zero_point) if element is None else (scale,)
+        rows = _rows_beside(x, numbers, axis, group_size, qscheme)
         if rows is None:
             return NotImplemented
-        steps, element = scale.reshape(-1), FLOATS.get(quant_dtype)
+        steps = scale.reshape(-1)
         if element is not None:
+            if qscheme == "per_tensor" and quant_dtype in SMALL:  # which Quark refuses
+                return NotImplemented
             if qscheme == "per_group" and x.dim() > 2:  # which Quark refuses but for one matrix
                 return NotImplemented
             signed = quant_dtype.startswith("fp8") or correct
             how = Convention(zeros="ours" if signed else "positive")
             return conventions.values(rows, (steps, steps), element, how).view(x.shape)
+        if qscheme == "per_tensor" and not _is_moderate(rows, steps):
+            return NotImplemented
         return _integers(rows, steps, zero_point, (quant_dtype, quant_min, quant_max), correct, x.shape)
 
     return ours
 
 
+def _is_moderate(rows: Tensor, steps: Tensor) -> bool:
+    """Are all quotients integers of 64 bits, which torch makes of them by tensor, and is the scale normal?"""
+    return float(steps) >= TINY and float(largest(rows)) * (1 / float(steps)) < FAR
+
+
 def _rows_of(x: Tensor, axis: int, group: int, scheme: str) -> Tensor | None:
-    """The elements that share a scale as rows; None for other schemes than by channel 0 and by group."""
+    """The elements that share a scale as rows; None where they are not a tensor, a channel 0 or a group."""
     if not x.is_contiguous() or x.dim() == 0:
         return None
+    if scheme == "per_tensor":
+        return x.view(1, -1)
     if scheme == "per_channel" and axis in (0, -x.dim()):
         return x.view(len(x), -1)
     if scheme == "per_group" and group > 0:
@@ -283,7 +315,7 @@ def _rows_beside(x: Tensor, numbers: Sequence[Any], axis: int, group: int, schem
 def _lie_beside(numbers: Sequence[Any], x: Tensor, group: int, scheme: str) -> bool:
     """Is there one number for each row of _rows_of, or one for a tensor, in the shape that Quark takes?"""
     if scheme == "per_tensor":
-        return all(one.numel() == 1 for one in numbers)
+        return all(one.numel() == 1 and one.dim() <= x.dim() for one in numbers)
     shape = x.shape[:1] if scheme == "per_channel" else (*x.shape[:-1], x.shape[-1] // group)
     return all(one.shape == shape for one in numbers)
 
@@ -345,8 +377,7 @@ def _dequantize(
         return NotImplemented
     steps, element = scale.reshape(-1), FLOATS.get(quant_dtype)
     group = inputs.shape[-1] // scale.shape[-1] if qscheme == "per_group" and scale.dim() else 0
-    rows = inputs.view(1, -1) if qscheme == "per_tensor" and inputs.is_contiguous() and inputs.dim() else (
-        _rows_of(inputs, axis, group, qscheme))  # fmt: skip
+    rows = _rows_of(inputs, axis, group, qscheme)
     if rows is None or not _lie_beside((scale,), inputs, group, qscheme):
         return NotImplemented
     if element is not None:
@@ -373,13 +404,61 @@ def _before(name: str, ours: Any, host: Any, calls: Calls) -> Any:
     def kernel(*arguments: Any) -> Any:
         hosts = is_hosts(arguments) or any(map(is_odd, arguments[:2]))  # x is the first, or the second
         found = NotImplemented if hosts else answered(ours, *arguments)
-        if found is NotImplemented:
+        if found is not NotImplemented:
+            calls.count(calls.ours, name)
+            return fresh(found)
+        if getattr(_TRIED, "now", False):
+            raise _NotTakenError
+        with calls.one(name):
             calls.count(calls.passed_on, name)
             return host(*arguments)
-        calls.count(calls.ours, name)
-        return fresh(found)
 
     return kernel
+
+
+_TRIED = threading.local()  # now: is what ours do not take given back to who called, in this thread?
+
+
+class _NotTakenError(Exception):
+    """Of a call that ours do not take, where another way than by the operator leads to the host."""
+
+
+def _tried(bind: Function, *arguments: Any, **named: Any) -> Any:
+    """What our kernel gives the operator, with the gradient of Quark's function; raises if it has none."""
+    given = bind(*arguments, **named).args
+    if not takes(*given[1:3]):  # of those on another device the operator is not ours
+        return NotImplemented
+    _TRIED.now = True
+    try:
+        return importlib.import_module(KERNEL).scaled_fake_quantize(*given)
+    finally:
+        _TRIED.now = False
+
+
+def _dispatched(calls: Calls) -> Function:
+    """Makes ours of dispatch_scaled_fake_quantize, by which Quark's quantizers call the operator, compiled.
+
+    Calls that our kernels take go by Quark's function that is not compiled, with its gradient, to the
+    operator; all others as Quark sends them, since a compiled call has other bits in 16 bits.
+    """
+
+    def make(host: Function) -> Function:
+        signature = inspect.signature(host)
+
+        @functools.wraps(host)
+        def dispatch_scaled_fake_quantize(*arguments: Any, **named: Any) -> Any:
+            if torch.compiler.is_compiling() or is_seen():
+                return host(*arguments, **named)
+            with calls.one("scaled_fake_quantize"):
+                found = answered(_tried, signature.bind, *arguments, **named)
+                if found is not NotImplemented:
+                    return found
+                calls.count(calls.passed_on, "scaled_fake_quantize")
+                return host(*arguments, **named)
+
+        return dispatch_scaled_fake_quantize
+
+    return make
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
@@ -394,7 +473,8 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
     operators: list[Seam] = [
         Operator("quark", name, _before(name, kernels[name], host, calls)) for name, host in hosts.items()
     ]
-    return [*operators, *quark_trained.seams(correct, calls)]
+    dispatched = Named("quark", QUANTIZERS, "dispatch_scaled_fake_quantize", _dispatched(calls))
+    return [*operators, dispatched, *quark_trained.seams(correct, calls)]
 
 
 ADAPTER = Adapter("quark", "amd-quark", ("0.13",), _seams)

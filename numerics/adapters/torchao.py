@@ -39,6 +39,8 @@ from numerics.formats.integers import int8, uint8
 from numerics.interop.torchao import ELEMENTS, from_host, to_host
 from numerics.quantization import quantize
 
+__all__ = ["calls", "from_host", "install", "installed", "substituted", "to_host", "uninstall"]
+
 PACKAGE = "torchao"
 MX_TENSOR = "torchao.prototype.mx_formats.mx_tensor"
 KERNELS = "torchao.prototype.mx_formats.kernels"

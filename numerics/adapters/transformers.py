@@ -16,6 +16,8 @@ from typing import Any
 
 from numerics.adapters.base import Adapter, Calls, Entry, Seam
 
+__all__ = ["calls", "install", "installed", "substituted", "uninstall"]
+
 METHOD = "numerics"
 
 

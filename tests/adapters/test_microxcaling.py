@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from itertools import islice
 
 import pytest
 
@@ -75,14 +77,15 @@ def trained(make, shape, specs, ours):
     return tuple(made)
 
 
+@pytest.mark.parametrize("asks", [True, False], ids=["custom_cuda", "python path"])
 @pytest.mark.parametrize("specs", SPECS)
 @pytest.mark.parametrize("name", [*LAYERS, *FUNCTIONS])
-def test_layers_with_finalized_specs_train_on_our_kernels_with_the_bits_of_the_python_path(name, specs):
+def test_layers_with_finalized_specs_train_on_our_kernels_with_the_bits_of_the_python_path(name, specs, asks):
     adapter = asked("microxcaling")
     shape, make = LAYERS.get(name) or (LINES, lambda mx, found: lambda x: FUNCTIONS[name](mx, found, x))
     stock = trained(make, shape, SPECS[specs], False)
     with adapter.substituted() as counted:
-        found = trained(make, shape, SPECS[specs], True)
+        found = trained(make, shape, SPECS[specs], asks)
     assert same_bits(stock, found)
     assert [x.stride() for x in stock] == [x.stride() for x in found]
     assert counted.ours.total()
@@ -104,3 +107,57 @@ def test_specs_are_finalized_as_stock_and_custom_cuda_is_refused_again_afterward
         assert not torch.cuda.is_available()
     with pytest.raises(AssertionError, match="custom_cuda"):
         mx.finalize_mx_specs({**MIXED, "custom_cuda": True})
+
+
+def test_whoever_does_not_ask_for_custom_cuda_is_answered_by_our_kernels_too():
+    adapter = asked("microxcaling")
+    cases = importlib.import_module("tests.adapters.cases.microxcaling").cases()
+    calls = []
+    for name, call in islice(cases, 0, None, 7):
+        with contextlib.suppress(RuntimeError):  # of a number that float16 does not hold
+            calls.append((name, call, call(False)))
+    with adapter.substituted() as counted:
+        wrong = [name for name, call, expected in calls if not same_bits(expected, call(False))]
+    assert not wrong, (len(wrong), wrong[:9])
+    assert counted.ours.total() + counted.passed_on.total() == len(calls), counted  # one a case, none within
+    assert counted.ours.total() > len(calls) // 4, counted
+
+
+def test_operators_by_specs_of_the_python_path_are_ours_and_counted():
+    adapter = asked("microxcaling")
+    mx_ops, elemwise = importlib.import_module("mx.mx_ops"), importlib.import_module("mx.elemwise_ops")
+    specs = importlib.import_module("mx").finalize_mx_specs({**MIXED, "scale_bits": 8})
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(15))
+
+    def both():
+        return (
+            mx_ops.quantize_mx_op(x, specs, elem_format="fp4_e2m1", axes=[-1]),
+            elemwise.quantize_elemwise_op(x, specs),
+        )
+
+    stock = both()
+    with adapter.substituted() as counted:
+        assert same_bits(stock, both())
+    assert (dict(counted.ours), counted.passed_on.total()) == ({"_quantize_mx": 1, "quantize_elemwise": 1}, 0)
+
+
+def test_what_the_extension_does_not_have_is_the_python_path():
+    adapter = asked("microxcaling")
+    mx_ops = importlib.import_module("mx.mx_ops")
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(15))
+    ways = (
+        {"axes": [0, 1], "block_size": 8}, {"axes": [-1], "shared_exp_method": "none"},
+        {"axes": [-1], "round": "dither"},
+    )  # fmt: skip
+
+    def every():
+        torch.manual_seed(15)  # dither is random
+        return tuple(mx_ops._quantize_mx(x, 8, "fp4_e2m1", **way) for way in ways)
+
+    stock = every()
+    with adapter.substituted() as counted:
+        assert same_bits(stock, every())
+        assert mx_ops._quantize_mx(x.T[::2], 8, None) is not None
+        y = x.T[::2]
+        assert mx_ops._quantize_mx(y, 8, None) is y
+    assert counted.ours.total() + counted.passed_on.total() > len(ways)

@@ -98,7 +98,7 @@ def test_a_host_of_another_version_is_one_error_and_stays_as_it_is(host, monkeyp
     before, real = state(host), importlib.metadata.version
     library = adapter.ADAPTER.distribution
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9" if name == library else real(name))
-    told = f"'9.9' is not known to its adapter.*: install {adapter.ADAPTER.versions[0]}"
+    told = f"'9.9' is not known to its adapter.*: install {library} {adapter.ADAPTER.versions[0]}"
     with pytest.raises(NumericsError, match=told):
         adapter.install()
     assert state(host) == before

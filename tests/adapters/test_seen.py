@@ -69,6 +69,9 @@ def quark(ours):
     yield lambda x: operators.quant_fp8_e4m3(x)
     yield lambda x: operators.quant_dequant_fp8_e5m2(x)
     yield lambda x: operators.scaled_fake_quantize("int8", x, STEP[: len(x)], ZERO[: len(x)], *whole, "")
+    quantizers = importlib.import_module("quark.torch.quantization.tensor_quantize")
+    sent = quantizers.dispatch_scaled_fake_quantize
+    yield lambda x: sent("int8", x, STEP[: len(x)], ZERO[: len(x)], *whole, "")
     yield lambda x: operators.scaled_real_quantize("int8", x, STEP[: len(x)], ZERO[: len(x)], *whole)
     yield lambda x: operators.non_scaled_fake_quantize(x, "mx", "fp8_e4m3", -1, 32, "even")
     yield lambda x: operators.non_scaled_fake_quantize(x, "mx6", "", -1, 16, "even")

@@ -144,7 +144,7 @@ def test_two_adapters_stand_at_once(host, monkeypatch):
     other = ModuleType("other_host")
     other.double = double
     monkeypatch.setitem(sys.modules, "other_host", other)
-    second = Adapter("other", None, ("1",), lambda correct, calls: replaced(
+    second = Adapter("other", "other-host", ("1",), lambda correct, calls: replaced(
         "other_host", {"other_host": {"double": triple_floats}}, correct, calls), lambda: "1")  # fmt: skip
     with adapter().substituted() as one, second.substituted() as two:
         assert host[0].double(1.0) == other.double(1.0) == 3.0
@@ -168,6 +168,13 @@ def test_importing_an_adapter_imports_no_host():
     assert done.stdout.splitlines() == [f"{name} []" for name in numerics.adapters.HOSTS], done.stderr
 
 
+HAD_AS = {
+    "compressed_tensors": "compressed-tensors", "microxcaling": "github.com/microsoft/microxcaling",
+    "modelopt": "nvidia-modelopt", "quark": "amd-quark", "torchao": "torchao", "transformers": "transformers",
+}  # fmt: skip
+"""Each host by what is to be installed."""
+
+
 @pytest.mark.parametrize("name", numerics.adapters.HOSTS)
 def test_a_host_that_is_missing_or_of_another_version_is_one_error_of_ours(name, monkeypatch, tmp_path):
     """Of every adapter and every door of it, whatever hosts are installed here."""
@@ -181,7 +188,8 @@ def test_a_host_that_is_missing_or_of_another_version_is_one_error_of_ours(name,
                 door(*(None,) * (door not in doors[:2]))
         assert not adapter.installed()
 
-    wanted = " or ".join(adapter.ADAPTER.versions)
+    versions = " or ".join(adapter.ADAPTER.versions)
+    wanted = f"{HAD_AS[name]} {versions}"
     package = tmp_path / "mx"
     package.mkdir()
     (package / "__init__.py").write_text("", encoding="utf-8")
@@ -189,11 +197,58 @@ def test_a_host_that_is_missing_or_of_another_version_is_one_error_of_ours(name,
     spec = SimpleNamespace(origin=str(package / "__init__.py"))
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    refused(f"is not known to its adapter, which follows {wanted} bit for bit: install {wanted}")
+    refused(f"is not known to its adapter, which follows {versions} bit for bit: install {wanted}")
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    refused(f"is not installed: its adapter needs .*{wanted}")
+    refused(f"is not installed: its adapter needs {wanted}")
+
+
+@pytest.mark.parametrize("name", numerics.adapters.HOSTS)
+def test_help_of_an_adapter_shows_what_there_is_to_use(name):
+    shown = {"install", "installed", "uninstall", "substituted", "calls"}
+    both = set() if name in ("microxcaling", "transformers") else {"to_host", "from_host"}
+    assert set(importlib.import_module(f"numerics.adapters.{name}").__all__) == shown | both
+
+
+def passes_on(host, correct):
+    return lambda x: NotImplemented
+
+
+@pytest.fixture
+def caller(monkeypatch):
+    """A host whose function `twice` calls its function `double` once."""
+    module = ModuleType("some_host")
+    module.double = double
+    module.twice = lambda x: module.double(x)
+    monkeypatch.setitem(sys.modules, "some_host", module)
+    return module
+
+
+@pytest.mark.parametrize(("x", "ours"), [(1.5, True), (2, False)])
+def test_a_call_within_another_counts_once_and_as_ours_where_any_of_it_is(caller, x, ours):
+    table = {"some_host": {"double": triple_floats, "twice": passes_on}}
+    found = Adapter("some host", "some-host", ("1",), lambda correct, calls: replaced(
+        "some_host", table, correct, calls), lambda: "1")  # fmt: skip
+    with found.substituted() as calls:
+        caller.twice(x)
+        assert (dict(calls.ours), dict(calls.passed_on)) == (
+            ({"twice": 1}, {}) if ours else ({}, {"twice": 1})
+        )
+        caller.double(x)
+        assert calls.ours["double"] == ours
+        assert calls.passed_on["double"] == (not ours)
+
+
+def test_a_call_that_the_host_refuses_counts_and_the_next_stands_alone(caller):
+    table = {"some_host": {"double": passes_on, "twice": passes_on}}
+    found = Adapter("some host", "some-host", ("1",), lambda correct, calls: replaced(
+        "some_host", table, correct, calls), lambda: "1")  # fmt: skip
+    with found.substituted() as calls:
+        with pytest.raises(TypeError):
+            caller.twice(None)
+        caller.double(2)
+    assert dict(calls.passed_on) == {"twice": 1, "double": 1}
