@@ -18,6 +18,7 @@ from numerics.conform.laws.company import as_of, misplaced, repeatable
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.rows import as_rows
+from numerics.conform.scales.groups import place_of_largest
 from numerics.conform.target import SENTENCES, Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers
@@ -277,12 +278,9 @@ def _text(name: str, answer: str) -> str:
 
 def _told(x: Array, scale: float) -> tuple[Any, str]:
     """A short tensor whole, of a longer one its largest number; and what it decides."""
-    finite = np.where(np.isfinite(x), np.abs(x), 0)
-    at = tuple(int(i) for i in np.unravel_index(int(finite.argmax()), x.shape))
+    at, amax = place_of_largest(x)
     shown = numbers(x if x.size <= 2 * LINE else x[at])
-    where = (
-        f"in a tensor of shape {x.shape}, whose largest finite magnitude, {finite[at]:.9g}, stands at {at}"
-    )
+    where = f"in a tensor of shape {x.shape}, whose largest finite magnitude, {amax:.9g}, stands at {at}"
     return shown, f"{where}: {ITS} {scale:.9g}"
 
 

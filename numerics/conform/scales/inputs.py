@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs import narrow, shapes
 from numerics.conform.inputs.spread import rank_of, shape_of
-from numerics.conform.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Groups, Rule, groups_of
+from numerics.conform.scales.groups import Groups, groups_of
+from numerics.conform.scales.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Rule
 from numerics.formats.dtype import Element
 from numerics.tensor.scheme import Scheme
 
@@ -186,7 +187,7 @@ def _places(turns: Array, sizes: Array) -> Array:
 def standing(rule: Rule, shape: tuple[int, ...], places: Array) -> Float32:
     """A tensor of small numbers, in each of whose groups a larger one stands: in such a place of it.
 
-    >>> from numerics.conform.rule import ScalesClaim
+    >>> from numerics.conform.scales.rule import ScalesClaim
     >>> x = standing(Rule.of("int8", ScalesClaim("per_token")), (2, 3), np.array([2, 0]))
     >>> abs(x).argmax(axis=1).tolist()
     [2, 0]
@@ -202,7 +203,7 @@ def standing(rule: Rule, shape: tuple[int, ...], places: Array) -> Float32:
 def in_many_places(rule: Rule, shape: tuple[int, ...], count: int) -> Iterator[Float32]:
     """Tensors of one shape, in whose groups a lone maximum stands in so many places, one after the other.
 
-    >>> from numerics.conform.rule import ScalesClaim
+    >>> from numerics.conform.scales.rule import ScalesClaim
     >>> x = list(in_many_places(Rule.of("int8", ScalesClaim("per_token")), (2, 4), 4))
     >>> [int(row.argmax()) for tensor in x for row in abs(tensor)]
     [0, 1, 2, 3]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from numerics.conform.rule import Float32, Least, Rule
+from numerics.conform.scales.rule import Float32, Least, Rule
 from numerics.conform.task import Answer, Fields, Task
 from numerics.formats.dtype import Integer
 from numerics.formats.rounding import DETERMINISTIC

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,9 @@ from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.narrow import narrowed
-from numerics.conform.inputs.spread import sharing, spread
+from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import INPUTS
+from numerics.conform.scales.groups import Groups, groups_of
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import bfloat16, float16
@@ -110,48 +110,6 @@ class ScalesClaim(NamedTuple):
         steps = {"rounding": check_rounding(self.rounding), "scale_rule": self.scale_rule}
         given = {name: came for name, came in steps.items() if came not in ("half_even", "floor")}
         return given if self.scheme is None else {**given, "scheme": sharing(self.scheme)}
-
-
-class Groups(NamedTuple):
-    """Which elements share a scale: the scales' shape, each element's place, and the elements by groups."""
-
-    shared: tuple[int, ...]
-    places: NDArray[np.int64]
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """How many elements each group has."""
-        return np.diff(self.starts, append=len(self.order))
-
-    def members(self, group: int) -> NDArray[np.int64]:
-        """The elements of a group, counted in C order."""
-        first = self.starts[group]
-        return self.order[first : first + self.sizes[group]]
-
-    def laid(self, x: Array, shape: tuple[int, ...]) -> Array:
-        """The tensor of numbers that come group by group."""
-        tensor = np.zeros_like(x)
-        tensor[self.order] = x
-        return tensor.reshape(shape)
-
-
-@lru_cache(maxsize=4)
-def groups_of(scheme: Scheme, shape: tuple[int, ...]) -> Groups:
-    """The groups of a shape.
-
-    >>> groups_of(sharing("per_channel(1)"), (2, 2)).members(1).tolist()
-    [1, 3]
-    """
-    shared, places = spread(scheme, shape)
-    flat = places.reshape(-1)
-    rising = bool((flat[1:] >= flat[:-1]).all())
-    order = np.arange(flat.size) if rising else np.argsort(flat, kind="stable")
-    starts = (
-        np.flatnonzero(np.append(True, np.diff(flat[order]) != 0)) if flat.size else np.zeros(0, np.int64)
-    )
-    return Groups(shared, places, order, starts)
 
 
 class Found(NamedTuple):
