@@ -35,6 +35,7 @@ BESIDE = (0.3, -0.02, 0.0, 0.11, -0.6, 0.07, 0.9)
 LONG_CUT = 8192  # numbers of a row, of whose last few are asked
 EACH = 130  # numbers: of so many, every place is asked
 ROWS = 260
+LINES = 1 << 18  # numbers of lines, about
 MOST = 1 << 15  # codes whose values, and middles, are asked
 EMPTY, NAN, INFINITE, NOTHING = 1, 2, 3, 4
 """What a group may be: zeros, with NaN, with Inf, without a finite number."""
@@ -282,3 +283,41 @@ def _mixed(x: Float32, groups: Groups, rng: np.random.Generator, finite: bool) -
     for which, special in ((NAN, np.nan), (INFINITE, np.inf), (NOTHING, -np.inf)):
         x[at[kinds == which]] = special
     x[(kind == NOTHING) & (rng.random(len(x)) < 0.5)] = np.nan
+
+
+# ---- groups of one length, a row each ----------------------------------------------------------------
+
+
+def lines(rule: Rule, size: int, rng: np.random.Generator) -> NDArray[np.uint32]:
+    """The bits of groups of so many numbers, a row each: the simplest first, as each may be asked once.
+
+    A lone number in every place, of all magnitudes; one more beside it; then groups of every magnitude.
+    """
+    room = max(64, LINES // size)
+    turns = max(256, min(2 * size, room))
+    full = filled(rule, (turns, size), rng, True, Turns(SIMPLE, True))
+    largest = np.abs(full).argmax(axis=1)[:, None]
+    beside = (largest + 1 + np.arange(turns)[:, None] % max(1, size - 1)) % size
+    at = np.arange(size)
+    lone = np.where(at == largest, full, np.float32(0))
+    two = np.where((at == largest) | (at == beside), full, np.float32(0))
+    many = np.abs(largest_of(rule, min(4096, room), rng))
+    many = many[many != 0]
+    every = filled(rule, (len(many), size), rng, True, Turns(tuple(many.tolist()), True))
+    places = np.resize(many_places(size, turns), (turns, 1))
+    ends = np.where(at == places, largest_of(rule, turns, rng)[:, None], np.float32(0))
+    drawn = filled(rule, (min(1024, room), size), rng, False)
+    return _due(rule, np.concatenate([np.zeros_like(lone[:1]), lone, ends, two, full, every, drawn]))
+
+
+def drawn_lines(rule: Rule, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint32]:
+    """The bits of random groups, a row each."""
+    return _due(rule, filled(rule, shape, rng, False), True)
+
+
+def _due(rule: Rule, x: Float32, all_of_them: bool = False) -> NDArray[np.uint32]:
+    """Those to which codes are due: none are where a scale underflows to 0.  all_of_them: zeros instead."""
+    found = rule.find(x)
+    none = ((found.scale == 0) & (found.extent > 0)).reshape(-1)
+    x = np.where(none[:, None], np.float32(0), x) if all_of_them else x[~none]
+    return np.ascontiguousarray(x, np.float32).view(np.uint32)
