@@ -74,6 +74,8 @@ def _whole(target: Target, found: Findings) -> None:
         asked = Asked(task, rows, seen.came, random)
         given = (rows,) if random is None else (rows, random)
         found.explain = confirmed(target, lambda: nearest(asked, seen.wrong, seen.labels), given)
+        if task.finds_scale:
+            found.explain = of_tensor.or_of_tensor(target, found.explain)
 
 
 def _doubles(target: Target, found: Findings) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.laws.law import sentence
-from numerics.conform.vectors.operations import Fields, FoundOperation, Operation
+from numerics.conform.vectors.operations import Fields, FoundOperation, Operation, StringOperation
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.dtype import Element, Float
 
@@ -285,7 +285,9 @@ def _swapped(run: Run) -> str | None:
 
 
 def _turned(run: Run) -> str | None:
-    """Has every place of a line the answer of another place of it?"""
+    """Has every place of a line the answer of another place of it?  Of strings a law of their own says so."""
+    if isinstance(run.asked, StringOperation):
+        return None
     places = max(field.count for field in run.asked.answered)
     here = np.arange(len(run.places))
     for told, order in _orders(places) if places > 1 else ():
