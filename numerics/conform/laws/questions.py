@@ -148,7 +148,7 @@ def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Quest
     if task.kind in ("pack", "unpack"):
         return _strings(task, size, rng)
     if task.rule is not None:
-        return question_of(task, (scale_inputs.drawn(task.rule, size, rng, target.takes.finite),))
+        return question_of(task, (scale_inputs.drawn(task.rule, size, rng, target.takes),))
     if isinstance(task.dtype, Block):
         return _of_blocks(target, size, rng)
     if task.kind == "decode":

@@ -39,8 +39,8 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     rule, laws = task.rule, laws_of(task)
     assert rule is not None
     quick = effort.name == "quick"
-    yield _trial(laws, lambda: inputs.tensors(rule, takes.finite, quick), KEPT)
-    yield _trial(laws, lambda: _in_places(rule, effort, named))
+    yield _trial(laws, lambda: inputs.tensors(rule, takes, quick), KEPT)
+    yield _trial(laws, lambda: _in_places(rule, takes, effort, named))
     yield _trial((layout,), lambda: _shapes(rule, takes, effort))
     yield from repeated(task, takes, effort, None)
 
@@ -62,9 +62,9 @@ def _trial(laws: Sequence[Named], tensors: Callable[[], Iterator[Float32]], kept
     return Trial(laws, run)
 
 
-def _in_places(rule: Rule, effort: Effort, named: Shapes) -> Iterator[Float32]:
+def _in_places(rule: Rule, takes: Takes, effort: Effort, named: Shapes) -> Iterator[Float32]:
     """A lone maximum in many places of long groups: of each lane, tile, and of what they leave over."""
-    yield from inputs.usual(rule, *PLACES[effort.name])
+    yield from inputs.usual(rule, takes, *PLACES[effort.name])
     for shape in named:
         groups = len(groups_of(rule.scheme, shape).starts)
         tensors = NAMED // max(1, math.prod(shape))
@@ -76,7 +76,9 @@ def _shapes(rule: Rule, takes: Takes, effort: Effort) -> Iterator[Float32]:
     rng = np.random.default_rng((61, effort.seed))
     far = far_shapes(rule.scheme, effort.name)
     for shape in (*shapes_of(rule.scheme), *nothing_of(rule.scheme), *far):
-        x = inputs.filled(rule, shape, rng, takes.finite)
+        if takes.whole_blocks and math.prod(inputs.whole(rule.scheme, shape)) > inputs.ROOM:
+            continue
+        x = inputs.filled(rule, shape, rng, takes)
         yield from (x,) if takes.contiguous or shape in far else _laid(x, takes.backward)
 
 
@@ -97,7 +99,7 @@ def _explained(target: Target, found: Findings, seen: list[Scales]) -> None:
     assert rule is not None
 
     def more() -> list[Observed]:
-        some = [inputs.drawn(rule, 512, rng, target.takes.finite) for _ in range(4)]
+        some = [inputs.drawn(rule, 512, rng, target.takes) for _ in range(4)]
         every = [*seen, *(Scales(target.task, x, target.found(x)) for x in some)]
         return [Observed(one.x, one.came) for one in every]
 
@@ -126,6 +128,8 @@ def _simpler(target: Target, seen: Scales, law: Law) -> Counterexample | None:
     if number is None:
         return None
     for x in _fewer(seen, law.__name__, number):
+        if target.takes.whole_blocks and inputs.whole(seen.rule.scheme, x.shape) != x.shape:
+            continue
         alone = Scales(target.task, x, target.found(x))
         if (broken := law(alone)) is not None:
             return replace(broken, differs=int(seen.masks[law.__name__].sum()))
