@@ -20,7 +20,7 @@ from numerics.cli.completing import (
     WordType,
     of,
 )
-from numerics.cli.words import FormatType, examples
+from numerics.cli.words import CLAIMED, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
@@ -42,15 +42,6 @@ def _accumulators() -> tuple[str, ...]:
     return (*ACCUMULATORS, INT32)
 
 
-class ClaimType(FormatType):
-    """A format, or a text of one with options behind it, which `check` reads."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The format, or the text."""
-        text = value.strip() if isinstance(value, str) else ""
-        return text if " " in text and not text.startswith("{") else super().convert(value, param, ctx)
-
-
 @click.command(
     "conform",
     help=cleandoc("""Is the kernel TARGET, spelled module:function, right?
@@ -69,7 +60,7 @@ class ClaimType(FormatType):
 @click.argument("target")
 @click.option(
     "--dtype",
-    type=ClaimType(),
+    type=CLAIMED,
     help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`); of quantize also `uint8 symmetric=False`; "
     "not of matmul.",
 )

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import click
 
-from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE, WordType
+from numerics.cli.completing import OVERFLOW, ROUNDING, SCALE_RULE_OF_ALL, WordType
 from numerics.cli.conform import progress
-from numerics.cli.words import FORMAT, examples, json_of
+from numerics.cli.words import CLAIMED, examples, json_of
 from numerics.conform.kinds import OPERATIONS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
@@ -40,24 +40,31 @@ def vectors_group() -> None: ...
     """)
     + examples("numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt"),
 )
-@click.argument("dtype", metavar="FORMAT", type=FORMAT)
+@click.argument("dtype", metavar="FORMAT", type=CLAIMED)
 @click.option(
     "--op",
     "name",
     type=WordType(OPERATIONS),
     default="encode",
     show_default=True,
-    help="encode, decode, round, affine, pack or unpack.",
+    help=", ".join(OPERATIONS) + ".",
 )
 @click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option(
     "--scale-rule",
-    type=SCALE_RULE,
+    type=SCALE_RULE_OF_ALL,
     help=SCALE_RULES_TEXT + "  floor by default.",
 )
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
 @click.option("--draw", help="Of stochastic rounding: a rule and its random bits, as in a8; a30 by default.")
+@click.option(
+    "--scheme", help="Of quantize: how many numbers, a line, share a scale; per_group(16) by default."
+)
+@click.option(
+    "--least",
+    help="Of quantize: the scale of zeros, one or none, or what clamps: `amax 1e-12`, `scale 1e-7`.",
+)
 @click.option("--count", type=int, help="So many at random, instead of the values that matter.")
 @click.option("--exhaustive", is_flag=True, help="Every code, or all 2**32 float32 inputs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")

@@ -59,7 +59,16 @@ class FormatType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         return formats_begun(incomplete)
 
 
-FORMAT = FormatType()
+class ClaimType(FormatType):
+    """A format, or a text of one with options behind it, which `check` reads."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The format, or the text."""
+        text = value.strip() if isinstance(value, str) else ""
+        return text if " " in text and not text.startswith("{") else super().convert(value, param, ctx)
+
+
+FORMAT, CLAIMED = FormatType(), ClaimType()
 
 
 def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:

@@ -10,14 +10,15 @@ from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import Effort
 from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
-from numerics.conform.laws import affine, block_trials, elements, everything, own_scales, packing, undrawn
+from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn
 from numerics.conform.laws.depends import depends, of_fault
 from numerics.conform.laws.findings import Findings, Trial
-from numerics.conform.laws.found_scale import led
 from numerics.conform.laws.shrink import smallest_that_fails
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.trial import ProductCheck, check_shapes
+from numerics.conform.scales import trial as scales
+from numerics.conform.scales.of_tensor import led
 from numerics.conform.takes import Takes
 from numerics.conform.target import SENTENCES, Fault, Target
 from numerics.conform.task import Task
@@ -303,7 +304,7 @@ def _product(
 def _trials(task: Task, takes: Takes, effort: Effort, named: Shapes) -> Iterator[Trial]:
     """What is tried one after the other, until a law is broken."""
     if task.rule is not None:
-        yield from own_scales.trials(task, takes, effort, named)
+        yield from scales.trials(task, takes, effort, named)
     elif isinstance(task.dtype, Block):
         yield from block_trials.trials(task, takes, effort)
     elif task.kind == "affine":

@@ -16,7 +16,7 @@ KINDS: dict[str, str] = {
 """What a target may be, and what it takes and returns; the first is the default."""
 FINDS = ("quantize", "fake_quantize")
 """Of kernels that find the scales of single numbers themselves."""
-OPERATIONS = tuple(kind for kind in KINDS if kind not in ("matmul", *FINDS))
+OPERATIONS = tuple(kind for kind in KINDS if kind != "matmul")
 """What a device on a pipe may be."""
 
 INPUTS: dict[str, str] = {

@@ -32,7 +32,8 @@ from numerics.conform.returned import (
     returned,
     torch_module,
 )
-from numerics.conform.rule import Rule, groups_of
+from numerics.conform.scales.groups import groups_of
+from numerics.conform.scales.rule import Rule
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers

@@ -19,7 +19,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import FINDS, INPUTS, KINDS
-from numerics.conform.rule import Rule, ScalesClaim
+from numerics.conform.scales.rule import Rule, ScalesClaim
 from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element, Integer

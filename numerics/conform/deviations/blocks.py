@@ -17,6 +17,17 @@ from numerics.formats.block import MicroexponentBlock
 from numerics.formats.floats import fp4
 
 MOST_BYTE = 254  # the largest scale of an MX block
+ONE = np.float32(1)
+BLOCK_SCALES: dict[str, Callable[[Float32, np.float32, np.float32], Float32]] = {
+    "amax · (1 / E) / ts": lambda amax, end, whole: amax * (ONE / end) / whole,
+    "amax / E · (1 / ts)": lambda amax, end, whole: amax / end * (ONE / whole),
+    "amax · (1 / E) · (1 / ts)": lambda amax, end, whole: amax * (ONE / end) * (ONE / whole),
+    "amax · (1 / ts) · (1 / E)": lambda amax, end, whole: amax * (ONE / whole) * (ONE / end),
+    "amax · (1 / ts · (1 / E))": lambda amax, end, whole: amax * ((ONE / whole) * (ONE / end)),
+    "amax / (E · ts)": lambda amax, end, whole: amax / (end * whole),
+    "amax / ts / E": lambda amax, end, whole: amax / whole / end,
+}
+"""What a float scale is the nearest to, if not to amax / E / ts: ts the tensor's, E the largest element."""
 
 
 def ordinary(x: Float32) -> Float32:
@@ -92,6 +103,25 @@ def scale_reciprocal(task: Task, x: Float32, random: Array | None) -> Answer:
     return found._replace(
         codes=np.where(np.isfinite(step) & np.isfinite(x).all(axis=1, keepdims=True), codes, found.codes)
     )
+
+
+def block_scale_by(find: Callable[[Float32, np.float32, np.float32], Float32]) -> Deviation:
+    """A float scale that is the nearest to another number; the elements are exact at that scale.
+
+    find: of the largest magnitudes of blocks, what a magnitude becomes, and the tensor's scale.
+    """
+
+    def kernel(task: Task, x: Float32, random: Array | None) -> Answer:
+        found, d = exact(task, x, random), task.elements
+        assert isinstance(found, Fields)
+        end = np.float32(d.element_unit * d.element.scale_end)
+        with np.errstate(all="ignore"):
+            wanted = find(largest_magnitude(x), end, np.float32(task.tensor_scale or 1.0))
+        scale = REFERENCE.encode(np.asarray(wanted, np.float32), d.scale, "half_even", "saturate", None)
+        whole = np.isfinite(x).all(axis=1)
+        return fields_at(task, x, np.where(whole, scale, found.scale).astype(np.uint8))
+
+    return instead(kernel)
 
 
 def no_microexponents(task: Task, x: Float32, random: Array | None) -> Answer:

@@ -103,6 +103,11 @@ def _rules() -> Iterator[Dialect]:
         yield Dialect(f"scale rule {rule}", said, asks, option(scale_rule=rule), RULE_WORDS[rule])
 
 
+def _of_floor(task: Task) -> bool:
+    """Blocks whose float scale is the nearest to amax / the largest element / the tensor's scale."""
+    return of_scaled(task) and task.scale_rule == "floor"
+
+
 def _with_nan(task: Task) -> bool:
     return of_floats(task) and task.dtype.has_nan  # type: ignore[attr-defined]
 
@@ -228,6 +233,9 @@ DIALECTS: tuple[Dialect, ...] = (
             elements.staying(lambda x: ~np.isfinite(x)), "Quark 0.13, mx6 and mx9"),
     Dialect("reciprocal of the scale", "multiplied by 1 / scale instead of divided", of_scaled,
             instead(blocks.scale_reciprocal)),
+    *(Dialect(f"block scale {formula}", f"the block scale is the nearest to {formula}: ts is the tensor's, E "
+              "the largest element", _of_floor, blocks.block_scale_by(find))
+      for formula, find in blocks.BLOCK_SCALES.items()),
     Dialect("no microexponents", "every microexponent is 0", of_micro, instead(blocks.no_microexponents)),
     Dialect("exponents after rounding", "a round-up past the top raises the exponent", of_micro,
             instead(blocks.rounded_exponents)),

@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from numerics.conform.isolation.cases import recorded, restored
-from numerics.conform.laws import found_scale
 from numerics.conform.laws.alone import ALONE, NOT_ALONE, inputs_of
 from numerics.conform.laws.company import as_of, repeatable
 from numerics.conform.laws.depends import is_wrong
 from numerics.conform.laws.questions import wrong_of
 from numerics.conform.products.asking import ProductTarget
+from numerics.conform.scales import of_tensor
 from numerics.conform.target import SENTENCES, Case, Fault, Target
 from numerics.conform.verdict import Counterexample
 
@@ -49,8 +49,8 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
             problem, strided = first.case
             return not target.see(problem, strided).wrong.any()
         inputs = restored(first.case)
-        if first.law == found_scale.tensor_scale.__name__:
-            return found_scale.is_right(target, inputs)
+        if first.law == of_tensor.tensor_scale.__name__:
+            return of_tensor.is_right(target, inputs)
         whole = first.law in ARRAYS or target.task.rule is not None
         return not (is_wrong(target, inputs) if whole else bool(wrong_of(target, inputs).any()))
     return False

@@ -12,7 +12,7 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
-from numerics.conform.laws import drawn, found_scale
+from numerics.conform.laws import drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
@@ -20,6 +20,7 @@ from numerics.conform.laws.law import Law
 from numerics.conform.laws.questions import Question, rounded_values
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
+from numerics.conform.scales import of_tensor
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
@@ -31,13 +32,13 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial
     """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous."""
     lines = (layout,) if takes.whole_blocks else (short_block, layout)
     if task.finds_scale:
-        yield found_scale.first()
+        yield of_tensor.first()
     if task.kind == "decode":
         yield Trial(BLOCK_DECODE_LAWS, _decode)
     else:
         yield Trial(BLOCK_LAWS, _whole)
     if task.finds_scale:
-        yield found_scale.trial(effort)
+        yield of_tensor.trial(effort)
     if task.inputs == "float64" and task.kind != "decode" and not task.draws:
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
@@ -73,6 +74,8 @@ def _whole(target: Target, found: Findings) -> None:
         asked = Asked(task, rows, seen.came, random)
         given = (rows,) if random is None else (rows, random)
         found.explain = confirmed(target, lambda: nearest(asked, seen.wrong, seen.labels), given)
+        if task.finds_scale:
+            found.explain = of_tensor.or_of_tensor(target, found.explain)
 
 
 def _doubles(target: Target, found: Findings) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from numerics.conform.inputs import affine, own_scales
+from numerics.conform.inputs import affine
 from numerics.conform.inputs.drawn import random_blocks, random_inputs
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.shapes import placed
 from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
-from numerics.conform.rule import groups_of
+from numerics.conform.scales import inputs as scale_inputs
+from numerics.conform.scales.groups import groups_of
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample
@@ -154,7 +155,7 @@ def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Quest
     if task.kind in ("pack", "unpack"):
         return _strings(task, size, rng)
     if task.rule is not None:
-        return question_of(task, (own_scales.drawn(task.rule, size, rng, target.takes.finite),))
+        return question_of(task, (scale_inputs.drawn(task.rule, size, rng, target.takes),))
     if isinstance(task.dtype, Block):
         return _of_blocks(target, size, rng)
     if task.kind == "decode":

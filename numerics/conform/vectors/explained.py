@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,12 @@ from numerics.conform.laws.affine import AFFINE_LAWS, Scaled
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.decoding import DECODE_LAWS, Codes
 from numerics.conform.laws.elements import Elements, element_laws
+from numerics.conform.laws.law import hardness
 from numerics.conform.laws.packing import Packing, last_byte, order
 from numerics.conform.laws.rows import values_of_rows
+from numerics.conform.scales.deviations import Observed
+from numerics.conform.scales.deviations import nearest as nearest_scales
+from numerics.conform.scales.laws import Scales, laws_of
 from numerics.conform.task import Fields as Rows
 from numerics.conform.task import Task
 from numerics.conform.vectors.operations import (
@@ -23,6 +27,7 @@ from numerics.conform.vectors.operations import (
     DrawnOperation,
     ElementOperation,
     Fields,
+    FoundOperation,
     Operation,
     StringOperation,
     each_scale,
@@ -32,6 +37,7 @@ from numerics.conform.verdict import Counterexample
 
 MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
 BLOCKS = 1 << 12  # of blocks
+TELLING = 64  # groups on which a deviation of scales is tried first
 
 
 @dataclass
@@ -49,7 +55,7 @@ class Kept:
 
     def take(self, fields: Fields, due: Fields, wrong: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
         """Some of the lines whose answers are known: as many as there is room for."""
-        most = BLOCKS if isinstance(self.operation, BlockOperation) else MOST
+        most = BLOCKS if isinstance(self.operation, (BlockOperation, FoundOperation)) else MOST
         chosen = (np.arange(len(wrong)) < most - self.size) & known
         later = np.flatnonzero(wrong & ~chosen)[: most - self.wrong]
         chosen[later] = True
@@ -83,6 +89,8 @@ def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | 
     answers = [f for f in asked.answered if f.name in ("code", "scale", "microexponents")]
     if any((came[f.name] >= 1 << _bits(asked, f.name)).any() for f in answers):
         return None, None
+    if isinstance(asked, FoundOperation):
+        return _of_groups(replace(asked.task, strict_nan=strict_nan), came)
     task = _task(asked, strict_nan)
     if isinstance(asked, AffineOperation):
         return _of_scales(task, came, due)
@@ -94,7 +102,11 @@ def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | 
 
 
 def _bits(asked: Operation, name: str) -> int:
-    assert isinstance(asked, (ElementOperation, BlockOperation, AffineOperation, StringOperation))
+    assert isinstance(
+        asked, (ElementOperation, BlockOperation, AffineOperation, StringOperation, FoundOperation)
+    )
+    if isinstance(asked, FoundOperation) and name != "code":
+        return 32
     if not isinstance(asked, BlockOperation):
         return asked.dtype.bits
     d = asked.dtype
@@ -151,6 +163,33 @@ def _of_scales(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | 
         every.append(Scaled(task, scale, zero_point, x, answers[0][own], answers[1][own]))
     first = next((found for law in AFFINE_LAWS for seen in every if (found := law(seen)) is not None), None)
     return first, " + ".join(dialect.name for dialect in nearest_affine(every)) or None
+
+
+def _of_groups(task: Task, came: Fields) -> tuple[Counterexample | None, str | None]:
+    """Groups whose scale the device finds: of the first law that is broken the simplest group."""
+    every = _found(task, came)
+    for law in laws_of(task):
+        wrong = every.wrong_groups(law.__name__)
+        if len(wrong):
+            used = np.count_nonzero(every.x[wrong], axis=1)
+            at = wrong[np.lexsort((hardness(every.found.extent.reshape(-1)[wrong]), used))[0]]
+            one = law(_found(task, {name: part[at : at + 1] for name, part in came.items()}))
+            assert one is not None
+            kept = np.union1d(wrong[:TELLING], np.arange(min(TELLING, len(every.x))))
+            seen = [every, _found(task, {name: part[kept] for name, part in came.items()})]
+            spoken = nearest_scales(task, [Observed(some.x, some.came) for some in seen])
+            named = " + ".join(habit.name for habit in spoken) or None
+            return replace(one, differs=int(every.masks[law.__name__].sum())), named
+    return None, None
+
+
+def _found(task: Task, came: Fields) -> Scales:
+    """What a device made of groups, a row each."""
+    x = _floats(came["input"])
+    if task.kind == "fake_quantize":
+        return Scales(task, x, _floats(came["value"]))
+    zero = came["zero-point"].astype(np.uint32).view(np.int32) if "zero-point" in came else None
+    return Scales(task, x, Rows(came["code"].astype(task.element.code_dtype), _floats(came["scale"]), zero))
 
 
 def _of_strings(task: Task, came: Fields, due: Fields) -> Counterexample | None:

@@ -21,16 +21,19 @@ from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.strings import packed, unpacked
-from numerics.conform.kinds import OPERATIONS
-from numerics.conform.task import GIVEN, Task, kinds_of
+from numerics.conform.kinds import FINDS, OPERATIONS
+from numerics.conform.scales.rule import Rule, ScalesClaim
+from numerics.conform.task import GIVEN, LONGEST_BLOCK, Task, kinds_of
 from numerics.conform.vectors.lines import Field, Layout
 from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.registry import dtype as find
 from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, check_rounding
+from numerics.tensor.spec import spec_with
 
 STRING = 13  # codes of a line that is packed: whole bytes, and one that is not full
+GROUP = 16  # numbers that share a scale, where nobody says how many
 INF = np.uint32(0x7F800000)
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 
@@ -42,7 +45,7 @@ _exact = ReferenceExecutor()
 
 @dataclass(frozen=True)
 class Operation(ABC):
-    """encode, decode or round of a format; the options that it does not have are None."""
+    """An operation of a format; the options that it does not have are None."""
 
     name: str
     rounding: str | None
@@ -70,8 +73,16 @@ class Operation(ABC):
         """The exact answers."""
 
     @abstractmethod
-    def nan(self, answers: Fields) -> NDArray[np.bool_]:
-        """The answers, or parts of them, that are NaN, whatever its bits; broadcasts to each field."""
+    def nan(self, answers: Fields, name: str) -> NDArray[np.bool_]:
+        """The numbers of a field of the answers that are NaN, whatever its bits; broadcasts to the field."""
+
+    def differs(self, came: Fields, due: Fields, strict_nan: bool = False) -> dict[str, NDArray[np.bool_]]:
+        """Where each field of the answers differs; NaN from NaN does not, unless strict_nan."""
+        found = {}
+        for name in (answer.name for answer in self.answered):
+            wrong = came[name] != due[name]
+            found[name] = wrong if strict_nan else wrong & ~(self.nan(came, name) & self.nan(due, name))
+        return found
 
     @cached_property
     def layout(self) -> Layout:
@@ -161,7 +172,7 @@ class ElementOperation(DrawnOperation):
         return Task.of(self.dtype, rounding=str(self.rounding), overflow=self.overflow,
                        draw=self.drawing.spelling)  # fmt: skip
 
-    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+    def nan(self, answers: Fields, name: str) -> NDArray[np.bool_]:
         """A code without a value is none."""
         if "value" in answers:
             return _is_nan(answers["value"])
@@ -250,7 +261,7 @@ class BlockOperation(DrawnOperation):
             None if micro is None else micro[:, 0].astype(self.dtype.micro_dtype),
         )
 
-    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+    def nan(self, answers: Fields, name: str) -> NDArray[np.bool_]:
         """A block whose scale is NaN stands for nothing else, whatever its codes."""
         if "value" in answers:
             return _is_nan(answers["value"])
@@ -296,7 +307,7 @@ class AffineOperation(Operation):
             least, most = int(self.dtype.min), int(self.dtype.max)
             raise NumericsError(f"a zero point of {zero_point} cannot be; allowed: {least} .. {most}")
 
-    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+    def nan(self, answers: Fields, name: str) -> NDArray[np.bool_]:
         """No integer is NaN."""
         return np.zeros((1, 1), np.bool_)
 
@@ -342,8 +353,80 @@ class StringOperation(Operation):
             return {"byte": packed(asked["code"].astype(np.uint32), self.dtype.bits)}
         return {"code": unpacked(asked["byte"], STRING, self.dtype.bits)}
 
-    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+    def nan(self, answers: Fields, name: str) -> NDArray[np.bool_]:
         """Codes are compared as they are."""
+        return np.zeros((1, 1), np.bool_)
+
+
+@dataclass(frozen=True)
+class FoundOperation(Operation):
+    """Numbers that share a scale, which the device finds: `inputs : scale [zero-point] codes`, or values."""
+
+    rule: Rule
+
+    @property
+    def dtype(self) -> Element:
+        """The format of the codes."""
+        return self.rule.element
+
+    @property
+    def size(self) -> int:
+        """How many numbers share a scale: those of a line."""
+        assert self.rule.scheme.size is not None
+        return self.rule.scheme.size
+
+    @property
+    def task(self) -> Task:
+        """The same, as `check` judges it."""
+        return Task(self.dtype, self.name, self.rule.spec.rounding, rule=self.rule)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The format with its options and the length of a group, the operation, the rounding, `least`."""
+        said = {"dtype", "scheme", "rounding"}
+        options = [f"{name}={came}" for name, came in self.rule.spec.options.items() if name not in said]
+        return {"format": " ".join([self.dtype.name, f"per_group({self.size})", *options]),
+                "operation": self.name, "rounding": self.rule.spec.rounding,
+                "least": str(self.rule.least)}  # fmt: skip
+
+    @property
+    def asked(self) -> tuple[Field, ...]:
+        """The float32 numbers of a group."""
+        return (Field("input", 32, self.size),)
+
+    @property
+    def answered(self) -> tuple[Field, ...]:
+        """The bits of the scale, a zero point as an int32 if there is one, and the codes; or the values."""
+        if self.name == "fake_quantize":
+            return (Field("value", 32, self.size, True),)
+        zero = () if self.rule.spec.symmetric else (Field("zero-point", 32),)
+        return Field("scale", 32, 1, True), *zero, whole(Field("code", self.dtype.bits, self.size))
+
+    def due(self, asked: Fields) -> Fields:
+        """By the rule, a row a group."""
+        return self.under(asked, self.found(asked))
+
+    def found(self, asked: Fields) -> Fields:
+        """The scales that are due, and the zero points."""
+        found = self.rule.find(_floats(asked["input"]))
+        scale = {"scale": _bits(found.scale)}
+        return scale if found.zero is None else scale | {"zero-point": found.zero.view(np.uint32)}
+
+    def under(self, asked: Fields, shared: Fields) -> Fields:
+        """What is due under some scales and zero points."""
+        scale, zero = _floats(shared["scale"]), shared.get("zero-point")
+        zero = None if zero is None else np.ascontiguousarray(zero, np.uint32).view(np.int32)
+        codes = self.rule.codes(_floats(asked["input"]), scale, zero)
+        if self.name == "fake_quantize":
+            return {"value": _bits(self.rule.values(codes, scale, zero))}
+        return {**shared, "code": codes}
+
+    def nan(self, answers: Fields, name: str) -> NDArray[np.bool_]:
+        """A code without a value, or a value, is none; a scale is never due to be NaN."""
+        if name == "value":
+            return _is_nan(answers["value"])
+        if name == "code":
+            return np.isin(answers["code"], _nan_codes(self.dtype))
         return np.zeros((1, 1), np.bool_)
 
 
@@ -356,18 +439,25 @@ def operation(
     scale_rule: str | None = None,
     tensor_scale: float | None = None,
     draw: str | None = None,
+    scheme: Any = None,
+    least: str | None = None,
 ) -> Operation:
     """One of `OPERATIONS` of a format, its options checked; those not given have their defaults.
 
     dtype: a format or its name.  tensor_scale: rounded to float32; 1 where a format has one.  draw: how a
     stochastic device draws, a rule and its number of random bits, as in a8; a30 by default.
+    Of quantize and fake_quantize dtype may say more, as "uint8 symmetric=False"; scheme says how many numbers
+    share a scale, those of a line: per_group(16) by default; least what a scale is at least, as in `check`.
     Raises NumericsError for an option that the operation does not have, or does not know.
 
     >>> operation("fp8_e4m3").facts
     {'format': 'fp8_e4m3', 'operation': 'encode', 'rounding': 'half_even', 'overflow': 'saturate'}
     """
+    if one_of("operation", name, OPERATIONS) in FINDS:
+        _refuse(True, f"{name} has none", overflow=overflow, tensor_scale=tensor_scale, draw=draw)
+        return _found(dtype, name, ScalesClaim(scheme, least, rounding or "half_even", scale_rule or "floor"))
     d = find(dtype)
-    one_of("operation", name, OPERATIONS)
+    _refuse(True, f"the scales of {name} are given", scheme=scheme, least=least)
     plain = name in ("decode", "pack", "unpack")
     _refuse(plain, f"{name} does not round", rounding=rounding, overflow=overflow,
             scale_rule=scale_rule, draw=draw)  # fmt: skip
@@ -390,6 +480,21 @@ def operation(
     assert isinstance(d, Element)
     _refuse(True, f"{d} has no blocks", scale_rule=scale_rule, tensor_scale=tensor_scale)
     return ElementOperation(name, mode, d, d.check_overflow(overflow) if mode else None, drawing=drawing)
+
+
+def _found(dtype: Any, name: str, claim: ScalesClaim) -> FoundOperation:
+    """Of a claim; raises NumericsError for groups that are no line, and as `Rule.of`."""
+    plain = spec_with(dtype, {})
+    if claim.scheme is None and "scheme" not in plain.options and not plain.blocked:
+        claim = claim._replace(scheme=f"per_group({GROUP})")
+    rule = Rule.of(dtype, claim)
+    scheme = rule.scheme
+    if scheme.kind != "per_group" or scheme.axis != -1 or not 1 <= (scheme.size or 0) <= LONGEST_BLOCK:
+        raise NumericsError(
+            f"scheme={scheme} is not that of a line of vectors; allowed: per_group(n), n of 1 .. "
+            f"{LONGEST_BLOCK}, along the last axis"
+        )
+    return FoundOperation(name, None, rule)
 
 
 def _drawing(d: Any, name: str, mode: str | None, draw: str) -> Drawing:

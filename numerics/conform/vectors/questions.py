@@ -15,6 +15,7 @@ from numerics.conform.inputs.drawn import NOTABLE, exponents_of, random_blocks, 
 from numerics.conform.inputs.elements import SIGN, probes
 from numerics.conform.inputs.strings import packed
 from numerics.conform.laws.rows import fields_of_rows
+from numerics.conform.scales import inputs as scales
 from numerics.conform.task import Task
 from numerics.conform.vectors.lines import Field, Words
 from numerics.conform.vectors.operations import (
@@ -23,6 +24,7 @@ from numerics.conform.vectors.operations import (
     BlockOperation,
     ElementOperation,
     Fields,
+    FoundOperation,
     Operation,
     StringOperation,
 )
@@ -78,6 +80,8 @@ def questions(
     """
     if isinstance(asked, BlockOperation):
         return _of_blocks(asked, count, exhaustive, rng)
+    if isinstance(asked, FoundOperation):
+        return _of_groups(asked, count, exhaustive, rng)
     if isinstance(asked, (AffineOperation, StringOperation)):
         if exhaustive:
             raise NumericsError(f"the questions of {asked} are too many; give a count")
@@ -162,6 +166,20 @@ def _of_strings(asked: StringOperation, count: int | None, rng: np.random.Genera
         return {"code": codes} if asked.name == "pack" else {"byte": packed(codes, bits)}
 
     return len(first) + BLOCKS if count is None else count, strings
+
+
+def _of_groups(
+    asked: FoundOperation, count: int | None, exhaustive: bool, rng: np.random.Generator
+) -> tuple[int, Source]:
+    """Groups whose scale a device finds: those that decide it, then some by lot; count: random ones alone."""
+    if exhaustive:
+        raise NumericsError(f"the numbers of a group of {asked.size} are too many; give a count")
+    rule, size = asked.rule, asked.size
+    if count is not None:
+        return count, lambda start, lines: {"input": scales.drawn_lines(rule, (lines, size), rng)}
+    every = scales.lines(rule, size, rng)
+    again = rng.permutation(len(every))[:MIXED]
+    return _told({"input": np.concatenate([every, every[again]])})
 
 
 def _range(start: int, size: int) -> Words:

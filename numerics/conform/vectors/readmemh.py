@@ -17,6 +17,7 @@ from numerics.conform.vectors.operations import (
     BlockOperation,
     ElementOperation,
     Fields,
+    FoundOperation,
     Operation,
     StringOperation,
     each_scale,
@@ -80,8 +81,8 @@ def groups(asked: Operation, fields: Fields, due: Fields) -> Groups:
         return _of_strings(asked, fields | due)
     if isinstance(asked, ElementOperation) and asked.name != "decode":
         return _of_numbers(asked, fields)
-    assert isinstance(asked, (ElementOperation, BlockOperation))
-    if asked.name != "decode":
+    assert isinstance(asked, (ElementOperation, BlockOperation, FoundOperation))
+    if isinstance(asked, FoundOperation) or asked.name != "decode":
         return _of_blocks(_floats(fields["input"]))
     values = _floats(due["value"])
     if isinstance(asked, BlockOperation):

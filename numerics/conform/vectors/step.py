@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.laws.law import sentence
-from numerics.conform.vectors.operations import Fields, Operation
+from numerics.conform.vectors.operations import Fields, FoundOperation, Operation, StringOperation
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.dtype import Element, Float
 
 FARTHEST = 64  # vectors by which an answer may be late, or early
 FEWEST = 16  # lines that must have another so far before them
+LANES = (2, 4, 8, 16, 32)
+"""How many lines a device may take at once."""
 FEW = 128  # wrong lines, and right ones, on which a guess is tried first
 NOTHING = -1
 WORDS = {"random": "random bits", "zero-point": "zero point"}
@@ -42,8 +44,24 @@ class Run:
 
     def before(self, step: int) -> Lines:
         """Which line came so many before each; NOTHING where it is not there."""
-        found = np.minimum(np.searchsorted(self.places, self.places - step), len(self.places) - 1)
-        return np.where(self.places[found] == self.places - step, found, NOTHING)
+        return self.find(self.places - step)
+
+    def find(self, numbers: Lines) -> Lines:
+        """Which lines have these numbers; NOTHING where one is not there."""
+        found = np.minimum(np.searchsorted(self.places, numbers), len(self.places) - 1)
+        return np.where(self.places[found] == numbers, found, NOTHING)
+
+    @property
+    def fewest(self) -> int:
+        """Lines that must have another: of a short run half of it."""
+        return max(2, min(FEWEST, len(self.places) // 2))
+
+    def has(self, other: Lines, due: Callable[[Lines], Fields]) -> bool:
+        """Is what came that of another line for each?  due: to lines what is due where the others count."""
+        told = np.flatnonzero(other != NOTHING)
+        return len(told) >= self.fewest and all(
+            not self.at(lines).wrong(due(lines)).any() for lines in (self.some(told), told)
+        )
 
     def at(self, lines: Lines) -> Run:
         """Some of the lines."""
@@ -56,9 +74,7 @@ class Run:
 
     def differs(self, due: Fields) -> dict[str, Mask]:
         """Where each field of the answers differs from these."""
-        came = _answers(self)
-        alike = self.asked.nan(came) & self.asked.nan(due)
-        return {name: self.of(np.asarray((came[name] != due[name]) & ~alike)) for name in came}
+        return {name: self.of(wrong) for name, wrong in self.asked.differs(_answers(self), due).items()}
 
     def wrong(self, due: Fields) -> Mask:
         """The lines whose answers differ from these."""
@@ -81,7 +97,8 @@ def out_of_step(asked: Operation, lines: tuple[Fields, Fields, Lines]) -> tuple[
         return None
     order = np.argsort(run.places, kind="stable")
     run = run.at(order)
-    said = _whole(run) or _of_answers(run) or _of_questions(run) or _of_lanes(run)
+    ways = (_whole, _of_answers, _of_scales, _swapped, _of_questions, _of_lanes, _turned)
+    said = next((said for way in ways if (said := way(run)) is not None), None)
     return None if said is None else (_shown(run, said), said)
 
 
@@ -104,13 +121,13 @@ def _whole(run: Run) -> str | None:
     """Is every answer that of another line?"""
     for step in (*range(1, FARTHEST + 1), *range(-1, -FARTHEST - 1, -1)):
         before = run.before(step)
-        told = np.flatnonzero(before != NOTHING)
-        if len(told) >= FEWEST and all(
-            not run.at(lines).wrong({name: part[before[lines]] for name, part in run.due.items()}).any()
-            for lines in (run.some(told), told)
-        ):
+        if run.has(before, lambda lines, before=before: _of(run.due, before[lines])):  # type: ignore[misc]
             return _late("the answer", step)
     return None
+
+
+def _of(fields: Fields, lines: Lines) -> Fields:
+    return {name: part[lines] for name, part in fields.items()}
 
 
 def _late(what: str, step: int) -> str:
@@ -158,7 +175,7 @@ def _step(run: Run, name: str, mask: int | None) -> int | None:
     """How late a field is, or some bits of it; None where it is right at no step."""
     came, due = run.of(run.came[name]), run.of(run.due[name])
     nan = [
-        run.of(np.broadcast_to(run.asked.nan(answers), run.came[name].shape))
+        run.of(np.broadcast_to(run.asked.nan(answers, name), run.came[name].shape))
         for answers in (_answers(run), run.due)
     ]
     bits = np.asarray(~0 if mask is None else mask).astype(came.dtype)
@@ -173,7 +190,7 @@ def _step(run: Run, name: str, mask: int | None) -> int | None:
                 wrong &= ~(nan[0][lines] | nan[1][lines] | nan[1][before[lines]])
             return not wrong.any()
 
-        if len(told) >= FEWEST and right(run.some(told)) and right(told):
+        if len(told) >= run.fewest and right(run.some(told)) and right(told):
             return step
     return None
 
@@ -199,7 +216,7 @@ def _of_questions(run: Run) -> str | None:
     for step in range(1, FARTHEST + 1):
         before = run.before(step)
         told = np.flatnonzero(before != NOTHING)
-        if len(told) < FEWEST:
+        if len(told) < run.fewest:
             continue
         wrong = every[told]
         few = np.union1d(told[wrong][:FEW], told[~wrong][:FEW])
@@ -217,6 +234,67 @@ def _is_due(run: Run, lines: Lines, before: Lines, names: tuple[str, ...], mask:
         bits = np.asarray(~0 if mask is None else mask).astype(old.dtype)
         given[name] = (given[name] & ~bits) | (old & bits)
     return not run.at(lines).wrong(run.asked.due(given)).any()
+
+
+# ---- scales that are found -------------------------------------------------------------------------
+
+
+def _of_scales(run: Run) -> str | None:
+    """Is the scale that a device found that of another line: for its codes, and as its answer, too?"""
+    asked = run.asked
+    if not isinstance(asked, FoundOperation):
+        return None
+    own = asked.found(run.came)
+    for step in (*range(1, FARTHEST + 1), *range(-1, -FARTHEST - 1, -1)):
+        before = run.before(step)
+        for what, kept in (("the scale", False), ("the scale of the codes", True)):
+
+            def due(lines: Lines, before: Lines = before, kept: bool = kept) -> Fields:
+                found = asked.under(_of(run.came, lines), _of(own, before[lines]))
+                return found | _of(own, lines) if kept else found
+
+            if run.has(before, due):
+                return _late(what, step)
+    return None
+
+
+# ---- lanes -----------------------------------------------------------------------------------------
+
+
+def _orders(lanes: int) -> Iterator[tuple[str, Lines]]:
+    """Ways in which so many lanes may stand for each other: what lane i has, and for each lane which."""
+    lane = np.arange(lanes)
+    for bit in (1 << k for k in range((lanes - 1).bit_length())):
+        if lanes % (2 * bit) == 0:
+            yield f"i xor {bit}", lane ^ bit
+    yield f"{lanes - 1} - i", lanes - 1 - lane
+    for step in range(1, lanes):
+        yield f"(i + {step}) mod {lanes}", (lane + step) % lanes
+
+
+def _swapped(run: Run) -> str | None:
+    """Has every line the answer of another one of those that a device takes at once?"""
+    for lanes in LANES:
+        first = run.places // lanes * lanes
+        whole = run.find(first + lanes - 1) != NOTHING  # the last ones may be filled with anything
+        for told, order in _orders(lanes):
+            other = np.where(whole, run.find(first + order[run.places % lanes]), NOTHING)
+            if run.has(other, lambda lines, other=other: _of(run.due, other[lines])):  # type: ignore[misc]
+                return f"of every {lanes} vectors, i = 0 .. {lanes - 1}, vector i has the answer of {told}"
+    return None
+
+
+def _turned(run: Run) -> str | None:
+    """Has every place of a line the answer of another place of it?  Of strings a law of their own says so."""
+    if isinstance(run.asked, StringOperation):
+        return None
+    places = max(field.count for field in run.asked.answered)
+    here = np.arange(len(run.places))
+    for told, order in _orders(places) if places > 1 else ():
+        due = {name: part[:, order] if part.shape[1] == places else part for name, part in run.due.items()}
+        if run.has(here, lambda lines, due=due: _of(due, lines)):  # type: ignore[misc]
+            return f"of its {places} places (from 0) place i has the answer of {told}"
+    return None
 
 
 def _shown(run: Run, said: str) -> Counterexample:

@@ -36,6 +36,7 @@ FACTS = (
     "scale-rule",
     "tensor-scale",
     "draw",
+    "least",
     "vectors",
     "questions",
 )
@@ -213,10 +214,7 @@ def _judge(batch: Batch, verdict: Verdict, kept: Kept, options: tuple[bool, int]
     due = asked.due(batch.fields)
     came = {f.name: batch.fields[f.name] for f in asked.answered}
     unknown = _unknown_lines(batch)
-    wrong = {name: came[name] != due[name] for name in came}
-    if not strict_nan:
-        alike = asked.nan(came) & asked.nan(due)
-        wrong = {name: differs & ~alike for name, differs in wrong.items()}
+    wrong = asked.differs(came, due, strict_nan)
     lines = np.logical_or.reduce([differs.any(axis=1) for differs in wrong.values()])
     kept.take(batch.fields, due, lines & ~unknown, ~unknown)
     lines |= unknown
@@ -299,8 +297,8 @@ def _is_blank(line: bytes) -> bool:
 
 
 def _operation_of(facts: dict[str, str]) -> Operation:
-    options: dict[str, Any] = {"rounding": facts.get("rounding"), "overflow": facts.get("overflow"),
-                               "scale_rule": facts.get("scale-rule"), "draw": facts.get("draw")}  # fmt: skip
+    named = ("rounding", "overflow", "scale-rule", "draw", "least")
+    options: dict[str, Any] = {name.replace("-", "_"): facts.get(name) for name in named}
     if "tensor-scale" in facts:
         options["tensor_scale"] = _float32(facts["tensor-scale"])
     return operation(_fact(facts, "format"), _fact(facts, "operation"), **options)

@@ -15,6 +15,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.rescale import fields_at, values_at
 from numerics.conform.task import Task
 from tests.helpers.faults import FAULTS, affine, blocks_of
+from tests.helpers.nvfp4 import BLOCKS, GIVEN, of_blocks
 
 
 class Kernel(NamedTuple):
@@ -267,6 +268,7 @@ KERNELS = {
     ),
     "NaN stays where it is": Kernel(nan_stays, "mxfp4", {"kind": "round"}),
     "reciprocal of the scale": Kernel(nvfp4_by_reciprocal, "nvfp4", {}),
+    **{f"block scale {way}": Kernel(of_blocks(way), "nvfp4", {"tensor_scale": GIVEN}) for way in BLOCKS},
     "no microexponents": Kernel(lambda x: mx6_rows(x, unshifted), "mx6", {}),
     "exponents after rounding": Kernel(lambda x: mx6_rows(x, after_rounding), "mx6", {}),
     "loose clamp": Kernel(loose_mx6, "mx6", {"kind": "round"}),

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.kinds import OPERATIONS
 from numerics.conform.task import Task, kinds_of
 from numerics.conform.vectors import lines
+from numerics.conform.vectors.lines import Layout
 from numerics.conform.vectors.operations import operation
 from numerics.conform.vectors.questions import inputs_that_matter
 from numerics.conform.vectors.vectors import generate, header, readmemh, verify
@@ -166,6 +168,16 @@ def test_exhaustive():
         (["mxfp4"], {"rounding": "stochastic", "draw": "c8"}, "c are for single numbers alone"),
         (["fp4"], {"rounding": "stochastic", "draw": "own"}, "not for vectors, which hold the random bits"),
         (["fp4"], {"rounding": "stochastic", "draw": "b30"}, "draw='b30'; allowed"),
+        (["int8", "quantize"], {"scheme": "per_token"}, "not that of a line of vectors; allowed: per_group"),
+        (["int8", "quantize"], {"scheme": "per_group(4096)"}, "1 .. 2048"),
+        (["int8 per_channel(0)", "quantize"], {}, "not that of a line"),
+        (["int8", "quantize"], {"least": "tiny"}, "least='tiny'; allowed"),
+        (["int8", "quantize"], {"overflow": "saturate"}, "quantize has none: overflow='saturate'"),
+        (["int8", "quantize"], {"rounding": "stochastic"}, "rounding mode of scales that are found"),
+        (["int8", "quantize"], {"exhaustive": True}, "too many; give a count"),
+        (["mxfp4", "quantize"], {}, "finds the scales of its blocks itself"),
+        (["int8"], {"scheme": "per_group(16)"}, "the scales of encode are given: scheme="),
+        (["int8", "affine"], {"least": "none"}, "the scales of affine are given: least='none'"),
     ],
 )
 def test_refused_questions(arguments, options, message):
@@ -852,6 +864,153 @@ def test_what_is_wrong_in_a_long_line_was_cut_off(bad, told):
         judged(b"".join(lines))
 
 
+# ---- scales that a device finds ----------------------------------------------------------------------
+
+FOUND = (
+    ("fp8_e4m3", {}),
+    ("uint8 symmetric=False", {"scheme": "per_group(5)"}),
+    ("nf4 per_group(64) scale_type=float16", {}),
+    ("int8 scale_rule=full_range", {"scheme": "per_group(1)", "least": "amax 1e-12"}),
+    ("int4", {"rounding": "half_away", "least": "none"}),
+)
+
+
+@pytest.mark.parametrize("name", ["quantize", "fake_quantize"])
+@pytest.mark.parametrize(("dtype", "options"), FOUND, ids=str)
+def test_groups_whose_scale_a_device_finds_are_asked_and_judged(dtype, options, name):
+    text = made(dtype, name, **options)
+    assert judged(text, strict_nan=True).vectors > 1000
+    found = judged(made(dtype, name, count=64, **options))
+    assert found
+    asked = found.operation
+    given = fields_of(asked, count=64)
+    numbers = given["input"].view(np.float32)
+    spec = asked.rule.spec
+    if asked.rule.least.kind == "one":
+        quantized = nx.quantize(numbers, spec)
+        due = asked.due(given)
+        if name == "quantize":
+            assert (due["scale"].view(np.float32) == quantized.scale).all()
+            assert (due["code"] == quantized.codes.view(due["code"].dtype)).all()
+        else:
+            values = due["value"].view(np.float32)
+            np.testing.assert_array_equal(values, nx.fake_quantize(numbers, spec))
+
+
+def by_rule(steps):
+    """A device that does some steps otherwise."""
+    return lambda asked, fields: replace(asked, rule=asked.rule.bent(**steps)).due(fields)
+
+
+OTHERWISE = {
+    "amax over 128": ("int8", {"end": 128.0}, "found_scale"),
+    "adds 1e-12": ("int8", {"add": 1e-12}, "found_scale"),
+    "reciprocal of the scale": ("fp8_e4m3", {"code": "reciprocal"}, "under_scale"),
+    "rounds half_away": ("int8", {"rounding": "half_away"}, "under_scale"),
+    "zero point floor": ("uint8 symmetric=False", {"zero": "floor"}, "found_zero_point"),
+    "loses -0": ("fp8_e4m3", {"minus_zero": "lost"}, "under_scale"),
+    "middles in float32": ("nf4", {"middles": "float32"}, "under_scale"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_device_that_finds_scales_otherwise_is_told_how(name):
+    dtype, steps, law = OTHERWISE[name]
+    asked = operation(dtype, "quantize")
+    found = judged(lines_of(asked, by_rule(steps)), shown=1)
+    assert (found.counterexample.law, found.dialect) == (law, name), str(found)
+    assert sum(number.value != 0 for number in found.counterexample.input) <= 2
+    asked = operation(dtype, "fake_quantize")
+    found = judged(lines_of(asked, by_rule(steps)), shown=1)
+    if name != "zero point floor":
+        assert (found.counterexample.law, found.dialect) == ("found_values", name), str(found)
+
+
+def kept_scale(of_codes):
+    """A device that takes the scale of the group before: for its codes, or for its answer, too."""
+
+    def device(asked, fields):
+        own = asked.found(fields)
+        late = {name: np.roll(part, 1, axis=0) for name, part in own.items()}
+        return asked.under(fields, late) | (own if of_codes else {})
+
+    return device
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8 symmetric=False"])
+@pytest.mark.parametrize(("of_codes", "told"), [(False, "the scale"), (True, "the scale of the codes")])
+def test_a_scale_of_the_group_before_is_told(dtype, of_codes, told):
+    asked = operation(dtype, "quantize")
+    found = judged(lines_of(asked, kept_scale(of_codes)))
+    assert (found.counterexample.law, found.dialect) == ("in_step", f"{told} 1 vector late")
+    asked = operation(dtype, "fake_quantize")
+    found = judged(lines_of(asked, kept_scale(False)))
+    assert (found.counterexample.law, found.dialect) == ("in_step", "the scale 1 vector late")
+
+
+# ---- lanes -------------------------------------------------------------------------------------------
+
+EVERY = (
+    ("fp8_e4m3", "encode"), ("fp4", "decode"), ("fp8_e4m3", "decode"), ("fp6_e2m3", "round"),
+    ("int8", "affine"), ("uint4", "affine"), ("fp6_e2m3", "pack"), ("int4", "unpack"), ("mxfp4", "encode"),
+    ("mxfp4", "decode"), ("mx6", "round"), ("int8", "quantize"), ("fp8_e4m3", "fake_quantize"),
+)  # fmt: skip
+
+
+def moved(asked, order):
+    """The vectors of an operation, each with the answer of another line: order(i, count)."""
+    lines = b"".join(generate(asked)).splitlines(keepends=True)
+    head = [line for line in lines if line.startswith(b"#")]
+    body = lines[len(head) :]
+    cut = len(Layout(asked.asked).template) - 1
+    chosen = [order(i, len(body)) for i in range(len(body))]
+    others = [body[at if 0 <= at < len(body) else i] for i, at in enumerate(chosen)]
+    return b"".join([*head, *(line[:cut] + other[cut:] for line, other in zip(body, others, strict=True))])
+
+
+ORDERS = {
+    "the answer 1 vector late": lambda i, _: i - 1,
+    "the answer 3 vectors early": lambda i, _: i + 3,
+    "of every 2 vectors, i = 0 .. 1, vector i has the answer of i xor 1": lambda i, _: i ^ 1,
+    "of every 4 vectors, i = 0 .. 3, vector i has the answer of (i + 1) mod 4": (
+        lambda i, n: i // 4 * 4 + (i + 1) % 4 if i // 4 * 4 + 4 <= n else i),
+    "of every 8 vectors, i = 0 .. 7, vector i has the answer of 7 - i": (
+        lambda i, n: i // 8 * 8 + 7 - i % 8 if i // 8 * 8 + 8 <= n else i),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", ORDERS)
+@pytest.mark.parametrize(("dtype", "name"), EVERY)
+def test_answers_of_another_line_or_lane_were_told_as_wrong_values(dtype, name, told):
+    found = judged(moved(operation(dtype, name), ORDERS[told]), shown=1)
+    assert (found.counterexample.law, found.dialect) == ("in_step", told), str(found)
+
+
+def turned(part, order):
+    return part[:, order] if part.shape[1] > 1 else part
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("mxfp4", "encode"), ("mxfp4", "decode"), ("int8", "quantize")])
+@pytest.mark.parametrize(
+    ("told", "order"),
+    [
+        ("i xor 1", lambda i, n: i ^ 1),
+        ("(i + 1) mod {}", lambda i, n: (i + 1) % n),
+        ("{} - i", lambda i, n: n - 1 - i),
+    ],
+)
+def test_answers_of_another_place_of_a_line_were_told_as_wrong_values(dtype, name, told, order):
+    asked = operation(dtype, name)
+    count = max(f.count for f in asked.answered)
+    places = order(np.arange(count), count)
+    found = judged(
+        lines_of(asked, lambda _, fields: {f.name: turned(fields[f.name], places) for f in asked.answered})
+    )
+    place = told.format(count - 1 if told.startswith("{") else count)
+    assert found.counterexample.law == "in_step"
+    assert found.dialect == f"of its {count} places (from 0) place i has the answer of {place}"
+
+
 # ---- files for a testbench ------------------------------------------------------------------------
 
 
@@ -872,6 +1031,8 @@ def as_readmemh(text):
         ("mx6", "decode", {"ordinary"}),
         ("int8", "affine", {"midway", "division", "clamp", "zero_point", "nan_is_zero", "quotient"}),
         ("fp6_e2m3", "pack", {"one_bit", "one_bit_missing", "random"}),
+        ("uint8 symmetric=False", "quantize", {"lone_maximum", "nan_or_inf", "zero", "subnormal"}),
+        ("nf4", "fake_quantize", {"lone_maximum", "nan_or_inf", "zero", "subnormal", "ordinary"}),
     ],
 )
 def test_a_file_for_verilog_lacked_words_or_groups(dtype, name, told):

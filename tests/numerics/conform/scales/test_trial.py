@@ -392,6 +392,40 @@ def test_scales_that_lie_turned_are_found(scheme, wrong):
     assert not judged(zeros, "uint8 symmetric=False", scheme)
 
 
+WHOLE = {
+    "per_group(32)": (1, 32),
+    "per_group(200)": (1, 200),
+    "per_group(16, axis=0)": (16, 1),
+    "32x64": (32, 64),
+}
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize("scheme", WHOLE)
+def test_a_kernel_of_whole_groups_alone_was_given_others(scheme):
+    """`whole_blocks` said what it takes, and groups of 3 numbers came all the same."""
+    rows, columns = WHOLE[scheme]
+    spec = nx.QuantSpec("int8", scheme=sharing(scheme))
+
+    def encode(x, lost=None):
+        assert x.shape[0 if "axis=0" in scheme else -2] % rows == 0 or rows == 1
+        assert x.shape[-1] % columns == 0
+        x = np.array(x)
+        q = nx.quantize(x, spec)
+        if lost is None or not x.size:
+            return q.codes, q.scale
+        kept = x.copy()
+        kept[..., lost::columns] = 0
+        return q.codes, nx.quantize(kept, spec).scale
+
+    found = judged(encode, scheme=scheme, whole_blocks=True)
+    assert found, str(found)
+    assert "last blocks that are short" in str(found)
+    wrong = judged(lambda x: encode(x, columns - 1), scheme=scheme, whole_blocks=True)
+    assert not wrong
+    assert wrong.law in ("found_scale", "scale_of_zeros"), str(wrong)
+
+
 def test_zero_points_are_judged_under_the_scale_that_came():
     def encode(x):
         q = nx.quantize(x, "uint8", scheme="per_token", symmetric=False)

@@ -5,9 +5,8 @@ Of docs/formats.md §6: one division of float32 numbers each, which NumPy rounds
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +16,12 @@ from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.narrow import narrowed
-from numerics.conform.inputs.spread import sharing, spread
+from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import INPUTS
+from numerics.conform.scales.groups import Groups, groups_of
+from numerics.conform.scales.steps import AS_DUE, ONE, Least, Steps
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.floats import bfloat16, float16
 from numerics.formats.rounding import DETERMINISTIC, FULL_RANGE, check_rounding
 from numerics.tensor.scheme import Scheme
@@ -33,63 +34,19 @@ LARGEST = np.finfo(np.float32).max
 LEAST_OF = {"float32": 2.0**-149, **{d.name: d.smallest_subnormal for d in (float16, bfloat16)}}
 MOST_OF = {"float32": float(LARGEST), **{d.name: d.max for d in (float16, bfloat16)}}
 """The smallest and the largest number of a type of scales."""
+NORMAL = np.float32(2.0**-126)
+NORMAL_OF = {"float32": float(NORMAL), **{d.name: d.smallest_normal for d in (float16, bfloat16)}}
+"""The smallest number of a type of scales that is not subnormal."""
+INT32 = (-(2.0**31), 2.0**31 - 1)
+WHOLE: dict[str, Callable[[Array], Array]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "toward_zero": np.trunc,
+    "half_away": lambda x: np.trunc(x + np.copysign(np.float32(0.5), x)),
+}
+"""Ways to make a zero point whole, beside half_even."""
 POF2 = (-127, 127)
 """The exponents of the smallest and the largest scale that is a power of two."""
-_LEAST = re.compile(r"\s*(amax|scale)\s+(\S+)\s*")
-
-
-class Least(NamedTuple):
-    """What a scale is at least: `one` where all numbers are 0, `none`, or amax or the scale itself a number.
-
-    >>> Least.of("amax 1e-12").kind, Least.of(None).kind
-    ('amax', 'one')
-    """
-
-    kind: str = "one"
-    value: float = 0.0
-
-    @classmethod
-    def of(cls, came: Any) -> Least:
-        """As it is spelled; raises NumericsError for another spelling."""
-        if came is None or came in ("one", "none"):
-            return cls(came or "one")
-        match = _LEAST.fullmatch(came) if isinstance(came, str) else None
-        try:
-            number = float(np.float32(float(match[2]))) if match else 0.0
-        except ValueError:
-            number = 0.0
-        if match is None or not 0 < number < np.inf:
-            raise NumericsError(
-                f"least={said(came)}; allowed: one (the scale of zeros is 1), none (it is 0), "
-                "'amax 1e-12' or 'scale 1e-7', which then are at least that"
-            )
-        return cls(match[1], number)
-
-    def __str__(self) -> str:
-        return self.kind if self.kind in ("one", "none") else f"{self.kind} {self.value:.9g}"
-
-
-class Steps(NamedTuple):
-    """How each step is done; a known deviation does one of them otherwise."""
-
-    amax: str = "finite"
-    """finite; inf where Inf counts, nan where NaN does too, signed where the largest number is taken."""
-    divide: str = "divide"
-    """divide; reciprocal of the maximum; or twice: 1 / (maximum / amax)."""
-    end: float | None = None
-    """What amax becomes, where it is another number than is due."""
-    add: float = 0.0
-    """A number that is added to amax."""
-    code: str = "divide"
-    """divide; reciprocal of the scale; ratio, x * (maximum / amax); unstored: the scale before its type."""
-    rounding: str | None = None
-    clip: bool = False
-    """Are integers kept from their least number, as -128?"""
-    gives: str = "scale"
-    """What comes back: the scale, its inverse, or amax."""
-
-
-ONE, AS_DUE = Least(), Steps()
 
 
 class ScalesClaim(NamedTuple):
@@ -110,48 +67,6 @@ class ScalesClaim(NamedTuple):
         steps = {"rounding": check_rounding(self.rounding), "scale_rule": self.scale_rule}
         given = {name: came for name, came in steps.items() if came not in ("half_even", "floor")}
         return given if self.scheme is None else {**given, "scheme": sharing(self.scheme)}
-
-
-class Groups(NamedTuple):
-    """Which elements share a scale: the scales' shape, each element's place, and the elements by groups."""
-
-    shared: tuple[int, ...]
-    places: NDArray[np.int64]
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """How many elements each group has."""
-        return np.diff(self.starts, append=len(self.order))
-
-    def members(self, group: int) -> NDArray[np.int64]:
-        """The elements of a group, counted in C order."""
-        first = self.starts[group]
-        return self.order[first : first + self.sizes[group]]
-
-    def laid(self, x: Array, shape: tuple[int, ...]) -> Array:
-        """The tensor of numbers that come group by group."""
-        tensor = np.zeros_like(x)
-        tensor[self.order] = x
-        return tensor.reshape(shape)
-
-
-@lru_cache(maxsize=4)
-def groups_of(scheme: Scheme, shape: tuple[int, ...]) -> Groups:
-    """The groups of a shape.
-
-    >>> groups_of(sharing("per_channel(1)"), (2, 2)).members(1).tolist()
-    [1, 3]
-    """
-    shared, places = spread(scheme, shape)
-    flat = places.reshape(-1)
-    rising = bool((flat[1:] >= flat[:-1]).all())
-    order = np.arange(flat.size) if rising else np.argsort(flat, kind="stable")
-    starts = (
-        np.flatnonzero(np.append(True, np.diff(flat[order]) != 0)) if flat.size else np.zeros(0, np.int64)
-    )
-    return Groups(shared, places, order, starts)
 
 
 class Found(NamedTuple):
@@ -223,10 +138,10 @@ class Rule:
     def end(self) -> float:
         """What the largest magnitude, or the range, becomes."""
         every = self.element.max - self.element.min
-        if not self.spec.symmetric:
-            return float(every)
         if self.steps.end is not None:
             return self.steps.end
+        if not self.spec.symmetric:
+            return float(every)
         return float(every / 2 if self.spec.scale_rule == FULL_RANGE else self.element.scale_end)
 
     def bent(self, **steps: Any) -> Rule:
@@ -251,6 +166,10 @@ class Rule:
             extent = self._extent(low, high)
             unstored = self._scale(extent, high / np.float32(2) - low / np.float32(2))
             scale = self._stored(unstored)
+        if self.steps.zeros is not None:
+            unstored, scale = (
+                np.where(extent == 0, np.float32(self.steps.zeros), part) for part in (unstored, scale)
+            )
         zero = None if self.spec.symmetric else self._zero(low, scale)
         return Found(scale, zero, unstored, extent)
 
@@ -258,14 +177,20 @@ class Rule:
         """The least and the largest number of each group, 0 among them."""
         flat = np.ascontiguousarray(x).reshape(-1)[groups.order]
         every: dict[str, Array] = {"inf": ~np.isnan(flat), "nan": np.ones(flat.shape, bool)}
+        if self.steps.amax == "flushed":
+            flat = np.where(np.abs(flat) < NORMAL, np.float32(0), flat)
         counted = every.get(self.steps.amax, np.isfinite(flat))
         taken = np.where(counted, flat, np.float32(0))
-        low = np.minimum(np.minimum.reduceat(taken, groups.starts), np.float32(0))
-        high = np.maximum(np.maximum.reduceat(taken, groups.starts), np.float32(0))
-        return (low * np.float32(self.steps.amax != "signed")), high
+        low, high = (np.asarray(part.reduceat(taken, groups.starts)) for part in (np.minimum, np.maximum))
+        if not self.steps.bare:
+            low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
+        low = low * np.float32(self.steps.amax != "signed")
+        return _of_groups(low, self.steps.group, np.min), _of_groups(high, self.steps.group, np.max)
 
     def _extent(self, low: Float32, high: Float32) -> Float32:
         extent = np.maximum(-low, high) if self.spec.symmetric else high - low
+        if self.steps.nothing:
+            extent = np.where(extent <= np.float32(self.steps.nothing), np.float32(0), extent)
         extent = extent + np.float32(self.steps.add) if self.steps.add else extent
         return np.maximum(extent, np.float32(self.least.value)) if self.least.kind == "amax" else extent
 
@@ -282,6 +207,8 @@ class Rule:
             scale = extent / end
         if self.least.kind == "scale":
             scale = np.maximum(scale, np.float32(self.least.value))
+        if self.steps.more:
+            return np.asarray(scale + np.float32(self.steps.more))
         return np.asarray(np.where(extent == 0, np.float32(1), scale) if self.least.kind == "one" else scale)
 
     def _stored(self, scale: Float32) -> Float32:
@@ -292,15 +219,22 @@ class Rule:
             power = np.ldexp(np.float32(1), np.clip(exponent - (mantissa == 0.5), *POF2)).astype(np.float32)
             return np.where(scale == 0, scale, power) if self.least.kind == "none" else power
         stored = narrowed(scale, kind)
-        least = 0.0 if self.least.kind == "none" else LEAST_OF[kind]
+        if self.steps.underflow == "flushed":
+            stored = np.where(stored < np.float32(NORMAL_OF[kind]), np.float32(0), stored)
+        may_be_zero = self.least.kind == "none" or self.steps.underflow != "kept"
+        least = 0.0 if may_be_zero else LEAST_OF[kind]
         kept = np.minimum(np.maximum(stored, np.float32(least)), np.float32(MOST_OF[kind]))
-        return np.where(np.isnan(stored) | (np.isinf(scale) & (self.steps != AS_DUE)), stored, kept)
+        infinite = np.isinf(stored if self.steps.overflow == "inf" else scale) & (self.steps != AS_DUE)
+        return np.where(np.isnan(stored) | infinite, stored, kept)
 
     def _zero(self, low: Float32, scale: Float32) -> NDArray[np.int32]:
-        d = self.element
+        d, how = self.element, self.steps.zero
         with np.errstate(all="ignore"):
-            wanted = np.float32(d.min) - low / scale
-        return np.asarray(np.clip(np.rint(np.nan_to_num(wanted)), d.min, d.max), np.int32)
+            quotient = low / scale
+            found = np.float32(d.min) - (np.rint(quotient) if how == "apart" else quotient)
+            whole = WHOLE.get(how, np.rint)(np.nan_to_num(found))
+        ends = (d.min, d.max) if self.steps.clamped else INT32
+        return np.asarray(np.clip(whole.astype(np.float64), *ends), np.int32)
 
     def zero_under(self, x: Float32, scale: Float32) -> NDArray[np.int32]:
         """The zero points that are due under scales that came."""
@@ -319,30 +253,55 @@ class Rule:
     # ---- codes and values -------------------------------------------------------------------------
 
     def codes(self, x: Float32, scale: Float32, zero: Array | None, found: Found | None = None) -> Array:
-        """The codes of a tensor under these scales; where one is 0, the code of 0."""
+        """The codes of a tensor under these scales; where one is 0, the code of 0.
+
+        found: what was found, where a deviation needs more of it than the scales.
+        """
         groups, d = groups_of(self.scheme, x.shape), self.element
         own = scale.reshape(-1)[groups.places]
-        rounding = self.steps.rounding or self.spec.rounding
+        moved: Any = 0 if zero is None else zero.reshape(-1)[groups.places].astype(np.int64)
+        if self.steps.minus_zero == "read":
+            x = np.where(x == 0, np.float32(0), x)
         with np.errstate(all="ignore"):
             y = np.where(own == 0, x * np.float32(0), self._quotient(x, own, groups, found))
         if not isinstance(d, Integer):
-            return lookup.encode(y.astype(np.float32).reshape(-1), d, rounding, "saturate", None).reshape(
-                x.shape
-            )
-        moved: Any = 0 if zero is None else zero.reshape(-1)[groups.places].astype(np.int64)
+            return self._of_elements(np.asarray(y, np.float32))
+        if self.steps.code == "moved":
+            y, moved = np.nan_to_num(y) + moved.astype(np.float32) if zero is not None else y, 0
+        rounding = self.steps.rounding or self.spec.rounding
         codes = lookup.encode_affine(y.astype(np.float32), QuantParams(1.0, moved), d, rounding)
         least = int(d.min) % (1 << d.bits)
         return np.where(codes == least, codes + 1, codes).astype(codes.dtype) if self.steps.clip else codes
 
+    def _of_elements(self, y: Float32) -> Array:
+        """The codes of numbers of a format that is no integer."""
+        d = self.element
+        rounding = self.steps.rounding or self.spec.rounding
+        codes = lookup.encode(y.reshape(-1), d, rounding, "saturate", None).reshape(y.shape)
+        if self.steps.middles == "float32":
+            codes = np.where(np.isfinite(y), by_rounded_middles(d, y), codes)
+        if self.steps.minus_zero == "lost":
+            values = REFERENCE.decode(codes.reshape(-1), d).reshape(codes.shape)
+            codes = np.where(values == 0, lookup.encode(np.zeros(1, np.float32), d, "half_even", "saturate",
+                                                        None), codes)  # fmt: skip
+        return codes.astype(d.code_dtype)
+
     def _quotient(self, x: Float32, own: Float32, groups: Groups, found: Found | None) -> Float32:
         how = self.steps.code
-        if how == "divide" or found is None:
-            return np.asarray(x / own)
         if how == "reciprocal":
             return np.asarray(x * (np.float32(1) / own))
-        if how == "unstored":
-            return np.asarray(x / found.unstored.reshape(-1)[groups.places])
-        return np.asarray(x * (np.float32(self.end) / found.extent).reshape(-1)[groups.places])
+        if how == "double":
+            return to_odd(x.astype(np.float64) / own)
+        if found is not None and how in ("unstored", "doubles", "ratio"):
+            extent = found.extent.reshape(-1)[groups.places]
+            if how == "ratio":
+                return np.where(extent == 0, x / own, x * (np.float32(self.end) / extent))
+            unstored = found.unstored.reshape(-1)[groups.places]
+            if how == "unstored":
+                return np.asarray(x / unstored)
+            double = np.where(unstored == extent / np.float32(self.end), extent / np.float64(self.end), own)
+            return to_odd(x / double)
+        return np.asarray(x / own)
 
     def values(self, codes: Array, scale: Float32, zero: Array | None) -> Float32:
         """What codes stand for, in the type of the inputs."""
@@ -356,3 +315,33 @@ class Rule:
             return narrowed(
                 lookup.decode_affine(plain.astype(np.int64), QuantParams(own, moved)), self.inputs
             )
+
+
+def _of_groups(part: Float32, which: str, all_of: Callable[[Float32], Any]) -> Float32:
+    """What is found of each group, or of the group beside it in its place, or of the whole tensor."""
+    if which == "all":
+        return np.full_like(part, all_of(part))
+    return part if which == "own" else np.roll(part, 1 if which == "before" else -1)
+
+
+def to_odd(y: NDArray[np.float64]) -> Float32:
+    """The float32 numbers that round as these float64 ones do: of what is inexact the odd neighbour.
+
+    >>> to_odd(np.array([1 + 2.0**-40, 1.0])).view(np.uint32) & 1
+    array([1, 0], dtype=uint32)
+    """
+    near = np.asarray(y).astype(np.float32)
+    far = np.abs(near) > np.abs(y)
+    inward = np.where(far, np.nextafter(near, np.float32(0)), near)
+    inexact = np.isfinite(y) & (inward != y)
+    return np.where(inexact, (inward.view(np.uint32) | 1).view(np.float32), near)
+
+
+def by_rounded_middles(d: Element, y: Float32) -> Array:
+    """The codes of numbers by the middles of values, rounded to float32; ties go to the lower value."""
+    codes = np.arange(1 << d.bits).astype(d.code_dtype)
+    every = REFERENCE.decode(codes, d)
+    kept = np.flatnonzero(np.isfinite(every))
+    values, first = np.unique(every[kept], return_index=True)
+    middles = (values[1:].astype(np.float64) + values[:-1]) / 2
+    return np.asarray(codes[kept[first[np.searchsorted(middles.astype(np.float32), y, side="left")]]])

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs import narrow, shapes
 from numerics.conform.inputs.spread import rank_of, shape_of
-from numerics.conform.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Groups, Rule, groups_of
+from numerics.conform.scales.groups import Groups, groups_of
+from numerics.conform.scales.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Rule
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.formats.dtype import Element
 from numerics.tensor.scheme import Scheme
 
@@ -34,6 +36,11 @@ BESIDE = (0.3, -0.02, 0.0, 0.11, -0.6, 0.07, 0.9)
 LONG_CUT = 8192  # numbers of a row, of whose last few are asked
 EACH = 130  # numbers: of so many, every place is asked
 ROWS = 260
+ANY = 1 << 30  # numbers that may share a scale, where nothing says how many
+WHOLE = 4  # times that groups of one length are asked
+ROOM = 1 << 22  # numbers of a tensor of whole groups, about
+PLAIN = ANYTHING._replace(finite=True)
+LINES = 1 << 18  # numbers of lines, about
 MOST = 1 << 15  # codes whose values, and middles, are asked
 EMPTY, NAN, INFINITE, NOTHING = 1, 2, 3, 4
 """What a group may be: zeros, with NaN, with Inf, without a finite number."""
@@ -83,27 +90,45 @@ def shape_with(scheme: Scheme, groups: int, size: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def tensors(rule: Rule, finite: bool, quick: bool) -> Iterator[Float32]:
-    """Groups of every length in whose every place the largest magnitude stands, of either sign."""
-    rng = np.random.default_rng(53)
-    for size in (3, 8, 1, 2):
-        yield from _lone(rule, size, rng, True, SIMPLE)
-    for size in SHORT:
-        yield from _lone(rule, size, rng, finite)
-    yield from _every(rule, rng)
+def tensors(rule: Rule, takes: Takes, quick: bool) -> Iterator[Float32]:
+    """Groups of every length in whose every place the largest magnitude stands, of either sign.
+
+    Where groups have a length, and whole ones alone are taken, of that length.
+    """
+    rng, longest = np.random.default_rng(53), _longest(rule.scheme)
+    whole = takes.whole_blocks and longest < ANY
+    for size in (longest,) if whole else (3, 8, 1, 2):
+        yield from _lone(rule, size, rng, takes._replace(finite=True), SIMPLE)
+    for size in (longest,) * WHOLE if whole else SHORT:
+        yield from _lone(rule, size, rng, takes)
+    yield from _every(rule, rng, takes)
     for turn, size in enumerate(LONG[1::2] if quick else LONG):
-        if size <= _longest(rule.scheme):
+        if size <= longest and not whole:
             shape = shape_with(rule.scheme, max(2, min(16, (1 << 17) // size)), size)
-            yield filled(rule, shape, rng, finite, Turns((), True, 2 * turn + turn // 2 % 2))
+            yield filled(rule, shape, rng, takes, Turns((), True, 2 * turn + turn // 2 % 2))
 
 
 def _longest(scheme: Scheme) -> int:
     """How many numbers may share a scale."""
-    return math.prod(scheme.block) if scheme.block else scheme.size or 1 << 30
+    return math.prod(scheme.block) if scheme.block else scheme.size or ANY
+
+
+def whole(scheme: Scheme, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The least shape of whole groups in which one fits.
+
+    >>> whole(Scheme.parse("per_group(4)"), (3, 5)), whole(Scheme.parse("per_block((2, 3))"), (3, 3))
+    ((3, 8), (4, 3))
+    """
+    found = list(shape)
+    if scheme.block is not None:
+        found[-2:] = (-(-n // size) * size for n, size in zip(shape[-2:], scheme.block, strict=True))
+    elif scheme.size is not None and scheme.axis is not None:
+        found[scheme.axis] = -(-found[scheme.axis] // scheme.size) * scheme.size
+    return tuple(found)
 
 
 def _lone(
-    rule: Rule, size: int, rng: np.random.Generator, finite: bool, largest: tuple[float, ...] = ()
+    rule: Rule, size: int, rng: np.random.Generator, takes: Takes, largest: tuple[float, ...] = ()
 ) -> Iterator[Float32]:
     """Of one length; of a tensor with one scale, a tensor for each place."""
     if size > _longest(rule.scheme):
@@ -111,27 +136,30 @@ def _lone(
     turns = 2 * size if size <= EACH else 8
     if rule.scheme.kind != "per_tensor":
         count = max(min(turns, ROWS), len(largest))
-        yield filled(rule, shape_with(rule.scheme, count, size), rng, finite, Turns(largest, True))
+        yield filled(rule, shape_with(rule.scheme, count, size), rng, takes, Turns(largest, True))
         return
     places = range(turns if size in (*range(1, 10), 31, 32, 33, 64, 65) else 4)
     for turn in (*places, *range(len(largest))):
-        yield filled(rule, (size,), rng, finite, Turns(largest[turn % len(largest or "1") :][:1], True, turn))
+        yield filled(rule, (size,), rng, takes, Turns(largest[turn % len(largest or "1") :][:1], True, turn))
 
 
-def _every(rule: Rule, rng: np.random.Generator) -> Iterator[Float32]:
+def _every(rule: Rule, rng: np.random.Generator, takes: Takes) -> Iterator[Float32]:
     """Every number of a type of 16 bits as the largest of a group; of float32 the ends and many others."""
     every = narrow.every(rule.inputs) if rule.inputs != "float32" else largest_of(rule, 1 << 13, rng)
+    takes = takes._replace(finite=True)
     every = np.unique(np.abs(every[np.isfinite(every) & (every != 0)]))
+    if takes.whole_blocks and _longest(rule.scheme) < ANY:
+        every = every[:: -(-len(every) * _longest(rule.scheme) // ROOM)]
     if rule.scheme.kind == "per_tensor":
         for one in every[:: -(-len(every) // 200)]:
-            yield filled(rule, (3,), rng, True, Turns((float(one),), True))
+            yield filled(rule, (3,), rng, takes, Turns((float(one),), True))
     else:
-        yield filled(rule, shape_with(rule.scheme, len(every), 3), rng, True, Turns(tuple(every.tolist())))
+        yield filled(rule, shape_with(rule.scheme, len(every), 3), rng, takes, Turns(tuple(every.tolist())))
 
 
-def drawn(rule: Rule, size: int, rng: np.random.Generator, finite: bool) -> Float32:
+def drawn(rule: Rule, size: int, rng: np.random.Generator, takes: Takes) -> Float32:
     """A tensor of about so many numbers."""
-    return filled(rule, shape_of(rule.scheme, size), rng, finite)
+    return filled(rule, shape_of(rule.scheme, size), rng, takes)
 
 
 def largest_of(rule: Rule, count: int, rng: np.random.Generator) -> Float32:
@@ -148,13 +176,15 @@ def largest_of(rule: Rule, count: int, rng: np.random.Generator) -> Float32:
 
 
 def filled(
-    rule: Rule, shape: tuple[int, ...], rng: np.random.Generator, finite: bool, turns_of: Turns = DRAWN
+    rule: Rule, shape: tuple[int, ...], rng: np.random.Generator, takes: Takes, turns_of: Turns = DRAWN
 ) -> Float32:
     """A tensor of groups whose other numbers are values and middles under the scale that is due, or beside.
 
-    turns_of: the largest numbers of the groups, and their places.
+    takes: whole groups alone, or finite numbers alone.  turns_of: the largest numbers of the groups, and
+    their places.
     """
     largest, in_turn, turn = turns_of
+    shape = whole(rule.scheme, shape) if takes.whole_blocks else shape
     groups = groups_of(rule.scheme, shape)
     count = len(groups.starts)
     x = np.zeros(math.prod(shape), np.float32)
@@ -167,8 +197,8 @@ def filled(
     place = _places(turns // 2, groups.sizes) if in_turn else rng.integers(0, groups.sizes)
     negative = turns % 2 == 1 if in_turn else rng.random(count) < 0.5
     x[groups.starts + place] = np.where(negative, -most, most)
-    if not finite or not largest:
-        _mixed(x, groups, rng, finite)
+    if not takes.finite or not largest:
+        _mixed(x, groups, rng, takes.finite)
     return groups.laid(x, shape)
 
 
@@ -186,7 +216,7 @@ def _places(turns: Array, sizes: Array) -> Array:
 def standing(rule: Rule, shape: tuple[int, ...], places: Array) -> Float32:
     """A tensor of small numbers, in each of whose groups a larger one stands: in such a place of it.
 
-    >>> from numerics.conform.rule import ScalesClaim
+    >>> from numerics.conform.scales.rule import ScalesClaim
     >>> x = standing(Rule.of("int8", ScalesClaim("per_token")), (2, 3), np.array([2, 0]))
     >>> abs(x).argmax(axis=1).tolist()
     [2, 0]
@@ -202,7 +232,7 @@ def standing(rule: Rule, shape: tuple[int, ...], places: Array) -> Float32:
 def in_many_places(rule: Rule, shape: tuple[int, ...], count: int) -> Iterator[Float32]:
     """Tensors of one shape, in whose groups a lone maximum stands in so many places, one after the other.
 
-    >>> from numerics.conform.rule import ScalesClaim
+    >>> from numerics.conform.scales.rule import ScalesClaim
     >>> x = list(in_many_places(Rule.of("int8", ScalesClaim("per_token")), (2, 4), 4))
     >>> [int(row.argmax()) for tensor in x for row in abs(tensor)]
     [0, 1, 2, 3]
@@ -227,12 +257,15 @@ def many_places(size: int, count: int) -> Array:
     return lanes + lanes % (size // count) * count
 
 
-def usual(rule: Rule, count: int, room: int) -> Iterator[Float32]:
+def usual(rule: Rule, takes: Takes, count: int, room: int) -> Iterator[Float32]:
     """Groups as long as those of networks, and of lengths that leave over some of every tile.
 
     count: in how many places of each a lone maximum stands; of groups past `room` numbers, in fewer.
     """
     scheme, longest = rule.scheme, _longest(rule.scheme)
+    if takes.whole_blocks and longest < ANY and scheme.block is None:
+        yield from in_many_places(rule, shape_with(scheme, min(count, longest), longest), count)
+        return
     sizes = [longest] if scheme.block else sorted({*HIDDEN, min(longest, HIDDEN[-1])})
     for size in sizes:
         if EACH < size <= longest:
@@ -281,3 +314,41 @@ def _mixed(x: Float32, groups: Groups, rng: np.random.Generator, finite: bool) -
     for which, special in ((NAN, np.nan), (INFINITE, np.inf), (NOTHING, -np.inf)):
         x[at[kinds == which]] = special
     x[(kind == NOTHING) & (rng.random(len(x)) < 0.5)] = np.nan
+
+
+# ---- groups of one length, a row each ----------------------------------------------------------------
+
+
+def lines(rule: Rule, size: int, rng: np.random.Generator) -> NDArray[np.uint32]:
+    """The bits of groups of so many numbers, a row each: the simplest first, as each may be asked once.
+
+    A lone number in every place, of all magnitudes; one more beside it; then groups of every magnitude.
+    """
+    room = max(64, LINES // size)
+    turns = max(256, min(2 * size, room))
+    full = filled(rule, (turns, size), rng, PLAIN, Turns(SIMPLE, True))
+    largest = np.abs(full).argmax(axis=1)[:, None]
+    beside = (largest + 1 + np.arange(turns)[:, None] % max(1, size - 1)) % size
+    at = np.arange(size)
+    lone = np.where(at == largest, full, np.float32(0))
+    two = np.where((at == largest) | (at == beside), full, np.float32(0))
+    many = np.abs(largest_of(rule, min(4096, room), rng))
+    many = many[many != 0]
+    every = filled(rule, (len(many), size), rng, PLAIN, Turns(tuple(many.tolist()), True))
+    places = np.resize(many_places(size, turns), (turns, 1))
+    ends = np.where(at == places, largest_of(rule, turns, rng)[:, None], np.float32(0))
+    drawn = filled(rule, (min(1024, room), size), rng, ANYTHING)
+    return _due(rule, np.concatenate([np.zeros_like(lone[:1]), lone, ends, two, full, every, drawn]))
+
+
+def drawn_lines(rule: Rule, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint32]:
+    """The bits of random groups, a row each."""
+    return _due(rule, filled(rule, shape, rng, ANYTHING), True)
+
+
+def _due(rule: Rule, x: Float32, all_of_them: bool = False) -> NDArray[np.uint32]:
+    """Those to which codes are due: none are where a scale underflows to 0.  all_of_them: zeros instead."""
+    found = rule.find(x)
+    none = ((found.scale == 0) & (found.extent > 0)).reshape(-1)
+    x = np.where(none[:, None], np.float32(0), x) if all_of_them else x[~none]
+    return np.ascontiguousarray(x, np.float32).view(np.uint32)

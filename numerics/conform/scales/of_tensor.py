@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.effort import Effort
+from numerics.conform.deviations.search import Asked as BlocksAsked
+from numerics.conform.deviations.table import DIALECTS, Dialect
+from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.elements import FLOAT32_MAX
 from numerics.conform.inputs.margins import LINE
@@ -18,9 +21,11 @@ from numerics.conform.laws.company import as_of, misplaced, repeatable
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.rows import as_rows
+from numerics.conform.scales.groups import place_of_largest
+from numerics.conform.scales.tensor_habits import TensorHabit, ways
 from numerics.conform.target import SENTENCES, Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
-from numerics.conform.verdict import Counterexample, numbers
+from numerics.conform.verdict import Counterexample, Named, numbers
 
 LARGEST = (
     2688.0, TOP, 1.0, 1e-20, 7.7e4, 2.0**-126, 3e-3, 2.0**-149, 448.0, 1e30, 2.0**-140, float(FLOAT32_MAX),
@@ -30,6 +35,7 @@ LARGEST = (
 ALONE = (1.0, 2600.0, -TOP, 6.0, 4e4)
 """Numbers that stand alone in a tensor: it is the simplest counterexample."""
 DRAWN = 24  # more of them
+KEPT, MORE = 8, 16  # tensors that a deviation has to explain: the last that were asked, and others
 SHAPES = ((2, 1), (1, 3), (5, 3), (33, 5), (4, 65), (67, 64))
 """Lines, and blocks of each."""
 PAST = ((1 << 16) + 1, (1 << 21) + 1)
@@ -37,6 +43,7 @@ PAST = ((1 << 16) + 1, (1 << 21) + 1)
 ITS = "its scale is"
 SAID = "behind a block of zeros"
 MANY = 64  # blocks of which longer tensors are made
+BLOCKS = 18  # of shapes.CUT, numbers of whole blocks, too
 LONG = 8192  # numbers of a line, of which few are asked
 NUMBER, ENDS = 1 << 12, (0.0, 0.37, 0.5, 0.99, 1.0)
 """Numbers of a tensor that is judged whole; where in a longer one the largest stands."""
@@ -100,15 +107,19 @@ class Asked(NamedTuple):
 def _found(target: Target, found: Findings, tensors: Iterator[Tensor | Line], far: bool = False) -> None:
     """far: what another fault than that of the tensor's scale may explain is left to other laws."""
     before: list[float] = []
+    seen: list[Case] = []
     for tensor in tensors:
         found.tried += tensor.numbers.size
         inputs = _inputs(target, tensor)
         asked = _ask(target, inputs, tensor if isinstance(tensor, Tensor) else None)
         broken = _broken(target.task, inputs, asked)
+        if isinstance(tensor, Tensor) and tensor.numbers.size <= NUMBER:
+            seen.append(Case(inputs, asked))
         if broken is not None and (not far or _is_far(asked)):
             kept = _kept(target, inputs, asked, before)
             found.failures.append(broken if kept is None else as_of(broken, repeatable, kept))
             found.differs += 1
+            found.explain = lambda: nearest(target, seen)
             return
         before.append(asked.due_scale)
 
@@ -116,6 +127,46 @@ def _found(target: Target, found: Findings, tensors: Iterator[Tensor | Line], fa
 def is_right(target: Target, inputs: tuple[Array, ...]) -> bool:
     """Is such a tensor right, asked now?"""
     return _broken(target.task, inputs, _ask(target, inputs, None)) is None
+
+
+# ---- deviations ------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A tensor that was asked, and what came."""
+
+    inputs: tuple[Array, ...]
+    asked: Asked
+
+
+def nearest(target: Target, seen: list[Case]) -> tuple[Named, ...]:
+    """The way to find the tensor's scale, and at most one deviation of blocks, that explain all that came."""
+    task = target.task
+    if task.draws:
+        return ()
+    more = [_inputs(target, tensor) for tensor in islice(_tensors(target, AS_EVER), MORE)]
+    every = [*seen[-KEPT:], *(Case(inputs, _ask(target, inputs, None)) for inputs in more)]
+    for way in ways(task):
+        for blocks in ((), *((one,) for one in DIALECTS if one.applies(task))):
+            if all(_is_made(task, one, way, blocks) for one in every[::-1]):
+                return (way, *blocks)
+    return ()
+
+
+def or_of_tensor(target: Target, explain: Callable[[], tuple[Named, ...]]) -> Callable[[], tuple[Named, ...]]:
+    """Looks for deviations of blocks, and where none explain what came, for those of the tensor's scale."""
+    return lambda: explain() or nearest(target, [])
+
+
+def _is_made(task: Task, one: Case, way: TensorHabit, blocks: tuple[Dialect, ...]) -> bool:
+    """Would a kernel that finds the tensor's scale in that way make what came?"""
+    (x, *_), asked = one
+    scale = way.find(place_of_largest(narrowed(x, task.inputs))[1])
+    if asked.scale is not None and np.float32(asked.scale) != np.float32(scale):
+        return False
+    at = replace(task, tensor_scale=scale, finds_scale=False)
+    rows = at.blocking(x.shape).rows(narrowed(x, task.inputs))
+    return not BlocksAsked(replace(at, axis=-1), rows, asked.came).unexplained(blocks).any()
 
 
 # ---- tensors ---------------------------------------------------------------------------------------
@@ -132,11 +183,17 @@ def _tensors(target: Target, effort: Effort) -> Iterator[Tensor]:
 
 
 def _cut(target: Target) -> Iterator[Line]:
-    """Lines, and a few of them, whose largest number stands among the last, and is larger than the rest."""
-    if target.takes.whole_blocks:
-        return
+    """Lines, and a few of them, whose largest number stands among the last, and is larger than the rest.
+
+    Of a target that takes whole blocks alone, lines of as many blocks, or more, as tiles leave over.
+    """
     size = target.task.block.block
-    for length in shapes.CUT:
+    cut: tuple[int, ...] = shapes.CUT
+    if target.takes.whole_blocks:
+        cut = tuple(
+            sorted({*(-(-length // size) * size for length in cut), *(k * size for k in cut[:BLOCKS])})
+        )
+    for length in cut:
         for turn, after in enumerate(shapes.BEFORE_END if length < LONG else shapes.BEFORE_END[:2]):
             lines = 3 if turn % 2 and length < LONG else 1
             if after >= length:
@@ -277,12 +334,9 @@ def _text(name: str, answer: str) -> str:
 
 def _told(x: Array, scale: float) -> tuple[Any, str]:
     """A short tensor whole, of a longer one its largest number; and what it decides."""
-    finite = np.where(np.isfinite(x), np.abs(x), 0)
-    at = tuple(int(i) for i in np.unravel_index(int(finite.argmax()), x.shape))
+    at, amax = place_of_largest(x)
     shown = numbers(x if x.size <= 2 * LINE else x[at])
-    where = (
-        f"in a tensor of shape {x.shape}, whose largest finite magnitude, {finite[at]:.9g}, stands at {at}"
-    )
+    where = f"in a tensor of shape {x.shape}, whose largest finite magnitude, {amax:.9g}, stands at {at}"
     return shown, f"{where}: {ITS} {scale:.9g}"
 
 
