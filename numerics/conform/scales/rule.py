@@ -330,7 +330,8 @@ def to_odd(y: NDArray[np.float64]) -> Float32:
     >>> to_odd(np.array([1 + 2.0**-40, 1.0])).view(np.uint32) & 1
     array([1, 0], dtype=uint32)
     """
-    near = np.asarray(y).astype(np.float32)
+    with np.errstate(over="ignore"):
+        near = np.asarray(y).astype(np.float32)
     far = np.abs(near) > np.abs(y)
     inward = np.where(far, np.nextafter(near, np.float32(0)), near)
     inexact = np.isfinite(y) & (inward != y)
