@@ -13,8 +13,8 @@ class Takes(NamedTuple):
     """What a target takes: NumPy's arrays or torch's, of any strides and shape or not.
 
     contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
-    lines that are whole blocks, or groups.  finite: neither NaN nor Inf.  one_thread: calls of one thread alone.
-    fills: after its inputs it is given the arrays of its result, which it fills.
+    lines that are whole blocks, or groups.  finite: neither NaN nor Inf.  one_thread: calls of one thread
+    alone.  fills: after its inputs it is given the arrays of its result, which it fills.
     """
 
     array: str = "numpy"
