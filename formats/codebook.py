@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import frexp, inf, isfinite, isnan, ldexp
 
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, said
 
@@ -191,6 +192,7 @@ class Codebook(Element):
         found = [code for code, value in enumerate(self.listed) if isnan(value)]
         return found[0] if found else self.listed.index(self.max)
 
+    @keywords
     def ranked(self, overflow: str = "saturate") -> list[tuple[float, int]]:
         """Values that are written and their codes, rising, -0.0 before 0.0, each once.
 

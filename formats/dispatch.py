@@ -261,9 +261,9 @@ class use(contextlib.ContextDecorator):
     _idle = False  # is it made, and was it of no use yet?
 
     @required
-    def __init__(self, name: str, **unknown: Never) -> None:
-        if unknown or name is MISSING:
-            raise unknown_argument(type(self), unknown, (name,))
+    def __init__(self, name: str, *unnamed: Never, **unknown: Never) -> None:
+        if unknown or unnamed or name is MISSING:
+            raise unknown_argument(type(self), unknown, (name,), unnamed)
         found = one_of("backend", name, (*_homes, *_CALLED), _MEANT)
         self.name = _CALLED.get(found, found)
         self._backend = get(self.name)

@@ -82,19 +82,20 @@ def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **fac
     return made
 
 
-def dtypes(**unknown: Never) -> tuple[Dtype, ...]:
+@required
+def dtypes(*unnamed: Never, **unknown: Never) -> tuple[Dtype, ...]:
     """Returns every format of the tables, integers first, then floats, codebooks and blocks.
 
     >>> len(dtypes()) > 20
     True
     """
-    if unknown:
-        raise unknown_argument(dtypes, unknown)
+    if unknown or unnamed:
+        raise unknown_argument(dtypes, unknown, (), unnamed)
     return tuple(sorted(dict.fromkeys(_NAMES.values()), key=lambda d: _KINDS.index(d.kind)))
 
 
 @required
-def dtype(name: Any, **unknown: Never) -> Dtype:
+def dtype(name: Any, *unnamed: Never, **unknown: Never) -> Dtype:
     """Returns the format of that name, whoever's name it is, in capitals or not, with lines or without.
 
     name: a format, a string (ours, a standard's or another library's name), a torch dtype, or an ml_dtypes
@@ -109,8 +110,8 @@ def dtype(name: Any, **unknown: Never) -> Dtype:
     numerics.formats.errors.NumericsError: unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'? \
 `numerics formats` lists them all
     """
-    if unknown or name is MISSING:
-        raise unknown_argument(dtype, unknown, (name,))
+    if unknown or unnamed or name is MISSING:
+        raise unknown_argument(dtype, unknown, (name,), unnamed)
     if isinstance(name, Dtype):
         return name
     spelled = name_of_type(name)

@@ -31,7 +31,7 @@ from numerics.files.shards import places_of, write_index
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.block import ElementBlock
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp8_e4m3, fp8_e5m2
@@ -47,6 +47,7 @@ SINGLE = "model.safetensors"
 ARCHITECTURE = "general.architecture"
 
 
+@named_fields
 @dataclass
 class Converted:
     """What became of a checkpoint: names of weights that are quantized, and why others stay codes.
@@ -65,6 +66,7 @@ class Converted:
         return f"{said}, {len(self.left)} left as they were" if self.left else said
 
 
+@named_fields
 @dataclass(frozen=True)
 class Running:
     """How a conversion runs: progress, told of tensors done and in all; ranks: which process of how many."""
