@@ -21,7 +21,7 @@ from numerics.formats.notebook import rows_table
 from numerics.model.alone import NO_VALUES, Alone, Parameter
 from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
-from numerics.model.deciding.rows import Row, described
+from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model, modules_around, packed, parameters
 from numerics.model.looking.restoring import restored
@@ -47,6 +47,7 @@ from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, sta
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.words import described
 from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import some_of
 
