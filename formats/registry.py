@@ -13,6 +13,7 @@ from numerics.formats.p3109_names import call_of
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
+_POWERS = "'e8m0', the scale of MX blocks; of a scheme's scales it is scale_type='pof2';"
 _TWO = "there are two: did you mean"
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
 _DECLARED = (
@@ -39,6 +40,10 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "nx.mx(element, block=32) makes others;",
     "ue8m0": "did you mean 'e8m0'?",
     "s1e4m3": "did you mean 'fp8_e4m3'?",
+    "pof2": f"powers of two alone are {_POWERS}",
+    "po2": f"powers of two alone are {_POWERS}",
+    "poweroftwo": f"powers of two alone are {_POWERS}",
+    "powerof2": f"powers of two alone are {_POWERS}",
     "ternary": "nx.codebook_format([-1, 0, 1]) makes it, in 2 bits;",
     "q8_0": f"it is 'int8' {_GGML}",
     "q4_0": f"it is 'int4' {_GGML}",
@@ -215,7 +220,7 @@ def _of_other_width(spelled: str) -> str:
     names = dict[str, None]()
     for width in (bits - near, bits + near):
         told = re.findall(r"'(\w+)'", _ADVICE.get(f"{family}{width}", ""))
-        names |= dict.fromkeys(told or found.get(width, ()))
+        names |= dict.fromkeys(told or found.get(width, []))
     if not (near and names):
         return ""
     *first, last = map(repr, names)

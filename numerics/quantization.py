@@ -85,9 +85,10 @@ def quantize(
     seed, random_bits: of stochastic rounding, exactly one: a 64-bit integer, or uint32 in x's shape.
 
     Returns a QTensor; of a torch tensor one that is a torch tensor too, on its device.  In an integer format
-    NaN becomes the code that 0 has.  Warns where a symmetric unsigned format loses negative values.  Raises
-    NumericsError for an unknown option, and for options that do not fit together.  Every rule:
-    docs/formats.md §6.
+    NaN becomes the code that 0 has, in other formats without NaN the largest value; `QTensor.error` says of
+    how many.  Warns where a symmetric unsigned format loses negative values, and of NaN that a format does
+    not have where x has no finite value but 0.  Raises NumericsError for an unknown option, and for options
+    that do not fit together.  Every rule: docs/formats.md §6.
 
     >>> import numerics as nx
     >>> q = nx.quantize([[0.5, -3.5], [2.1, 7.0]], "int4", scheme=nx.per_channel(0))

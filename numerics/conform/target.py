@@ -37,7 +37,7 @@ from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, kind_of, not_a_file, said
+from numerics.formats.errors import NumericsError, a_kind_of, kind_of, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
 from numerics.tensor.qtensor import QTensor
 
@@ -171,7 +171,7 @@ class Judged:
             if set_ieee():
                 self.note("to import the target leaves its thread")
         if not callable(function):
-            raise NumericsError(f"the target is a {kind_of(function)}, which cannot be called")
+            raise NumericsError(f"the target is {a_kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
         self.witness = NOBODY
         if takes.array == "torch":
@@ -681,5 +681,5 @@ def load(name: str) -> Callable[..., Any]:
             f"target {said(name)} cannot be imported: {wrong}{not_a_file(module, function)}"
         ) from wrong
     if not callable(found):
-        raise NumericsError(f"target {said(name)} is a {kind_of(found)}, which cannot be called")
+        raise NumericsError(f"target {said(name)} is {a_kind_of(found)}, which cannot be called")
     return found  # type: ignore[no-any-return]

@@ -227,8 +227,8 @@ def _of_format(d: Dtype, others: Iterable[Any] | None) -> dict[str, Any]:
 def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: list[Place]) -> dict[str, Any]:
     """The tensors' pieces in each format, as many as fit; wanted: None for those that are usual."""
     listed = FORMATS if wanted is None else wanted
-    every = [one if isinstance(one, QuantSpec) else QuantSpec(one) for one in listed]
-    specs = {described(spec): spec for spec in every}
+    wished = (one if isinstance(one, QuantSpec) else QuantSpec(one) for one in listed)
+    specs = {described(spec): spec for spec in wished}
     if not specs:
         raise NumericsError("no format was given: name one, or several")
     kept = {str(name): x for name, x in tensors.items() if isinstance(x, (list, tuple)) or holds_floats(x)}

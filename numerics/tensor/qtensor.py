@@ -29,7 +29,7 @@ from numerics.formats import dispatch
 from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import Blocks, ElementBlock, stored_scale
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, a_kind_of, one_of
 from numerics.formats.notebook import facts_table
 from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
@@ -471,7 +471,7 @@ def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str)
         raise NumericsError(f"{spec.dtype}: its scales lie among the codes (docs/layout.md); use Block.pack")
     element = cast(ElementBlock, spec.block).element if spec.blocked else spec.element
     if not isinstance(codes, np.ndarray) and not is_tensor(codes):
-        raise NumericsError(f"codes are a NumPy array or a torch tensor, not a {type(codes).__name__}")
+        raise NumericsError(f"codes are a NumPy array or a torch tensor, not {a_kind_of(codes)}")
     parts["packed"] = element.pack(codes)
     if parts["tensor_scale"] is not None:
         parts["tensor_scale"] = stored_scale(parts["tensor_scale"])

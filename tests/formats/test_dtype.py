@@ -308,3 +308,10 @@ def test_what_stands_behind_a_format_is_told_apart_from_its_name(text):
         nx.NumericsError, match=r"its format is '(int4|mxfp4|nf4|fp8_e4m3)'; what stands behind"
     ):
         nx.dtype(text)
+
+
+@pytest.mark.parametrize("scale", ["pof2", "power_of_two", "PO2"])
+def test_a_scale_that_is_a_power_of_two_is_told_its_name(scale):
+    """block_format(scale="pof2") was answered with nothing."""
+    with pytest.raises(nx.NumericsError, match="powers of two alone are 'e8m0', the scale of MX blocks"):
+        nx.block_format(element="fp4", block=32, scale=scale)

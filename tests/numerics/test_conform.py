@@ -269,7 +269,7 @@ def test_all_of_float32_passes_what_is_right(every):
         ((e4m3, "fp8_e4m3"), {"kind": "encod"}, "unknown kind of fp8_e4m3 'encod'; did you mean 'encode'"),
         ((e4m3, "fp8_e4m3"), {"kind": "affine"}, "unknown kind of fp8_e4m3 'affine'"),
         ((e4m3, "mxfp4"), {"kind": "pack"}, "unknown kind of mxfp4 'pack'"),
-        ((3, "fp8_e4m3"), {}, "the target is a int, which cannot be called"),
+        ((3, "fp8_e4m3"), {}, "the target is an int, which cannot be called"),
         (("numerics", "fp8_e4m3"), {}, "target 'numerics' is not spelled module:function"),
         (
             ("no_such_module:f", "fp8_e4m3"),
