@@ -53,7 +53,7 @@ class _Home:
         )  # of what torch.fx traces no bool is to be had: it says so
 
 
-_MEANT = {  # what else backends are called, in lower case
+MEANT = {  # what else backends are called, in lower case
     "cuda": "did you mean 'gpu'?", "triton": "did you mean 'gpu'?", "hip": "did you mean 'gpu'?",
     "rocm": "did you mean 'gpu'?", "numpy": "did you mean 'array'?", "numba": "did you mean 'cpu'?",
     "npu": "did you mean 'ipu'?", "onnx": "did you mean 'ipu'?",
@@ -122,7 +122,7 @@ def get(name: str) -> Any:
 
 def module(name: str) -> ModuleType:
     """The module of that backend; errors as for `get`."""
-    name = one_of("backend", name, _homes, _MEANT)
+    name = one_of("backend", name, _homes, MEANT)
     try:
         return imported(_homes[name].module)
     except NumericsError:  # it says itself why it does not run here
@@ -266,7 +266,7 @@ class use(contextlib.ContextDecorator):
     def __init__(self, name: str, *unnamed: Never, **unknown: Never) -> None:
         if unknown or unnamed or name is MISSING:
             raise unknown_argument(type(self), unknown, (name,), unnamed)
-        self.name = one_of("backend", _CALLED.get(text_in(name) or "", name), _homes, _MEANT)
+        self.name = one_of("backend", _CALLED.get(text_in(name) or "", name), _homes, MEANT)
         self._backend = get(self.name)
         self._backend.check()
         self._tokens: list[contextvars.Token[str | None]] = []

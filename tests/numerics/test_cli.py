@@ -439,6 +439,7 @@ def test_only_whole_words_become_options(said, due):
     ("encode fp4 1 --sed 3", "No such option '--sed'; did you mean '--seed'?"),
     ("vectors verify nowhere", "'nowhere': No such file or directory. Usage"),
     ("verify fp4 --resume .", "director"),
+    ("verify fp4 --backend cuda --sample", "unknown backend 'cuda'; did you mean 'gpu'? allowed: cpu, array"),
     ("show :x", "is no module:name"), ("show ..:x", "is no module:name"), ("show sys:path", "it is ["),
     ("show mine:two", "mine has no format 'two'; it has one"),
     ("show mine:on", "did you mean 'one'? it has one"),

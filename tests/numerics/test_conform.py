@@ -391,3 +391,8 @@ def test_a_kernel_of_tensors_that_got_an_array_is_told_of_the_option():
     assert "gives it tensors" not in str(
         nx.conform.check(encode, "fp8_e4m3", overflow="nonsaturate", array="torch")
     )
+
+
+def test_a_target_that_its_module_does_not_have_is_told_the_nearest():
+    with pytest.raises(nx.NumericsError, match=r"no attribute 'sqr'; did you mean math:sqrt\?"):
+        nx.conform.check("math:sqr", "fp4")
