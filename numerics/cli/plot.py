@@ -101,7 +101,7 @@ def how(dtype: Any, scale_rule: str | None = None, **shared: Any) -> tuple[Any, 
 
 
 def _said_twice(spec: QuantSpec, name: str, option: str) -> NumericsError:
-    from numerics.tensor.words import described
+    from numerics.tensor.spec import described
 
     return NumericsError(
         f"--dtype {described(spec)!r} says {name}, which --{option.replace('_', '-')} says too"

@@ -36,7 +36,7 @@ from numerics.view.screen import Screen, deliver, draw, tell
 def scales_command(file: str, name: str | None, dtype: Any, as_json: bool, **options: Any) -> None:
     from numerics.draw.scales import found_by
     from numerics.draw.sources import tensor_in
-    from numerics.tensor.words import described
+    from numerics.tensor.spec import described
 
     name, x = tensor_in(file, name)
     with bar(as_json, in_bytes=False) as shown:

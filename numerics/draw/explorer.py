@@ -33,8 +33,7 @@ from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import QTensor
-from numerics.tensor.spec import QuantSpec
-from numerics.tensor.words import described
+from numerics.tensor.spec import QuantSpec, described
 from numerics.view.describe import facts, plain
 from numerics.view.text import printable
 

@@ -15,8 +15,7 @@ from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtypes
 from numerics.quantization import quantize
-from numerics.tensor.spec import QuantSpec
-from numerics.tensor.words import described
+from numerics.tensor.spec import QuantSpec, described
 from numerics.view.table import EMPTY, Column, Table, name_column
 
 Kept = tuple[float, float, str, str]  # SQNR in dB, bits a value, the format's name and kind

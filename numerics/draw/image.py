@@ -11,8 +11,7 @@ from numerics.draw.grids import Array, Rounded, array_of, check_options, decibel
 from numerics.draw.picture import Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
-from numerics.tensor.spec import QuantSpec
-from numerics.tensor.words import described
+from numerics.tensor.spec import QuantSpec, described
 
 COLUMNS = 4
 

@@ -16,8 +16,8 @@ from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
 from numerics.tensor.qtensor import QTensor
-from numerics.tensor.spec import QuantSpec
-from numerics.tensor.words import OPTIONS, described
+from numerics.tensor.spec import QuantSpec, described
+from numerics.tensor.words import OPTIONS
 from numerics.view.table import EMPTY, Column, Table, text_column
 from numerics.view.text import figure
 

@@ -47,7 +47,7 @@ from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, sta
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
-from numerics.tensor.words import described
+from numerics.tensor.spec import described
 from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import some_of
 

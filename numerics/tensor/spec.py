@@ -13,7 +13,7 @@ from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
 from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
-from numerics.formats.dtype import Dtype, Element
+from numerics.formats.dtype import Dtype, Element, told_apart
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
@@ -495,6 +495,20 @@ def spec_with(dtype: Any, options: Mapping[str, Any]) -> QuantSpec:
             f"give spec.replace({name}=...)"
         )
     return dtype
+
+
+def described(spec: QuantSpec | None) -> str:
+    """A format and its options in a few words.
+
+    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
+    'int4 per_group(32, axis=-1) symmetric=False'
+    """
+    if spec is None:
+        return "-"
+    options = {k: v for k, v in spec.options.items() if k != "dtype"}
+    return " ".join(
+        [told_apart(spec.dtype), *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())]
+    )
 
 
 def _short(what: str, size: int, length: int, of: str) -> str:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from numerics.formats.dtype import told_apart
 from numerics.formats.errors import NumericsError, said, text_in
-
-if TYPE_CHECKING:
-    from numerics.tensor.spec import QuantSpec
 
 DEFAULTS: Mapping[str, Any] = {
     "scheme": None, "symmetric": True, "scale_type": None, "zero_point_type": "int32",
@@ -50,18 +46,3 @@ def words_in(came: Any) -> dict[str, Any] | None:
         if value.lstrip("-").isdigit():
             found[name] = int(value)
     return found
-
-
-def described(spec: QuantSpec | None) -> str:
-    """A format and its options in a few words.
-
-    >>> from numerics import QuantSpec
-    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
-    'int4 per_group(32, axis=-1) symmetric=False'
-    """
-    if spec is None:
-        return "-"
-    options = {k: v for k, v in spec.options.items() if k != "dtype"}
-    return " ".join(
-        [told_apart(spec.dtype), *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())]
-    )

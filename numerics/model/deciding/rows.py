@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from numerics.tensor.spec import QuantSpec
-from numerics.tensor.words import described
+from numerics.tensor.spec import QuantSpec, described
 
 if TYPE_CHECKING:
     from numerics.model.looking.trace import Site
