@@ -1,5 +1,5 @@
-"""Calls that do not fit a function: keywords that it does not take, which other libraries call an option, and
-arguments that it needs and did not get.
+"""Calls that do not fit a function: keywords that it does not take, which other libraries call an option,
+more arguments than have a place in it, and those that it needs and did not get.
 """
 
 from __future__ import annotations
@@ -7,10 +7,12 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from types import ModuleType
+from typing import Any, Never, ParamSpec, TypeVar
 
-from numerics.formats.errors import NumericsError, hint, said
+from numerics.formats.errors import NumericsError, hint, kind_of, said, text_in
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +60,9 @@ _ELSEWHERE = ("weights", "plan")  # what takes a format with its options in one,
 
 
 class UnknownArgument(NumericsError, TypeError):
-    """A function was called with a keyword that it does not take: a TypeError to whoever waits for that."""
+    """A function was called with a keyword that it does not take, or with more arguments than places: a
+    TypeError to whoever waits for that.
+    """
 
 
 class MissingArgument(NumericsError, TypeError):
@@ -79,10 +83,14 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 def required(function: Callable[P, T]) -> Callable[P, T]:
     """The same function, in which MISSING stands for an argument that it needs and did not get.
 
-    It costs no call: whoever reads its signature finds what was written, and the function itself raises
-    `unknown_argument`, which says what is missing.
+    It costs no call: whoever reads its signature finds what it takes, and the function itself raises
+    `unknown_argument`, which says what is missing, and what is too much where it has `*unnamed: Never` and
+    `**unknown: Never`, which no signature shows.
     """
     signature = inspect.signature(function)
+    signature = signature.replace(
+        parameters=[p for p in signature.parameters.values() if p.name not in ("unnamed", "unknown")]
+    )
     needed = _needed(signature)
     by_place = [
         name for name in needed if signature.parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
@@ -106,15 +114,16 @@ def unknown_argument(
     function: Callable[..., Any],
     unknown: Iterable[str],
     needed: Sequence[Any] = (),
-    called: str = "",
+    unnamed: Sequence[Any] = (),
     also: Iterable[str] = (),
 ) -> UnknownArgument | MissingArgument:
     """Returns the error of a call that does not fit: the right word for a keyword that the function does not
-    take, and all that it takes; and what it needs and did not get, with a call that gives it.
+    take, and all that it takes; the name for an argument that stands where it has no place; and what it needs
+    and did not get, with a call that gives it.
 
     function: what was called; a class by what it is made with.  unknown: what it does not take, of which the
     first is told, and its value where it is by name.  needed: what came for the arguments that it needs, in
-    their order, MISSING for what did not.  called: its name, where that is another than the function's own.
+    their order, MISSING for what did not.  unnamed: what came by place beyond the last of its places.
     also: what it takes beside what its signature names.
 
     >>> def per_group(size, axis=-1): ...
@@ -122,10 +131,14 @@ def unknown_argument(
     per_group takes no sise=; did you mean 'size'? allowed: size, axis
     >>> print(unknown_argument(per_group, [], [MISSING]))
     per_group needs size, as in per_group(size); allowed: size, axis
+    >>> print(unknown_argument(per_group, [], [32, 0], [3]))
+    per_group takes 2 arguments, size and axis: 3 is one too many
     """
     name = next(iter(unknown), None)
     allowed = list(dict.fromkeys([*taken(function), *also]))
-    called = called or function.__qualname__.removesuffix(".__init__")
+    called = function.__qualname__.removesuffix(".__init__")
+    if name is None and unnamed:
+        return _too_many(called, function, allowed, unnamed)
     names = [
         one
         for one, came in zip(_needed(inspect.signature(function)), needed, strict=False)
@@ -152,6 +165,57 @@ def _example(function: Callable[..., Any]) -> str:
     return f"{name}({', '.join(_needed(inspect.signature(function)))})"
 
 
+def _too_many(
+    called: str, function: Callable[..., Any], allowed: Sequence[str], unnamed: Sequence[Any]
+) -> UnknownArgument:
+    """The error of a call with more arguments than have a place: what else is taken goes by its name."""
+    by_place = places(function)
+    count = f"{len(by_place) or 'no'} argument{'s' * (len(by_place) != 1)}"
+    names = f", {listed(by_place)}" if by_place else ""
+    named = [name for name in allowed if name not in by_place]
+    if not (named or _takes_options(function)):
+        more = "is one too many" if len(unnamed) == 1 else f"and what follows are {len(unnamed)} too many"
+        return UnknownArgument(f"{called} takes {count}{names}: {said(unnamed[0])} {more}")
+    option = option_of(unnamed[0])
+    way = f", {option}={said(unnamed[0])}" if option in named else ""
+    return UnknownArgument(
+        f"{called} takes {count} by place{names}: {said(unnamed[0])} needs its name{way}; "
+        f"allowed: {', '.join(allowed)}"
+    )
+
+
+def _takes_options(function: Callable[..., Any]) -> bool:
+    """Does it hand on options that its signature does not name?"""
+    found = inspect.signature(function).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD and p.name != "unknown" for p in found)
+
+
+def option_of(value: Any) -> str:
+    """The option whose value that is, where its words or its class say so; else nothing.
+
+    >>> option_of("per_tensor"), option_of("half_even"), option_of(32)
+    ('scheme', 'rounding', '')
+    """
+    from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+
+    text = text_in(value)
+    if text is None:
+        return "scheme" if kind_of(value) == "Scheme" else ""
+    words = {"scheme": ("per_",), "rounding": ROUNDINGS, "overflow": OVERFLOWS, "scale_rule": SCALE_RULES}
+    return next((option for option, begun in words.items() if text.lower().startswith(tuple(begun))), "")
+
+
+def places(function: Callable[..., Any]) -> list[str]:
+    """The names of what a function takes by place, without `self`.
+
+    >>> places(unknown_argument)
+    ['function', 'unknown', 'needed', 'unnamed', 'also']
+    """
+    of_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = inspect.signature(function).parameters.values()
+    return [p.name for p in found if p.kind in of_place and p.name not in ("self", "cls")]
+
+
 def listed(names: Sequence[str]) -> str:
     """Returns names as a sentence has them.
 
@@ -175,7 +239,7 @@ def taken(function: Callable[..., Any]) -> list[str]:
     """The names of what a function takes; of a class also of its bases, where it hands the rest to them.
 
     >>> taken(unknown_argument)
-    ['function', 'unknown', 'needed', 'called', 'also']
+    ['function', 'unknown', 'needed', 'unnamed', 'also']
     """
     made = [vars(kind)["__init__"] for kind in getattr(function, "__mro__", ()) if "__init__" in vars(kind)]
     found: dict[str, None] = {}
@@ -213,14 +277,18 @@ def given(signature: inspect.Signature, args: Sequence[Any], options: Mapping[st
 
 
 def keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which names the right word where it is given a keyword that it does not take, and what it
-    needs where it does not get it.
+    """The function, which names the right word where it is given a keyword that it does not take, what has no
+    place where it is given too much, and what it needs where it does not get it.
 
-    It costs a call more: what is called for every tensor is `required`, takes `**unknown: Never` itself and
-    raises `unknown_argument`.
+    It costs a call more: what is called for every tensor is `required`, takes `*unnamed: Never` and
+    `**unknown: Never` itself and raises `unknown_argument`.
     """
     signature = inspect.signature(function)
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    kinds = [p.kind for p in signature.parameters.values()]
+    takes_all = inspect.Parameter.VAR_KEYWORD in kinds
+    most = None if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
+    if most is not None:
+        most -= kinds.count(inspect.Parameter.KEYWORD_ONLY) + takes_all
 
     @functools.wraps(function)
     def asked(*args: P.args, **options: P.kwargs) -> T:
@@ -229,10 +297,11 @@ def keywords(function: Callable[P, T]) -> Callable[P, T]:
         except TypeError as wrong:
             within = wrong.__traceback__ is not None and wrong.__traceback__.tb_next is not None
             unknown = {} if takes_all else {k: v for k, v in options.items() if k not in signature.parameters}
-            needed = given(signature, args, options)
-            if within or not (unknown or any(one is MISSING for one in needed)):
+            needed, unnamed = given(signature, args, options), args[most:] if most is not None else ()
+            if within or not (unknown or unnamed or any(one is MISSING for one in needed)):
                 raise
-        raise unknown_argument(function, unknown, needed)
+        made: Any = type(args[0]) if function.__name__ == "__init__" and args else function
+        raise unknown_argument(made, unknown, needed, unnamed)
 
     return asked
 
@@ -242,3 +311,33 @@ def named_fields(kind: type[T]) -> type[T]:
     made: Any = kind
     made.__init__ = keywords(made.__init__)
     return kind
+
+
+class _Called(ModuleType):
+    """A module that answers a call with what in it can be called: Python's own error does not name it.
+
+    >>> import numerics as nx
+    >>> nx.interop([1.0])
+    Traceback (most recent call last):
+        ...
+    numerics.formats.arguments.UnknownArgument: nx.interop is a module, not a function; it has as_arrays, \
+as_tensors, from_gguf, from_native, from_native_packed, gguf_type, to_gguf, to_native, to_native_packed
+    """
+
+    def __call__(self, *_: Any, **__: Any) -> Never:
+        """Raises UnknownArgument."""
+        own = self.__name__
+        public = getattr(self, "__all__", None) or [
+            name
+            for name, thing in vars(self).items()
+            if name[0] != "_" and getattr(thing, "__module__", "") == own
+        ]
+        has = [name for name in public if name[0].islower() or inspect.isclass(getattr(self, name))]
+        raise UnknownArgument(
+            f"nx.{own.rpartition('.')[2]} is a module, not a function; it has {', '.join(has)}"
+        )
+
+
+def answer_calls(module: str) -> None:
+    """The module of that name says what in it can be called where somebody calls the module itself."""
+    sys.modules[module].__class__ = _Called

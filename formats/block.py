@@ -81,6 +81,9 @@ def _declared(
     return MXBlock(**facts)
 
 
+_declared.__qualname__ = "Block"  # whom errors name: it is called as Block is
+
+
 def _no_sub_block(named: str, sub_block: int | None, block: int) -> NumericsError:
     return NumericsError(
         f"{named}: sub_block={said(sub_block)} must divide block={said(block)} into at most 8 parts"
@@ -96,11 +99,10 @@ class _DeclaredBlock(Declared):
         try:
             return _declared(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
-            if unknown := [fact for fact in facts if fact not in signature(_declared).parameters]:
-                raise unknown_argument(_declared, unknown, called=cls.__name__) from None
+            unknown = [fact for fact in facts if fact not in signature(_declared).parameters]
             needed = given(signature(_declared), unnamed, facts)
-            if any(one is MISSING for one in needed):
-                raise unknown_argument(_declared, (), needed, called=cls.__name__) from None
+            if unknown or unnamed or any(one is MISSING for one in needed):
+                raise unknown_argument(_declared, unknown, needed, unnamed) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
 
     @property
@@ -239,7 +241,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
     def encode(
         self,
         x: Any,
-        *,
+        *unnamed: Never,
         axis: int = -1,
         scale_rule: str = "floor",
         rounding: str = "half_even",
@@ -288,15 +290,15 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.encode([1.0, -2.0, 7.0], scale_rule="rceil").scale
         [128]
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(Block.encode, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(Block.encode, unknown, (x,), unnamed)
         asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
         options = self.check_options(asked, overflow)
         made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, options, out)
         return made
 
     @required
-    def decode(self, blocks: Blocks, *, out: Any = None, **unknown: Never) -> Any:
+    def decode(self, blocks: Blocks, *unnamed: Never, out: Any = None, **unknown: Never) -> Any:
         """Returns the float32 values of blocks, in the shape of their codes.
 
         blocks: what `encode` of this format returned.  out: a float32 array to write the values into.
@@ -306,8 +308,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
         [1.0, -2.0, 4.0]
         """
-        if unknown or blocks is MISSING:
-            raise unknown_argument(Block.decode, unknown, (blocks,))
+        if unknown or unnamed or blocks is MISSING:
+            raise unknown_argument(Block.decode, unknown, (blocks,), unnamed)
         self._check_own("decode", blocks)
         return dispatch.of(blocks.codes).decode_blocks(blocks, out)
 
@@ -315,7 +317,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
     def round(
         self,
         x: Any,
-        *,
+        *unnamed: Never,
         axis: int = -1,
         scale_rule: str = "floor",
         rounding: str = "half_even",
@@ -335,14 +337,14 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mx9.round([1.0, 0.3, 0.01])
         [1.0, 0.296875, 0.0078125]
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(Block.round, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(Block.round, unknown, (x,), unnamed)
         asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
         options = self.check_options(asked, overflow)
         return dispatch.of(x).round_blocks(x, self, axis, options, out)
 
     @required
-    def pack(self, blocks: Blocks, **unknown: Never) -> Any:
+    def pack(self, blocks: Blocks, *unnamed: Never, **unknown: Never) -> Any:
         """Returns blocks as bytes (uint8 of one dimension).
 
         MX and NVFP4: the codes of the elements in C order as one little-endian string of bits; the scales
@@ -353,8 +355,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.pack(mxfp4.encode([1.0, -2.0, 5.0]))
         [194, 6]
         """
-        if unknown or blocks is MISSING:
-            raise unknown_argument(Block.pack, unknown, (blocks,))
+        if unknown or unnamed or blocks is MISSING:
+            raise unknown_argument(Block.pack, unknown, (blocks,), unnamed)
         self._check_own("pack", blocks)
         return dispatch.of(blocks.codes).pack_blocks(blocks)
 
@@ -363,7 +365,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         self,
         packed: Any,
         shape: Any,
-        *,
+        *unnamed: Never,
         axis: int = -1,
         scale: Any = None,
         tensor_scale: float | None = None,
@@ -381,8 +383,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.unpack([194, 6], 3, scale=[127]).decode()
         [1.0, -2.0, 4.0]
         """
-        if unknown or packed is MISSING or shape is MISSING:
-            raise unknown_argument(Block.unpack, unknown, (packed, shape))
+        if unknown or unnamed or packed is MISSING or shape is MISSING:
+            raise unknown_argument(Block.unpack, unknown, (packed, shape), unnamed)
         if tensor_scale is not None and not self.has_tensor_scale:
             raise no_tensor_scale(self)
         stored = PackedBlocks(self, axis, shape, packed, scale, tensor_scale)
@@ -861,7 +863,7 @@ def _number(came: object) -> float:
     return float("nan") if number is None else number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Blocks:
     """A tensor in a block format: codes and the fields that its blocks share.  Made by `Block.encode`.
 
@@ -886,15 +888,29 @@ class Blocks:
     microexponents: Any = None
     tensor_scale: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.axis is MISSING or self.codes is MISSING or self.scale is MISSING or self.dtype is MISSING:
-            raise unknown_argument(Blocks, (), (self.dtype, self.axis, self.codes, self.scale))
-        if not isinstance(self.dtype, Block):
-            raise NumericsError(f"Blocks are of a block format, not {said(self.dtype)}")
-        if type(self.axis) is not int:
-            object.__setattr__(self, "axis", integer("axis", self.axis))
-        if self.tensor_scale is not None:
-            object.__setattr__(self, "tensor_scale", stored_scale(self.tensor_scale))
+    @required
+    def __init__(
+        self,
+        dtype: Block,
+        axis: int,
+        codes: Any,
+        scale: Any,
+        microexponents: Any = None,
+        tensor_scale: float | None = None,
+        *unnamed: Never,
+        **unknown: Never,
+    ) -> None:
+        needed = (dtype, axis, codes, scale)
+        if unknown or unnamed or any(one is MISSING for one in needed):
+            raise unknown_argument(Blocks, unknown, needed, unnamed)
+        if not isinstance(dtype, Block):
+            raise NumericsError(f"Blocks are of a block format, not {said(dtype)}")
+        for name, part in (
+            ("dtype", dtype), ("axis", axis if type(axis) is int else integer("axis", axis)),
+            ("codes", codes), ("scale", scale), ("microexponents", microexponents),
+            ("tensor_scale", None if tensor_scale is None else stored_scale(tensor_scale)),
+        ):  # fmt: skip
+            object.__setattr__(self, name, part)
 
     def _repr_html_(self) -> str:
         """A notebook's view: the format, the shapes, and what is shared; nothing is decoded."""
@@ -903,12 +919,12 @@ class Blocks:
         shared = [] if self.tensor_scale is None else [("tensor scale", digits(self.tensor_scale))]
         return facts_table([("format", repr(self.dtype)), ("axis", str(self.axis)), *rows, *shared])
 
-    def decode(self) -> Any:
+    @required
+    def decode(self, *unnamed: Never) -> Any:
         """Returns the float32 values, in the shape of the codes."""
+        if unnamed:
+            raise unknown_argument(Blocks.decode, (), (), unnamed)
         return self.dtype.decode(self)
-
-
-required(Blocks.__init__)  # hot: no call more
 
 
 def _shape(part: Any) -> str:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import frexp, inf, isfinite, isnan, ldexp
 
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, digits, said
 
 MOST = 256  # values: a code has at most 8 bits
 LENGTH = 10_000  # characters of a list of values
@@ -108,12 +109,13 @@ class Codebook(Element):
         past = self.follows
         if past is not None and not max(finite[-1], -finite[0]) < past < 2.0**128:
             raise NumericsError(
-                f"{self.name}: beyond={self.beyond!r} is one number, larger than all values, below 2**128"
+                f"{self.name}: beyond={self.beyond} cannot be; allowed: one number larger than all values "
+                f"({digits(max(finite[-1], -finite[0]))}) and below 2**128"
             )
         if self.scaled_to and not 0 < self.scale_end <= finite[-1]:
             raise NumericsError(
-                f"{self.name}: scaled_to={self.scaled_to!r} is one number, "
-                f"above 0 and not above {finite[-1]!r}"
+                f"{self.name}: scaled_to={self.scaled_to} cannot be; allowed: one number above 0 and "
+                f"not above the largest value ({digits(finite[-1])})"
             )
 
     @cached_property
@@ -191,6 +193,7 @@ class Codebook(Element):
         found = [code for code, value in enumerate(self.listed) if isnan(value)]
         return found[0] if found else self.listed.index(self.max)
 
+    @keywords
     def ranked(self, overflow: str = "saturate") -> list[tuple[float, int]]:
         """Values that are written and their codes, rising, -0.0 before 0.0, each once.
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Never, Protocol
 
 from numerics.formats.arguments import MISSING, required, unknown_argument
-from numerics.formats.errors import NumericsError, one_of, warn
+from numerics.formats.errors import NumericsError, one_of, text_in, warn
 from numerics.formats.forking import imported
 
 
@@ -53,10 +53,12 @@ class _Home:
         )  # of what torch.fx traces no bool is to be had: it says so
 
 
-_MEANT = {  # what else backends are called, in lower case
+MEANT = {  # what else backends are called, in lower case
     "cuda": "did you mean 'gpu'?", "triton": "did you mean 'gpu'?", "hip": "did you mean 'gpu'?",
     "rocm": "did you mean 'gpu'?", "numpy": "did you mean 'array'?", "numba": "did you mean 'cpu'?",
     "npu": "did you mean 'ipu'?", "onnx": "did you mean 'ipu'?",
+    "cuda:0": "did you mean 'gpu'? tensors are computed on the GPU on which they lie;",
+    "mps": "Apple's GPUs have no backend here; tensors are computed on the CPU: 'cpu';",
 }  # fmt: skip
 _CALLED = {"CPU": "cpu", "IPU": "ipu"}  # by numerics.vocabulary.DeviceType
 _homes: dict[str, _Home] = {}
@@ -120,7 +122,7 @@ def get(name: str) -> Any:
 
 def module(name: str) -> ModuleType:
     """The module of that backend; errors as for `get`."""
-    name = one_of("backend", name, _homes, _MEANT)
+    name = one_of("backend", name, _homes, MEANT)
     try:
         return imported(_homes[name].module)
     except NumericsError:  # it says itself why it does not run here
@@ -261,11 +263,10 @@ class use(contextlib.ContextDecorator):
     _idle = False  # is it made, and was it of no use yet?
 
     @required
-    def __init__(self, name: str, **unknown: Never) -> None:
-        if unknown or name is MISSING:
-            raise unknown_argument(type(self), unknown, (name,))
-        found = one_of("backend", name, (*_homes, *_CALLED), _MEANT)
-        self.name = _CALLED.get(found, found)
+    def __init__(self, name: str, *unnamed: Never, **unknown: Never) -> None:
+        if unknown or unnamed or name is MISSING:
+            raise unknown_argument(type(self), unknown, (name,), unnamed)
+        self.name = one_of("backend", _CALLED.get(text_in(name) or "", name), _homes, MEANT)
         self._backend = get(self.name)
         self._backend.check()
         self._tokens: list[contextvars.Token[str | None]] = []

@@ -16,7 +16,7 @@ from inspect import Signature, signature
 from typing import Any, ClassVar, Literal, Never
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import MISSING, given, required, unknown_argument
+from numerics.formats.arguments import MISSING, given, keywords, required, unknown_argument
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import FULL_RANGE, Rounding, check_overflow, check_rounding, draw_of
@@ -68,8 +68,8 @@ class Declared(type):
         except TypeError as wrong:  # facts that are missing, or of no format
             needed = given(cls.__signature__, unnamed, facts)
             unknown = [fact for fact in facts if fact not in cls.__signature__.parameters]
-            if unknown or any(one is MISSING for one in needed):
-                raise unknown_argument(cls, unknown, needed) from None
+            if unknown or unnamed or any(one is MISSING for one in needed):
+                raise unknown_argument(cls, unknown, needed, unnamed) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
         known = named(made.name)
         if known is None:
@@ -252,6 +252,7 @@ class Element(Dtype):
         """The number line: every finite value where it lies."""
         return self._number_line()
 
+    @keywords
     def values(self) -> list[float]:
         """The value of every code, in the order of the codes.
 
@@ -266,7 +267,7 @@ class Element(Dtype):
     def encode(
         self,
         x: Any,
-        *,
+        *unnamed: Never,
         rounding: str = "half_even",
         overflow: str | None = None,
         random_bits: Any = None,
@@ -306,13 +307,13 @@ class Element(Dtype):
         >>> fp8_e4m3.encode([0.3, -0.3], rounding="floor"), fp8_e4m3.encode(1e6, overflow="nonsaturate")
         ([41, 170], 127)
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(Element.encode, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(Element.encode, unknown, (x,), unnamed)
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).encode(x, self, how, out)
 
     @required
-    def decode(self, codes: Any, *, out: Any = None, **unknown: Never) -> Any:
+    def decode(self, codes: Any, *unnamed: Never, out: Any = None, **unknown: Never) -> Any:
         """Returns the values that codes stand for, exactly, as float32.
 
         codes: an array or a tensor of unsigned integers below 2**bits, of any shape; or Python integers,
@@ -326,15 +327,15 @@ class Element(Dtype):
         >>> fp8_e4m3.decode([42, 126])
         [0.3125, 448.0]
         """
-        if unknown or codes is MISSING:
-            raise unknown_argument(Element.decode, unknown, (codes,))
+        if unknown or unnamed or codes is MISSING:
+            raise unknown_argument(Element.decode, unknown, (codes,), unnamed)
         return dispatch.of(codes).decode(codes, self, out)
 
     @required
     def round(
         self,
         x: Any,
-        *,
+        *unnamed: Never,
         rounding: str = "half_even",
         overflow: str | None = None,
         random_bits: Any = None,
@@ -352,13 +353,13 @@ class Element(Dtype):
         >>> fp4.round([0.7, -5.0, 100.0])
         [0.5, -4.0, 6.0]
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(Element.round, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(Element.round, unknown, (x,), unnamed)
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).round(x, self, how, out)
 
     @required
-    def pack(self, codes: Any, **unknown: Never) -> Any:
+    def pack(self, codes: Any, *unnamed: Never, **unknown: Never) -> Any:
         """Returns codes as bytes: one little-endian string of bits, element 0 in the lowest bits.
 
         codes: unsigned integers of any shape, taken in C order; two 4-bit codes a byte, the first in
@@ -369,15 +370,15 @@ class Element(Dtype):
         >>> fp4.pack([1, 2, 15])
         [33, 15]
         """
-        if unknown or codes is MISSING:
-            raise unknown_argument(Element.pack, unknown, (codes,))
+        if unknown or unnamed or codes is MISSING:
+            raise unknown_argument(Element.pack, unknown, (codes,), unnamed)
         return dispatch.of(codes).pack(codes, self)
 
     @required
     def encode_packed(
         self,
         x: Any,
-        *,
+        *unnamed: Never,
         rounding: str = "half_even",
         overflow: str | None = None,
         random_bits: Any = None,
@@ -393,13 +394,13 @@ class Element(Dtype):
         >>> fp6_e2m3.encode_packed([1.0, -7.5, 0.125, 2.0])
         [200, 31, 64]
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(Element.encode_packed, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(Element.encode_packed, unknown, (x,), unnamed)
         how = self.check_options(rounding, overflow, seed, random_bits)
         return dispatch.of(x).encode_packed(x, self, how)
 
     @required
-    def decode_packed(self, packed: Any, shape: Any, **unknown: Never) -> Any:
+    def decode_packed(self, packed: Any, shape: Any, *unnamed: Never, **unknown: Never) -> Any:
         """Returns the float32 values of packed codes, in the given shape: decode(unpack(packed, shape)).
 
         packed: ceil(size * bits / 8) bytes (uint8), as `pack` gives them.  shape: an integer or a tuple.
@@ -409,12 +410,12 @@ class Element(Dtype):
         >>> fp6_e2m3.decode_packed([200, 31, 64], 4)
         [1.0, -7.5, 0.125, 2.0]
         """
-        if unknown or packed is MISSING or shape is MISSING:
-            raise unknown_argument(Element.decode_packed, unknown, (packed, shape))
+        if unknown or unnamed or packed is MISSING or shape is MISSING:
+            raise unknown_argument(Element.decode_packed, unknown, (packed, shape), unnamed)
         return dispatch.of(packed).decode_packed(packed, shape, self)
 
     @required
-    def unpack(self, packed: Any, shape: Any, **unknown: Never) -> Any:
+    def unpack(self, packed: Any, shape: Any, *unnamed: Never, **unknown: Never) -> Any:
         """Returns the codes that `pack` made bytes of, in the given shape.
 
         packed: ceil(size * bits / 8) bytes (uint8).  shape: an integer or a tuple.  Raises NumericsError
@@ -424,8 +425,8 @@ class Element(Dtype):
         >>> fp4.unpack([33, 15], 3)
         [1, 2, 15]
         """
-        if unknown or packed is MISSING or shape is MISSING:
-            raise unknown_argument(Element.unpack, unknown, (packed, shape))
+        if unknown or unnamed or packed is MISSING or shape is MISSING:
+            raise unknown_argument(Element.unpack, unknown, (packed, shape), unnamed)
         return dispatch.of(packed).unpack(packed, shape, self)
 
 

@@ -73,7 +73,7 @@ def said(came: object) -> str:
     try:
         text = _said(came, nested=3)
     except Exception:  # integers of 4,300 digits, and whatever others do in theirs
-        text = f"a {kind_of(came)}"
+        text = a_kind_of(came)
     return shortened(text, SHOWN)
 
 
@@ -99,6 +99,28 @@ def kind_of(came: object) -> str:
     'float'
     """
     return str(type.__dict__["__name__"].__get__(type(came)))
+
+
+def a_kind_of(came: object) -> str:
+    """The name of its class as a sentence has it: an int, a list, a QTensor.
+
+    >>> a_kind_of(3), a_kind_of([]), a_kind_of(None)
+    ('an int', 'a list', 'None')
+    """
+    return "None" if came is None else with_article(kind_of(came))
+
+
+def with_article(noun: str) -> str:
+    """A noun with a or an, as it is spoken: an int, an LSTM, an MXBlock, a UserDict, a uint8.
+
+    >>> [with_article(noun) for noun in ("int", "float", "LSTM", "ndarray", "UserDict", "uint8", "Embedding")]
+    ['an int', 'a float', 'an LSTM', 'an ndarray', 'a UserDict', 'a uint8', 'an Embedding']
+    """
+    spelled = noun[:2].isupper() or noun[:2].lower() == "nd"  # letter by letter: an RNN, an ndarray
+    first = noun[:1].lower()
+    long_u = noun[:3].lower() in ("use", "uni", "uin", "uti") and not noun.lower().startswith("unin")
+    vowel = first in ("aefhilmnorsx" if spelled else "aeiou") and not (long_u and not noun[:2].isupper())
+    return f"{'an' if vowel else 'a'} {noun}"
 
 
 def shortened(text: str, most: int) -> str:

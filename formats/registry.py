@@ -13,6 +13,7 @@ from numerics.formats.p3109_names import call_of
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
+_POWERS = "'e8m0', the scale of MX blocks; of a scheme's scales it is scale_type='pof2';"
 _TWO = "there are two: did you mean"
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
 _DECLARED = (
@@ -26,6 +27,7 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "int1": f"its values are 0 and -1; {_WIDTHS}",
     "fp8": f"{_TWO} 'fp8_e4m3', which most people mean, or 'fp8_e5m2'?",
     "float8": f"{_TWO} 'fp8_e4m3' (float8_e4m3fn), which most people mean, or 'fp8_e5m2'?",
+    "fp": "its bits are missing: 'fp8_e4m3', 'fp8_e5m2', 'fp6_e2m3', 'fp6_e3m2' or 'fp4';",
     "hybrid": "it is two formats: 'fp8_e4m3' of weights and activations, 'fp8_e5m2' of gradients;",
     "mxfp8": f"{_TWO} 'mxfp8_e4m3', which most people mean, or 'mxfp8_e5m2'?",
     "fp6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
@@ -38,6 +40,10 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "nx.mx(element, block=32) makes others;",
     "ue8m0": "did you mean 'e8m0'?",
     "s1e4m3": "did you mean 'fp8_e4m3'?",
+    "pof2": f"powers of two alone are {_POWERS}",
+    "po2": f"powers of two alone are {_POWERS}",
+    "poweroftwo": f"powers of two alone are {_POWERS}",
+    "powerof2": f"powers of two alone are {_POWERS}",
     "ternary": "nx.codebook_format([-1, 0, 1]) makes it, in 2 bits;",
     "q8_0": f"it is 'int8' {_GGML}",
     "q4_0": f"it is 'int4' {_GGML}",
@@ -58,6 +64,9 @@ _WHOSE = re.compile(r"^(?:torch|bnb|ggml|numpy|np|jnp|tf|onnx)[._]")
 _FLOATS = re.compile(r"^(mx|nv|)(?:float|fp)(?=[0-9])")
 _FAMILY = re.compile(r"(?<!hi)(?:fp|(?<!^h)float)[468](?![0-9])(?!.*e[0-9]m)")  # bfloat8, fp8_dynamic
 _HYBRID = re.compile(r"hybrid|^hfp8")
+_BEHIND = re.compile(r"(.+?)[\s:]+(?:per_|asymmetric|\w+=).*")  # int4 per_group(32)
+_NUMBERED = re.compile(r"([a-z]+(?:_[a-z]+)*)_?([0-9]{1,9}).*")  # fp9, mxfp5: a family, and how many bits
+_MOST = 16  # bits of a code
 _BITS = re.compile(r"^f[0-9]+(?=u?e[0-9])")  # which exponent and mantissa say once more
 _BOTH = re.compile(r"w([0-9]+)a([0-9]+)")  # w4a16
 _NARROW = ', "narrow": true'
@@ -82,19 +91,20 @@ def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **fac
     return made
 
 
-def dtypes(**unknown: Never) -> tuple[Dtype, ...]:
+@required
+def dtypes(*unnamed: Never, **unknown: Never) -> tuple[Dtype, ...]:
     """Returns every format of the tables, integers first, then floats, codebooks and blocks.
 
     >>> len(dtypes()) > 20
     True
     """
-    if unknown:
-        raise unknown_argument(dtypes, unknown)
+    if unknown or unnamed:
+        raise unknown_argument(dtypes, unknown, (), unnamed)
     return tuple(sorted(dict.fromkeys(_NAMES.values()), key=lambda d: _KINDS.index(d.kind)))
 
 
 @required
-def dtype(name: Any, **unknown: Never) -> Dtype:
+def dtype(name: Any, *unnamed: Never, **unknown: Never) -> Dtype:
     """Returns the format of that name, whoever's name it is, in capitals or not, with lines or without.
 
     name: a format, a string (ours, a standard's or another library's name), a torch dtype, or an ml_dtypes
@@ -109,8 +119,8 @@ def dtype(name: Any, **unknown: Never) -> Dtype:
     numerics.formats.errors.NumericsError: unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'? \
 `numerics formats` lists them all
     """
-    if unknown or name is MISSING:
-        raise unknown_argument(dtype, unknown, (name,))
+    if unknown or unnamed or name is MISSING:
+        raise unknown_argument(dtype, unknown, (name,), unnamed)
     if isinstance(name, Dtype):
         return name
     spelled = name_of_type(name)
@@ -150,6 +160,12 @@ def _help(spelled: str) -> str:
             return f" {_ADVICE[known]}"
     if call := call_of(spelled):
         return f" {call} makes it, to give in place of a name; on the command line the name stands for it;"
+    behind = _BEHIND.fullmatch(spelled)
+    if behind is not None and (d := _squeezed().get(_SPACES.sub("", behind[1]))):
+        return (
+            f" its format is {d.name!r}; what stands behind it says how a tensor is quantized, as in "
+            "'int4 per_group(32)';"
+        )
     width, parts = _WIDTH.fullmatch(spelled), _FLOAT.fullmatch(spelled)
     if parts is not None and (own := _own_float(*parts.groups())):
         return own
@@ -180,7 +196,51 @@ def _meant(spelled: str) -> str:
     found = same or (alike[near] if near else None)
     if not same and not begins and _FAMILY.search(squeezed := _SPACES.sub("", spelled)):
         return _of_family(squeezed)
+    if not same and not begins and (others := _of_other_width(spelled)):
+        return others
+    if found is None and len(spelled) > 2:
+        numbers = set(re.findall(r"[0-9]+", spelled))
+        alike = {name: d for name, d in _NAMES.items() if not numbers.isdisjoint(re.findall(r"[0-9]+", name))}
+        near = nearest(spelled, alike)
+        found = alike[near] if near else None
     return f" did you mean {found.name!r}?" if found else ""
+
+
+def _of_other_width(spelled: str) -> str:
+    """Which formats of a family have about as many bits, of a name with another number: fp8_e4m3 of fp9."""
+    came = _NUMBERED.fullmatch(spelled)
+    if came is None or came[1] in ("e", "ue"):
+        return ""
+    families, bits = _families(), int(came[2])
+    family = _fp(came[1]) if _fp(came[1]) in families else _fp(came[1]).rpartition("_")[2]
+    found = families.get(family, {})
+    near = min((abs(width - bits) for width in found), default=0)
+    if near and bits > _MOST and not family.startswith("mx"):
+        return f" {_WIDER}"
+    names = dict[str, None]()
+    for width in (bits - near, bits + near):
+        told = re.findall(r"'(\w+)'", _ADVICE.get(f"{family}{width}", ""))
+        names |= dict.fromkeys(told or found.get(width, []))
+    if not (near and names):
+        return ""
+    *first, last = map(repr, names)
+    also = f"{', '.join(first)} or {last}" if first else last
+    return f" there is none of {bits} bits: did you mean {also}?"
+
+
+@cache
+def _families() -> dict[str, dict[int, list[str]]]:
+    """Of each beginning of names, as mxfp, the formats by the number that follows it."""
+    found: dict[str, dict[int, list[str]]] = {}
+    for name, d in _NAMES.items():
+        if known := _NUMBERED.fullmatch(name.lower()):
+            names = found.setdefault(_fp(known[1]), {}).setdefault(int(known[2]), [])
+            names += [d.name] * (d.name not in names)
+    return found
+
+
+def _fp(family: str) -> str:
+    return family.replace("float", "fp") if family in ("float", "mxfloat", "nvfloat") else family
 
 
 def _of_family(spelled: str) -> str:

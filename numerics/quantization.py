@@ -30,7 +30,7 @@ from numerics.tensor.spec import (
 def quantize(
     x: Any,
     dtype: Any,
-    *,
+    *unnamed: Never,
     scheme: Scheme | str | None = NOTHING,
     symmetric: bool = SYMMETRIC,
     scale_type: str | None = NOTHING,
@@ -85,9 +85,10 @@ def quantize(
     seed, random_bits: of stochastic rounding, exactly one: a 64-bit integer, or uint32 in x's shape.
 
     Returns a QTensor; of a torch tensor one that is a torch tensor too, on its device.  In an integer format
-    NaN becomes the code that 0 has.  Warns where a symmetric unsigned format loses negative values.  Raises
-    NumericsError for an unknown option, and for options that do not fit together.  Every rule:
-    docs/formats.md §6.
+    NaN becomes the code that 0 has, in other formats without NaN the largest value; `QTensor.error` says of
+    how many.  Warns where a symmetric unsigned format loses negative values, and of NaN that a format does
+    not have where x has no finite value but 0.  Raises NumericsError for an unknown option, and for options
+    that do not fit together.  Every rule: docs/formats.md §6.
 
     >>> import numerics as nx
     >>> q = nx.quantize([[0.5, -3.5], [2.1, 7.0]], "int4", scheme=nx.per_channel(0))
@@ -99,8 +100,8 @@ def quantize(
     >>> nx.quantize([0.5, 6.0], "nvfp4", tensor_scale=0.25).tensor_scale
     0.25
     """
-    if unknown or x is MISSING or dtype is MISSING:
-        raise unknown_argument(quantize, unknown, (x, dtype))
+    if unknown or unnamed or x is MISSING or dtype is MISSING:
+        raise unknown_argument(quantize, unknown, (x, dtype), unnamed)
     options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
     spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):
@@ -111,7 +112,7 @@ def quantize(
 
 
 @required
-def dequantize(q: QTensor, **unknown: Never) -> Any:
+def dequantize(q: QTensor, *unnamed: Never, **unknown: Never) -> Any:
     """Returns the values of a quantized tensor, in its shape and in the type that was quantized.
 
     q: a QTensor; `q.dequantize(dtype)` gives another type.  An integer is (code - zero_point) * scale, any
@@ -122,8 +123,8 @@ def dequantize(q: QTensor, **unknown: Never) -> Any:
     >>> nx.dequantize(nx.quantize([0.1, 0.7], "fp4"))
     [0.11666666716337204, 0.7000000029802322]
     """
-    if unknown or q is MISSING:
-        raise unknown_argument(dequantize, unknown, (q,))
+    if unknown or unnamed or q is MISSING:
+        raise unknown_argument(dequantize, unknown, (q,), unnamed)
     check_quantized("dequantize", q)
     return q.dequantize()
 
@@ -132,7 +133,7 @@ def dequantize(q: QTensor, **unknown: Never) -> Any:
 def fake_quantize(
     x: Any,
     dtype: Any,
-    *,
+    *unnamed: Never,
     scheme: Scheme | str | None = NOTHING,
     symmetric: bool = SYMMETRIC,
     scale_type: str | None = NOTHING,
@@ -165,8 +166,8 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
-    if unknown or x is MISSING or dtype is MISSING:
-        raise unknown_argument(fake_quantize, unknown, (x, dtype))
+    if unknown or unnamed or x is MISSING or dtype is MISSING:
+        raise unknown_argument(fake_quantize, unknown, (x, dtype), unnamed)
     options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
     spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NoReturn
 
+from numerics.formats.arguments import answer_calls
 from numerics.formats.errors import NumericsError
 
 __all__ = [
@@ -211,3 +212,6 @@ class TQTThresholdInitMeth(_Words):
     _3SD = "_3SD"
     _LL_J = "_LL_J"
     _KL_J = "_KL_J"
+
+
+answer_calls(__name__)

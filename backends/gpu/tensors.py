@@ -12,7 +12,7 @@ from numerics.backends.host.output import admit
 from numerics.backends.host.random_bits import check_words
 from numerics.backends.host.tensors import check_readable, own_codes, settled
 from numerics.formats.codec import NAN, SIGN
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, with_article
 from numerics.formats.rounding import RANDOM_BITS, Draw
 
 FLOATS = {
@@ -71,7 +71,7 @@ def target(
         return torch.empty(shape, dtype=kind, device=source.device)
     if not isinstance(out, torch.Tensor):
         raise NumericsError(
-            f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {type(out).__name__}"
+            f"{name} must be {with_article(name_of(kind))} tensor of shape {shape}, not {type(out).__name__}"
         )
     admit(out, shape, name_of(kind), name, "tensor")
     if out.device != source.device:

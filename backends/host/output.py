@@ -16,7 +16,7 @@ import numpy as np
 from numerics.backends.host.executor import Array
 from numerics.backends.host.tensors import check_memory, check_plain, check_storage, is_qtensor, is_tensor
 from numerics.formats.block import Block, Blocks
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, with_article
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def admit(out: Any, shape: tuple[int, ...], kind: str, name: str = "out", what: 
             if tensor or isinstance(out, np.ndarray)
             else type(out).__name__
         )
-        raise NumericsError(f"{name} must be a {kind} {what} of shape {shape}, not {came}")
+        raise NumericsError(f"{name} must be {with_article(str(kind))} {what} of shape {shape}, not {came}")
     if tensor:
         _admit_tensor(out, name)
     elif not out.flags.writeable:

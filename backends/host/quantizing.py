@@ -202,6 +202,8 @@ class Quantizing(AffineBackend, Protocol):
             lost = Clipped(spec.element)
             lost.add(data)
             lost.say()
+        if whole and isinstance(high, np.ndarray) and not (high.any() or low.any()):
+            _say_nan(data, spec.element)
         return self.find_affine(low, high, spec.element, options, scale), partition, options
 
 
@@ -259,6 +261,18 @@ class Clipped:
                 f"{where}{self.count} of {self.size} values are negative and become {d.min:g}: "
                 f"{d} is unsigned; {keeps}"
             )
+
+
+def _say_nan(data: Array, d: Element) -> None:
+    """Warns of NaN that a format does not have, where no finite value but 0 is beside them.
+
+    Of a tensor that has others nothing is said: `QTensor.error` reads it once more, which this does not.
+    """
+    count = 0 if getattr(d, "has_nan", False) else int(np.isnan(data).sum())
+    if count:
+        becomes = 0 if d.kind == "integer" else d.max
+        tell = _TELLER.get() or warn
+        tell(f"{count} of {math.prod(data.shape)} values are NaN and become {becomes:g}: {d} has no NaN")
 
 
 # ---- scales and zero points that are given -------------------------------------------------------

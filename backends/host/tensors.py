@@ -14,7 +14,7 @@ import numpy as np
 
 from numerics.backends.host.executor import Array
 from numerics.backends.host.float_bits import bfloat16_type, bits_of, number_of_bits
-from numerics.formats.errors import NumericsError, items_of, said
+from numerics.formats.errors import NumericsError, a_kind_of, items_of, said, with_article
 from numerics.formats.registry import is_called
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def check_memory(x: torch.Tensor) -> None:
             what, rest = "QTensor", "its values can, q.dequantize()"
         else:
             rest = "a plain one can"
-        raise NumericsError(f"a {what} cannot be read; {rest}")
+        raise NumericsError(f"{with_article(what)} cannot be read; {rest}")
 
 
 def is_qtensor(x: torch.Tensor) -> bool:
@@ -167,7 +167,7 @@ def check_storage(x: torch.Tensor) -> None:
     """
     if not (has_values(x) or x.is_meta):
         raise NumericsError(
-            f"a {type(x).__name__} has no values to read: torch puts it in a tensor's place to trace"
+            f"{a_kind_of(x)} has no values to read: torch puts it in a tensor's place to trace"
         )
     if not x.is_meta:
         _check_held(x)

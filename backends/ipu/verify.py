@@ -19,6 +19,7 @@ from numerics.backends.bind import PRIMITIVES, bind
 from numerics.backends.ipu import srs
 from numerics.backends.ipu.devices import device as find_device
 from numerics.backends.ipu.session import session
+from numerics.formats.arguments import keywords
 
 CHANNELS = 16
 SHIFTS = (1, 2, 3, 4)
@@ -72,6 +73,7 @@ def expected(shift: int, mode: str) -> NDArray[np.float32]:
     return integers.astype(np.float32) * np.float32(2.0**shift)
 
 
+@keywords
 def verify(device: str = "stx", *, require_npu: bool = False, **options: Any) -> dict[str, Any]:
     """A verdict: what this runtime shows, and whether it is what the device should show.
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from numerics.formats.arguments import answer_calls
 from numerics.formats.forking import reached
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
@@ -34,3 +35,5 @@ __all__ = ["HOSTS", *HOSTS]
 
 if not TYPE_CHECKING:
     __getattr__ = reached(__name__, HOSTS)
+
+answer_calls(__name__)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from numerics.checkpoints.deciding import Decision, Request, decide
 from numerics.checkpoints.job import JobReport, quantize
 from numerics.files.shards import Source
+from numerics.formats.arguments import answer_calls
 from numerics.formats.forking import reached
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
@@ -26,3 +27,5 @@ __all__ = ["Decision", "JobReport", "Request", "Source", "converting", "decide",
 
 if not TYPE_CHECKING:
     __getattr__ = reached(__name__, ("converting", "loading"))
+
+answer_calls(__name__)

@@ -33,7 +33,7 @@ from numerics.files.shards import places_of, write_index
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.block import ElementBlock
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp8_e4m3, fp8_e5m2
@@ -50,6 +50,7 @@ SINGLE = "model.safetensors"
 ARCHITECTURE = "general.architecture"
 
 
+@named_fields
 @dataclass
 class Converted:
     """What became of a checkpoint: each of its tensors, of several parts too, is in one of the first four.
@@ -75,6 +76,7 @@ class Converted:
         return f"{many(quantized, 'quantized tensor')}{of_them}, {many(len(self.plain), 'other')}"
 
 
+@named_fields
 @dataclass(frozen=True)
 class Running:
     """How a conversion runs: progress, told of tensors done and in all; ranks: which process of how many."""

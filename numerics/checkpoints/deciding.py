@@ -12,7 +12,7 @@ from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
 from numerics.files.selection import Selection, outputs_of, says_no_axis, why_axis
 from numerics.files.shards import Source
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
 from numerics.model.deciding import plan as model_plan
@@ -36,6 +36,7 @@ FUSED = (
 """Layers that engines join to one matrix (vLLM's packed modules): one tensor scale serves all of them."""
 
 
+@named_fields
 @dataclass(frozen=True)
 class Request:
     """What is asked of a checkpoint.

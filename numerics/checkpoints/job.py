@@ -29,7 +29,7 @@ from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.shards import Shard, Source, write_index
 from numerics.files.stream import ERRORS, Scales, amax_of
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of
 from numerics.formats.rounding import check_random
@@ -38,6 +38,7 @@ from numerics.tensor.qtensor import ErrorSums
 Finished = Callable[[str, int, int], None]  # shard, shards that are done, shards in all
 
 
+@named_fields
 @dataclass
 class JobReport(FileReport):
     """What became of a checkpoint: as FileReport; shards in all, and how many were done before."""

@@ -25,7 +25,7 @@ from numerics.files.shards import Source
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, a_kind_of, one_of
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
 
@@ -356,7 +356,7 @@ def _state(came: Any, path: str) -> dict[str, Any]:
     """The tensors of a state dict, alone or where training scripts put it."""
     if places := places_of(came, is_tensor):
         return {str(name): x.detach() for name, x in at(came, places[0]).items() if is_tensor(x)}
-    raise NumericsError(f"{path} holds no tensors by name, but a {type(came).__name__}")
+    raise NumericsError(f"{path} holds no tensors by name, but {a_kind_of(came)}")
 
 
 class OpenedONNX:

@@ -17,9 +17,8 @@ from numerics.files.checkpoint import PathLike, Progress
 from numerics.formats.block import Block, ElementBlock, element_of, scale_values
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
-from numerics.model.deciding.rows import described
 from numerics.tensor.qtensor import ErrorSums, QTensor
-from numerics.tensor.spec import RECORD, QuantSpec
+from numerics.tensor.spec import RECORD, QuantSpec, described
 from numerics.view.text import figure
 
 Array = NDArray[Any]

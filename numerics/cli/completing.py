@@ -123,7 +123,7 @@ class RuleType(TensorType):
 
         pattern, equals, what = incomplete.rpartition("=")
         found = [CompletionItem(f"{pattern}{equals}{item.value}", help=item.help)
-                 for item in (*(_begun(KEPT, what) if equals else ()), *_specs_begun(what))]  # fmt: skip
+                 for item in (*(_begun(KEPT, what) if equals else ()), *specs_begun(what))]  # fmt: skip
         if equals or not incomplete:
             return found
         tensors = [item.value for item in super().shell_complete(ctx, param, incomplete)]
@@ -139,14 +139,14 @@ class SpecType(click.ParamType):  # type: ignore[type-arg]  # generic in newer o
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completed:
         """The formats and types that begin so, or the schemes after a format."""
-        return [*_begun(("float32",), incomplete), *_specs_begun(incomplete)]
+        return [*_begun(("float32",), incomplete), *specs_begun(incomplete)]
 
 
 def _begun(words: Iterable[str], incomplete: str) -> Completed:
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
-def _specs_begun(text: str) -> Completed:
+def specs_begun(text: str) -> Completed:
     """The formats that begin so; after a format and a blank or a colon, the schemes."""
     match = re.fullmatch(r"(?P<said>[^{]*\w[ :])(?P<scheme>\w*)", text)
     if match is None:

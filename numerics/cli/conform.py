@@ -25,7 +25,8 @@ from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.bar import bar
-from numerics.view.screen import deliver, say
+from numerics.view.screen import Screen, deliver, draw, say
+from numerics.view.table import records
 
 if TYPE_CHECKING:
     from numerics.conform.verdict import Verdict
@@ -224,4 +225,5 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         ) from None
     with progress(f"calls of {target}"):
         found = fingerprint(target, shape=(m, n, k), **options)
-    say(str(found))
+    facts = [(f"  {name}", said) for name, said in found.facts]
+    draw([found.heading, *records(facts, Screen.of(sys.stdout)), f"  {found.tried}"])

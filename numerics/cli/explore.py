@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
-from numerics.cli.words import FORMAT, examples, format_of
+from numerics.cli.words import HOW, examples, format_of
 from numerics.files.replacement import check_output
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
@@ -71,10 +71,10 @@ PLACE = PlaceType()
 @click.option(
     "--dtype",
     "dtypes",
-    type=FORMAT,
+    type=HOW,
     multiple=True,
-    help="What tensors are shown in, or what a format is beside; may be repeated; by default mxfp4, nvfp4, "
-    "mx6 and int4, of a format those of as many bits.",
+    help="What tensors are shown in, or what a format is beside; also `int4 per_group(32)`; may be repeated; "
+    "by default mxfp4, nvfp4, mx6 and int4, of a format those of as many bits.",
 )
 @click.option(
     "--tensor",

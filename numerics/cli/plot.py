@@ -19,11 +19,14 @@ from numerics.cli.completing import (
 from numerics.cli.files import spec_arguments
 from numerics.cli.words import (
     FORMAT,
+    FORMAT_OR_HOW,
+    HOW,
     Command,
     examples,
     with_options,
 )
 from numerics.files.replacement import check_output
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import FULL_RANGE, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, tell
@@ -31,6 +34,7 @@ from numerics.view.screen import draw as draw_lines
 
 if TYPE_CHECKING:
     from numerics.draw.picture import Picture
+    from numerics.tensor.spec import QuantSpec
     from numerics.view.table import Table
 
 out_argument = click.argument("out", metavar="OUT", type=FILE)
@@ -69,16 +73,39 @@ def how_options(command: Command) -> Command:
     return sharing_options(rule(command))
 
 
-def how(dtype: Any, scale_rule: str | None = None, **shared: Any) -> dict[str, Any]:
-    """The options as `nx.quantize` takes them: only those that were given.
+def how(dtype: Any, scale_rule: str | None = None, **shared: Any) -> tuple[Any, dict[str, Any]]:
+    """The format, and the options as `nx.quantize` takes them: only those that were given.
 
-    shared: those of `sharing_options`.  Raises NumericsError where they do not fit the format.
+    dtype: a format, or a QuantSpec of one with options behind it.  shared: those of `sharing_options`.
+    Raises NumericsError where they do not fit the format, or say again what stands behind it.
     """
+    from numerics.tensor.spec import QuantSpec
+
     found: dict[str, Any] = {} if scale_rule is None else {"scale_rule": scale_rule}
     if dtype is None:  # of a tensor that is quantized already, which takes none of them
-        return found | {name: value for name, value in shared.items() if value not in (None, False)}
-    found |= spec_arguments(**shared, dtype=dtype, zero_point_type="int32")
-    return {name: value for name, value in found.items() if name not in ("dtype", "zero_point_type")}
+        return None, found | {name: value for name, value in shared.items() if value not in (None, False)}
+    behind = dtype.options if isinstance(dtype, QuantSpec) else {"dtype": dtype}
+    d = behind.pop("dtype")
+    if "scheme" in behind and (
+        wrong := [name for name in ("group_size", "axis") if shared[name] is not None]
+    ):
+        raise _said_twice(dtype, "scheme", wrong[0])
+    found |= spec_arguments(**shared, dtype=d, zero_point_type="int32")
+    usual = {"symmetric": True, "scheme": None}
+    given = {name: value for name, value in found.items()
+             if name not in ("dtype", "zero_point_type") and value != usual.get(name, ...)}  # fmt: skip
+    for name in behind:
+        if name in given:
+            raise _said_twice(dtype, name, "asymmetric" if name == "symmetric" else name)
+    return d, {**behind, **given}
+
+
+def _said_twice(spec: QuantSpec, name: str, option: str) -> NumericsError:
+    from numerics.tensor.spec import described
+
+    return NumericsError(
+        f"--dtype {described(spec)!r} says {name}, which --{option.replace('_', '-')} says too"
+    )
 
 
 def _check(out: str, *sources: str) -> None:
@@ -144,14 +171,15 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
 @click.argument("file", type=FILE)
 @out_argument
 @tensor_option
-@click.option("--dtype", type=FORMAT, help="The format; none for a tensor that is quantized already.")
+@click.option("--dtype", type=HOW, help=f"{FORMAT_OR_HOW}  None for a tensor that is quantized already.")
 @how_options
 def tensor_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    _save(draw.tensor(tensor_in(file, name)[1], dtype, **how(dtype, **options)), out)
+    d, given = how(dtype, **options)
+    _save(draw.tensor(tensor_in(file, name)[1], d, **given), out)
 
 
 @plot_group.command("block", help="A block of FILE's tensor, as all of it is quantized."
@@ -181,10 +209,10 @@ def block_command(file: str, out: str, name: str | None, dtype: Any, **which: An
 @click.option(
     "--dtype",
     "dtypes",
-    type=FORMAT,
+    type=HOW,
     multiple=True,
     required=True,
-    help="A format to show it in; may be repeated.",
+    help="A format to show it in, or `int4 per_group(32)`; may be repeated.",
 )
 def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
     from numerics import draw
@@ -203,7 +231,11 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
 @out_argument
 @tensor_option
 @click.option(
-    "--dtype", "dtypes", type=FORMAT, multiple=True, help="A format to draw; may be repeated; by default all."
+    "--dtype",
+    "dtypes",
+    type=HOW,
+    multiple=True,
+    help="A format to draw, or `int4 per_group(32)`; may be repeated; by default all.",
 )
 def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
     from numerics.draw.formats import compared, pictured, table_of
@@ -225,7 +257,7 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
 @click.argument("file", type=FILE)
 @out_argument
 @tensor_option
-@click.option("--dtype", type=FORMAT, required=True, help="The format.")
+@click.option("--dtype", type=HOW, required=True, help=FORMAT_OR_HOW)
 @sharing_options
 def scales_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
     from numerics.draw.scales import found_by, pictured
@@ -234,7 +266,7 @@ def scales_command(file: str, out: str, name: str | None, dtype: Any, **options:
     _check(out, file)
     x = tensor_in(file, name)[1]
     with bar(in_bytes=False) as shown:
-        found = found_by(x, dtype, how(dtype, **options), shown.update)
+        found = found_by(x, *how(dtype, **options), shown.update)
     _save_table(pictured(found, x.size), found.table(), out)
 
 

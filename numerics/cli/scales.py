@@ -10,7 +10,7 @@ import click
 
 from numerics.cli.completing import FILE
 from numerics.cli.plot import how, sharing_options, tensor_option
-from numerics.cli.words import FORMAT, as_json, examples, json_of
+from numerics.cli.words import FORMAT_OR_HOW, HOW, as_json, examples, json_of
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, deliver, draw, tell
 
@@ -25,27 +25,30 @@ from numerics.view.screen import Screen, deliver, draw, tell
     + examples(
         "numerics scales x.npy --dtype nvfp4",
         "numerics scales m.safetensors --tensor w --dtype int4 --group-size 32",
+        "numerics scales x.npy --dtype 'int4 per_group(32)'",
     ),
 )
 @click.argument("file", type=FILE)
 @tensor_option
-@click.option("--dtype", type=FORMAT, required=True, help="The format.")
+@click.option("--dtype", type=HOW, required=True, help=FORMAT_OR_HOW)
 @sharing_options
 @as_json
 def scales_command(file: str, name: str | None, dtype: Any, as_json: bool, **options: Any) -> None:
     from numerics.draw.scales import found_by
     from numerics.draw.sources import tensor_in
+    from numerics.tensor.spec import described
 
     name, x = tensor_in(file, name)
     with bar(as_json, in_bytes=False) as shown:
-        found = found_by(x, dtype, how(dtype, **options), shown.update)
+        found = found_by(x, *how(dtype, **options), shown.update)
     if as_json:
         deliver(json_of({"tensor": name, **found.as_dict()}) + "\n")
         return
     draw(found.table().lines(Screen.of(sys.stdout)))
     first = found.rules[0]
+    what = described(found.spec)
     if len(found) == 1:
-        tell(f"{name} in {found.spec.dtype}: {first.rule} is the one scale rule that it has")
+        tell(f"{name} in {what}: {first.rule} is the one scale rule that it has")
         return
     best = [one.rule for one in found if (one.sqnr, one.max_error) == (first.sqnr, first.max_error)]
-    tell(f"{name} in {found.spec.dtype}: {' and '.join(best)} {'lose' if best[1:] else 'loses'} least")
+    tell(f"{name} in {what}: {' and '.join(best)} {'lose' if best[1:] else 'loses'} least")

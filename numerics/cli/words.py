@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from numerics.cli.completing import formats_begun
+from numerics.cli.completing import formats_begun, specs_begun
 from numerics.formats.arguments import MEANT, MissingArgument, UnknownArgument, listed
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, hint, nearest, not_a_file, said
@@ -22,7 +22,8 @@ from numerics.view.screen import deliver, say_beside, say_error
 
 SHOWN = 10  # formats of a module, where none of them is the one that was named
 Command = Callable[..., None]
-QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
+INSIDE = r"(?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*"  # brackets in brackets, as reprs have them
+QUOTED = rf"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\({INSIDE}\)"  # what came, calls and reprs: they stay
 ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+=True|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
 PICTURE = re.compile(r"\bnx\.draw\.(\w+)\b(?!\()")  # a picture of the library, which is a command too
 WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
@@ -68,7 +69,31 @@ class ClaimType(FormatType):
         return text if " " in text and not text.startswith("{") else super().convert(value, param, ctx)
 
 
-FORMAT, CLAIMED = FormatType(), ClaimType()
+class HowType(FormatType):
+    """A format on the command line, or one with a scheme and options behind it: `int4 per_group(32)`.
+
+    It becomes a QuantSpec where it says more than a format.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The format or the QuantSpec that was asked for; NumericsError says what is wrong with it."""
+        from numerics.tensor.spec import QuantSpec
+        from numerics.tensor.words import words_in
+
+        words = words_in(value)
+        if words is None:
+            return super().convert(value, param, ctx)
+        return QuantSpec(**{**words, "dtype": format_of(words["dtype"])})
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names of formats that begin so; after a format and a blank, the schemes."""
+        return specs_begun(incomplete)
+
+
+FORMAT, CLAIMED, HOW = FormatType(), ClaimType(), HowType()
+FORMAT_OR_HOW = "The format, alone or with a scheme and options behind it: 'int4 per_group(32)'."
 
 
 def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
@@ -196,6 +221,8 @@ def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     >>> group = click.Group(commands={"quantize": click.Command("quantize", params=[option])})
     >>> in_options("mx6: scale_rule='even' is for MX formats", group, ["quantize", "--dtype", "mx6"])
     "mx6: --scale-rule 'even' is for MX formats"
+    >>> in_options("Made(int4, (2, (3,)), scale_rule='even') has its scale_rule", group, ["quantize"])
+    "Made(int4, (2, (3,)), scale_rule='even') has its --scale-rule"
     >>> in_options("nx.draw.block shows how it rounds", group, ["plot"])
     '`numerics plot block` shows how it rounds'
     """

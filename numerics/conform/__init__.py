@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numerics.formats.arguments import answer_calls
 from numerics.formats.forking import imported
 
 _LAZY: dict[str, str] = {
@@ -30,3 +31,6 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(imported(_LAZY[name]), name)
     raise AttributeError(f"module 'numerics.conform' has no attribute {name!r}")
+
+
+answer_calls(__name__)

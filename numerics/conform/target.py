@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +40,7 @@ from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, kind_of, not_a_file, said
+from numerics.formats.errors import NumericsError, a_kind_of, kind_of, nearest, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
 from numerics.tensor.qtensor import QTensor
 
@@ -223,7 +224,7 @@ class Judged:
             if set_ieee():
                 self.note("to import the target leaves its thread")
         if not callable(function):
-            raise NumericsError(f"the target is a {kind_of(function)}, which cannot be called")
+            raise NumericsError(f"the target is {a_kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
         self.witness = NOBODY
         if takes.array == "torch":
@@ -764,6 +765,13 @@ def check_same_form(first: Array, later: Array, inputs: tuple[Array, ...]) -> No
         raise Fault("result", inputs, f"{came}, after another call", due)
 
 
+def _near(module: str, function: str) -> str:
+    """Which function of a module may be meant; nothing of a module that is not there."""
+    inside = vars(sys.modules[module]) if module in sys.modules else {}
+    near = nearest(function, [name for name, thing in inside.items() if callable(thing)])
+    return f"; did you mean {module}:{near}?" if near else ""
+
+
 def load(name: str) -> Callable[..., Any]:
     """The function that a name like `package.module:function` stands for.
 
@@ -780,7 +788,8 @@ def load(name: str) -> Callable[..., Any]:
     except Raised as wrong:  # whatever somebody's module does when it is imported
         raise NumericsError(
             f"target {said(name)} cannot be imported: {wrong}{not_a_file(module, function)}"
+            f"{_near(module, function)}"
         ) from wrong
     if not callable(found):
-        raise NumericsError(f"target {said(name)} is a {kind_of(found)}, which cannot be called")
+        raise NumericsError(f"target {said(name)} is {a_kind_of(found)}, which cannot be called")
     return found  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.view.describe import plain
 
@@ -111,6 +112,7 @@ class Counterexample:
         lines += [f"    {term}" for term in self.terms]
         return "\n".join([*lines, f"  came  {self.came}", f"  due   {self.due}"])
 
+    @keywords
     def to_dict(self) -> dict[str, Any]:
         """Returns the counterexample as plain data."""
         again = {"tensor": None, "given": (), "problem": None}
@@ -198,6 +200,7 @@ qtorch 0.3.0)
 
     __repr__ = __str__
 
+    @keywords
     def to_json(self) -> str:
         """The verdict as one JSON object."""
         said = {

@@ -20,6 +20,9 @@ from numerics.draw.picture import Picture
 from numerics.draw.scales import drawn as scales
 from numerics.draw.stairs import rounding
 from numerics.draw.tensor import tensor
+from numerics.formats.arguments import answer_calls
 
 __all__ = ["Page", "Picture", "block", "explore", "format", "formats", "image", "model", "rounding", "scales",
            "tensor"]  # fmt: skip
+
+answer_calls(__name__)

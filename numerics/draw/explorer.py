@@ -33,7 +33,7 @@ from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import QTensor
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import QuantSpec, described
 from numerics.view.describe import facts, plain
 from numerics.view.text import printable
 
@@ -226,7 +226,8 @@ def _of_format(d: Dtype, others: Iterable[Any] | None) -> dict[str, Any]:
 def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: list[Place]) -> dict[str, Any]:
     """The tensors' pieces in each format, as many as fit; wanted: None for those that are usual."""
     listed = FORMATS if wanted is None else wanted
-    specs = {_spelled(one): one if isinstance(one, QuantSpec) else QuantSpec(one) for one in listed}
+    wished = (one if isinstance(one, QuantSpec) else QuantSpec(one) for one in listed)
+    specs = {described(spec): spec for spec in wished}
     if not specs:
         raise NumericsError("no format was given: name one, or several")
     kept = {str(name): x for name, x in tensors.items() if isinstance(x, (list, tuple)) or holds_floats(x)}
@@ -327,12 +328,6 @@ class _Begun:
             [({"at": [*at[:axis], at[-1], *at[axis:-1]], "x": _numbers(row[:size])}, piece)
              for (at, row, size), piece in zip(shown, pieces, strict=True)],
         )  # fmt: skip
-
-
-def _spelled(one: Any) -> str:
-    if isinstance(one, QuantSpec):
-        return repr(one).removeprefix("QuantSpec(").removesuffix(")")
-    return str(dtype(one))
 
 
 def _begun(name: str, x: Any, specs: Mapping[str, QuantSpec], asked: Asked) -> _Begun:

@@ -13,9 +13,9 @@ from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canva
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
-from numerics.formats.registry import dtype, dtypes
+from numerics.formats.registry import dtypes
 from numerics.quantization import quantize
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import QuantSpec, described
 from numerics.view.table import EMPTY, Column, Table, name_column
 
 Kept = tuple[float, float, str, str]  # SQNR in dB, bits a value, the format's name and kind
@@ -61,11 +61,12 @@ def compared(
         raise NumericsError("no format was given: name one, or several")
     rows: list[Kept] = []
     for place, one in enumerate(wanted):
-        d = one.dtype if isinstance(one, QuantSpec) else dtype(one)
+        spec = one if isinstance(one, QuantSpec) else QuantSpec(one)
+        name = described(spec)
         if progress is not None:
-            progress(str(d), place, len(wanted))
+            progress(name, place, len(wanted))
         q = quantize(data, one, **options)
-        rows.append((q.error(data).sqnr, q.bits, str(d), d.kind))
+        rows.append((q.error(data).sqnr, q.bits, name, spec.dtype.kind))
     rows.sort(key=lambda row: (not math.isnan(row[0]), *row), reverse=True)
     return rows
 

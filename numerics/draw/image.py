@@ -11,6 +11,7 @@ from numerics.draw.grids import Array, Rounded, array_of, check_options, decibel
 from numerics.draw.picture import Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
+from numerics.tensor.spec import QuantSpec, described
 
 COLUMNS = 4
 
@@ -52,9 +53,9 @@ def _wanted(d: Any) -> dict[str, Any]:
     if isinstance(d, Mapping):
         found = dict(d)
     elif isinstance(d, Sequence) and not isinstance(d, str):
-        found = {str(one): one for one in d}
+        found = {_title(one): one for one in d}
     else:
-        found = {str(d): d}
+        found = {_title(d): d}
     if not found:
         raise NumericsError("no format was given: name one, or several")
     return found
@@ -63,6 +64,10 @@ def _wanted(d: Any) -> dict[str, Any]:
 def _pixels(found: Rounded, middle: Any) -> Array:
     y = found.y + middle
     return np.moveaxis(y, 0, 2) if y.ndim == 3 else y
+
+
+def _title(one: Any) -> str:
+    return described(one) if isinstance(one, QuantSpec) else str(one)
 
 
 def _titles(found: dict[str, Rounded]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
 from numerics.tensor.qtensor import QTensor
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import QuantSpec, described
 from numerics.tensor.words import OPTIONS
 from numerics.view.table import EMPTY, Column, Table, text_column
 from numerics.view.text import figure
@@ -170,7 +170,7 @@ def drawn(x: Any, d: Any, **options: Any) -> Picture:
 
 def pictured(found: Scales, count: int) -> Picture:
     """The picture of what each rule leaves of so many values."""
-    name = str(found.spec.dtype)
+    name = described(found.spec)
     with styled():
         picture = _bars(found, f"the scale rules of {named(name)} on {count:,} values")
     told = "; ".join(

@@ -21,7 +21,7 @@ from numerics.draw.grids import (
 )
 from numerics.draw.picture import BLACK, BLUE, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
 
 BINS = 120
@@ -80,9 +80,10 @@ def _stored(x: Any, options: dict[str, Any]) -> Rounded:
     if not isinstance(x, QTensor):
         raise NumericsError("a tensor of floats is drawn in a format: give d=, such as 'int4'")
     if options:
+        names = ", ".join(f"{name}=" for name in options)
         raise NumericsError(
-            f"{x!r} is quantized already, and drawn as it is: leave {', '.join(map(said, options))} out, or "
-            "give d= too, for its values in another format"
+            f"{x!r} is quantized already, and drawn as it is: leave {names} out, or give d= too, for its "
+            "values in another format"
         )
     return Rounded(array_of(x), x)
 

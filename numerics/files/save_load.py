@@ -20,7 +20,7 @@ from numerics.files.stream import Shared, qtensor, store
 from numerics.files.ties import text_of as text_of_ties
 from numerics.files.ties import ties_among, ties_of
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, one_of, said, truth, warn
+from numerics.formats.errors import NumericsError, a_kind_of, one_of, said, truth, warn
 from numerics.interop import native
 from numerics.interop.native import from_native, to_native
 from numerics.pytorch.convert import as_arrays, as_tensors
@@ -44,6 +44,7 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
     header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
     dequantize` read.  The state_dict() of a frozen model brings its plan, which `load_into` follows.
+    Python's numbers and lists become arrays, which `load` gives back: 3 one of shape () and int64.
     A tensor that has several names, as an embedding that is the head too, is written once, under the first;
     the header says the others, and `load` gives it back under all.  Tensors on a GPU are copied.
     Raises NumericsError for what is no tensor, a type that safetensors does not have, a name that it cannot
@@ -54,11 +55,14 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, f"{folder}/w.safetensors")
     ...     nx.load(f"{folder}/w.safetensors")["w"].dequantize()
     array([ 0.5, -1. ,  2. ,  3.5])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"steps": 3}, f"{folder}/w.safetensors")
+    ...     nx.load(f"{folder}/w.safetensors")
+    {'steps': array(3)}
     """
     if not isinstance(tensors, Mapping):
         raise NumericsError(
-            "save takes tensors by name, as {'w': q} or a module's state_dict(), "
-            f"not a {type(tensors).__name__}"
+            f"save takes tensors by name, as {{'w': q}} or a module's state_dict(), not {a_kind_of(tensors)}"
         )
     for name in tensors:
         _check_name(name)
@@ -189,7 +193,7 @@ def on_host(name: str, tensor: Any) -> Any:
     if isinstance(tensor, Mapping):
         held = f", such as {said(next(iter(tensor)))}" if tensor else ""
         raise NumericsError(
-            f"{name!r} is no tensor but a {type(tensor).__name__} of {len(tensor)}{held}; where those are "
+            f"{name!r} is no tensor but {a_kind_of(tensor)} of {len(tensor)}{held}; where those are "
             f"the tensors, save them alone: nx.save(tensors[{name!r}], path); else leave it out"
         )
     if tensor is None or isinstance(tensor, (str, bytes, set)) or callable(tensor):
@@ -219,7 +223,10 @@ def entry_of(name: str, x: Array) -> Entry:
     """Returns the type and the shape that an array has in a file; raises NumericsError for other types."""
     kind = _ENTRIES.get(x.dtype.newbyteorder("<")) or _NAMED.get(x.dtype.name)
     if kind is None:
-        raise NumericsError(f"tensor {name!r}: safetensors has no {x.dtype.name}")
+        what = "neither Python's objects nor integers past 64 bits"
+        raise NumericsError(
+            f"tensor {name!r}: safetensors has {what if x.dtype.kind == 'O' else f'no {x.dtype.name}'}"
+        )
     if x.size * BITS[kind] % 8:
         raise NumericsError(f"tensor {name!r}: safetensors has {kind} in whole bytes only, not {x.shape}")
     return Entry(kind, x.shape)

@@ -129,6 +129,7 @@ class Source:
         taken |= set() if self.index is None else {self.index.name}
         return sorted(entry.name for entry in self.path.iterdir() if entry.name not in taken)
 
+    @keywords
     def said_of_not_copied(self) -> list[str]:
         """One line that names what is not copied, where there is anything."""
         return [f"not copied: {folded(names)}"] if (names := self.not_copied) else []

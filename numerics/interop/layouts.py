@@ -19,7 +19,7 @@ import numpy as np
 
 from numerics.backends.host.tensors import is_tensor
 from numerics.backends.partition import as_shape, check_axis
-from numerics.formats.arguments import keywords, named_fields
+from numerics.formats.arguments import answer_calls, keywords, named_fields
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype as find_dtype
@@ -252,3 +252,6 @@ def _filled(x: Any, rows: int, columns: int) -> Any:
     import torch
 
     return torch.nn.functional.pad(x, (0, columns - width, 0, rows - height))
+
+
+answer_calls(__name__)

@@ -21,7 +21,7 @@ from numerics.backends.host.tensors import (
 )
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, a_kind_of
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.registry import dtypes
 from numerics.tensor.qtensor import QTensor
@@ -159,7 +159,7 @@ def _element(d: Dtype) -> Element:
 def check_array(x: Any) -> None:
     """Raises NumericsError for what is no NumPy array and no plain torch tensor."""
     if isinstance(x, QTensor) or not (isinstance(x, np.ndarray) or is_tensor(x)):
-        raise NumericsError(f"a NumPy array or a plain torch tensor is needed, not a {type(x).__name__}")
+        raise NumericsError(f"a NumPy array or a plain torch tensor is needed, not {a_kind_of(x)}")
     if is_tensor(x):
         check_memory(x)
         if x.device.type == "cpu" and has_values(x):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from numerics.formats.arguments import answer_calls
 from numerics.formats.forking import reached
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
@@ -22,3 +23,5 @@ __all__ = ["compressed_tensors", "huggingface"]
 
 if not TYPE_CHECKING:
     __getattr__ = reached(__name__, __all__)
+
+answer_calls(__name__)

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.formats.errors import NumericsError, a_kind_of, one_of, truth
 from numerics.model.deciding.agreeing import check_seen
 from numerics.model.deciding.checks import check_effect, check_unknown, tell
 from numerics.model.deciding.computed import computed, of_sites
@@ -178,7 +178,7 @@ def _check_single(model: nn.Module, made: Plan) -> None:
         if is_one_product(module) and (due or any(site.number for site in own)):
             raise NumericsError(
                 f"this plan has {', '.join(map(str, own)) or 'no row'} for what goes into {name or 'model'}, "
-                f"a {type(module).__name__}, whose forward is one product; example= beside the plan has it "
+                f"{a_kind_of(module)}, whose forward is one product; example= beside the plan has it "
                 "looked at"
             )
 

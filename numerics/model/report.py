@@ -16,12 +16,12 @@ from torch.func import functional_call
 from numerics.backends.host.tensors import same_bits
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import told_apart
-from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
+from numerics.formats.errors import NumericsError, a_kind_of, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
 from numerics.model.alone import NO_VALUES, Alone, Parameter
 from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
-from numerics.model.deciding.rows import Row, described
+from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model, modules_around, packed, parameters
 from numerics.model.looking.restoring import restored
@@ -47,6 +47,7 @@ from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, sta
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.spec import described
 from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import some_of
 
@@ -247,7 +248,7 @@ def report(
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
         raise NumericsError(
-            f"the reference is the float model, a torch.nn.Module, not a {type(reference).__name__}"
+            f"the reference is the float model, a torch.nn.Module, not {a_kind_of(reference)}"
         )
     if batches is None:
         if state.plan.example is None:
@@ -512,7 +513,7 @@ def _corresponding(expected: Any, actual: Any) -> tuple[list[Tensor], list[Tenso
     x, y = floats_in(expected), floats_in(actual)
     if not x:
         raise NumericsError(
-            f"there are no floats in what comes out, a {type(expected).__name__}: tensors, and lists, "
+            f"there are no floats in what comes out, {a_kind_of(expected)}: tensors, and lists, "
             "tuples, mappings and dataclasses of them are looked at; give a module that returns such"
         )
     if [one.shape for one in x] != [one.shape for one in y]:
@@ -588,7 +589,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
     for model in (a, b):
         if isinstance(model, (QTensor, Tensor, np.ndarray)):
             raise NumericsError(
-                f"compare takes two models and batches, not a {type(model).__name__}; how far a QTensor is "
+                f"compare takes two models and batches, not {a_kind_of(model)}; how far a QTensor is "
                 "from the values it stands for says q.error(x)"
             )
         check_model("compare", model)

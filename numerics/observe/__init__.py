@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.arguments import keywords
+from numerics.formats.arguments import answer_calls, keywords
 from numerics.formats.errors import NumericsError
 from numerics.observe.base import Observer
 from numerics.observe.divergence import KL
@@ -90,3 +90,6 @@ def observer_text(came: Any) -> str:
     except NumericsError as wrong:
         raise NumericsError(f"observer={came!r}: {wrong}") from None
     return text_of(name, told, OWN[name])
+
+
+answer_calls(__name__)

@@ -18,7 +18,7 @@ from numerics.backends.host.quantizing import Prepared, Quantizing, to_host, wid
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
-from numerics.formats.arguments import MISSING, required, unknown_argument
+from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.notebook import facts_table
@@ -89,15 +89,15 @@ class Observer:
     def __init__(
         self,
         dtype: Any,
-        *,
+        *unnamed: Never,
         scheme: Scheme | str | None = NOTHING,
         symmetric: bool = SYMMETRIC,
         scale_type: str | None = NOTHING,
         zero_point_type: str = ZERO_POINT_TYPE,
         **unknown: Never,
     ) -> None:
-        if unknown or dtype is MISSING:
-            raise unknown_argument(type(self), unknown, (dtype,))
+        if unknown or unnamed or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,), unnamed)
         options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                    "zero_point_type": zero_point_type}  # fmt: skip
         self.spec = spec_with(dtype, options)
@@ -140,7 +140,7 @@ class Observer:
     # ---- watching --------------------------------------------------------------------------------
 
     @required
-    def observe(self, x: Any, **unknown: Never) -> None:
+    def observe(self, x: Any, *unnamed: Never, **unknown: Never) -> None:
         """Takes in a batch.
 
         x: as for `quantize`, or a QTensor, which counts by its values; those that are not finite are
@@ -156,8 +156,8 @@ class Observer:
         >>> float(watching.scale), watching.batches
         (1.0, 2)
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(Observer.observe, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(Observer.observe, unknown, (x,), unnamed)
         self._watch(values_of(x))
 
     def _watch(self, x: Any) -> None:
@@ -292,7 +292,7 @@ class Observer:
     # ---- several of them -------------------------------------------------------------------------
 
     @required
-    def merge(self, other: Observer, **unknown: Never) -> None:
+    def merge(self, other: Observer, *unnamed: Never, **unknown: Never) -> None:
         """Takes in all that another observer saw: bit for bit what one observer of all batches would hold.
 
         The order does not matter.  Raises NumericsError where the other was made with other options or
@@ -305,8 +305,8 @@ class Observer:
         >>> float(one.scale)
         1.0
         """
-        if unknown or other is MISSING:
-            raise unknown_argument(Observer.merge, unknown, (other,))
+        if unknown or unnamed or other is MISSING:
+            raise unknown_argument(Observer.merge, unknown, (other,), unnamed)
         self._check_mergeable()
         if not isinstance(other, Observer) or self._made != other._made:
             raise NumericsError(f"{self!r} cannot take in {said(other)}: it was made with other options")
@@ -333,6 +333,7 @@ class Observer:
                 "others can: MinMax, Percentile, MSE, KL"
             )
 
+    @keywords
     def all_reduce(self, group: Any = None) -> None:
         """Takes in what the observers of all other processes saw: the same state in every one.
 
@@ -375,7 +376,7 @@ class Observer:
         return {**facts, "device": self._device, **arrays}
 
     @required
-    def restore(self, state: Mapping[str, Any], **unknown: Never) -> None:
+    def restore(self, state: Mapping[str, Any], *unnamed: Never, **unknown: Never) -> None:
         """Takes over a state that `state` gave, for an observer made with the same options.
 
         A state without a device is one of arrays; one without a spec is taken at its word.  Raises
@@ -389,8 +390,8 @@ class Observer:
         >>> float(watching.scale)
         1.0
         """
-        if unknown or state is MISSING:
-            raise unknown_argument(Observer.restore, unknown, (state,))
+        if unknown or unnamed or state is MISSING:
+            raise unknown_argument(Observer.restore, unknown, (state,), unnamed)
         if not isinstance(state, Mapping):
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {said(state)}")
         names = ("spec", "batches", "original", "device", *self.arrays)

@@ -22,7 +22,7 @@ from numerics.backends.partition import Partition
 from numerics.formats import registry
 from numerics.formats.block import ScaledBlock, scale_values
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, with_article
 from numerics.formats.text import text_of
 from numerics.tensor.parts import sizes_fit
 from numerics.tensor.spec import QuantSpec
@@ -35,7 +35,7 @@ def integer(dtype: Any) -> Integer:
     """The format of that name, where it is one of integers; raises NumericsError for another."""
     d = registry.dtype(dtype)
     if not isinstance(d, Integer):
-        raise NumericsError(f"{d} is a {d.kind} format; scales are learned for integer formats")
+        raise NumericsError(f"{d} is {with_article(d.kind)} format; scales are learned for integer formats")
     return d
 
 
@@ -53,8 +53,8 @@ def learner(dtype: Any) -> Element | ScaledBlock:
     if isinstance(d, (Element, ScaledBlock)):
         return d
     raise NumericsError(
-        f"{d} is a {d.kind} format; scales are learned for formats of single numbers, and for blocks with a "
-        "scale of the tensor, such as nvfp4"
+        f"{d} is {with_article(d.kind)} format; scales are learned for formats of single numbers, and for "
+        "blocks with a scale of the tensor, such as nvfp4"
     )
 
 

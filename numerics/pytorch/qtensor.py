@@ -21,7 +21,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.compiler import is_dynamo_compiling as is_compiling
 
 from numerics.backends.host.tensors import as_array, check_storage, is_marked, settled
-from numerics.formats.arguments import unknown_argument
+from numerics.formats.arguments import required, unknown_argument
 from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said
 from numerics.pytorch.moving import BECAME, Moved, become_values, may_become, moved, take
@@ -147,10 +147,11 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     __getitem__ = Tensor.__getitem__
     to = Tensor.to
 
-    def dequantize(self, dtype: Any = None, **unknown: Never) -> Tensor:
+    @required
+    def dequantize(self, dtype: Any = None, *unnamed: Never, **unknown: Never) -> Tensor:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
-        if unknown:
-            raise unknown_argument(QTensor.dequantize, unknown)
+        if unknown or unnamed:
+            raise unknown_argument(QTensor.dequantize, unknown, (), unnamed)
         with torch._C.DisableTorchFunctionSubclass():  # what is asked of itself need not go round by it
             arrays = None if is_watched() or are_recorded(self.parts) else self.arrays
             if arrays is not None:

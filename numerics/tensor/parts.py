@@ -22,7 +22,7 @@ from numerics.backends.host.tensors import check_memory, has_values, is_of_level
 from numerics.backends.partition import fits_array, plain_shape
 from numerics.formats.block import stored_scale
 from numerics.formats.dtype import Float
-from numerics.formats.errors import NumericsError, digits, said, text_in
+from numerics.formats.errors import NumericsError, digits, said, text_in, with_article
 from numerics.formats.floats import bfloat16, e8m0, float16
 from numerics.tensor.spec import QuantSpec
 
@@ -96,7 +96,7 @@ def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) 
     for name in PARTS:
         part, planned = parts[name], due.get(name)
         if (part is None) != (planned is None):
-            came = "nothing" if part is None else f"a {_kind(part)}"
+            came = "nothing" if part is None else with_article(_kind(part))
             raise NumericsError(f"{_said(spec, shape)}: {name} must be {planned or 'None'}, not {came}")
         if planned is not None and not (type(part) is float and name == "tensor_scale"):
             _check(name, part, planned, parts["packed"], (spec, shape))

@@ -38,7 +38,9 @@ ROWS = 256  # of a matrix that is decoded before it is multiplied: a part at a t
 
 
 @required
-def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32", **unknown: Never) -> Any:
+def linear(
+    x: Any, q: QTensor, bias: Any = None, compute: str = "float32", *unnamed: Never, **unknown: Never
+) -> Any:
     """Returns x @ q.T + bias, reading the packed codes of q: `torch.nn.functional.linear` for any format.
 
     x: an array or a tensor of float32, bfloat16, float16 or float64, of shape (..., length).
@@ -70,8 +72,8 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32", **unk
     >>> nx.linear(np.float32([1, 0.5]), q, compute="int8")
     array([-0.00393701,  3.7637794 ], dtype=float32)
     """
-    if unknown or x is MISSING or q is MISSING:
-        raise unknown_argument(linear, unknown, (x, q))
+    if unknown or unnamed or x is MISSING or q is MISSING:
+        raise unknown_argument(linear, unknown, (x, q), unnamed)
     check_quantized("q", q)
     compute = one_of("compute", compute, COMPUTE)
     if is_tensor(x) or is_tensor(q):

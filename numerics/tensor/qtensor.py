@@ -26,10 +26,10 @@ from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_of_level, is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
-from numerics.formats.arguments import MISSING, required, unknown_argument
+from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import Blocks, ElementBlock, stored_scale
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, a_kind_of, one_of
 from numerics.formats.notebook import facts_table
 from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
@@ -88,7 +88,7 @@ class QTensor:
         spec: Any,
         codes: Any,
         scale: Any = None,
-        *,
+        *unnamed: Never,
         zero_point: Any = None,
         tensor_scale: float | None = None,
         original: str = "float32",
@@ -112,8 +112,8 @@ class QTensor:
         array([[  0.5,  -0.5],
                [-16. ,  14. ]], dtype=float32)
         """
-        if unknown or spec is MISSING or codes is MISSING:
-            raise unknown_argument(QTensor.from_parts, unknown, (spec, codes))
+        if unknown or unnamed or spec is MISSING or codes is MISSING:
+            raise unknown_argument(QTensor.from_parts, unknown, (spec, codes), unnamed)
         found = spec if isinstance(spec, QuantSpec) else QuantSpec(spec)
         return _of_codes(found, codes, {
             "shared": scale, "zero_point": zero_point, "tensor_scale": tensor_scale,
@@ -252,7 +252,7 @@ class QTensor:
         raise NotImplementedError
 
     @required
-    def error(self, x: Any, **unknown: Never) -> Error:
+    def error(self, x: Any, *unnamed: Never, **unknown: Never) -> Error:
         """Returns how far the values are from x: `sqnr` in dB, and `max_error`, the largest |difference|.
 
         x: as for `quantize`, of the tensor's shape; or a QTensor, which counts by its values.
@@ -263,8 +263,8 @@ class QTensor:
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
         Error(sqnr=inf, max_error=0.0, non_finite=0)
         """
-        if unknown or x is MISSING:
-            raise unknown_argument(QTensor.error, unknown, (x,))
+        if unknown or unnamed or x is MISSING:
+            raise unknown_argument(QTensor.error, unknown, (x,), unnamed)
         x = values_of(x)
         data = to_host(dispatch.owner(x).prepare(x).data)
         if data.shape != tuple(self.shape):
@@ -277,6 +277,7 @@ class QTensor:
         """What ErrorSums takes of x as it was, which this is of."""
         return Figures.of(x, to_host(self.decoded()))
 
+    @keywords
     def decoded(self) -> Any:
         """Returns the values as they are computed: float32; float64 where that, or Python, was quantized."""
         return self.dequantize(wide_type(self.original))
@@ -433,10 +434,11 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
             self.packed, self.shared, self.zero_point, self.tensor_scale, self.shape, self.original
         )  # fmt: skip
 
-    def dequantize(self, dtype: Any = None, **unknown: Never) -> Any:
+    @required
+    def dequantize(self, dtype: Any = None, *unnamed: Never, **unknown: Never) -> Any:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
-        if unknown:
-            raise unknown_argument(QTensor.dequantize, unknown)
+        if unknown or unnamed:
+            raise unknown_argument(QTensor.dequantize, unknown, (), unnamed)
         name = self.original if dtype is None else float_name(dtype)
         if name == "bfloat16" and not is_tensor(self.packed):
             bfloat16_type()
@@ -469,7 +471,7 @@ def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str)
         raise NumericsError(f"{spec.dtype}: its scales lie among the codes (docs/layout.md); use Block.pack")
     element = cast(ElementBlock, spec.block).element if spec.blocked else spec.element
     if not isinstance(codes, np.ndarray) and not is_tensor(codes):
-        raise NumericsError(f"codes are a NumPy array or a torch tensor, not a {type(codes).__name__}")
+        raise NumericsError(f"codes are a NumPy array or a torch tensor, not {a_kind_of(codes)}")
     parts["packed"] = element.pack(codes)
     if parts["tensor_scale"] is not None:
         parts["tensor_scale"] = stored_scale(parts["tensor_scale"])

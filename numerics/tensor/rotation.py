@@ -12,7 +12,9 @@ from numerics.tensor.qtensor import QTensor
 
 
 @required
-def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False, **unknown: Never) -> Any:
+def hadamard(
+    x: Any, size: int, *unnamed: Never, signs: Any = None, inverse: bool = False, **unknown: Never
+) -> Any:
     """Returns x with every `size` neighbours along the last axis rotated by Sylvester's Hadamard matrix.
 
     x: an array or tensor of float16, bfloat16, float32 or float64, or a nested list; its last axis is a
@@ -34,8 +36,8 @@ def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False, **u
     >>> hadamard([8.0, 0.0, 0.0, 0.0], 4), hadamard(hadamard([1.0, 2.0, 3.0, 5.0], 4), 4, inverse=True)
     ([4.0, 4.0, 4.0, 4.0], [1.0, 2.0, 3.0, 5.0])
     """
-    if unknown or x is MISSING or size is MISSING:
-        raise unknown_argument(hadamard, unknown, (x, size))
+    if unknown or unnamed or x is MISSING or size is MISSING:
+        raise unknown_argument(hadamard, unknown, (x, size), unnamed)
     if isinstance(x, QTensor):
         raise NumericsError(f"{x!r} is quantized already; dequantize it first")
     check_no_gradient("signs", signs)

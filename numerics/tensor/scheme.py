@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Never
 
 from numerics.backends.partition import AXES, Partition, check_axis, plain_shape
 from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
@@ -30,7 +30,7 @@ _OUTSIDE = re.compile(
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # int() takes 064, 6_4 and the digits of every script
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class Scheme:
     """Which elements share a scale; `per_tensor`, `per_channel`, `per_token` and their like make it.
 
@@ -43,9 +43,24 @@ class Scheme:
     size: int | None = None
     block: tuple[int, int] | None = None
 
-    def __post_init__(self) -> None:
-        if self.kind is MISSING:
-            raise unknown_argument(Scheme, (), (MISSING,))
+    @required
+    def __init__(
+        self,
+        kind: str,
+        axis: int | None = None,
+        size: int | None = None,
+        block: tuple[int, int] | None = None,
+        *unnamed: Never,
+        **unknown: Never,
+    ) -> None:
+        if unknown or unnamed or kind is MISSING:
+            raise unknown_argument(Scheme, unknown, (kind,), unnamed)
+        for name, fact in (("kind", kind), ("axis", axis), ("size", size), ("block", block)):
+            object.__setattr__(self, name, fact)
+        self._check()
+
+    def _check(self) -> None:
+        """Makes the facts exact; raises NumericsError for those that do not belong together."""
         object.__setattr__(self, "kind", one_of("scheme", self.kind, KINDS, MEANT))
         has = {"axis": self.kind in ("per_channel", "per_group"), "size": self.kind == "per_group"}
         self._check_block()
@@ -85,7 +100,9 @@ class Scheme:
 
     @classmethod
     @required
-    def parse(cls, text: str | Scheme, *, size: int | None = None, axis: int | None = None) -> Scheme:
+    def parse(
+        cls, text: str | Scheme, *unnamed: Never, size: int | None = None, axis: int | None = None
+    ) -> Scheme:
         """A scheme from its repr, or from its bare name and a size and an axis that stand beside.
 
         Raises NumericsError for an unknown name or a spelling that is not understood.
@@ -93,6 +110,8 @@ class Scheme:
         >>> Scheme.parse("per_channel(1)"), Scheme.parse("per_group", size=64)
         (per_channel(1), per_group(64, axis=-1))
         """
+        if unnamed:
+            raise unknown_argument(cls.parse, (), (text,), unnamed)
         if isinstance(text, Scheme):
             return text
         spelled = text_in(text)
@@ -115,9 +134,6 @@ class Scheme:
             return partition_of(self, shape)
         except Exception:  # what came has no hash (torch.compile's sizes), or is no shape: looked at as it is
             return partition_of.__wrapped__(self, shape)
-
-
-required(Scheme.__init__)  # hot, and torch.compile reads it
 
 
 def _plain(text: str) -> str:

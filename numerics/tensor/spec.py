@@ -11,9 +11,9 @@ from typing import Any, Never, TypeVar, cast
 
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
-from numerics.formats.arguments import MISSING, required, unknown_argument
+from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
-from numerics.formats.dtype import Dtype, Element
+from numerics.formats.dtype import Dtype, Element, told_apart
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
@@ -103,7 +103,7 @@ class QuantSpec:
     def __init__(
         self,
         dtype: Any,
-        *,
+        *unnamed: Never,
         scheme: Scheme | str | None = None,
         symmetric: bool = True,
         scale_type: str | None = None,
@@ -113,8 +113,8 @@ class QuantSpec:
         axis: int | None = -1,
         **unknown: Never,
     ) -> None:
-        if unknown or dtype is MISSING:
-            raise unknown_argument(type(self), unknown, (dtype,))
+        if unknown or unnamed or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,), unnamed)
         options = symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
         self._take(checked(dtype, spelled_scheme(scheme), *options))
 
@@ -152,6 +152,7 @@ class QuantSpec:
                 found[name] = fact
         return found
 
+    @keywords
     def replace(self, **changes: Any) -> QuantSpec:
         """The same with other options; raises NumericsError where they do not fit together.
 
@@ -183,8 +184,10 @@ class QuantSpec:
 
     @staticmethod
     @required
-    def parse(text: str) -> QuantSpec:
+    def parse(text: str, *unnamed: Never) -> QuantSpec:
         """Returns the spec of a text that `text` gave; raises NumericsError for another."""
+        if unnamed:
+            raise unknown_argument(QuantSpec.parse, (), (text,), unnamed)
         letters = text if type(text) is str else text_in(text)
         if letters is None:
             if text is MISSING:
@@ -492,6 +495,20 @@ def spec_with(dtype: Any, options: Mapping[str, Any]) -> QuantSpec:
             f"give spec.replace({name}=...)"
         )
     return dtype
+
+
+def described(spec: QuantSpec | None) -> str:
+    """A format and its options in a few words.
+
+    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
+    'int4 per_group(32, axis=-1) symmetric=False'
+    """
+    if spec is None:
+        return "-"
+    options = {k: v for k, v in spec.options.items() if k != "dtype"}
+    return " ".join(
+        [told_apart(spec.dtype), *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())]
+    )
 
 
 def _short(what: str, size: int, length: int, of: str) -> str:

@@ -14,6 +14,7 @@ an optimizer what is learned apart from the weights.
 ['bias', 'parametrizations.weight.original', 'parametrizations.weight.0.log2_threshold']
 """
 
+from numerics.formats.arguments import answer_calls
 from numerics.train.modules import LSQ, TQT, lsq, lsq_init, tqt
 from numerics.train.parameters import freeze_thresholds, parameter_groups, thresholds
 from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
@@ -31,3 +32,5 @@ __all__ = [
     "thresholds",
     "tqt",
 ]
+
+answer_calls(__name__)

@@ -64,7 +64,12 @@ __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "
 
 @required
 def tqt(
-    x: Tensor, log2_threshold: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unknown: Never
+    x: Tensor,
+    log2_threshold: Tensor,
+    dtype: Any,
+    *unnamed: Never,
+    scheme: Scheme | str | None = None,
+    **unknown: Never,
 ) -> Tensor:
     """Returns x quantized and dequantized up to a threshold t, whose logarithm is learned (TQT).
 
@@ -87,8 +92,8 @@ def tqt(
     >>> y.tolist(), log2_threshold.grad
     ([0.5, -1.5, 3.5], tensor(2.5646))
     """
-    if unknown or x is MISSING or log2_threshold is MISSING or dtype is MISSING:
-        raise unknown_argument(tqt, unknown, (x, log2_threshold, dtype))
+    if unknown or unnamed or x is MISSING or log2_threshold is MISSING or dtype is MISSING:
+        raise unknown_argument(tqt, unknown, (x, log2_threshold, dtype), unnamed)
     if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested:
         raise NumericsError(f"log2_threshold must be a tensor, not {said(log2_threshold)}")
     return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype), spelled(scheme))))
@@ -99,7 +104,7 @@ def lsq(
     x: Tensor,
     scale: Tensor,
     dtype: Any,
-    *,
+    *unnamed: Never,
     scheme: Scheme | str | None = None,
     zero_point: Any = None,
     **unknown: Never,
@@ -133,8 +138,8 @@ def lsq(
     >>> y.tolist(), scale.grad
     ([0.5, -1.5, 3.5], tensor(1.6148))
     """
-    if unknown or x is MISSING or scale is MISSING or dtype is MISSING:
-        raise unknown_argument(lsq, unknown, (x, scale, dtype))
+    if unknown or unnamed or x is MISSING or scale is MISSING or dtype is MISSING:
+        raise unknown_argument(lsq, unknown, (x, scale, dtype), unnamed)
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
     if blocks := _blocks(dtype, scheme, zero_point):
@@ -149,7 +154,9 @@ def lsq(
 
 
 @required
-def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unknown: Never) -> Tensor:
+def lsq_init(
+    x: Tensor, dtype: Any, *unnamed: Never, scheme: Scheme | str | None = None, **unknown: Never
+) -> Tensor:
     """Returns where LSQ begins: 2 mean|x| / sqrt(n) of the finite values that share a scale; 1 for zeros.
 
     n: what `quantize` scales the largest magnitude to: the largest value, of posit8 and hifloat8 15.
@@ -161,8 +168,8 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, **unk
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
     """
-    if unknown or x is MISSING or dtype is MISSING:
-        raise unknown_argument(lsq_init, unknown, (x, dtype))
+    if unknown or unnamed or x is MISSING or dtype is MISSING:
+        raise unknown_argument(lsq_init, unknown, (x, dtype), unnamed)
     if blocks := _blocks(dtype, scheme):
         found = quantize(_readable(x).detach(), blocks).tensor_scale
         return cast(Tensor, found).clamp(min=SMALLEST_SCALE)
@@ -207,10 +214,10 @@ class _Learned(LazyModuleMixin, Recorded):
         return not self.has_uninitialized_params()
 
     @required
-    def initialize_parameters(self, x: Tensor) -> None:
+    def initialize_parameters(self, x: Tensor, *unnamed: Never) -> None:
         """From its first batch; nothing where a state was loaded."""
-        if x is MISSING:  # a forward before which torch calls this
-            raise unknown_argument(type(self).forward, (), (x,))
+        if unnamed or x is MISSING:  # a forward before which torch calls this
+            raise unknown_argument(type(self).forward, (), (x,), unnamed)
         if self.initialized:
             return
         if torch.compiler.is_compiling():
@@ -308,10 +315,10 @@ class _Learned(LazyModuleMixin, Recorded):
         self._initialize_hook = self.register_forward_pre_hook(self._infer_parameters, with_kwargs=True)
 
     @required
-    def quantize(self, x: Tensor) -> QTensor:
+    def quantize(self, x: Tensor, *unnamed: Never) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
-        if x is MISSING:
-            raise unknown_argument(type(self).quantize, (), (x,))
+        if unnamed or x is MISSING:
+            raise unknown_argument(type(self).quantize, (), (x,), unnamed)
         wide = _tensor(x).dtype == torch.float64
         if self.spec.blocked:
             return quantize(x, self.spec, tensor_scale=self.scale)
@@ -363,10 +370,15 @@ class TQT(_Learned):
 
     @required
     def __init__(
-        self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None, **unknown: Never
+        self,
+        dtype: Any,
+        init: str = "_3SD",
+        *unnamed: Never,
+        scheme: Scheme | str | None = None,
+        **unknown: Never,
     ) -> None:
-        if unknown or dtype is MISSING:
-            raise unknown_argument(type(self), unknown, (dtype,))
+        if unknown or unnamed or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,), unnamed)
         spec = _spec(integer(dtype), scheme)
         check_threshold_scheme(spec)
         super().__init__(spec)
@@ -433,10 +445,15 @@ class LSQ(_Learned):
 
     @required
     def __init__(
-        self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None, **unknown: Never
+        self,
+        dtype: Any,
+        *unnamed: Never,
+        scheme: Scheme | str | None = None,
+        zero_point: Any = None,
+        **unknown: Never,
     ) -> None:
-        if unknown or dtype is MISSING:
-            raise unknown_argument(type(self), unknown, (dtype,))
+        if unknown or unnamed or dtype is MISSING:
+            raise unknown_argument(type(self), unknown, (dtype,), unnamed)
         learned = _is_word(zero_point)
         if blocks := _blocks(dtype, scheme, zero_point):
             super().__init__(blocks)

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.tensors import check_dense, check_storage, has_values
+from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, said
 from numerics.pytorch.learned_scales import INTEGERS
@@ -37,6 +38,7 @@ class Recorded(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """Nothing is kept of what was read before the scales were taken."""
 
+    @keywords
     def scales(self) -> Held:
         """What it has of scales and zero points, by name."""
         every = (*self._parameters.items(), *self._buffers.items())

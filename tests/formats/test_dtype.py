@@ -269,10 +269,49 @@ def test_a_name_of_a_family_is_refused_with_both_that_are_meant(name, first, sec
     ("fp8_e4m3b11fnuz", "bias=11"), ("float8_e4m3b11fnuz", "bias=11"),
     ("ternary", r"codebook_format\(\[-1, 0, 1\]\)"),
     ("w4a16", "'int4' with activations left as they are"), ("W8A8", "'int8' with activations='int8'"),
-    ("fp12", None), ("msfp12", None), ("np", None), ("w", None), ("mxfp5", None),
+    ("msfp12", None), ("np", None), ("w", None), ("fp128", "16 bits at most"), ("posit32", "16 bits at most"),
 ])  # fmt: skip
 def test_a_name_of_other_bits_is_not_taken_for_a_format_that_is_spelled_alike(name, said):
-    """fp12 was fp16, bnb_nf4 was bnb_fp4, w4a16 was S16."""
+    """msfp12 was mxfp4, bnb_nf4 was bnb_fp4, w4a16 was S16."""
     with pytest.raises(nx.NumericsError, match=said or "unknown format") as refused:
         nx.dtype(name)
     assert "did you mean" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spelling", [str.lower, str.upper])
+@pytest.mark.parametrize(("name", "bits", "meant"), [
+    ("fp9", 9, "'fp8_e4m3' or 'fp8_e5m2'"), ("float9", 9, "'fp8_e4m3' or 'fp8_e5m2'"),
+    ("mxfp5", 5, "'mxfp4', 'mxfp6_e3m2' or 'mxfp6_e2m3'"), ("nvfp5", 5, "'nvfp4'"), ("nf5", 5, "'nf4'"),
+    ("fp12", 12, "'fp8_e4m3', 'fp8_e5m2' or 'float16'"), ("mx7", 7, "'mx6'"), ("mxint9", 9, "'mxint8'"),
+    ("posit16", 16, "'posit8'"), ("ocp_fp9", 9, "'fp8_e4m3' or 'fp8_e5m2'"),
+])  # fmt: skip
+def test_a_family_that_has_no_format_of_so_many_bits_is_told_those_nearest(name, bits, meant, spelling):
+    """fp9 and mxfp5 were answered with nothing, mxint9 with mx9, posit16 with int16."""
+    with pytest.raises(nx.NumericsError, match=f"; there is none of {bits} bits: did you mean {meant}\\?"):
+        nx.dtype(spelling(name))
+
+
+@pytest.mark.parametrize("d", nx.dtypes(), ids=str)
+def test_a_name_with_one_letter_too_many_is_answered_with_a_name(d):
+    """What stands before a number could have digits in it, in7t4, and then no name was said."""
+    for place in range(1, len(d.name)):
+        spelled = f"{d.name[:place]}x{d.name[place:]}"
+        with pytest.raises(nx.NumericsError, match=r"did you mean|makes it|take"):
+            nx.dtype(spelled)
+
+
+@pytest.mark.parametrize(
+    "text", ["int4 per_group(32)", "MXFP4 axis=0", "nf4:per_token", "fp8 e4m3 per_tensor"]
+)
+def test_what_stands_behind_a_format_is_told_apart_from_its_name(text):
+    with pytest.raises(
+        nx.NumericsError, match=r"its format is '(int4|mxfp4|nf4|fp8_e4m3)'; what stands behind"
+    ):
+        nx.dtype(text)
+
+
+@pytest.mark.parametrize("scale", ["pof2", "power_of_two", "PO2"])
+def test_a_scale_that_is_a_power_of_two_is_told_its_name(scale):
+    """block_format(scale="pof2") was answered with nothing."""
+    with pytest.raises(nx.NumericsError, match="powers of two alone are 'e8m0', the scale of MX blocks"):
+        nx.block_format(element="fp4", block=32, scale=scale)

@@ -19,7 +19,7 @@ from torch._subclasses import FakeTensorMode
 
 import numerics as nx
 from numerics import conform, interop, layouts, observe, train
-from numerics.formats.arguments import MissingArgument
+from numerics.formats.arguments import MissingArgument, UnknownArgument
 from numerics.formats.rounding import BlockOptions
 
 FILES = {"load", "load_into", "save"}  # what paths may be is tested where files are
@@ -559,3 +559,66 @@ def test_a_module_that_learns_says_what_its_first_call_needs():
     for kind in (train.TQT, train.LSQ):
         with pytest.raises(MissingArgument, match=rf"{kind.__name__}\.forward needs x, as in"):
             kind("int8")()
+
+
+# ---- what is too much -----------------------------------------------------------------------------------
+
+OF_TORCH = re.compile(r"\w+\.(forward|extra_repr|get_extra_state)|QTensor\.dequantize")
+"""What torch calls, and traces as it is written; and what the QTensors of each library answer themselves."""
+MANY = ("nonesuch",) * 40
+
+
+def placed():
+    """Those in which only so many arguments have a place: by name what is called with more."""
+    for name, function, owner in public():
+        if any(known.fullmatch(name) for known in (MADE, OF_THE_HOUSE, OF_TORCH)):
+            continue
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:  # of C
+            continue
+        if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            alone = [p.name for p in parameters[:1]] == ["self"]
+            yield name, functools.partial(function, object.__new__(owner)) if alone else function
+
+
+PLACED = dict(placed())
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_what_is_given_more_than_has_a_place_says_so(name):
+    """q.error(x, 3) and QuantSpec("int4", "per_tensor") ended in Python's own TypeError."""
+    with pytest.raises(UnknownArgument, match=r" takes (no|\d+) arguments?.*: 'nonesuch' ") as refused:
+        PLACED[name](*MANY)
+    assert re.search(r"needs its name; allowed: |and what follows are \d+ too many", str(refused.value))
+
+
+@pytest.mark.parametrize("name", ["LSQ", "TQT"])
+def test_a_module_that_learns_says_that_its_first_call_takes_one_tensor(name):
+    with pytest.raises(UnknownArgument, match=rf"{name}\.forward takes 1 argument, x: 3 is one too many"):
+        getattr(train, name)("int8")(ROWS, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dequantize_takes_no_second_argument(kind):
+    q = nx.quantize(KINDS[kind](np.ones(4, np.float32)), "int4")
+    with pytest.raises(UnknownArgument, match=r"dequantize takes 1 argument, dtype: 3 is one too many"):
+        q.dequantize("float32", 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "option"),
+    [("per_tensor", "scheme='per_tensor'"), (nx.per_token(), "scheme=per_token()"),
+     ("floor", "rounding='floor'"), ("rceil", "scale_rule='rceil'")],
+)  # fmt: skip
+def test_an_option_without_its_name_is_answered_with_the_name(value, option):
+    with pytest.raises(UnknownArgument) as refused:
+        nx.quantize([1.0], "int4", value)
+    assert f"needs its name, {option}; allowed: " in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(nx._MODULES))
+def test_a_module_that_is_called_says_what_it_has(name):
+    """nx.observe(x) was answered with "'module' object is not callable"."""
+    with pytest.raises(UnknownArgument, match=rf"nx\.{name} is a module, not a function; it has \w+, \w+"):
+        getattr(nx, name)([1.0])

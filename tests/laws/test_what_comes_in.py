@@ -37,6 +37,29 @@ def test_what_an_unsigned_format_loses_is_said_once(kind, verb, dtype):
             verb(x, dtype, symmetric=False)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("verb", [nx.quantize, nx.fake_quantize])
+@pytest.mark.parametrize("dtype", nx.dtypes(), ids=str)
+def test_nan_that_a_format_does_not_have_is_said_where_nothing_else_is_finite(kind, verb, dtype):
+    """A tensor of NaN alone was quantized to zeros, or to the largest value, in silence."""
+    x = KINDS[kind]([[np.nan, -np.nan, 0.0], [np.nan, np.inf, -0.0]])
+    d = nx.QuantSpec(dtype)
+    if d.blocked or not d.scaled or np.isnan(d.element.round(np.nan)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            verb(x, dtype)
+        return
+    becomes = 0 if dtype.kind == "integer" else dtype.max
+    told = f"3 of 6 values are NaN and become {becomes:g}: {dtype} has no NaN"
+    with pytest.warns(nx.NumericsWarning, match=told) as said:
+        verb(x, dtype)
+    assert (len(said), said[0].filename) == (1, __file__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verb(KINDS[kind]([[0.0, -0.0]]), dtype)
+        verb(KINDS[kind]([[np.inf, 0.0]]), dtype)
+
+
 MASKED = np.ma.masked_array(np.float32([1, 2, 1e30, 4]), [0, 0, 1, 0])
 LOST = {
     "hidden values": (MASKED, "hides 1 of 4 values"),

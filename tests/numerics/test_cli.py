@@ -425,6 +425,7 @@ def test_blocks_have_a_size_of_their_own_is_said_in_one_sentence(model, tmp_path
             "'axis=3' of my_axis=1, scale_rules, --scale-rule",
         ),
         ("belongs to symmetric=False; scale=, seed=", "belongs to --asymmetric; scale=, --seed"),
+        ("Made(int4, (2, 3), f(g(1), axis=1)) axis=2", "Made(int4, (2, 3), f(g(1), axis=1)) --axis 2"),
     ],
 )
 def test_only_whole_words_become_options(said, due):
@@ -438,6 +439,7 @@ def test_only_whole_words_become_options(said, due):
     ("encode fp4 1 --sed 3", "No such option '--sed'; did you mean '--seed'?"),
     ("vectors verify nowhere", "'nowhere': No such file or directory. Usage"),
     ("verify fp4 --resume .", "director"),
+    ("verify fp4 --backend cuda --sample", "unknown backend 'cuda'; did you mean 'gpu'? allowed: cpu, array"),
     ("show :x", "is no module:name"), ("show ..:x", "is no module:name"), ("show sys:path", "it is ["),
     ("show mine:two", "mine has no format 'two'; it has one"),
     ("show mine:on", "did you mean 'one'? it has one"),
@@ -580,6 +582,44 @@ def test_every_help_has_examples_that_the_command_takes(words, tmp_path, monkeyp
         parsed(line.split(" | ")[0])  # raises where the command would not take it
     told = text.partition("Options:")[0]
     assert not re.search(r"\S {3,}\S", told), "the help keeps the indents of its source"
+
+
+HOW = {
+    "scales": ("scales", "x.npy"), "plot scales": ("plot", "scales", "x.npy", "a.png"),
+    "plot tensor": ("plot", "tensor", "x.npy", "b.png"),
+    "plot formats": ("plot", "formats", "x.npy", "c.png"),
+    "plot image": ("plot", "image", "x.png", "d.png"), "explore": ("explore", "x.npy", "e.html"),
+}  # fmt: skip
+"""Commands that look at a tensor in a format, on a file of ours."""
+
+
+@pytest.mark.parametrize("words", HOW)
+def test_a_scheme_may_stand_behind_the_format_wherever_tensors_are_quantized(words, tmp_path, monkeypatch):
+    """`numerics quantize` took `int4 per_group(32)`, `numerics scales` and all pictures did not."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
+    x = RNG.standard_normal((8, 64)).astype(np.float32)
+    np.save("x.npy", x)
+    pyplot.imsave("x.png", x)
+    said = run(*HOW[words], "--dtype", "int4 per_group(32)")
+    if words == "explore":
+        said = (tmp_path / "e.html").read_text(encoding="utf-8")
+    assert "int4 per_group(32, axis=-1)" in said or words == "plot tensor"
+    if words == "scales":
+        assert (
+            said.splitlines()[:3] == run(*HOW[words], "--dtype", "int4", "--group-size", 32).splitlines()[:3]
+        )
+
+
+@pytest.mark.parametrize(("text", "option", "said"), [
+    ("int4 per_group(32)", ("--group-size", 16), "'int4 per_group(32, axis=-1)' says scheme, which --g"),
+    ("int4 per_group(32)", ("--scheme", "per_token"), "says scheme, which --scheme says too"),
+    ("int4 symmetric=False", ("--asymmetric",), "says symmetric, which --asymmetric says too"),
+    ("mxfp4 axis=0", ("--axis", 1), "says axis, which --axis says too"),
+])  # fmt: skip
+def test_what_stands_behind_the_format_is_not_said_again_by_an_option(tmp_path, text, option, said):
+    np.save(tmp_path / "x.npy", np.ones((8, 64), np.float32))
+    assert said in run("scales", tmp_path / "x.npy", "--dtype", text, *option, code=2)
 
 
 @pytest.mark.parametrize(("line", "due"), [

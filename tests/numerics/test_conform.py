@@ -269,7 +269,7 @@ def test_all_of_float32_passes_what_is_right(every):
         ((e4m3, "fp8_e4m3"), {"kind": "encod"}, "unknown kind of fp8_e4m3 'encod'; did you mean 'encode'"),
         ((e4m3, "fp8_e4m3"), {"kind": "affine"}, "unknown kind of fp8_e4m3 'affine'"),
         ((e4m3, "mxfp4"), {"kind": "pack"}, "unknown kind of mxfp4 'pack'"),
-        ((3, "fp8_e4m3"), {}, "the target is a int, which cannot be called"),
+        ((3, "fp8_e4m3"), {}, "the target is an int, which cannot be called"),
         (("numerics", "fp8_e4m3"), {}, "target 'numerics' is not spelled module:function"),
         (
             ("no_such_module:f", "fp8_e4m3"),
@@ -391,3 +391,8 @@ def test_a_kernel_of_tensors_that_got_an_array_is_told_of_the_option():
     assert "gives it tensors" not in str(
         nx.conform.check(encode, "fp8_e4m3", overflow="nonsaturate", array="torch")
     )
+
+
+def test_a_target_that_its_module_does_not_have_is_told_the_nearest():
+    with pytest.raises(nx.NumericsError, match=r"no attribute 'sqr'; did you mean math:sqrt\?"):
+        nx.conform.check("math:sqr", "fp4")

@@ -66,19 +66,31 @@ class Fingerprint:
     repeats: bool
     reproduced: int
 
-    def __str__(self) -> str:
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What was found, in words, each with the name of what it is of."""
         kept = f"a is rounded with its neighbours, up to {self.reach} of them" if self.reach else "a is kept"
-        return "\n".join(
-            [
-                f"{self.target}: {self.claim}",
-                f"  adds       {self.order}",
-                f"  in         {self.bits} bits, {self.rounding}; products {self.products}",
-                f"  operands   {kept}, {self.a_bits} bits; subnormal numbers {self.subnormals}",
-                f"  a row      gives {'the same' if self.alone else 'other'} bits alone; "
-                f"calls {'agree' if self.repeats else 'differ'}",
-                f"  this gives every bit of {self.reproduced} of {TRIED} random results",
-            ]
-        )
+        alone, calls = "the same" if self.alone else "other", "agree" if self.repeats else "differ"
+        return [
+            ("adds", self.order),
+            ("in", f"{self.bits} bits, {self.rounding}; products {self.products}"),
+            ("operands", f"{kept}, {self.a_bits} bits; subnormal numbers {self.subnormals}"),
+            ("a row", f"gives {alone} bits alone; calls {calls}"),
+        ]
+
+    @property
+    def heading(self) -> str:
+        """The target and what it takes and gives."""
+        return f"{self.target}: {self.claim}"
+
+    @property
+    def tried(self) -> str:
+        """How many results the description gives bit for bit."""
+        return f"this gives every bit of {self.reproduced} of {TRIED} random results"
+
+    def __str__(self) -> str:
+        facts = (f"{name:<9}  {said}" for name, said in self.facts)
+        return "\n  ".join([self.heading, *facts, self.tried])
 
 
 @inside_ieee

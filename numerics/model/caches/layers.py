@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, a_kind_of
 from numerics.model.caches.stored import SERVED, Stored
 from numerics.model.extras import missing
 from numerics.quantization import fake_quantize
@@ -123,7 +123,7 @@ def packed(came: Any, kind: str, specs: Specs, config: Any) -> Any:
         return came
     if not isinstance(came, Cache) or isinstance(came, QuantizedCache):
         raise NumericsError(
-            f"the cache is a {type(came).__name__}, and the plan has formats for its keys and values: served "
+            f"the cache is {a_kind_of(came)}, and the plan has formats for its keys and values: served "
             f"are {', '.join(SERVED)} of transformers, or None for a new one"
         )
     came.layers[:] = [_layer(one, specs) for one in came.layers]
@@ -138,7 +138,7 @@ def _layer(one: Any, specs: Specs) -> Any:
             raise NumericsError(f"this cache has {one.specs} for keys and values, and the plan {specs}")
         return one
     if not isinstance(one, CacheLayerMixin):
-        raise NumericsError(f"a {type(one).__name__} of the cache holds no keys and values to quantize")
+        raise NumericsError(f"{a_kind_of(one)} of the cache holds no keys and values to quantize")
     if one.is_initialized and int(one.get_seq_length()):
         raise NumericsError(
             f"this cache holds {int(one.get_seq_length())} tokens in floats already: begin with an empty "

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, with_article
 from numerics.model.caches.stored import SERVED
 from numerics.model.deciding.plan import Plan
 from numerics.tensor.spec import QuantSpec
@@ -54,8 +54,8 @@ def placed(model: nn.Module, plan: Plan) -> None:
     name, kind = rows[0].name.rpartition(".")[0], rows[0].uses[0]
     if kind not in SERVED or "transformers" not in sys.modules:
         raise NumericsError(
-            f"{name} is a {kind}: served are transformers' {', '.join(SERVED)}; a rule {{{name + '*'!r}: "
-            "{'caches': None}} leaves it as it is"
+            f"{name} is {with_article(kind)}: served are transformers' {', '.join(SERVED)}; "
+            f"a rule {{{name + '*'!r}: {{'caches': None}}}} leaves it as it is"
         )
     if name not in inspect.signature(model.forward).parameters:
         raise NumericsError(f"{name} is returned by {type(model).__name__}, whose forward takes no {name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, with_article
 from numerics.model.deciding.fields import COMPUTED
 from numerics.model.deciding.rows import Row
 from numerics.observe import observer as observer_of
@@ -65,7 +65,7 @@ def _by_name(rows: Sequence[Row], example: bool) -> dict[str, Row]:
 def _unlike(row: Row, due: Row, example: bool) -> Iterator[str]:
     """Where a row says other things than were seen."""
     if row.kind != due.kind:
-        yield f"{row.name} is of kind {row.kind!r}, and a {due.kind} here"
+        yield f"{row.name} is of kind {row.kind!r}, and {with_article(due.kind)} here"
         return
     if row.kind not in COMPUTED and row.value_bits != due.value_bits:
         yield f"{row.name} has value_bits={row.value_bits}, and {due.value_bits} here"

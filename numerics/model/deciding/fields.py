@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from numerics.backends.partition import fits_array
-from numerics.formats.errors import NumericsError, hint, said, text_in
+from numerics.formats.errors import NumericsError, hint, said, text_in, with_article
 from numerics.observe import OBSERVERS, observer_text
 from numerics.tensor.spec import QuantSpec
 
@@ -127,7 +127,8 @@ def check_whole(came: Mapping[str, Any], row: type) -> None:
     for number, one in enumerate(came["rows"]):
         if not isinstance(one, row):
             raise _no_plan(
-                f"rows[{number}]={said(one)}; allowed: a {row.__name__}; nx.plan(model, ...) makes them"
+                f"rows[{number}]={said(one)}; allowed: {with_article(row.__name__)}; "
+                "nx.plan(model, ...) makes them"
             )
 
 

@@ -74,6 +74,7 @@ class Plan:
         """A notebook's view: the folded table."""
         return shown(self.rows, self.summary)
 
+    @keywords
     def table(self, full: bool = False) -> str:
         """The rows as a table, and what sums them up.
 
@@ -142,6 +143,7 @@ class Plan:
 
     # ---- as files -------------------------------------------------------------------------------
 
+    @keywords
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, as JSON and TOML take them."""
         rows = []

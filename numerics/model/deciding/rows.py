@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from numerics.formats.dtype import told_apart
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import QuantSpec, described
 
 if TYPE_CHECKING:
     from numerics.model.looking.trace import Site
@@ -83,20 +82,6 @@ class Row:
     def unplanned_nbytes(self) -> int:
         """How many bytes it takes in the model, before a plan."""
         return self.size * self.value_bits // 8
-
-
-def described(spec: QuantSpec | None) -> str:
-    """A format and its options in a few words.
-
-    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
-    'int4 per_group(32, axis=-1) symmetric=False'
-    """
-    if spec is None:
-        return "-"
-    options = {k: v for k, v in spec.options.items() if k != "dtype"}
-    return " ".join(
-        [told_apart(spec.dtype), *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())]
-    )
 
 
 def told_scales(asked: QuantSpec, spec: QuantSpec, shape: tuple[int, ...], outputs: int | None = None) -> str:

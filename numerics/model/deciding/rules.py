@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from numerics.formats.errors import NumericsError, hint, items_of, one_of, said, text_in
+from numerics.formats.errors import NumericsError, a_kind_of, hint, items_of, one_of, said, text_in
 from numerics.observe import observer_text
 from numerics.tensor.spec import QuantSpec
 
@@ -103,7 +103,7 @@ class Rule:
             return bool(test(name, module))
         except Exception as wrong:
             raise NumericsError(
-                f"rule {self.said} fails on {name or 'the model'!r}, a {type(module).__name__}: "
+                f"rule {self.said} fails on {name or 'the model'!r}, {a_kind_of(module)}: "
                 f"{type(wrong).__name__}: {wrong}"
             ) from wrong
 

@@ -8,6 +8,7 @@ docs/ipu.md says what runs where, what was proven, and what was never seen on si
 """
 
 from numerics.backends.ipu import BACKEND, bfp16ebs8, export, limits, session, verify
+from numerics.formats.arguments import answer_calls
 from numerics.model.ipu.comparing import compare
 from numerics.model.ipu.configs import CONFIGS, Config
 from numerics.model.ipu.exporting import export_model
@@ -19,3 +20,5 @@ __all__ = [
     "BACKEND", "CONFIGS", "Config", "Quantized", "Reference", "bfp16ebs8", "compare", "export",
     "export_model", "export_quark", "limits", "quantize_model", "session", "verify",
 ]  # fmt: skip
+
+answer_calls(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto
 
-from numerics.formats.errors import NumericsError, hint
+from numerics.formats.errors import NumericsError, hint, with_article
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Network, label, named
 from numerics.model.ipu.operators import AVERAGES, FUSED, operator_of, refusal, shares, values_of
@@ -99,8 +99,9 @@ def _check_keep(network: Network, report: Report) -> None:
             )
         if name in network.came:
             raise NumericsError(
-                f"keep= names {name!r}, a {network.came[name]} without a name that was taken into another "
-                f"node; the nodes are {', '.join([*there][:12])}{' ...' if len(there) > 12 else ''}"
+                f"keep= names {name!r}, {with_article(network.came[name])} without a name that was taken "
+                "into another node; "
+                f"the nodes are {', '.join([*there][:12])}{' ...' if len(there) > 12 else ''}"
             )
         operators = ", ".join(sorted({*there.values()}))
         meant = hint(name, [*there, *there.values(), *network.came, *network.came.values()])

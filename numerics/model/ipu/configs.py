@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from numerics.backends.ipu.devices import Device
+from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, items_of, one_of, said
 from numerics.observe import Observer, observer, observer_text
 
@@ -106,6 +107,7 @@ class Config:
         """Is nothing calibrated, since the types are floats?"""
         return self.activations == "bfloat16"
 
+    @keywords
     def replace(self, **changed: Any) -> Config:
         """Returns the same with some fields changed; raises NumericsError for what is no field."""
         for name in changed:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, a_kind_of
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import RECORD
 from numerics.train.states import Recorded
@@ -105,7 +105,7 @@ def check_scripted(model: nn.Module) -> None:
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise NumericsError(
-                f"{name or 'this model'} is a {type(module).__name__} of torch.jit, which hides what it "
+                f"{name or 'this model'} is {a_kind_of(module)} of torch.jit, which hides what it "
                 "computes: give the module that was scripted, and script nothing before it is quantized"
             )
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from numerics.formats.errors import NumericsError, shortened, words_of
+from numerics.formats.errors import NumericsError, shortened, with_article, words_of
 
 _MACHINERY = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[2]))
 _LOGGERS = ("torch.export._trace", "torch._export.non_strict_utils", "torch.fx.experimental.symbolic_shapes")
@@ -66,7 +66,7 @@ def _place(model: nn.Module, wrong: Exception) -> str:
         name, kind = names.get(id(frame.f_locals.get("self")), (name, kind))
         if not frame.f_code.co_filename.startswith(_MACHINERY):
             line = _line(frame, number)
-    return (f"{name}, a {kind}" if name else f"the {kind} itself") + line
+    return (f"{name}, {with_article(kind)}" if name else f"the {kind} itself") + line
 
 
 def _line(frame: Any, number: int) -> str:

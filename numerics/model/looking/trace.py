@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from numerics.formats.errors import NumericsError, items_of, said, words_of
+from numerics.formats.errors import NumericsError, a_kind_of, items_of, said, words_of
 from numerics.model.looking.axes import Place, agreed, axes_of, inside, settled
 from numerics.model.looking.products import (
     BARE,
@@ -350,7 +350,7 @@ def batches_of(came: Any) -> Iterator[Any]:
     """Each batch that came; raises NumericsError for one batch in their place, an empty one, and for none."""
     if isinstance(came, (Tensor, str, bytes, Mapping)) or not isinstance(came, Iterable):
         one = "" if not isinstance(came, (Tensor, Mapping)) else "; one batch is a list of it, [batch]"
-        raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}{one}")
+        raise NumericsError(f"batches is a list or an iterator of batches, not {a_kind_of(came)}{one}")
     try:
         batches = iter(came)
     except Exception as wrong:  # an array of no axes says that it can be iterated; what comes later is theirs

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, said, with_article
 
 CONSTANTS = (type(None), bool, int, float, str)
 ANOTHER = (
@@ -61,8 +61,15 @@ class Arguments:
         found, due = leaves_of(came), self.leaves[name]
         if found != due:
             more, less = [k for k in found if due.get(k) != found[k]], [k for k in due if k not in found]
-            what = f"{name}{more[0]} is a {found[more[0]]}" if more else f"{name}{less[0]} is missing"
-            was = ", ".join(f"{name}{part} a {kind}" for part, kind in list(due.items())[:8]) or "nothing"
+            what = (
+                f"{name}{more[0]} is {with_article(found[more[0]])}"
+                if more
+                else f"{name}{less[0]} is missing"
+            )
+            was = (
+                ", ".join(f"{name}{part} {with_article(kind)}" for part, kind in list(due.items())[:8])
+                or "nothing"
+            )
             raise NumericsError(f"{what} in this call of a graph, whose example had {was}; {ANOTHER}")
         return came
 

@@ -24,7 +24,7 @@ from torch.nn.utils import stateless
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, a_kind_of
 from numerics.model.caches.placing import CACHES, placed, with_cache
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.reach import unreached
@@ -388,7 +388,7 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
     """Makes a module one whose parameters of those names are read quantized."""
     if "forward" in module.__dict__:
         raise NumericsError(
-            f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's "
+            f"{a_kind_of(module)} has a forward of its own instead of its class's (as accelerate's "
             "hooks make it): wrap the model before that is put there"
         )
     guards = tuple(module.__dict__.get(GUARDED, ()))

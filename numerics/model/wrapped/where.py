@@ -9,7 +9,7 @@ from types import TracebackType
 from torch import nn
 from torch.fx import GraphModule
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, with_article
 from numerics.model.looking.exported import module_of
 from numerics.model.wrapped.quantizers import Quantizer
 
@@ -20,7 +20,7 @@ def say_where(model: nn.Module, wrong: Exception) -> None:
     """Notes at an error in which module of a wrapped model it was raised, unless it names that itself."""
     name, kind = _innermost(model, wrong)
     if name and not (isinstance(wrong, NumericsError) and f"{name}:" in str(wrong)):
-        wrong.add_note(f"numerics: raised in {name}, a {kind}")
+        wrong.add_note(f"numerics: raised in {name}, {with_article(kind)}")
 
 
 def innermost(model: nn.Module, wrong: Exception) -> str:

@@ -123,7 +123,7 @@ def test_rules_as_texts():
     ]  # fmt: skip
     with pytest.raises(nx.NumericsError, match="'int4' and 'int8' are each the format of all"):
         rules_of_texts(["int4", "int8"])
-    with pytest.raises(nx.NumericsError, match="unknown format 'mxfp5'; `numerics formats` lists them all"):
+    with pytest.raises(nx.NumericsError, match="unknown format 'mxfp5'; there is none of 5 bits"):
         rules_of_texts(["lm_head=mxfp5"])
 
 

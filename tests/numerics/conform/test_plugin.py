@@ -127,7 +127,7 @@ def test_bad_options(project, arguments, said):
 
 def test_a_target_that_is_not_there_is_said(project):
     result = project("--numerics-target=kernels:number", "--numerics-dtype=fp4", "-k", "round_trip")
-    result.stderr.fnmatch_lines(["*target 'kernels:number' is a int, which cannot be called*"])
+    result.stderr.fnmatch_lines(["*target 'kernels:number' is an int, which cannot be called*"])
     result = project("--numerics-target=kernels:right", "--numerics-dtype=fp4", "--numerics-array=jax")
     result.stderr.fnmatch_lines(["*unknown array 'jax'*"])
     result = project("--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-axis=two")

@@ -52,7 +52,7 @@ def named() -> nn.Module:
         ((X, None, X), {}, "takes x, mask, each once"),
         ((X,), {"x": X}, "takes x, mask, each once"),
         ((), {}, "is called without 'x', which its example had"),
-        ((3,), {}, "x is a int in this call of a graph, whose example had x a Tensor"),
+        ((3,), {}, "x is an int in this call of a graph, whose example had x a Tensor"),
         (([X],), {}, r"x\[0\] is a Tensor in this call"),
     ],
 )
