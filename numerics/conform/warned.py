@@ -25,15 +25,17 @@ def warned_once() -> Iterator[None]:
     >>> [str(each.message) for each in shown]
     ['0 of 100 are lost']
     """
-    show, shown = warnings.showwarning, set()
+    show: Any = warnings.showwarning
+    shown: set[tuple[Any, ...]] = set()
 
-    def first(message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any) -> None:
+    def seen(message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any) -> None:
         place = category, filename, line, NUMBERS.sub("#", str(message))
         if place not in shown:
             shown.add(place)
             show(message, category, filename, line, *rest)
 
-    warnings.showwarning = first  # type: ignore[assignment]
+    first: Any = seen
+    warnings.showwarning = first
     try:
         yield
     finally:
