@@ -135,9 +135,17 @@ def codebook_format(
     (2, [2, 0], [0.44999998807907104, -1.5])
     """
     book, past, end = _asked(values), _asked_one("beyond", beyond), _asked_one("scaled_to", scaled_to)
-    if name is None:
-        told = ";".join([book, past, *([end] if end else [])])
-        name = f"codebook_{sha256(told.encode()).hexdigest()[:12]}"
-    facts: dict[str, Any] = {"name": name, "book": book, "beyond": past, "scaled_to": end}
+    facts: dict[str, Any] = {
+        "name": name_of(book, past, end) if name is None else name,
+        "book": book,
+        "beyond": past,
+        "scaled_to": end,
+    }
     made: Codebook = Codebook(**facts)
     return made
+
+
+def name_of(book: str, past: str, end: str) -> str:
+    """The name of a codebook that was given none: the same of the same values."""
+    told = ";".join([book, past, *([end] if end else [])])
+    return f"codebook_{sha256(told.encode()).hexdigest()[:12]}"

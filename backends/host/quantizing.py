@@ -123,6 +123,8 @@ class Quantizing(AffineBackend, Protocol):
                 how = Rounding(spec.rounding, draw=draw)
                 packed = self.quantize_packed(data, spec.element, partition, affine, how)
             else:
+                if whole:
+                    say_what_is_lost(spec, data)
                 packed = self.encode_packed(data, spec.element, _cast(spec, draw))
             return Parts(packed, *self.stored(affine, options), None, shape, original)
 
@@ -151,6 +153,7 @@ class Quantizing(AffineBackend, Protocol):
             options = _block_options(spec, given, draw)
             values = round_blocks(self, data, spec, options)
         elif not spec.scaled and given.scale is None:
+            say_what_is_lost(spec, data)
             values = self.round(data, spec.element, _cast(spec, draw), None)
         else:
             with ieee_arithmetic():
@@ -199,9 +202,7 @@ class Quantizing(AffineBackend, Protocol):
             return self.given_affine(scale, zero, options, wide, data), partition, options
         low, high = self.extremes(data, partition)
         if whole and spec.clips and bool((low < 0).any()):
-            lost = Clipped(spec.element)
-            lost.add(data)
-            lost.say()
+            say_what_is_lost(spec, data)
         if whole and isinstance(high, np.ndarray) and not (high.any() or low.any()):
             _say_nan(data, spec.element)
         return self.find_affine(low, high, spec.element, options, scale), partition, options
@@ -273,6 +274,14 @@ def _say_nan(data: Array, d: Element) -> None:
         becomes = 0 if d.kind == "integer" else d.max
         tell = _TELLER.get() or warn
         tell(f"{count} of {math.prod(data.shape)} values are NaN and become {becomes:g}: {d} has no NaN")
+
+
+def say_what_is_lost(spec: Spec, data: Any) -> None:
+    """Warns of the negative values of a whole tensor, where the format of the spec is unsigned."""
+    if spec.clips:
+        lost = Clipped(spec.element)
+        lost.add(data)
+        lost.say()
 
 
 # ---- scales and zero points that are given -------------------------------------------------------

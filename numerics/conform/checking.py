@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
-from numerics.conform.effort import Effort
+from numerics.conform.effort import QUICK, Effort
 from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn
@@ -18,11 +18,12 @@ from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.trial import ProductCheck, check_shapes
 from numerics.conform.scales import trial as scales
-from numerics.conform.scales.of_tensor import led
+from numerics.conform.scales.of_tensor import OWN, as_finder, led
 from numerics.conform.takes import Takes
 from numerics.conform.target import SENTENCES, Fault, Target
-from numerics.conform.task import Task
-from numerics.conform.verdict import Verdict
+from numerics.conform.task import AMAX, Task
+from numerics.conform.verdict import Named, Verdict
+from numerics.conform.warned import warned_once
 from numerics.formats.arguments import keywords
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, said, truth
@@ -187,6 +188,7 @@ class Check:
         """The names of the laws by which it is judged, in their order."""
         return tuple(dict.fromkeys((*SENTENCES, *(law.__name__ for t in self.trials for law in t.laws))))
 
+    @warned_once()
     def verdict(self) -> Verdict:
         """What the trials find, until a law is broken."""
         found = Findings(notes=[*self.notes])
@@ -206,6 +208,9 @@ class Check:
             settled = first.law != found.failures[0].law
             found.failures = [first, *(found.failures[1:] if not settled else ())]
         found.failures = [led(self.target, broken) for broken in found.failures]
+        if found.failures:
+            with ieee_arithmetic():
+                self._name_own_scale(found)
 
     def _try(self, found: Findings) -> None:
         for trial in self.trials:
@@ -214,7 +219,25 @@ class Check:
             if found.failures:
                 break
 
+    def _name_own_scale(self, found: Findings) -> None:
+        """Says of a target that is wrong where it would be right as one that finds the tensor's scale."""
+        if (finder := as_finder(self.target)) is None:
+            return
+        found.notes = [note for note in found.notes if note != SCALE_ALONE] + [OWN_SCALE]
+        before = found.explain
+        found.explain = lambda: _of_finder(finder) or before()
 
+
+def _of_finder(finder: Target) -> tuple[Named, ...]:
+    """What explains all that it makes as one that finds the tensor's scale; nothing where none is known."""
+    made = Check(finder, tuple(block_trials.trials(finder.task, finder.takes, QUICK))).verdict()
+    return (OWN, *made.dialects) if made or made.dialects else ()
+
+
+OWN_SCALE = (
+    f"what came fits a kernel that finds the tensor's scale itself: tensor_scale='{AMAX}' (--tensor-scale "
+    f"{AMAX}) judges it so"
+)
 SCALE_ALONE = (
     "no tensor scale but 1 was judged, at which many faults cannot be seen: "
     "tensor_scale= (--tensor-scale) names another"

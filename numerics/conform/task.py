@@ -39,6 +39,8 @@ AXES = 32  # of the arrays whose blocks are judged
 LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all others beside it
 AMAX = "amax"
 """In the place of a tensor scale: the target finds it, as docs/formats.md §8 says."""
+FINDS_OF_TENSOR = ("encode", "round")
+"""Kinds of targets that can find it."""
 TOP = 1528.0
 """The largest number of the tensors that such a target is given, times a power of two: a reciprocal misses
 its scale."""
@@ -191,11 +193,22 @@ class Task:
         for name in (name for name, came in others.items() if came is not None):
             raise NumericsError(f"{name}={said(others[name])} is not for kind='{kind}'")
 
+    @property
+    def finding_scale(self) -> Task | None:
+        """The same of a target that finds the tensor's scale itself; None where there is none to find."""
+        d = self.dtype
+        if self.finds_scale or not isinstance(d, ScaledBlock) or not d.has_tensor_scale:
+            return None
+        if self.kind not in FINDS_OF_TENSOR:
+            return None
+        number = self._found(d, self.kind, AMAX, self.scale_rule)
+        return replace(self, finds_scale=True, tensor_scale=number)
+
     @staticmethod
     def _found(d: Dtype, kind: str, said_as: str, rule: str) -> float:
         """The scale of a tensor whose largest number is TOP; raises NumericsError where none is found."""
         one_of("tensor_scale", said_as, (AMAX,))
-        if not isinstance(d, ScaledBlock) or not d.has_tensor_scale or kind not in ("encode", "round"):
+        if not isinstance(d, ScaledBlock) or not d.has_tensor_scale or kind not in FINDS_OF_TENSOR:
             raise NumericsError(
                 f"tensor_scale='{AMAX}' is for encode and round of formats with a scale of the tensor, as "
                 f"nvfp4: {d} {kind} is not that"

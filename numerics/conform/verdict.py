@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.conform.warned import warned_once
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.view.describe import plain
@@ -163,7 +164,7 @@ qtorch 0.3.0)
     @cached_property
     def dialects(self) -> tuple[Named, ...]:
         """The known deviations that together explain everything that it returned; found when asked for."""
-        with ieee_arithmetic():
+        with ieee_arithmetic(), warned_once():
             return self.explain()
 
     @property

@@ -5,6 +5,7 @@ And which do not: an observer's state is arrays on the host, which no graph can 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_co
 
 from numerics import observe
 from numerics.backends.host import float_bits
-from numerics.formats import block, errors, text
-from numerics.formats.dtype import undrawn, undrawn_once
+from numerics.formats import block, codebooks, errors, text
+from numerics.formats.dtype import Dtype, undrawn, undrawn_once
 from numerics.pytorch import dispatch as faces  # no graph ends where they are looked for
 from numerics.pytorch import qtensor
 from numerics.pytorch.constants import constant
@@ -35,6 +36,15 @@ def _is_door(name: str, member: Any) -> bool:
     return name in ("__init__", "_watch") or (public and (callable(member) or isinstance(member, property)))
 
 
+def _declared() -> Iterator[type[Dtype]]:
+    """The classes of formats, which `float_format` and its kin make."""
+    kinds = [Dtype]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if "__init__" in vars(kind):
+            yield kind
+
+
 for _constant in (
     spec.spec_facts,
     spec.facts_beside,
@@ -51,6 +61,13 @@ faces._into = torch.compiler.disable(
     reason="numerics: out= is checked in memory, which a graph does not have while it is traced: call "
     "without out= and copy, or leave out fullgraph=True",
 )
+_DECLARED = (
+    "numerics: a format is declared in memory, which a graph does not have while it is traced: declare it "
+    "before the compiled region, or leave out fullgraph=True"
+)
+for _class in _declared():
+    _class.__init__ = torch.compiler.disable(_class.__init__, reason=_DECLARED)  # type: ignore[method-assign]
+codebooks.name_of = torch.compiler.disable(codebooks.name_of, reason=_DECLARED)
 for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mro__[:-1]}:
     for _name, _member in list(vars(_class).items()):
         if _is_door(_name, _member):

@@ -40,6 +40,7 @@ from numerics.pytorch.operators import SIGNED, run
 from numerics.pytorch.products import at_once, operator
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, wrapped
 from numerics.pytorch.wrapper import constant_of_levels
+from numerics.tensor.arithmetic import UNROUNDED, Operation
 from numerics.tensor.product import check_operands
 from numerics.tensor.spec import QuantSpec
 
@@ -99,6 +100,15 @@ class TorchDispatch:
     round = _of_values("round", gradient=True)
     decode, pack = _of_codes("decode"), _of_codes("pack")
     unpack, decode_packed = _of_bytes("unpack"), _of_bytes("decode_packed")
+
+    def operate(self, asked: Operation, codes: list[Any]) -> Tensor:
+        """Returns the codes of an operation's results, for tensors of one device."""
+        first, second, third = [*codes, None, None][:3]
+        check_dense(first)
+        how = asked.rounding.mode, None if asked.name in UNROUNDED else asked.overflow
+        return run("operate", first, asked.name, text_of(asked.source), second, third,
+                   None if asked.target is asked.source else text_of(asked.target),
+                   *how, *_drawn(first, asked.rounding.draw))  # fmt: skip
 
     # ---- blocks ----------------------------------------------------------------------------
 

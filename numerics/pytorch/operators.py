@@ -47,6 +47,7 @@ from numerics.pytorch.learned_scales import (
     tqt_scale,
 )
 from numerics.pytorch.second_gradients import of_lsq, of_tqt
+from numerics.tensor.arithmetic import Operation
 from numerics.tensor.parts import PARTS, check_parts, check_shape
 from numerics.tensor.product import COMPUTE, check_int8, columns_times, rows_times
 from numerics.tensor.qtensor import ArrayQTensor, float_name
@@ -95,6 +96,31 @@ def _unpack(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
 
 def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
     return tensor_of(dispatch.owner(packed).decode_packed(packed, tuple(shape), _element(dtype)))
+
+
+def _operation(operation: str, dtype: str, count: int, to: str | None = None, *how: Any) -> Operation:
+    """An operation on codes by its words, checked: operators are called by anybody."""
+    mode, overflow, seed, bits = how + (NEAREST, None, None, None)[len(how) :]
+    target = None if to is None else parse(to)
+    return Operation.of(operation, parse(dtype), count, target, mode, overflow, _unsigned(seed), bits)
+
+
+def _operands(codes: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> list[Tensor]:
+    return [x for x in (codes, second, third) if x is not None]
+
+
+def _operate(
+    codes: Tensor, operation: str, dtype: str, second: Any = None, third: Any = None, *how: Any
+) -> Tensor:
+    operands = _operands(codes, second, third)
+    return cast(Tensor, _operation(operation, dtype, len(operands), *how).of_tensors(operands))
+
+
+def _fake_operate(
+    codes: Tensor, operation: str, dtype: str, second: Any = None, third: Any = None, *how: Any
+) -> Tensor:
+    operands = _operands(codes, second, third)
+    return cast(Tensor, _operation(operation, dtype, len(operands), *how).like(operands))
 
 
 # ---- blocks --------------------------------------------------------------------------------------
@@ -498,6 +524,11 @@ OPERATORS: dict[str, Operator] = {
     "decode_packed": Operator(
         "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _decode_packed,
         lambda packed, shape, d: packed.new_empty(check_shape(shape), dtype=torch.float32),
+    ),
+    "operate": Operator(
+        "(Tensor codes, str operation, str dtype, Tensor? second=None, Tensor? third=None, str? to=None, "
+        f"{_ROUND}) -> Tensor",
+        _operate, _fake_operate,
     ),
     "encode_blocks": Operator(
         f"(Tensor x, {_BLOCK}) -> (Tensor, Tensor, Tensor, Tensor)", _encode_blocks, _fake_encode_blocks

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from math import inf, nextafter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from numerics.backends.host.arrays import take_codes
 from numerics.backends.host.executor import Array
 from numerics.backends.host.float_bits import odd_sum, split_sum
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import as_tensor, has_values, is_tensor, settled
+from numerics.backends.host.tensors import as_tensor, is_tensor, settled
 from numerics.backends.reference import arithmetic as exact
 from numerics.formats import dispatch
 from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
 from numerics.formats.errors import NumericsError, check_no_gradient, one_of, said, text_in
 from numerics.formats.registry import dtype as find_dtype
+from numerics.formats.rounding import Rounding
 
 OPERANDS: dict[str, int] = {
     **dict.fromkeys(("convert", "negate", "abs", "recip", "next_up", "next_down"), 1),
@@ -35,6 +36,8 @@ _MEANT = {
     "min": "did you mean 'minimum'?", "max": "did you mean 'maximum'?", "absolute": "did you mean 'abs'?",
     "divide": "P3109's minimum set has none; recip and multiply round twice;",
 }  # fmt: skip
+
+_MIXED = "operands are arrays, or tensors of one device, not some of each; Python integers go with both"
 
 
 @keywords
@@ -55,7 +58,8 @@ def operate(
         gives way), _magnitude, _magnitude_number, _finite (NaN and infinities give way); less, less_equal,
         equal, greater, greater_equal, which answer bools.  Of three: fma, x * y + z, and faa, x + y + z.
     dtype: the format of the operands: a codebook with a NaN and one zero, as nx.p3109 makes, or its name.
-    codes: one array or tensor of codes for each operand, whose shapes broadcast; or Python integers.
+    codes: one array or tensor of codes for each operand, whose shapes broadcast; Python integers beside
+        either, or alone.
     to: the format of the results, such a codebook too; None (the default) for dtype.
     rounding, seed, random_bits: as for `Element.encode`.
     overflow: saturate (SatFinite) or nonsaturate (SatNone), as for `Element.encode`; or propagate
@@ -73,23 +77,67 @@ def operate(
     >>> d.decode(nx.operate("fma", d, x, y, y, overflow="nonsaturate"))
     [0.625, -2.0, inf]
     """
-    name = one_of("operation", operation, OPERANDS, _MEANT)
-    source = _operated(dtype)
-    target = source if to is None else _operated(to)
-    if len(codes) != OPERANDS[name]:
-        raise NumericsError(f"{name} has {OPERANDS[name]} operands, not {len(codes)}")
-    propagates = text_in(overflow) == "propagate"
-    how = target.check_options(rounding, "saturate" if propagates else overflow, seed, random_bits)
-    policy = "propagate" if propagates else how.overflow
-    if name in UNROUNDED and (target, how.mode, overflow) != (source, "half_even", None):
-        raise NumericsError(f"{name} rounds nothing: to, rounding and overflow are of other operations")
-    operands, give = _together([_given(x, source) for x in codes])
-    if is_tensor(operands[0]) and not has_values(operands[0]):
-        return operands[0].new_empty(operands[0].shape, dtype=_tensor_type(name))
-    if how.mode == "stochastic":
-        draw = {"rounding": how.mode, "seed": seed, "random_bits": random_bits}
-        return give(_rounded(_exactly(name, source, operands), target, policy, draw))
-    return give(_answer(name, (source, target), operands, (how.mode, policy)))
+    asked = Operation.of(operation, dtype, len(codes), to, rounding, overflow, seed, random_bits)
+    tensor = next((x for x in codes if is_tensor(x)), None)
+    if tensor is not None:
+        return dispatch.of(tensor).operate(asked, _as_tensors(codes, tensor, asked.source))
+    given = [take_codes(x, asked.source.bits, asked.source.code_dtype, asked.source.name) for x in codes]
+    operands = _together([x for x, _ in given])
+    widest = max(range(len(given)), key=lambda k: given[k][0].ndim)
+    return given[widest][1](asked.results(operands))
+
+
+class Operation(NamedTuple):
+    """An operation, checked: of codes of which format, into which, and how what it gives is rounded.
+
+    overflow: saturate, nonsaturate or propagate, which stands in the place of the rounding's own.
+    """
+
+    name: str
+    source: Codebook
+    target: Codebook
+    overflow: str
+    rounding: Rounding
+
+    @classmethod
+    def of(cls, operation: str, dtype: Any, count: int, to: Any, *options: Any) -> Operation:
+        """An operation on so many operands; raises NumericsError as `operate`.
+
+        options: rounding, overflow, seed and random_bits.
+        """
+        name = one_of("operation", operation, OPERANDS, _MEANT)
+        source = _operated(dtype)
+        target = source if to is None else _operated(to)
+        if count != OPERANDS[name]:
+            raise NumericsError(f"{name} has {OPERANDS[name]} operands, not {count}")
+        rounding, overflow, *draw = options
+        propagates = text_in(overflow) == "propagate"
+        how = target.check_options(rounding, "saturate" if propagates else overflow, *draw)
+        if name in UNROUNDED and (target, how.mode, overflow) != (source, "half_even", None):
+            raise NumericsError(f"{name} rounds nothing: to, rounding and overflow are of other operations")
+        return cls(name, source, target, "propagate" if propagates else how.overflow, how)
+
+    def results(self, operands: Sequence[Any]) -> Any:
+        """The codes of the results, or bools, for operands of one shape."""
+        mode, (seed, bits) = self.rounding.mode, self.rounding.draw
+        if mode == "stochastic":
+            draw = {"rounding": mode, "seed": seed, "random_bits": bits}
+            return _rounded(_exactly(self.name, self.source, operands), self.target, self.overflow, draw)
+        return _answer(self.name, (self.source, self.target), operands, (mode, self.overflow))
+
+    def of_tensors(self, codes: Sequence[Any]) -> Any:
+        """The same of tensors of one device that have values, in plain order."""
+        for x in codes:
+            self.source.decode(x)  # it refuses what cannot be read, and what are no codes of the format
+        return self.results(_together([settled(x) for x in codes])).contiguous()
+
+    def like(self, codes: Sequence[Any]) -> Any:
+        """A tensor as the results of such tensors are, without their values."""
+        import torch
+
+        first = _together(codes)[0]
+        kind = torch.bool if self.name in exact.COMPARISONS else torch.uint8
+        return first.new_empty(first.shape, dtype=kind)
 
 
 def _answer(
@@ -118,38 +166,39 @@ def _operated(came: Any) -> Codebook:
     )
 
 
-def _given(x: Any, d: Codebook) -> tuple[Any, Callable[[Any], Any]]:
-    """Codes, checked, and how a result is given back."""
-    check_no_gradient("codes", x)
-    if not is_tensor(x):
-        return take_codes(x, d.bits, d.code_dtype, d.name)
-    d.decode(x)  # it refuses what cannot be read, and what are no codes of the format
-    return settled(x), lambda found: found
+def _as_tensors(codes: Sequence[Any], beside: Any, d: Codebook) -> list[Any]:
+    """Operands as tensors on one device; a Python integer becomes one there."""
+    made = [x if is_tensor(x) else _number(x, beside, d) for x in codes]
+    for x in made:
+        check_no_gradient("codes", x)
+    if len({x.device for x in made}) > 1:
+        raise NumericsError(_MIXED)
+    return made
 
 
-def _together(given: Sequence[tuple[Any, Callable[[Any], Any]]]) -> tuple[list[Any], Callable[[Any], Any]]:
-    """Operands of one shape, and how a result is given back: as the first that is no Python number came."""
-    operands, gives = [x for x, _ in given], [give for _, give in given]
-    tensors = [x for x in operands if is_tensor(x)]
-    if tensors and (len(tensors) < len(operands) or len({x.device for x in tensors}) > 1):
-        raise NumericsError("operands are arrays, or tensors of one device, not some of each")
+def _number(x: Any, beside: Any, d: Codebook) -> Any:
+    """A code, checked, as a tensor beside another."""
+    if isinstance(x, bool) or not isinstance(x, (int, np.integer)):
+        raise NumericsError(_MIXED)
+    if not 0 <= x < 1 << d.bits:
+        raise NumericsError(f"{d.name}: code {x} is outside 0 .. {(1 << d.bits) - 1}")
+    import torch
+
+    return beside.new_full((), int(x), dtype=torch.uint8)
+
+
+def _together(operands: Sequence[Any]) -> list[Any]:
+    """Operands of one shape; raises NumericsError where theirs do not broadcast."""
     try:
-        if tensors:
+        if is_tensor(operands[0]):
             import torch
 
-            found: Any = torch.broadcast_tensors
-            return list(found(*operands)), gives[0]
-        widest = max(range(len(operands)), key=lambda k: operands[k].ndim)
-        return list(np.broadcast_arrays(*operands)), gives[widest]
+            together: Any = torch.broadcast_tensors
+            return list(together(*operands))
+        return list(np.broadcast_arrays(*operands))
     except (ValueError, RuntimeError):
         shapes = ", ".join(str(tuple(x.shape)) for x in operands)
         raise NumericsError(f"operands of shapes {shapes} do not broadcast") from None
-
-
-def _tensor_type(name: str) -> Any:
-    import torch
-
-    return torch.bool if name in exact.COMPARISONS else torch.uint8
 
 
 # ---- tables and fused sums ------------------------------------------------------------------------------

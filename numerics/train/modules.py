@@ -26,6 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from numerics.backends.broadcast import reduced, spread
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.quantizing import say_what_is_lost
 from numerics.backends.host.tensors import (
     check_dense,
     check_memory,
@@ -228,6 +229,8 @@ class _Learned(LazyModuleMixin, Recorded):
             raise NumericsError(f"x on {x.device} has no values for {self} to begin with")
         with torch.inference_mode(False), torch.no_grad():  # what begins there must still learn later
             self._begin(x)
+            if has_values(x):
+                say_what_is_lost(self.spec, x.detach())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves it as any module, but what it learns stays in its type: in half of it a threshold is another.

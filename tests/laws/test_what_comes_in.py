@@ -21,7 +21,13 @@ class Metres(np.ndarray):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", [nx.quantize, nx.fake_quantize])
-@pytest.mark.parametrize("dtype", ["uint4", "uint8", nx.float_format(5, 3, signed=False, name="ue5m3")])
+@pytest.mark.parametrize(
+    "dtype",
+    ["uint4", "uint8", nx.float_format(5, 3, signed=False, name="ue5m3"), nx.float_format(5, 6, signed=False),
+     nx.p3109(8, 5, signed=False), nx.p3109(12, 5, signed=False),
+     nx.p3109(13, 6, signed=False, extended=False)],
+    ids=str,
+)  # fmt: skip
 def test_what_an_unsigned_format_loses_is_said_once(kind, verb, dtype):
     x = KINDS[kind]([[-1.0, 2.0, -3.0, 4.0], [0.0, -0.0, 1.0, 2.0]])
     with pytest.warns(
@@ -58,6 +64,23 @@ def test_nan_that_a_format_does_not_have_is_said_where_nothing_else_is_finite(ki
         warnings.simplefilter("error")
         verb(KINDS[kind]([[0.0, -0.0]]), dtype)
         verb(KINDS[kind]([[np.inf, 0.0]]), dtype)
+
+
+@pytest.mark.parametrize("learns", [nx.train.LSQ, nx.train.TQT])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", nx.p3109(8, 5, signed=False), nx.p3109(12, 5, signed=False)], ids=str
+)
+def test_what_an_unsigned_format_loses_is_said_where_learning_begins(learns, dtype):
+    if learns is nx.train.TQT and dtype != "uint8":
+        return
+    made, x = learns(dtype), torch.tensor([-1.0, 2.0, -3.0, 4.0])
+    with pytest.warns(nx.NumericsWarning, match=r"2 of 4 values are negative and become 0") as said:
+        made(x)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made(x)  # its scale is given now
+        learns(dtype)(x.abs())
 
 
 MASKED = np.ma.masked_array(np.float32([1, 2, 1e30, 4]), [0, 0, 1, 0])

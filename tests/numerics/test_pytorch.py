@@ -15,6 +15,7 @@ import torch
 
 import numerics as nx
 from numerics.backends.host.tensors import as_array
+from numerics.formats.text import text_of
 from numerics.interop import as_arrays, as_tensors
 from numerics.pytorch import operators
 from numerics.pytorch.operators import OPERATORS
@@ -195,7 +196,7 @@ def test_a_scheme_may_be_made_of_numbers_that_change():
 
 SHORT = torch.randn(4, 32)
 E4M3, MX6, INT4 = "fp8_e4m3", "mx6", '{"dtype": "int4", "scheme": "per_channel(0)", "symmetric": false}'
-NUMERICS = torch.ops.numerics
+NUMERICS, P3 = torch.ops.numerics, text_of(nx.p3109(8, 3))
 BLOCKS = NUMERICS.encode_blocks(SHORT, MX6)
 PARTS = NUMERICS.quantize(SHORT, INT4)
 ARGUMENTS = {
@@ -206,6 +207,15 @@ ARGUMENTS = {
     "unpack": (NUMERICS.encode_packed(SHORT, "fp4"), [4, 32], "fp4"),
     "encode_packed": (SHORT, "fp6_e2m3"),
     "decode_packed": (NUMERICS.encode_packed(SHORT, "fp6_e2m3"), [4, 32], "fp6_e2m3"),
+    "operate": (
+        NUMERICS.encode(SHORT, P3),
+        "fma",
+        P3,
+        torch.tensor(3),
+        NUMERICS.encode(SHORT[:1], P3),
+        None,
+        "floor",
+    ),
     "encode_blocks": (SHORT, "mxfp4"),
     "decode_blocks": (*BLOCKS[:3], None, MX6),
     "round_blocks": (SHORT.clone().requires_grad_(), "nvfp4"),

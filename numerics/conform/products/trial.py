@@ -28,6 +28,7 @@ from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
+from numerics.conform.warned import warned_once
 from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4  # terms of a sum that are shown
@@ -62,6 +63,7 @@ class ProductCheck:
             yield from problems(self.target.claim, seed, self.shapes)
 
     @inside_ieee
+    @warned_once()
     def verdict(self) -> Verdict:
         """What the products show, until a law is broken."""
         failures, laws = [], [*SENTENCES]

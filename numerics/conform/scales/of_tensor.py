@@ -23,7 +23,7 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.laws.rows import as_rows
 from numerics.conform.scales.groups import place_of_largest
 from numerics.conform.scales.tensor_habits import TensorHabit, ways
-from numerics.conform.target import SENTENCES, Target
+from numerics.conform.target import SENTENCES, Fault, Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, Named, numbers
 
@@ -67,6 +67,36 @@ def _all(target: Target, found: Findings, effort: Effort) -> None:
     _found(target, found, _tensors(target, effort))
     if not found.failures:
         _found(target, found, _cut(target))
+
+
+class Known(NamedTuple):
+    """What explains a target, in the place of a known deviation."""
+
+    name: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+OWN = Known(
+    "its own tensor scale",
+    "the tensor's scale is found from the largest magnitude of each call, as docs/formats.md §8 says",
+)
+
+
+def as_finder(target: Target) -> Target | None:
+    """The target as one that finds the tensor's scale; None where it is none, by tensors of few numbers."""
+    if (task := target.task.finding_scale) is None:
+        return None
+    finder = Target(target.function, task, target.takes)
+    finder.witness = target.witness
+    found = Findings()
+    try:
+        first().run(finder, found)
+    except Fault:
+        return None
+    return None if found.failures else finder
 
 
 class Tensor(NamedTuple):

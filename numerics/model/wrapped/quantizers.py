@@ -299,12 +299,8 @@ class Learned(nn.Module):
             raise NumericsError(
                 f"{self.name} would begin with {what}, in which no threshold is found: give another example="
             )
-        with torch.no_grad():
+        with torch.no_grad(), told_by(lambda lost: warn(f"{self.name}: {lost}")):
             self.learns(x.detach())
-        if self.spec.clips:
-            lost = Clipped(self.spec.element)
-            lost.add(x.detach())
-            lost.say(f"{self.name}: ")
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -896,6 +898,45 @@ def test_a_target_that_finds_the_tensors_scale_was_wrong(dtype, options):
 
     found = check(target, dtype, tensor_scale="amax", effort="quick", **options)
     assert found, str(found)
+
+
+FINDERS = {
+    "if4 encode": lambda x, **how: nx.if4.encode(x, **how),
+    "nvint4 round": lambda x, **how: nx.nvint4.round(x, **how),
+    "nvfp4 encode": lambda x, **how: nx.nvfp4.encode(x, **how),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_a_verdict_names_amax_where_the_target_finds_the_scale_of_the_tensor(name):
+    dtype, kind = name.split()
+    found = check(FINDERS[name], dtype, kind=kind, effort="quick")
+    assert not found
+    assert found.dialect == "its own tensor scale"
+    assert "tensor_scale='amax'" in str(found)
+    assert check(FINDERS[name], dtype, kind=kind, effort="quick", tensor_scale="amax")
+
+
+def test_a_verdict_names_amax_beside_what_else_the_target_does():
+    found = check(partial(FINDERS["nvfp4 encode"], rounding="half_away"), "nvfp4", effort="quick")
+    assert found.dialect == "its own tensor scale + ties away"
+
+
+def test_a_verdict_does_not_name_amax_where_it_does_not_fit():
+    found = check(partial(FINDERS["nvfp4 encode"], tensor_scale=2.0), "nvfp4", effort="quick")
+    assert not found
+    assert "amax" not in str(found)
+    assert "no tensor scale but 1 was judged" in str(found)
+
+
+def test_a_target_that_warns_shows_it_once():
+    def target(x):
+        warnings.warn(f"{x.size} numbers came", stacklevel=1)
+        return nx.fp4.encode(x)
+
+    with pytest.warns(UserWarning, match="numbers came") as shown:
+        assert check(target, "fp4", effort="quick")
+    assert len(shown) == 1
 
 
 def pack_nibbles(codes):

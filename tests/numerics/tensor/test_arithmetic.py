@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from fractions import Fraction
 
 import gfloat
@@ -16,6 +18,7 @@ import torch
 import numerics as nx
 from numerics.formats.rounding import DETERMINISTIC
 from numerics.tensor.arithmetic import OPERANDS, UNROUNDED
+from tests.helpers.children import LIMIT
 
 INF, NAN = math.inf, math.nan
 
@@ -257,6 +260,51 @@ def test_kinds_and_shapes():
     )
     assert nx.operate("add", d, np.zeros((0, 3), np.uint8), 1).shape == (0, 3)
     assert nx.operate("fma", nx.posit8, [64], [64], [64]) == nx.posit8.encode([2.0])
+
+
+COMPILED = """
+import numerics as nx, torch
+d, codes = nx.p3109(8, 3), torch.arange(256, dtype=torch.uint8)
+calls = (
+    lambda x: nx.operate("add", d, x, x.flip(0)), lambda x: nx.operate("less", d, x, 66),
+    lambda x: nx.operate("fma", d, x, x.flip(0), x, to=nx.posit8, rounding="floor", overflow="propagate"),
+    lambda x: nx.operate("multiply", d, x, x, rounding="stochastic", seed=3),
+    lambda x: nx.operate("recip", d, x),
+)
+def every(x):
+    return [call(x) for call in calls]
+made = torch.compile(every, fullgraph={fullgraph}, backend="aot_eager")(codes)
+assert all(map(torch.equal, made, every(codes)))
+"""
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_operations_compile_in_a_process_that_has_made_no_table(fullgraph):
+    text = COMPILED.replace("{fullgraph}", str(fullgraph))
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nx.p3109(8, 4), lambda: nx.p3109(12, 5), lambda: nx.float_format(4, 5),
+     lambda: nx.integer_format(5), lambda: nx.codebook_format([-1, 0, 2, 5])],
+    ids=["listed", "wide", "float", "integer", "codebook"],
+)  # fmt: skip
+def test_a_format_that_is_declared_in_a_compiled_region_ends_the_graph(make):
+    x = torch.linspace(-3, 3, 50)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(lambda x: make().round(x), backend="aot_eager")(x), make().round(x))
+
+
+def test_a_tensor_goes_with_an_integer_as_an_array_does():
+    d, codes = nx.p3109(8, 3), torch.arange(256, dtype=torch.uint8)
+    for name in ("subtract", "less"):
+        for order in (1, -1):
+            came, due = (nx.operate(name, d, *[x, 70][::order]) for x in (codes, codes.numpy()))
+            assert isinstance(came, torch.Tensor)
+            assert np.array_equal(came, due)
+    with pytest.raises(nx.NumericsError, match=r"code 256 is outside 0 \.\. 255"):
+        nx.operate("add", d, codes, 256)
 
 
 @pytest.mark.parametrize(
