@@ -12,6 +12,7 @@ import numpy as np
 from numerics.conform.products import draw
 from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
+from numerics.conform.products.corners import corners
 from numerics.conform.products.draw import Integers
 from numerics.conform.products.fitting import Fitting
 from numerics.conform.products.given import original_of
@@ -693,6 +694,7 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
             yield maker.few(shape, "a", turn=-1)
         yield from _apart(maker)
         yield from _places(maker)
+        yield from corners(claim, maker.rng)
         yield from _ends(maker)
 
 
