@@ -52,7 +52,7 @@ SENTENCES: dict[str, str] = {
 }
 
 Case = tuple[Any, ...]
-"""What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
+"""What a target is given: arrays and numbers; of a product the problem."""
 SMALL = 1 << 24
 """Bytes of an array, at most, whose own bytes are told from those beside them."""
 POWERS = (0, 5, 2, 3, 1, 4)

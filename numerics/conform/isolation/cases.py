@@ -71,7 +71,7 @@ def layouts(case: Case) -> set[Any]:
     True
     """
     if isinstance(case[0], Problem):
-        return {(size, *case[1:]) for size in zip("mnk", case[0].shape, strict=True)}
+        return {(size, case[0].lies) for size in zip("mnk", case[0].shape, strict=True)}
     kinds = ((x.shape, x.strides, x.dtype.name) if isinstance(x, np.ndarray) else type(x) for x in case)
     return {tuple(kinds)}
 
@@ -97,8 +97,7 @@ def smaller(task: Any, case: Case) -> Iterator[Case]:
     [[1.0], [2.0], [3.0], [1.0, 2.0], [2.0, 3.0]]
     """
     if isinstance(case[0], Problem):
-        for problem in _problems(case[0]):
-            yield problem, case[1]
+        yield from ((problem,) for problem in _problems(case[0]))
     elif task.kind == "unpack":
         yield from _strings(task.element.bits, *case)
     elif task.scheme is not None:

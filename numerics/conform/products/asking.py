@@ -19,6 +19,7 @@ from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
+from numerics.conform.products.lying import lying
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
@@ -27,9 +28,6 @@ from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
-
-POISON = np.nan
-"""What lies between the rows of a strided operand."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class Seen:
     def wrong(self) -> NDArray[np.bool_]:
         """The results that no order of right additions gives."""
         return self.decided & unequal(self.came, self.due)
+
+    def turned_around(self) -> Seen:
+        """The same with all rows of both sides in reverse, so that other numbers are due in its places."""
+        came, due, decided = (x[::-1, ::-1] for x in (self.came, self.due, self.decided))
+        return Seen(self.problem.turned_around(), came, due, decided)
 
 
 def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
@@ -69,25 +72,30 @@ class ProductTarget(Judged):
             return False
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 
-    def see(self, problem: Problem, strided: bool = False) -> Seen:
+    def see(self, problem: Problem) -> Seen:
         """Asks a problem; raises Fault where there is no result, or another one beside forbidden memory."""
-        came = self.came(problem, strided)
+        came = self.came(problem)
         due, decided = answer(problem)
         seen = Seen(problem, came, due, decided)
-        for edge in self.witness.edges((problem, strided)):
-            other = replace(seen, came=self.result(self.once((problem, strided), edge), problem))
+        for edge in self.witness.edges((problem,)):
+            other = replace(seen, came=self.result(self.once((problem,), edge), problem))
             if other.wrong.any() and not seen.wrong.any():
                 raise Fault.of(_beside_edge(other), (problem.a.codes,))
         return seen
 
-    def came(self, problem: Problem, strided: bool = False) -> Array:
-        """What the target returns for a problem, as float32, float16 or int32; strided: with gaps."""
-        return self.result(self.once((problem, strided)), problem)
+    def again(self, seen: Seen, lies: str = "") -> Seen:
+        """Asks what was asked before, whose answer is known; lies: in memory that lies so."""
+        problem = replace(seen.problem, lies=lies) if lies else seen.problem
+        return replace(seen, problem=problem, came=self.came(problem))
+
+    def came(self, problem: Problem) -> Array:
+        """What the target returns for a problem, as float32, float16 or int32."""
+        return self.result(self.once((problem,)), problem)
 
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
-        problem, strided = case
-        arguments = tuple(_placed(x, strided, edge) for x in given.arguments(problem))
+        problem = case[0]
+        arguments = tuple(_placed(x, problem.lies, edge) for x in given.arguments(problem))
         filled = Filled.of([_form(problem)], edge) if self.takes.fills else None
         unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
         came = self._called((*arguments, *(filled.arrays if filled else ())), case, edge)
@@ -145,23 +153,11 @@ def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:
     return problem.shape[:2], bfloat16_type() if out == "bfloat16" else np.dtype(out)
 
 
-def _placed(x: Any, strided: bool, edge: Edge | None) -> Any:
+def _placed(x: Any, lies: str, edge: Edge | None) -> Any:
     """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
-    gaps = strided and isinstance(x, np.ndarray)
-    x = apart(x) if gaps else x
+    gaps = bool(lies) and isinstance(x, np.ndarray)
+    x = lying(x, lies) if gaps else x
     return x if gaps and edge is None else beside(roomy if edge is None else edge.room, x)
-
-
-def apart(x: Array) -> Array:
-    """The same matrix, or bias, with gaps behind its rows and between its numbers, which must not be read."""
-    if x.ndim == 1:
-        return np.asarray(apart(x[None])[0])
-    width = 2 * x.shape[1] + 3
-    room = roomy(len(x) * width, x.dtype).reshape(len(x), width)
-    room[...] = POISON if x.dtype.kind == "f" else 0x55
-    found = room[:, 1 : 2 * x.shape[1] + 1 : 2]
-    found[...] = x
-    return found
 
 
 def beside(room: Room, x: Any) -> Any:

@@ -137,6 +137,8 @@ class Problem:
     law: str = ""
     flushed: bool = False
     """Of a deviation: are products below the smallest normal float32 zeros?"""
+    lies: str = ""
+    """How its arrays lie in memory, one of `lying.LIES`; "" where they are dense."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -147,6 +149,11 @@ class Problem:
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
         return exact_product(self.a.values, self.b.values, self.bias, self.flushed)
+
+    def turned_around(self) -> Problem:
+        """The same with the rows of both sides in reverse, so that the results are, too."""
+        a, b = (side.rows([*range(len(side.codes))][::-1]) for side in (self.a, self.b))
+        return replace(self, a=a, b=b, bias=None if self.bias is None else self.bias[::-1])
 
     def due(self) -> Array:
         """The exact results, rounded once to what comes out."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from numerics.conform.products.cases import Shape, problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
-from numerics.conform.products.kept import BY_SHAPE, two_longer
+from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, repeatable, strides
+from numerics.conform.products.lying import LIES, SAID
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.target import SENTENCES, Fault
@@ -31,7 +33,9 @@ from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4  # terms of a sum that are shown
-STRIDED = 6  # products that are asked again with gaps in memory
+LOOKED_AT = 6  # products of which every bit is looked at again
+TELLING = ("sums", "integers", "two_terms")
+"""Laws whose products say most where they are asked again."""
 TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
 MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
@@ -104,25 +108,50 @@ class ProductCheck:
     # ---- once more -------------------------------------------------------------------------------
 
     def _again(self, laws: list[str]) -> list[Counterexample]:
-        """The same products with gaps in memory, and again; and an earlier result, which stays."""
-        told = [seen for seen in self.seen if seen.problem.law in ("sums", "integers", "two_terms")][:STRIDED]
-        for strided, law in ((True, strides), (False, repeatable)) if self.effort.calls else ():
-            if law.__name__ not in self.laws:
-                continue
-            laws.append(law.__name__)
-            for before in told:
-                now = self.target.see(before.problem, strided)
-                changed = now.wrong if strided else _changed(now, before)
-                if changed.any():
-                    if strided:
-                        return [self._placed(now, law.__name__, now.due, now.wrong)]
-                    return [self._placed(now, law.__name__, before.came)]
-        laws += [] if repeatable.__name__ in laws else [repeatable.__name__]
-        return next((found for seen in told if (found := self._overwritten(seen.problem))), [])
+        """The same products in other memory, and again; and an earlier result, which stays."""
+        names = [law.__name__ for law in (strides, repeatable) if law.__name__ in self.laws]
+        if not self.effort.calls:
+            names = [repeatable.__name__]
+        for name in names:
+            laws.append(name)
+            found = next(self._strided() if name == strides.__name__ else self._repeated(), None)
+            if found is not None:
+                return [found]
+        return next((found for seen in self._told if (found := self._overwritten(seen.problem))), [])
+
+    def _strided(self) -> Iterator[Counterexample]:
+        """Of each class of shapes one, whose arrays lie in each way."""
+        for before in one_a_class(self.seen):
+            for lies in LIES:
+                now = self.target.again(before, lies)
+                if now.wrong.any():
+                    found = self._placed(now, strides.__name__, now.due, now.wrong)
+                    yield replace(found, where=f"{found.where}, of operands {SAID[lies]}")
+
+    def _repeated(self) -> Iterator[Counterexample]:
+        """One of each shape (where quick: of each class), the largest first: other numbers, and the same.
+
+        A kernel that adds to what it left in memory, or keeps an operand, may do so in some shapes alone.
+        Of all but the first ones, what depends on the order of sums may come in another one.
+        """
+        for before in one_a_class(self.seen) if not self.effort.calls else one_a_shape(self.seen):
+            for asked in (before.turned_around(), before):
+                now = self.target.again(asked)
+                if now.wrong.any():
+                    found = self._placed(now, repeatable.__name__, now.due, now.wrong)
+                    yield replace(found, where=f"{found.where}; {BEFORE}")
+        for before in self._told if self.effort.calls else ():
+            now = self.target.again(before)
+            if _changed(now, before).any():
+                yield self._placed(now, repeatable.__name__, before.came)
+
+    @property
+    def _told(self) -> list[Seen]:
+        return [seen for seen in self.seen if seen.problem.law in TELLING][:LOOKED_AT]
 
     def _overwritten(self, problem: Problem) -> list[Counterexample]:
         """What a product returned, looked at after another one of its shape: a buffer that is used again."""
-        kept = self.target.once((problem, False))
+        kept = self.target.once((problem,))
         seen = Seen(problem, self.target.result(kept, problem), *answer(problem))
         turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
         others = self.target.see(replace(problem, a=turned))
@@ -196,6 +225,25 @@ class ProductCheck:
                 except Fault:
                     return ()
         return explained(seen)
+
+
+def one_a_shape(seen: Sequence[Seen]) -> list[Seen]:
+    """Of each shape the product that says most, the largest first."""
+    return _one_of_each(seen, lambda shape: shape)
+
+
+def one_a_class(seen: Sequence[Seen]) -> list[Seen]:
+    """The same of all shapes between the same powers of two."""
+    return _one_of_each(seen, lambda shape: tuple(size.bit_length() for size in shape))
+
+
+def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]) -> list[Seen]:
+    found: dict[tuple[int, ...], Seen] = {}
+    for one in seen:
+        key = group(one.problem.shape)
+        if key not in found or one.problem.law in TELLING or found[key].problem.law not in TELLING:
+            found[key] = one
+    return sorted(found.values(), key=lambda one: prod(one.problem.shape), reverse=True)
 
 
 def _changed(now: Seen, before: Seen) -> Any:
