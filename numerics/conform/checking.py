@@ -285,8 +285,9 @@ def _product(
 ) -> ProductCheck:
     if dtype is not None:
         raise NumericsError(f"kind='matmul' has two operands: give a= and b= in place of {said(dtype)}")
-    shapes = check_shapes(options.pop("shapes", None))
+    shapes = options.pop("shapes", None)
     claim = Claim.of(options.pop("a", None), options.pop("b", None), **options)
+    shapes = check_shapes(shapes, claim)
     return ProductCheck(ProductTarget(target, claim, takes), effort, shapes)
 
 

@@ -124,13 +124,17 @@ class ProductTarget(Judged):
 
     def result(self, came: Any, problem: Problem) -> Array:
         """What came, as a matrix of the type that is claimed; raises Fault for anything else."""
-        m, n, _ = problem.shape
+        shape = _form(problem)[0]
         shown = (problem.a.codes,)
         array, name = read(came, shown)
         if name != self.claim.out:
             raise Fault("dtype", shown, name, self.claim.out)
-        if array.shape != (m, n):
-            raise Fault("shape", shown, str(array.shape), str((m, n)))
+        if array.shape != shape:
+            raise Fault("shape", shown, str(array.shape), str(shape))
+        return _side_by_side(self._plain(array), problem)
+
+    def _plain(self, array: Array) -> Array:
+        """An array of the type that is claimed, as float32, float16 or int32."""
         if self.claim.out == "bfloat16":
             bits = array.view(np.uint16).astype(np.uint32) << np.uint32(16)
             return np.ascontiguousarray(bits).view(np.float32)
@@ -141,8 +145,7 @@ class ProductTarget(Judged):
 def _beside_edge(seen: Seen) -> Counterexample:
     """A result that is right in memory of its own, and wrong beside forbidden memory."""
     at = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
-    m, n, k = seen.problem.shape
-    where = f"m={m} n={n} k={k}, result {list(at)}, of operands at the end, or the beginning, of their memory"
+    where = f"{seen.problem.where(at)}, of operands at the end, or the beginning, of their memory"
     came, due, count = str(seen.came[at]), str(seen.due[at]), int(seen.wrong.sum())
     return Counterexample(strides.__name__, sentence(strides), (), came, due, count, where)
 
@@ -150,7 +153,17 @@ def _beside_edge(seen: Seen) -> Counterexample:
 def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:
     """Shape and type of a result."""
     out = problem.claim.out
-    return problem.shape[:2], bfloat16_type() if out == "bfloat16" else np.dtype(out)
+    return (*problem.batch, *problem.matrix), bfloat16_type() if out == "bfloat16" else np.dtype(out)
+
+
+def _side_by_side(came: Array, problem: Problem) -> Array:
+    """The results of all batches as one matrix of all rows and columns; zeros between them."""
+    if not problem.batch:
+        return came
+    found = np.zeros(problem.shape[:2], came.dtype)
+    for at, rows, columns in problem.blocks():
+        found[rows, columns] = came[at]
+    return found
 
 
 def _placed(x: Any, lies: str, edge: Edge | None) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import lcm
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from numerics.conform.products import draw
+from numerics.conform.products.batches import batched, problem_in
 from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.corners import corners
@@ -671,7 +673,9 @@ def _moved(side: Side, by: int) -> Side:
 # ---- all of them -----------------------------------------------------------------------------------
 
 
-def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = None) -> Iterator[Problem]:
+def problems(
+    claim: Claim, seed: int = 0, shapes: tuple[tuple[int, ...], ...] | None = None
+) -> Iterator[Problem]:
     """What a target is asked, in order: a law that breaks early says most about the fault.
 
     >>> found = [problem.law for problem in problems(Claim.of("float32", "mxfp4"))]
@@ -679,7 +683,10 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     (True, ['one_term', 'one_term', 'sums'])
     """
     maker = Maker(claim, np.random.default_rng(seed))
-    asked = SHAPES if shapes is None else shapes
+    if claim.laid.axes:
+        yield from _in_batches(maker, shapes)
+        return
+    asked = SHAPES if shapes is None else cast("tuple[Shape, ...]", shapes)
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
     if shapes is None:
@@ -694,18 +701,34 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
             yield maker.few(shape, "a", turn=-1)
         yield from _apart(maker)
         yield from _places(maker)
-        yield from corners(claim, maker.rng)
         yield from _ends(maker)
+        yield from corners(claim, maker.rng)
 
 
-def _integers(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
+def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
+    """The same of operands that come in batches: many shapes, then each code, scale and end."""
+    claim = maker.claim
+
+    def shaped(asked: tuple[Shape, ...]) -> Iterator[Problem]:
+        return _integers(maker, asked, far=False) if claim.integers else _shaped(maker, asked)
+
+    yield from batched(claim, shaped, shapes)
+    more = [maker.pairs()]
+    if not claim.integers and shapes is None:
+        more += [maker.scale_ranges(), _ends(maker), corners(claim, maker.rng)]
+    for problem in chain(*more):
+        yield problem_in(problem, (3,) * claim.laid.axes)
+
+
+def _integers(maker: Maker, shapes: tuple[Shape, ...], far: bool = True) -> Iterator[Problem]:
+    """far: long sums, too."""
     for turn, shape in enumerate(shapes):
         yield maker.integers(shape)
         yield maker.integers(shape, extreme=1 + turn % 2)
-    for length in LONG:
+    for length in LONG if far else ():
         yield maker.integers((2, 3, length), extreme=3)
         yield maker.integers((1, 3, length))
-    for shape in FAR:
+    for shape in FAR if far else ():
         yield maker.integers(shape, extreme=3)
 
 

@@ -66,7 +66,7 @@ def repeatable() -> None:
 
 LAWS: dict[str, Named] = {
     law.__name__: law
-    for law in (one_term, sums, output, bias, two_terms, integers, pairs, scale_range, corners, special,
-                subnormals, accumulator, strides, repeatable)
+    for law in (one_term, sums, output, bias, two_terms, integers, pairs, scale_range, special,
+                subnormals, accumulator, corners, strides, repeatable)
 }  # fmt: skip
 """The laws of products by name."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from numerics.conform.inputs.margins import roomy
+from numerics.conform.products.problem import Problem
 from numerics.conform.task import Array
 
 POISON = np.nan
@@ -30,24 +31,44 @@ def _columns(x: Array) -> Array:
     return np.swapaxes(_rows(np.swapaxes(x, -1, -2)), -1, -2) if x.ndim > 1 else _gaps(x)
 
 
-LIES: dict[str, Callable[[Array], Array]] = {"gaps": _gaps, "rows": _rows, "columns": _columns}
+def _batches(x: Array) -> Array:
+    """A gap behind each matrix: its stride is longer than its rows."""
+    return _room(x, (*x.shape[:-2], x.shape[-2] + 1, x.shape[-1]))[..., : x.shape[-2], :]
+
+
+def _between(x: Array) -> Array:
+    """Rows of one number of all batches stand together, as heads of attention do."""
+    return np.moveaxis(_rows(np.moveaxis(x, -2, 0)), 0, -2)
+
+
+LIES: dict[str, Callable[[Array], Array]] = {"gaps": _gaps, "rows": _rows, "columns": _columns,
+                                                "batches": _batches, "between": _between}  # fmt: skip
 """Views of a shape in memory of their own, in which numbers lie so."""
+ALONE = {"batches": "rows", "between": "rows"}
+"""How a matrix, or a bias, lies that is beside batches and has none."""
 SAID = {
     "gaps": "with gaps behind its rows and between its numbers",
     "rows": "with a gap behind each row",
     "columns": "whose columns are dense, with a gap behind each",
+    "batches": "with a gap behind each matrix",
+    "between": "whose batches lie between their rows",
 }
 """What a verdict says of them."""
+
+
+def ways(problem: Problem) -> tuple[str, ...]:
+    """How the arrays of a problem may lie: those of a single matrix have no batches."""
+    return tuple(LIES) if problem.batch else ("gaps", "rows", "columns")
 
 
 def lying(x: Array, how: str) -> Array:
     """The same matrix, or bias, in memory that must not be read between its numbers.
 
     >>> x = np.float32([[1, 2], [3, 4], [5, 6]])
-    >>> [lying(x, how).strides for how in LIES]
+    >>> [lying(x, how).strides for how in ("gaps", "rows", "columns")]
     [(28, 8), (20, 4), (4, 24)]
     """
-    found = LIES[how](x)
+    found = LIES[how if x.ndim > 2 else ALONE.get(how, how)](x)
     found[...] = x
     return found
 
