@@ -336,7 +336,7 @@ class Maker:
                 left.codes[np.arange(len(x)), np.arange(len(x)) * 11 % k] = draw.one(a)
                 right.codes[:] = draw.one(b)
                 sides = [
-                    replace(s, scale=np.repeat(v[:, None], s.scale.shape[1], 1).astype(np.uint8))
+                    replace(s, scale=draw.powers(s.scale, np.repeat(v[:, None], s.scale.shape[1], 1) - 127))
                     if len(v) > 1 and s.scale is not None
                     else s
                     for s, v in ((left, x), (right, y))
@@ -501,7 +501,7 @@ class Maker:
             codes[:, 0 if op is a else slice(None)] = np.nanargmax(
                 np.where(np.isfinite(values), values, np.nan)
             )
-            scale = np.full_like(side.scale, 127 + 62)
+            scale = draw.powers(side.scale, np.full(side.scale.shape, 62))
             sides.append(replace(side.with_codes(codes), scale=scale))
         return Problem(self.claim, sides[0], sides[1], law="output")
 
@@ -577,7 +577,7 @@ class Maker:
             return None
         assert side.scale is not None
         scale = side.scale.copy()
-        scale[:, blocks[0]] = scale[:, blocks[2]] = 127 + steps
+        scale[:, blocks[0]] = scale[:, blocks[2]] = draw.powers(scale, steps)
         unit_value = float(meanings(op)[int(draw.one(op))])
         codes[:, large] = codes[:, small] = draw.one(op)
         codes[:, back] = draw.code_of(op, -unit_value)
@@ -667,7 +667,9 @@ def _moved(side: Side, by: int) -> Side:
         least = 2.0 ** draw.EXPONENTS[str(side.op.name)][0]
         return side.with_codes(np.where(np.rint(moved / least) * least == moved, moved, 0.0))
     assert side.scale is not None
-    return replace(side, scale=np.clip(side.scale.astype(np.int64) + by, 0, 254).astype(np.uint8))
+    whole = side.scale.dtype.kind != "f"
+    exponents = side.scale.astype(np.int64) - 127 if whole else np.frexp(side.scale)[1] - 1
+    return replace(side, scale=draw.powers(side.scale, exponents + by))
 
 
 # ---- all of them -----------------------------------------------------------------------------------

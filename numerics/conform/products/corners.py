@@ -113,14 +113,8 @@ def _answering(op: Operand, length: int, exponent: int, rng: draw.Rng) -> Side:
         return replace(side, number=2.0 ** int(np.clip(exponent, min(NUMBERS), max(NUMBERS))))
     if op.share == "none" or (op.scale is not None and not op.power_scale):
         return side
-    return replace(side, scale=_power(op, exponent, side))
-
-
-def _power(op: Operand, exponent: int, side: Side) -> Array:
-    """Scales that are a power of two within what their type holds."""
     assert side.scale is not None
-    if side.scale.dtype.kind != "f":
-        return np.full_like(side.scale, np.clip(127 + exponent, 0, 254))
-    kind = str(op.spec.scale_type) if op.spec is not None else "float32"
-    ends = EXPONENTS.get(kind, EXPONENTS["float32"])
-    return np.full_like(side.scale, 2.0 ** int(np.clip(exponent, min(ends), max(ends))))
+    kind = "pof2" if op.spec is None or op.spec.scale_type is None else str(op.spec.scale_type)
+    ends = EXPONENTS.get(kind, EXPONENTS["pof2"])
+    near = int(np.clip(exponent, max(min(ends), -127), max(ends)))
+    return replace(side, scale=draw.powers(side.scale, np.full(side.scale.shape, near)))

@@ -32,7 +32,7 @@ class Form(NamedTuple):
         return np.ascontiguousarray(np.swapaxes(found, -1, -2)) if self.turned else found
 
 
-def matrix(side: Side, form: Form = Form()) -> Any:
+def matrix(side: Side, form: Form) -> Any:
     """A side as a target takes it: an array, or a QTensor."""
     if side.op.spec is None:
         return form.shaped(_plain(side))

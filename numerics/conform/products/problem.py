@@ -168,10 +168,16 @@ class Problem:
         said = f"m={m} n={n} k={self.shape[2]}, result "
         if not self.batch:
             return said + str(list(at))
-        index = next((index for index, rows, columns in self.blocks()
-                      if rows.start <= at[0] < rows.stop and columns.start <= at[1] < columns.stop), ())  # fmt: skip
+        index = self.batch_of(at)
         lengths = " x ".join(map(str, self.batch))
         return f"batches {lengths}, {said}{[*index, at[0] % m, at[1] % n]}"
+
+    def batch_of(self, at: tuple[int, ...]) -> tuple[int, ...]:
+        """In which batch of the result a row of a meets a row of b."""
+        return next(
+            index for index, rows, columns in self.blocks()
+            if rows.start <= at[0] < rows.stop and columns.start <= at[1] < columns.stop
+        )  # fmt: skip
 
     def cut(self, rows: list[int], columns: list[int], batch: list[list[int]] | None = None) -> Problem:
         """Some rows and columns of each batch alone; batch: which indices of each axis of batches remain."""

@@ -45,8 +45,7 @@ def _one_batch(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
     """Fewer batches: the one that is wrong, those up to it, one more; nothing where there are none."""
     if not problem.batch:
         return
-    index = next(index for index, rows, columns in problem.blocks()
-                 if rows.start <= at[0] < rows.stop and columns.start <= at[1] < columns.stop)  # fmt: skip
+    index = problem.batch_of(at)
     m, n = problem.matrix
     for axes in product(*(_first(count, i) for count, i in zip(problem.batch, index, strict=True))):
         yield problem.cut([*range(m)], [*range(n)], list(axes))
