@@ -20,13 +20,17 @@ SHORT = {"mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxint8", "mx6"}
 """Blocks of which bfloat16 holds every number: the least is 2**-133 or more."""
 
 
+POF2 = (OPERANDS[18], OPERANDS[19])
+FINE = (*POF2, OPERANDS[20])  # of 11 bits and fewer: the int4 whose scales are bfloat16, too
+
+
 def holds(kind, operand):
     """Has a narrower type every number of an operand?"""
     if kind == "bfloat16":
-        return str(operand) in SHORT or operand == "bfloat16" or operand == OPERANDS[19]
+        return str(operand) in SHORT or operand == "bfloat16" or operand in POF2
     if kind == "float16":
         return operand == "float16"
-    return str(operand) in SHORT | {"mxfp8_e4m3", "float16", "mx9"} or operand == OPERANDS[19]
+    return str(operand) in SHORT | {"mxfp8_e4m3", "mx9", "float16", "bfloat16"} or operand in FINE
 
 
 def values(x):

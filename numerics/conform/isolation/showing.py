@@ -38,9 +38,11 @@ def shown(task: Any, case: Case) -> Shown:
     """A case, of a Task or of a product's Claim."""
     if isinstance(case[0], Problem):
         (m, n), k = case[0].matrix, case[0].shape[2]
-        said = f"batches {' x '.join(map(str, case[0].batch))}, " if case[0].batch else ""
+        batches = f"batches {' x '.join(map(str, case[0].batch))}, " if case[0].batch else ""
         gaps = f", operands {SAID[case[0].lies]}" if case[0].lies else ""
-        return Shown((), f"{said}m={m} n={n} k={k}{gaps}", None, terms(case[0], (0, 0)) if m * n == 1 else ())
+        return Shown(
+            (), f"{batches}m={m} n={n} k={k}{gaps}", None, terms(case[0], (0, 0)) if m * n == 1 else ()
+        )
     x = case[0]
     floats = task.kind in ("encode", "round", "affine", *FINDS)
     flat = x.reshape(-1).astype(np.float32) if floats else x.reshape(-1)

@@ -29,6 +29,7 @@ EXPONENTS = {
     "pof2": (-127, -126, -100, -20, 20, 100, 127),
 }  # fmt: skip
 """Exponents of scales that are floats: the ends of their type, and what is past those of narrower ones."""
+FAR = 100  # exponent of an answer, at most: times the elements alone it is still a float32 number
 FEW = 8  # codes of a side where rows are whole blocks
 
 
@@ -40,7 +41,7 @@ def corners(claim: Claim, rng: draw.Rng) -> Iterator[Problem]:
         other = ops[1 - place]
         for length in {1: None, whole: None}:
             for side in _at_ends(op, length, rng):
-                answer = _answering(other, length, -_middle(side), rng)
+                answer = _answering(other, length, int(np.clip(-_middle(side), -FAR, FAR)), rng)
                 sides = (side, answer) if place == 0 else (answer, side)
                 yield Problem(claim, *sides, law="corners")
 
@@ -55,6 +56,8 @@ def _at_ends(op: Operand, length: int, rng: draw.Rng) -> Iterator[Side]:
         return
     for scale in _scales(op):
         side = replace(blank, scale=np.full_like(blank.scale, scale))
+        if op.micro is not None:  # half of what the scale says, too
+            yield replace(side, micro=np.full_like(side.micro, (1 << op.micro.sub_blocks) - 1))
         if not op.number:
             yield side
         else:
@@ -63,7 +66,9 @@ def _at_ends(op: Operand, length: int, rng: draw.Rng) -> Iterator[Side]:
 
 def _codes(op: Operand) -> Array:
     """All codes that are finite; of 16 bits, and of plain numbers, those that tell most."""
-    return np.flatnonzero(np.isfinite(meanings(op))) if not op.is_value and op.bits <= 8 else _telling(op)
+    if op.is_value or op.bits > 8:
+        return _telling(op)
+    return np.asarray(np.flatnonzero(np.isfinite(meanings(op))))
 
 
 def _telling(op: Operand) -> Array:
@@ -72,7 +77,7 @@ def _telling(op: Operand) -> Array:
         values = np.abs(meanings(op))
         held = np.flatnonzero(np.isfinite(values) & (values != 0))
         order = held[np.argsort(values[held], kind="stable")]
-        return np.unique(np.concatenate([order[: FEW // 2], order[-FEW // 2 :]]))
+        return np.asarray(np.unique(np.concatenate([order[: FEW // 2], order[-FEW // 2 :]])))
     name = str(op.name)
     (least, top), bits = draw.EXPONENTS[name], draw.SIGNIFICAND[name]
     normal, ones = least + bits - 1, 2 - 2.0 ** (1 - bits)
@@ -90,7 +95,7 @@ def _scales(op: Operand) -> Array:
     values = table(op.scale)
     held = np.flatnonzero((values > 0) & np.isfinite(values))
     order = held[np.argsort(values[held], kind="stable")]
-    return np.unique(order[[0, 2, len(order) // 2, -3, -1]])
+    return np.asarray(np.unique(order[[0, 2, len(order) // 2, -3, -1]]))
 
 
 def _middle(side: Side) -> int:

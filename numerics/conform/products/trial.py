@@ -119,10 +119,9 @@ class ProductCheck:
         """The same products in other memory, and again; and an earlier result, which stays."""
         for law in (strides, repeatable) if self._gives_strides and self.effort.calls else (repeatable,):
             laws.append(law.__name__)
-            found = next(self._strided() if law is strides else self._repeated(), None)
-            if found is not None:
+            for found in self._strided() if law is strides else self._repeated():
                 return [found]
-        return next((found for seen in self._told if (found := self._overwritten(seen.problem))), [])
+        return next((wrong for seen in self._told if (wrong := self._overwritten(seen.problem))), [])
 
     def _strided(self) -> Iterator[Counterexample]:
         """Of each class of shapes one, whose arrays lie in each way."""
