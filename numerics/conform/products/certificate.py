@@ -215,7 +215,7 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     """What is due [m, n], and which of it every right kernel must give, bit for bit."""
     due, claim = problem.due(), problem.claim
     if claim.integers:
-        return due, asked(problem)
+        return due, results_of(problem)
     a, b = bounds(problem.a, claim), bounds(problem.b, claim)
     found = sums(a, b)
     two = found.count <= 2
@@ -231,10 +231,10 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         decided |= finite & safe & two & found.narrow & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
     decided |= np.isinf(due) & finite & _past_any(problem, found, (a, b))
-    return due, (decided | _not_finite(problem, finite)) & asked(problem)
+    return due, (decided | _not_finite(problem, finite)) & results_of(problem)
 
 
-def asked(problem: Problem) -> Mask:
+def results_of(problem: Problem) -> Mask:
     """Which products of a row of a and a row of b [m, n] are results: of batches those of the same one."""
     found = np.full(problem.shape[:2], not problem.batch)
     for _, rows, columns in problem.blocks() if problem.batch else ():

@@ -91,7 +91,8 @@ def _scales(op: Operand) -> Array:
         return np.array(BYTES, np.uint8)
     if op.scale is None:
         kind = "float32" if op.spec is None else str(op.spec.scale_type)
-        return np.ldexp(1.0, np.array(EXPONENTS.get(kind, EXPONENTS["float32"]))).astype(np.float32)
+        ends = np.array(EXPONENTS.get(kind, EXPONENTS["float32"]))
+        return np.asarray(np.ldexp(1.0, ends), np.float32)
     values = table(op.scale)
     held = np.flatnonzero((values > 0) & np.isfinite(values))
     order = held[np.argsort(values[held], kind="stable")]

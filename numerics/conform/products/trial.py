@@ -21,7 +21,7 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.batches import whole
 from numerics.conform.products.cases import Shape, problems
-from numerics.conform.products.certificate import answer
+from numerics.conform.products.certificate import answer, results_of
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
@@ -100,7 +100,7 @@ class ProductCheck:
     def _verdict(self, laws: tuple[str, ...], failures: tuple[Counterexample, ...]) -> Verdict:
         tried = sum(int(seen.decided.sum()) for seen in self.seen)
         wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
-        undecided = sum(int((~seen.decided).sum()) for seen in self.seen)
+        undecided = sum(int((~seen.decided & results_of(seen.problem)).sum()) for seen in self.seen)
         notes = [f"{undecided} results depend on the order of sums and factors, and are not judged"] * bool(
             undecided
         )
