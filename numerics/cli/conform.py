@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SWEEP = 1 << 14  # calls that ask all of float32, of 2**18 inputs each; a few come before them
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
+LAYOUT = "numerics.conform.products.layout"
 ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
 
 
@@ -128,10 +129,10 @@ def _accumulators() -> tuple[str, ...]:
 )
 @click.option(
     "--layout",
-    type=WordType(of(CLAIM, "LAYOUTS")),
+    type=WordType(of(LAYOUT, "LAYOUTS")),
     default="nk",
     show_default=True,
-    help="Of matmul: nk, or kn where b is turned.",
+    help="Of matmul: nk, kn where b is turned, or both operands, as in bmk,bnk.",
 )
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
 @click.option(

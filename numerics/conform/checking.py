@@ -121,13 +121,15 @@ def check(
             "int4 per_group(128)", or a QuantSpec
         accumulate: what it sums in, as it claims: float32 (the default) or another of `ACCUMULATORS`
         out: the type of the result; None is float32, and int32 where that is summed in
-        layout: nk (the default) where b comes as (n, k), kn where it comes turned, as (k, n)
+        layout: nk (the default) where b comes as (n, k), kn where it comes turned, as (k, n); or both
+            operands, as in "km,nk", with axes of batches b or c and b before them, 1 one of length 1, as
+            in "bmk,bnk", "cbmk,1kn"
         bias: it takes one, of n numbers, as a third argument
         zero_point: split (the default) where codes and zero points may be summed apart; folded where they
             are not, which decides more results
-        shapes: those (m, n, k) that are asked, in place of the judge's own; of quantize, fake_quantize and
-            affine with scheme=, tensors' shapes that are asked beside them, in every place that 2**26 numbers
-            reach, as (64, 5120)
+        shapes: those (m, n, k), or (b, m, n, k), that are asked, in place of the judge's own; of quantize,
+            fake_quantize and affine with scheme=, tensors' shapes that are asked beside them, in every place
+            that 2**26 numbers reach, as (64, 5120)
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, for a target that cannot be called, and for
@@ -319,8 +321,9 @@ def _product(
 ) -> ProductCheck:
     if dtype is not None:
         raise NumericsError(f"kind='matmul' has two operands: give a= and b= in place of {said(dtype)}")
-    shapes = check_shapes(options.pop("shapes", None))
+    shapes = options.pop("shapes", None)
     claim = Claim.of(options.pop("a", None), options.pop("b", None), **options)
+    shapes = check_shapes(shapes, claim)
     return ProductCheck(ProductTarget(target, claim, takes), effort, shapes)
 
 

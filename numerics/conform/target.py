@@ -56,7 +56,7 @@ SENTENCES: dict[str, str] = {
 }
 
 Case = tuple[Any, ...]
-"""What a target is given: arrays and numbers; of a product the problem, and whether there are gaps."""
+"""What a target is given: arrays and numbers; of a product the problem."""
 Form = tuple[tuple[int, ...], Any]
 """Shape and type of an array of a result."""
 SMALL = 1 << 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ def layouts(case: Case) -> set[Any]:
     True
     """
     if isinstance(case[0], Problem):
-        return {(size, *case[1:]) for size in zip("mnk", case[0].shape, strict=True)}
+        return {(size, case[0].lies) for size in zip("mnk", case[0].shape, strict=True)}
     kinds = ((x.shape, x.strides, x.dtype.name) if isinstance(x, np.ndarray) else type(x) for x in case)
     return {tuple(kinds)}
 
@@ -97,8 +98,7 @@ def smaller(task: Any, case: Case) -> Iterator[Case]:
     [[1.0], [2.0], [3.0], [1.0, 2.0], [2.0, 3.0]]
     """
     if isinstance(case[0], Problem):
-        for problem in _problems(case[0]):
-            yield problem, case[1]
+        yield from ((problem,) for problem in _problems(case[0]))
     elif task.kind == "unpack":
         yield from _strings(task.element.bits, *case)
     elif task.scheme is not None:
@@ -227,13 +227,16 @@ def _strings(bits: int, packed: Array, count: int) -> Iterator[Case]:
 
 def _problems(problem: Problem) -> Iterator[Problem]:
     """Fewer rows of a and of b; of one result a shorter sum, and zeros in it."""
-    m, n, k = problem.shape
+    (m, n), k = problem.matrix, problem.shape[2]
+    rows, columns, axes = [*range(m)], [*range(n)], [[*range(count)] for count in problem.batch]
+    for place, axis in enumerate(axes):
+        for start, stop in _cuts(len(axis)):
+            yield problem.cut(rows, columns, [*axes[:place], axis[start:stop], *axes[place + 1 :]])
     for start, stop in _cuts(m):
-        yield replace(problem, a=problem.a.rows([*range(start, stop)]))
+        yield problem.cut(rows[start:stop], columns)
     for start, stop in _cuts(n):
-        bias = None if problem.bias is None else problem.bias[start:stop]
-        yield replace(problem, b=problem.b.rows([*range(start, stop)]), bias=bias)
-    if m * n > 1:
+        yield problem.cut(rows, columns[start:stop])
+    if prod((*problem.batch, m, n)) > 1:
         return
     for length in LENGTHS:
         if length < k:

@@ -32,9 +32,7 @@ def first_of(target: Target | ProductTarget, broken: Counterexample) -> First | 
     if broken.law in (*SENTENCES, "repeatable", "threads") or ALONE in broken.where:
         return None
     if isinstance(target, ProductTarget):
-        return (
-            None if broken.problem is None else First(broken.law, (broken.problem, broken.law == "strides"))
-        )
+        return None if broken.problem is None else First(broken.law, (broken.problem,))
     whole = broken.law in ARRAYS and target.task.kind in ("encode", "round", "decode", "affine")
     whole = whole or (isinstance(target, Target) and target.task.rule is not None)
     if broken.tensor is None or target.task.draws_itself or not (whole or broken.law not in NOT_ALONE):
@@ -46,8 +44,7 @@ def is_right(target: Target | ProductTarget, first: First) -> bool:
     """Does the target give what is due?"""
     with suppress(Fault):
         if isinstance(target, ProductTarget):
-            problem, strided = first.case
-            return not target.see(problem, strided).wrong.any()
+            return not target.see(first.case[0]).wrong.any()
         inputs = restored(first.case)
         if first.law == of_tensor.tensor_scale.__name__:
             return of_tensor.is_right(target, inputs)

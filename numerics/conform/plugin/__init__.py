@@ -42,7 +42,7 @@ _OPTIONS: dict[str, str] = {
     "b": "of matmul: the same",
     "accumulate": "of matmul: what it sums in; float32 by default",
     "out": "of matmul: the type of the result; float32 by default",
-    "layout": "of matmul: nk (default), or kn where b is turned",
+    "layout": "of matmul: nk (default), kn where b is turned, or both operands, as in bmk,bnk",
 }
 _FLAGS: dict[str, str] = {
     "contiguous": "targets take only contiguous arrays of one dimension",

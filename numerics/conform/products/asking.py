@@ -19,6 +19,7 @@ from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
+from numerics.conform.products.lying import lying
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
@@ -27,9 +28,6 @@ from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
-
-POISON = np.nan
-"""What lies between the rows of a strided operand."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class Seen:
     def wrong(self) -> NDArray[np.bool_]:
         """The results that no order of right additions gives."""
         return self.decided & unequal(self.came, self.due)
+
+    def turned_around(self) -> Seen:
+        """The same with all rows of both sides in reverse, so that other numbers are due in its places."""
+        came, due, decided = (x[::-1, ::-1] for x in (self.came, self.due, self.decided))
+        return Seen(self.problem.turned_around(), came, due, decided)
 
 
 def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
@@ -69,25 +72,30 @@ class ProductTarget(Judged):
             return False
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 
-    def see(self, problem: Problem, strided: bool = False) -> Seen:
+    def see(self, problem: Problem) -> Seen:
         """Asks a problem; raises Fault where there is no result, or another one beside forbidden memory."""
-        came = self.came(problem, strided)
+        came = self.came(problem)
         due, decided = answer(problem)
         seen = Seen(problem, came, due, decided)
-        for edge in self.witness.edges((problem, strided)):
-            other = replace(seen, came=self.result(self.once((problem, strided), edge), problem))
+        for edge in self.witness.edges((problem,)):
+            other = replace(seen, came=self.result(self.once((problem,), edge), problem))
             if other.wrong.any() and not seen.wrong.any():
                 raise Fault.of(_beside_edge(other), (problem.a.codes,))
         return seen
 
-    def came(self, problem: Problem, strided: bool = False) -> Array:
-        """What the target returns for a problem, as float32, float16 or int32; strided: with gaps."""
-        return self.result(self.once((problem, strided)), problem)
+    def again(self, seen: Seen, lies: str = "") -> Seen:
+        """Asks what was asked before, whose answer is known; lies: in memory that lies so."""
+        problem = replace(seen.problem, lies=lies) if lies else seen.problem
+        return replace(seen, problem=problem, came=self.came(problem))
+
+    def came(self, problem: Problem) -> Array:
+        """What the target returns for a problem, as float32, float16 or int32."""
+        return self.result(self.once((problem,)), problem)
 
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
-        problem, strided = case
-        arguments = tuple(_placed(x, strided, edge) for x in given.arguments(problem))
+        problem = case[0]
+        arguments = tuple(_placed(x, problem.lies, edge) for x in given.arguments(problem))
         unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
 
         def call(filled: tuple[Array, ...] = ()) -> Any:
@@ -120,13 +128,17 @@ class ProductTarget(Judged):
 
     def result(self, came: Any, problem: Problem) -> Array:
         """What came, as a matrix of the type that is claimed; raises Fault for anything else."""
-        m, n, _ = problem.shape
+        shape = _form(problem)[0]
         shown = (problem.a.codes,)
         array, name = read(came, shown)
         if name != self.claim.out:
             raise Fault("dtype", shown, name, self.claim.out)
-        if array.shape != (m, n):
-            raise Fault("shape", shown, str(array.shape), str((m, n)))
+        if array.shape != shape:
+            raise Fault("shape", shown, str(array.shape), str(shape))
+        return _side_by_side(self._plain(array), problem)
+
+    def _plain(self, array: Array) -> Array:
+        """An array of the type that is claimed, as float32, float16 or int32."""
         if self.claim.out == "bfloat16":
             bits = array.view(np.uint16).astype(np.uint32) << np.uint32(16)
             return np.ascontiguousarray(bits).view(np.float32)
@@ -137,8 +149,7 @@ class ProductTarget(Judged):
 def _beside_edge(seen: Seen) -> Counterexample:
     """A result that is right in memory of its own, and wrong beside forbidden memory."""
     at = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
-    m, n, k = seen.problem.shape
-    where = f"m={m} n={n} k={k}, result {list(at)}, of operands at the end, or the beginning, of their memory"
+    where = f"{seen.problem.where(at)}, of operands at the end, or the beginning, of their memory"
     came, due, count = str(seen.came[at]), str(seen.due[at]), int(seen.wrong.sum())
     return Counterexample(strides.__name__, sentence(strides), (), came, due, count, where)
 
@@ -146,26 +157,24 @@ def _beside_edge(seen: Seen) -> Counterexample:
 def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:
     """Shape and type of a result."""
     out = problem.claim.out
-    return problem.shape[:2], bfloat16_type() if out == "bfloat16" else np.dtype(out)
+    return (*problem.batch, *problem.matrix), bfloat16_type() if out == "bfloat16" else np.dtype(out)
 
 
-def _placed(x: Any, strided: bool, edge: Edge | None) -> Any:
-    """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
-    gaps = strided and isinstance(x, np.ndarray)
-    x = apart(x) if gaps else x
-    return x if gaps and edge is None else beside(roomy if edge is None else edge.room, x)
-
-
-def apart(x: Array) -> Array:
-    """The same matrix, or bias, with gaps behind its rows and between its numbers, which must not be read."""
-    if x.ndim == 1:
-        return np.asarray(apart(x[None])[0])
-    width = 2 * x.shape[1] + 3
-    room = roomy(len(x) * width, x.dtype).reshape(len(x), width)
-    room[...] = POISON if x.dtype.kind == "f" else 0x55
-    found = room[:, 1 : 2 * x.shape[1] + 1 : 2]
-    found[...] = x
+def _side_by_side(came: Array, problem: Problem) -> Array:
+    """The results of all batches as one matrix of all rows and columns; zeros between them."""
+    if not problem.batch:
+        return came
+    found = np.zeros(problem.shape[:2], came.dtype)
+    for at, rows, columns in problem.blocks():
+        found[rows, columns] = came[at]
     return found
+
+
+def _placed(x: Any, lies: str, edge: Edge | None) -> Any:
+    """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
+    gaps = bool(lies) and isinstance(x, np.ndarray)
+    x = lying(x, lies) if gaps else x
+    return x if gaps and edge is None else beside(roomy if edge is None else edge.room, x)
 
 
 def beside(room: Room, x: Any) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import lcm
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from numerics.conform.products import draw
+from numerics.conform.products.batches import batched, problem_in
 from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
+from numerics.conform.products.corners import corners
 from numerics.conform.products.draw import Integers
 from numerics.conform.products.fitting import Fitting
 from numerics.conform.products.given import original_of
@@ -333,7 +336,7 @@ class Maker:
                 left.codes[np.arange(len(x)), np.arange(len(x)) * 11 % k] = draw.one(a)
                 right.codes[:] = draw.one(b)
                 sides = [
-                    replace(s, scale=np.repeat(v[:, None], s.scale.shape[1], 1).astype(np.uint8))
+                    replace(s, scale=draw.powers(s.scale, np.repeat(v[:, None], s.scale.shape[1], 1) - 127))
                     if len(v) > 1 and s.scale is not None
                     else s
                     for s, v in ((left, x), (right, y))
@@ -498,7 +501,7 @@ class Maker:
             codes[:, 0 if op is a else slice(None)] = np.nanargmax(
                 np.where(np.isfinite(values), values, np.nan)
             )
-            scale = np.full_like(side.scale, 127 + 62)
+            scale = draw.powers(side.scale, np.full(side.scale.shape, 62))
             sides.append(replace(side.with_codes(codes), scale=scale))
         return Problem(self.claim, sides[0], sides[1], law="output")
 
@@ -574,7 +577,7 @@ class Maker:
             return None
         assert side.scale is not None
         scale = side.scale.copy()
-        scale[:, blocks[0]] = scale[:, blocks[2]] = 127 + steps
+        scale[:, blocks[0]] = scale[:, blocks[2]] = draw.powers(scale, steps)
         unit_value = float(meanings(op)[int(draw.one(op))])
         codes[:, large] = codes[:, small] = draw.one(op)
         codes[:, back] = draw.code_of(op, -unit_value)
@@ -664,13 +667,17 @@ def _moved(side: Side, by: int) -> Side:
         least = 2.0 ** draw.EXPONENTS[str(side.op.name)][0]
         return side.with_codes(np.where(np.rint(moved / least) * least == moved, moved, 0.0))
     assert side.scale is not None
-    return replace(side, scale=np.clip(side.scale.astype(np.int64) + by, 0, 254).astype(np.uint8))
+    whole = side.scale.dtype.kind != "f"
+    exponents = side.scale.astype(np.int64) - 127 if whole else np.frexp(side.scale)[1] - 1
+    return replace(side, scale=draw.powers(side.scale, exponents + by))
 
 
 # ---- all of them -----------------------------------------------------------------------------------
 
 
-def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = None) -> Iterator[Problem]:
+def problems(
+    claim: Claim, seed: int = 0, shapes: tuple[tuple[int, ...], ...] | None = None
+) -> Iterator[Problem]:
     """What a target is asked, in order: a law that breaks early says most about the fault.
 
     >>> found = [problem.law for problem in problems(Claim.of("float32", "mxfp4"))]
@@ -678,7 +685,10 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     (True, ['one_term', 'one_term', 'sums'])
     """
     maker = Maker(claim, np.random.default_rng(seed))
-    asked = SHAPES if shapes is None else shapes
+    if claim.laid.axes:
+        yield from _in_batches(maker, shapes)
+        return
+    asked = SHAPES if shapes is None else cast("tuple[Shape, ...]", shapes)
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
     if shapes is None:
@@ -694,16 +704,33 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
         yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)
+        yield from corners(claim, maker.rng)
 
 
-def _integers(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
+def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
+    """The same of operands that come in batches: many shapes, then each code, scale and end."""
+    claim = maker.claim
+
+    def shaped(asked: tuple[Shape, ...]) -> Iterator[Problem]:
+        return _integers(maker, asked, far=False) if claim.integers else _shaped(maker, asked)
+
+    yield from batched(claim, shaped, shapes)
+    more = [maker.pairs()]
+    if not claim.integers and shapes is None:
+        more += [maker.scale_ranges(), _ends(maker), corners(claim, maker.rng)]
+    for problem in chain(*more):
+        yield problem_in(problem, (3,) * claim.laid.axes)
+
+
+def _integers(maker: Maker, shapes: tuple[Shape, ...], far: bool = True) -> Iterator[Problem]:
+    """far: long sums, too."""
     for turn, shape in enumerate(shapes):
         yield maker.integers(shape)
         yield maker.integers(shape, extreme=1 + turn % 2)
-    for length in LONG:
+    for length in LONG if far else ():
         yield maker.integers((2, 3, length), extreme=3)
         yield maker.integers((1, 3, length))
-    for shape in FAR:
+    for shape in FAR if far else ():
         yield maker.integers(shape, extreme=3)
 
 

@@ -68,6 +68,15 @@ class Bounds(NamedTuple):
 
 def bounds(side: Any, claim: Claim) -> Bounds:
     """The bounds of a side; where codes may be shifted, or zero points split off, of what is added then."""
+    known: dict[str, Bounds] = side.__dict__.setdefault(
+        "bounds", {}
+    )  # as cached_property keeps what it finds
+    if claim.zero_point not in known:
+        known[claim.zero_point] = _bounds(side, claim)
+    return known[claim.zero_point]
+
+
+def _bounds(side: Any, claim: Claim) -> Bounds:
     f: Factors = side.factors
     scale = np.where(np.isfinite(f.scale), f.scale, 0.0)
     element = np.where(np.isfinite(f.element), f.element, 0.0)
@@ -206,7 +215,7 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     """What is due [m, n], and which of it every right kernel must give, bit for bit."""
     due, claim = problem.due(), problem.claim
     if claim.integers:
-        return due, np.ones(due.shape, np.bool_)
+        return due, results_of(problem)
     a, b = bounds(problem.a, claim), bounds(problem.b, claim)
     found = sums(a, b)
     two = found.count <= 2
@@ -222,7 +231,15 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         decided |= finite & safe & two & found.narrow & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
     decided |= np.isinf(due) & finite & _past_any(problem, found, (a, b))
-    return due, decided | _not_finite(problem, finite)
+    return due, (decided | _not_finite(problem, finite)) & results_of(problem)
+
+
+def results_of(problem: Problem) -> Mask:
+    """Which products of a row of a and a row of b [m, n] are results: of batches those of the same one."""
+    found = np.full(problem.shape[:2], not problem.batch)
+    for _, rows, columns in problem.blocks() if problem.batch else ():
+        found[rows, columns] = True
+    return found
 
 
 def _past_any(problem: Problem, found: Sums, sides: tuple[Bounds, Bounds]) -> Mask:

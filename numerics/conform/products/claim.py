@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from numerics.conform.inputs.spread import MOST
+from numerics.conform.products.layout import Layout
 from numerics.formats.arguments import named_fields
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.codebook import Codebook
@@ -19,7 +20,6 @@ from numerics.tensor.spec import QuantSpec
 
 VALUES = ("float32", "bfloat16", "float16")
 OUTS = (*VALUES, "int32")
-LAYOUTS = ("nk", "kn")
 ZERO_POINTS = ("split", "folded")
 LEAST, TOP = -1074, 1024
 """Exponents of the least number of float64, in which exact sums are kept, and past its largest."""
@@ -271,7 +271,7 @@ class Claim:
         if (out == "int32") is not whole:
             raise NumericsError(f"out={out!r} does not go with accumulate={accumulate!r}")
         found = cls(Operand.of(a, whole), Operand.of(b, whole), accumulate, out,
-                    one_of("layout", options.pop("layout", "nk"), LAYOUTS),
+                    options.pop("layout", "nk"),
                     truth("bias", options.pop("bias", False)),
                     one_of("zero_point", options.pop("zero_point", "split"), ZERO_POINTS))  # fmt: skip
         assert not options
@@ -280,9 +280,24 @@ class Claim:
                 raise NumericsError(
                     f"{operand} is not judged: {MOST} elements may share a scale, and no more"
                 )
+        found._check_batches()
         if whole and found.bias:
             raise NumericsError("accumulate='int32' has no bias here; add it to the result")
         return found
+
+    def _check_batches(self) -> None:
+        """Raises NumericsError for operands that do not come in batches so, and for a bias beside some."""
+        laid = self.laid
+        for name, op, turned in (("a", self.a, laid.turned_a), ("b", self.b, laid.turned_b)):
+            if getattr(laid, name) and turned and op.share == "row":
+                raise NumericsError(f"{name}={op} cannot come turned in batches: no scheme has its scales so")
+        if self.bias and laid.b.strip("1"):
+            raise NumericsError(f"bias=True goes with one b for all batches, not layout={said(self.layout)}")
+
+    @cached_property
+    def laid(self) -> Layout:
+        """How its operands come."""
+        return Layout.of(self.layout)
 
     def __str__(self) -> str:
         spelled = self.accumulate if isinstance(self.accumulate, str) else repr(self.accumulate)

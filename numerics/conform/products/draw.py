@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,13 @@ def scales(op: Operand, exponents: Integers, rng: Rng, plain: bool = False) -> A
         exponents = np.clip(exponents, -8, 8)
     significand = 1.0 if plain or op.power_scale else rng.integers(4, 8, exponents.shape) / 4
     return np.ldexp(significand, exponents).astype(np.float32)
+
+
+def powers(scale: Array, exponents: Any) -> Array:
+    """These powers of two as scales like others: codes of e8m0, or numbers that any float type has."""
+    if scale.dtype.kind != "f":
+        return np.asarray(np.clip(127 + exponents, 0, 254)).astype(np.uint8)
+    return np.asarray(np.ldexp(1.0, np.clip(exponents, -127, 127))).astype(np.float32)
 
 
 def zero_points(op: Operand, rows: int, length: int, rng: Rng) -> Array | None:

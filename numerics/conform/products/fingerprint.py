@@ -124,7 +124,7 @@ def fingerprint(
     claim = Claim.of(a, b, out=out)
     if not (claim.a.is_value and claim.b.is_value):
         raise NumericsError(f"a fingerprint is of plain numbers, not of {claim.dtype}: decode the operands")
-    checked = check_shapes([shape])
+    checked = check_shapes([shape], claim)
     assert checked is not None
     m, n, k = checked[0]
     if m < 2 or n < 2 or not 3 <= k <= LONGEST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -15,33 +15,43 @@ from numerics.conform.task import Array
 from numerics.formats.block import Blocks
 from numerics.formats.errors import NumericsError, said
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
-from numerics.tensor.scheme import per_channel, per_group
+from numerics.tensor.scheme import per_channel, per_group, per_token
 from numerics.tensor.spec import QuantSpec
 
 
-def matrix(side: Side, turned: bool = False, original: str = "float32") -> Any:
-    """A side as a target takes it: an array, or a QTensor.
+class Form(NamedTuple):
+    """How a side is given: turned, (length, rows) with scales to match; what leads; what a QTensor is of."""
 
-    turned: (length, rows), with scales to match.  original: the type that a QTensor stands for.
-    """
+    turned: bool = False
+    lead: tuple[int, ...] = ()
+    original: str = "float32"
+
+    def shaped(self, part: Array) -> Array:
+        """A part of a side in the shape that it is given in."""
+        found = part.reshape(*self.lead, -1, part.shape[-1]) if self.lead else part
+        return np.ascontiguousarray(np.swapaxes(found, -1, -2)) if self.turned else found
+
+
+def matrix(side: Side, form: Form) -> Any:
+    """A side as a target takes it: an array, or a QTensor."""
     if side.op.spec is None:
-        found = _plain(side)
-        return np.ascontiguousarray(found.T) if turned else found
-    spec = side.op.spec
-    parts: list[Array | None] = [side.codes, side.scale, side.zero]
-    if turned:
-        spec = _turned(side.op)
-        parts = [None if part is None else np.ascontiguousarray(part.T) for part in parts]
-    codes, scale, zero = parts
+        return form.shaped(_plain(side))
+    spec = _spec_of(side.op, form)
     if side.op.micro is not None:
-        return _with_microexponents(side, spec, turned, original)
-    assert codes is not None
-    if scale is not None and side.op.scale is None:
+        return _with_microexponents(side, spec, form)
+    codes = form.shaped(side.codes)
+    scale, zero = (
+        part if part is None or side.op.share in ("tensor", "column") else form.shaped(part)
+        for part in (side.scale, side.zero)
+    )
+    if scale is not None:
         scale = scale.reshape(spec.shared_shape(codes.shape))
     if zero is not None:
         zero = zero.reshape(spec.shared_shape(codes.shape)).astype(np.int32)
     number = side.number if side.op.number else None
-    return QTensor.from_parts(spec, codes, scale, zero_point=zero, tensor_scale=number, original=original)
+    return QTensor.from_parts(
+        spec, codes, scale, zero_point=zero, tensor_scale=number, original=form.original
+    )
 
 
 def _plain(side: Side) -> Array:
@@ -60,25 +70,33 @@ def _as_type(x: Array, name: str) -> Array:
     return x.astype(name)
 
 
-def _turned(op: Operand) -> QuantSpec:
-    """The spec of the same matrix with its axes exchanged."""
+def _spec_of(op: Operand, form: Form) -> QuantSpec:
+    """The spec of the same matrix turned, or of many of them."""
     spec = op.spec
     assert spec is not None
+    if not (form.turned or form.lead):
+        return spec
+    axis = -1 if not form.turned else -2 if form.lead else 0
     if spec.blocked:
-        return spec.with_axis(0)
-    scheme = {"row": per_channel(1), "column": per_channel(0), "block": per_group(op.size or 1, axis=0)}
+        return spec.with_axis(axis)
+    last = len(form.lead) + (0 if form.turned else 1)
+    scheme = {
+        "row": per_token() if form.lead else per_channel(1), "column": per_channel(last),
+        "block": per_group(op.size or 1, axis=axis),
+    }  # fmt: skip
     return spec.with_scheme(scheme[op.share]) if op.share in scheme else spec
 
 
-def _with_microexponents(side: Side, spec: QuantSpec, turned: bool, original: str) -> QTensor:
+def _with_microexponents(side: Side, spec: QuantSpec, form: Form) -> QTensor:
     d = side.op.micro
     assert d is not None
-    parts = [part.T if turned and part is not None else part for part in (side.codes, side.scale, side.micro)]
-    codes, scale, micro = (None if part is None else np.ascontiguousarray(part) for part in parts)
+    codes, scale, micro = (
+        None if part is None else form.shaped(part) for part in (side.codes, side.scale, side.micro)
+    )
     assert codes is not None
     packed = d.pack(Blocks(d, spec.axis or 0, codes, scale, micro))
     return ArrayQTensor(spec=spec, shape=codes.shape, packed=packed, shared=None, zero_point=None,
-                        tensor_scale=None, original=original)  # fmt: skip
+                        tensor_scale=None, original=form.original)  # fmt: skip
 
 
 def bias_of(problem: Problem) -> tuple[Array, ...]:
@@ -96,9 +114,13 @@ def original_of(claim: Claim) -> str:
 
 def arguments(problem: Problem) -> tuple[Any, ...]:
     """What a target is given: a, b, and the bias where the claim has one."""
-    original = original_of(problem.claim)
-    a = matrix(problem.a, original=original)
-    return (a, matrix(problem.b, problem.claim.layout == "kn", original), *bias_of(problem))
+    original, laid = original_of(problem.claim), problem.claim.laid
+    forms = (
+        Form(turned, laid.lead(name, problem.batch) if problem.batch else (), original)
+        for name, turned in (("a", laid.turned_a), ("b", laid.turned_b))
+    )
+    sides = (matrix(side, form) for side, form in zip((problem.a, problem.b), forms, strict=True))
+    return (*sides, *bias_of(problem))
 
 
 # ---- what somebody gives us ------------------------------------------------------------------------

@@ -70,12 +70,10 @@ def two_longer(problem: Problem, more: int) -> Iterator[Problem]:
 
     Where that is the same product, as of a single column, b is zeros instead, or ones in place of zeros.
     """
-    (m, n, _), bias = problem.shape, problem.bias
-    rows, columns = [*range(m)] + [0] * more, [*range(n)] + [0] * more
-    longer = replace(problem, a=problem.a.rows(rows), b=problem.b.rows(columns),
-                     bias=None if bias is None else bias[columns])  # fmt: skip
+    m, n = problem.matrix
+    longer = problem.cut([*range(m)] + [0] * more, [*range(n)] + [0] * more)
     yield longer
-    b = longer.b.rows([*range(n + more)][::-1])
+    b = longer.b.rows([*range(len(longer.b.codes))][::-1])
     moved = replace(longer, b=b.with_codes(np.roll(b.codes, 1, axis=1)))
     if np.array_equal(moved.exact, longer.exact, equal_nan=True):
         code = draw.zero_codes(b.op)[0] if longer.b.values.any() else draw.one(b.op)

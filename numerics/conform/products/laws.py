@@ -40,6 +40,10 @@ def scale_range() -> None:
     """Every code of a scale counts what it says, the least and the largest too."""
 
 
+def corners() -> None:
+    """A code at the ends of its scale counts what it says, which no type narrower than float32 holds."""
+
+
 def special() -> None:
     """NaN and Inf reach the results of their row or column, and no other."""
 
@@ -62,7 +66,7 @@ def repeatable() -> None:
 
 LAWS: dict[str, Named] = {
     law.__name__: law
-    for law in (one_term, sums, output, bias, two_terms, integers, pairs, scale_range, special, subnormals,
-                accumulator, strides, repeatable)
+    for law in (one_term, sums, output, bias, two_terms, integers, pairs, scale_range, special,
+                subnormals, accumulator, corners, strides, repeatable)
 }  # fmt: skip
 """The laws of products by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -137,16 +138,67 @@ class Problem:
     law: str = ""
     flushed: bool = False
     """Of a deviation: are products below the smallest normal float32 zeros?"""
+    lies: str = ""
+    """How its arrays lie in memory, one of `lying.LIES`; "" where they are dense."""
+    batch: tuple[int, ...] = ()
+    """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """m, n, k."""
+        """m, n, k; of batches the rows and the columns of all of them."""
         return len(self.a.codes), len(self.b.codes), self.a.codes.shape[1]
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """m and n of one batch."""
+        groups = [self.claim.laid.groups(side, self.batch) if self.batch else 1 for side in ("a", "b")]
+        return len(self.a.codes) // groups[0], len(self.b.codes) // groups[1]
+
+    def blocks(self) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
+        """Of each batch of the result its index, its rows of a, and its rows of b."""
+        (m, n), laid = self.matrix, self.claim.laid
+        of_a, of_b = (laid.of_result(side, self.batch) for side in ("a", "b"))
+        for at in np.ndindex(self.batch):
+            first, second = int(of_a[at]), int(of_b[at])
+            yield at, slice(first * m, (first + 1) * m), slice(second * n, (second + 1) * n)
+
+    def where(self, at: tuple[int, ...]) -> str:
+        """Its size, and where a result of all rows and columns stands, in words."""
+        m, n = self.matrix
+        said = f"m={m} n={n} k={self.shape[2]}, result "
+        if not self.batch:
+            return said + str(list(at))
+        index = self.batch_of(at)
+        lengths = " x ".join(map(str, self.batch))
+        return f"batches {lengths}, {said}{[*index, at[0] % m, at[1] % n]}"
+
+    def batch_of(self, at: tuple[int, ...]) -> tuple[int, ...]:
+        """In which batch of the result a row of a meets a row of b."""
+        return next(
+            index for index, rows, columns in self.blocks()
+            if rows.start <= at[0] < rows.stop and columns.start <= at[1] < columns.stop
+        )  # fmt: skip
+
+    def cut(self, rows: list[int], columns: list[int], batch: list[list[int]] | None = None) -> Problem:
+        """Some rows and columns of each batch alone; batch: which indices of each axis of batches remain."""
+        axes = [[*range(n)] for n in self.batch] if batch is None else batch
+        sides = []
+        for name, size, kept in (("a", self.matrix[0], rows), ("b", self.matrix[1], columns)):
+            groups = self.claim.laid.kept(name, self.batch, axes) if self.batch else [0]
+            sides.append([group * size + row for group in groups for row in kept])
+        bias = None if self.bias is None else self.bias[sides[1]]
+        return replace(self, a=self.a.rows(sides[0]), b=self.b.rows(sides[1]), bias=bias,
+                       batch=tuple(map(len, axes)))  # fmt: skip
 
     @cached_property
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
         return exact_product(self.a.values, self.b.values, self.bias, self.flushed)
+
+    def turned_around(self) -> Problem:
+        """The same with the rows of both sides in reverse, so that the results are, too."""
+        a, b = (side.rows([*range(len(side.codes))][::-1]) for side in (self.a, self.b))
+        return replace(self, a=a, b=b, bias=None if self.bias is None else self.bias[::-1])
 
     def due(self) -> Array:
         """The exact results, rounded once to what comes out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -18,7 +19,7 @@ SHOWN = 70  # terms whose codes are made simpler
 
 def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
     """Returns a problem that fails as this one does, and has as little in it as was found."""
-    for step in (_one_result, _shorter, _one_result, _fewer, _simpler):
+    for step in (_one_batch, _one_result, _shorter, _one_result, _fewer, _simpler):
         for candidate in step(problem, at):
             found = fails(candidate)
             if found is not None:
@@ -32,18 +33,29 @@ def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
     return problem
 
 
-def _rows(side: Side, at: int) -> Iterator[list[int]]:
+def _first(count: int, at: int) -> Iterator[list[int]]:
+    """Indices of fewer, with one of them: itself, all up to it, one more, all."""
     yield [at]
     yield list(range(at + 1))
-    yield list(range(min(at + 2, len(side.codes))))
-    yield list(range(len(side.codes)))
+    yield list(range(min(at + 2, count)))
+    yield list(range(count))
+
+
+def _one_batch(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    """Fewer batches: the one that is wrong, those up to it, one more; nothing where there are none."""
+    if not problem.batch:
+        return
+    index = problem.batch_of(at)
+    m, n = problem.matrix
+    for axes in product(*(_first(count, i) for count, i in zip(problem.batch, index, strict=True))):
+        yield problem.cut([*range(m)], [*range(n)], list(axes))
 
 
 def _one_result(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
-    for rows in _rows(problem.a, at[0]):
-        for columns in _rows(problem.b, at[1]):
-            bias = None if problem.bias is None else problem.bias[columns]
-            yield replace(problem, a=problem.a.rows(rows), b=problem.b.rows(columns), bias=bias)
+    m, n = problem.matrix
+    for rows in _first(m, at[0] % m):
+        for columns in _first(n, at[1] % n):
+            yield problem.cut(rows, columns)
 
 
 def _shorter(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:

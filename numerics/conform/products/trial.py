@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,16 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
+from numerics.conform.products.batches import whole
 from numerics.conform.products.cases import Shape, problems
-from numerics.conform.products.certificate import answer
+from numerics.conform.products.certificate import answer, results_of
+from numerics.conform.products.claim import Claim
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments
-from numerics.conform.products.kept import BY_SHAPE, two_longer
+from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, repeatable, strides
+from numerics.conform.products.lying import SAID, ways
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.target import SENTENCES, Fault
@@ -32,7 +37,10 @@ from numerics.conform.warned import warned_once
 from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4  # terms of a sum that are shown
-STRIDED = 6  # products that are asked again with gaps in memory
+LOOKED_AT = 6  # products of which every bit is looked at again
+TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which kernels may go another way
+TELLING = ("sums", "integers", "two_terms")
+"""Laws whose products say most where they are asked again."""
 TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
 MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
@@ -45,7 +53,7 @@ class ProductCheck:
 
     target: ProductTarget
     effort: Effort = AS_EVER
-    shapes: tuple[Shape, ...] | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
 
@@ -54,9 +62,13 @@ class ProductCheck:
     def laws(self) -> tuple[str, ...]:
         """The names of the laws by which it is judged."""
         asked = {problem.law for problem in self._problems()}
-        given = self.target.claim.takes_arrays and not self.target.takes.contiguous
-        always = {"repeatable"} | ({"strides"} if given else set())
+        always = {"repeatable"} | ({"strides"} if self._gives_strides else set())
         return *SENTENCES, *(name for name in LAWS if name in asked | always)
+
+    @property
+    def _gives_strides(self) -> bool:
+        """Is a target given arrays with gaps in memory?"""
+        return self.target.claim.takes_arrays and not self.target.takes.contiguous
 
     def _problems(self) -> Iterator[Problem]:
         for seed in self.effort.seeds:
@@ -90,7 +102,7 @@ class ProductCheck:
     def _verdict(self, laws: tuple[str, ...], failures: tuple[Counterexample, ...]) -> Verdict:
         tried = sum(int(seen.decided.sum()) for seen in self.seen)
         wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
-        undecided = sum(int((~seen.decided).sum()) for seen in self.seen)
+        undecided = sum(int((~seen.decided & results_of(seen.problem)).sum()) for seen in self.seen)
         notes = [f"{undecided} results depend on the order of sums and factors, and are not judged"] * bool(
             undecided
         )
@@ -106,25 +118,46 @@ class ProductCheck:
     # ---- once more -------------------------------------------------------------------------------
 
     def _again(self, laws: list[str]) -> list[Counterexample]:
-        """The same products with gaps in memory, and again; and an earlier result, which stays."""
-        told = [seen for seen in self.seen if seen.problem.law in ("sums", "integers", "two_terms")][:STRIDED]
-        for strided, law in ((True, strides), (False, repeatable)) if self.effort.calls else ():
-            if law.__name__ not in self.laws:
-                continue
+        """The same products in other memory, and again; and an earlier result, which stays."""
+        for law in (strides, repeatable) if self._gives_strides and self.effort.calls else (repeatable,):
             laws.append(law.__name__)
-            for before in told:
-                now = self.target.see(before.problem, strided)
-                changed = now.wrong if strided else _changed(now, before)
-                if changed.any():
-                    if strided:
-                        return [self._placed(now, law.__name__, now.due, now.wrong)]
-                    return [self._placed(now, law.__name__, before.came)]
-        laws += [] if repeatable.__name__ in laws else [repeatable.__name__]
-        return next((found for seen in told if (found := self._overwritten(seen.problem))), [])
+            for found in self._strided() if law is strides else self._repeated():
+                return [found]
+        return next((wrong for seen in self._told if (wrong := self._overwritten(seen.problem))), [])
+
+    def _strided(self) -> Iterator[Counterexample]:
+        """Of each class of shapes one, whose arrays lie in each way."""
+        for before in one_a_class(self.seen):
+            for lies in ways(before.problem):
+                now = self.target.again(before, lies)
+                if now.wrong.any():
+                    found = self._placed(now, strides.__name__, now.due, now.wrong)
+                    yield replace(found, where=f"{found.where}, of operands {SAID[lies]}")
+
+    def _repeated(self) -> Iterator[Counterexample]:
+        """One of each shape (where quick: of each class), the largest first: other numbers, and the same.
+
+        A kernel that adds to what it left in memory, or keeps an operand, may do so in some shapes alone.
+        Of all but the first ones, what depends on the order of sums may come in another one.
+        """
+        for before in one_a_class(self.seen) if not self.effort.calls else one_a_shape(self.seen):
+            for asked in (before.turned_around(), before):
+                now = self.target.again(asked)
+                if now.wrong.any():
+                    found = self._placed(now, repeatable.__name__, now.due, now.wrong)
+                    yield replace(found, where=f"{found.where}; {BEFORE}")
+        for before in self._told if self.effort.calls else ():
+            now = self.target.again(before)
+            if _changed(now, before).any():
+                yield self._placed(now, repeatable.__name__, before.came)
+
+    @property
+    def _told(self) -> list[Seen]:
+        return [seen for seen in self.seen if seen.problem.law in TELLING][:LOOKED_AT]
 
     def _overwritten(self, problem: Problem) -> list[Counterexample]:
         """What a product returned, looked at after another one of its shape: a buffer that is used again."""
-        kept = self.target.once((problem, False))
+        kept = self.target.once((problem,))
         seen = Seen(problem, self.target.result(kept, problem), *answer(problem))
         turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
         others = self.target.see(replace(problem, a=turned))
@@ -136,8 +169,7 @@ class ProductCheck:
         if not changed.any():
             return []
         at = tuple(int(i) for i in np.argwhere(changed)[0])
-        m, n, k = problem.shape
-        where = f"m={m} n={n} k={k}, result {list(at)} of an earlier product: a buffer that is used again"
+        where = f"{problem.where(at)} of an earlier product: a buffer that is used again"
         came, due = f"{later.came[at]}, after another call", f"{seen.came[at]}, as it was returned"
         return [Counterexample("repeatable", sentence(repeatable), (), came, due, int(changed.sum()), where)]
 
@@ -147,8 +179,7 @@ class ProductCheck:
         if wrong is None:
             wrong = seen.came.view(np.uint8) != due.view(np.uint8)
         at = tuple(int(i) for i in np.argwhere(wrong.reshape(*seen.came.shape, -1).any(axis=2))[0])
-        m, n, k = seen.problem.shape
-        where = f"m={m} n={n} k={k}, result {list(at)}"
+        where = seen.problem.where(at)
         came, right = str(seen.came[at]), str(due[at])
         return Counterexample(law, sentence(LAWS[law]), (), came, right, 1, where, problem=seen.problem)
 
@@ -200,6 +231,25 @@ class ProductCheck:
         return explained(seen)
 
 
+def one_a_shape(seen: Sequence[Seen]) -> list[Seen]:
+    """Of each shape the product that says most, the largest first."""
+    return _one_of_each(seen, lambda shape: shape)
+
+
+def one_a_class(seen: Sequence[Seen]) -> list[Seen]:
+    """The same of all shapes whose sizes lie between the same tiles."""
+    return _one_of_each(seen, lambda shape: tuple(bisect_left(TILES, size) for size in shape))
+
+
+def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]) -> list[Seen]:
+    found: dict[tuple[int, ...], Seen] = {}
+    for one in seen:
+        key = group(one.problem.shape)
+        if key not in found or one.problem.law in TELLING or found[key].problem.law not in TELLING:
+            found[key] = one
+    return sorted(found.values(), key=lambda one: prod(one.problem.shape), reverse=True)
+
+
 def _changed(now: Seen, before: Seen) -> Any:
     bits = [np.ascontiguousarray(seen.came).view(np.uint8) for seen in (now, before)]
     with np.errstate(invalid="ignore"):
@@ -211,8 +261,7 @@ def _changed(now: Seen, before: Seen) -> Any:
 def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Counterexample:
     """A counterexample: the case's size, its terms, what came and what was due."""
     problem = seen.problem
-    m, n, k = problem.shape
-    where = f"m={m} n={n} k={k}, result {list(at)}"
+    where = problem.where(at)
     return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
                           where, None, terms(problem, at), arguments(problem), problem)  # fmt: skip
 
@@ -257,22 +306,29 @@ def _text(side: Side, row: int, k: int) -> str:
     )
 
 
-def check_shapes(shapes: Any) -> tuple[Shape, ...] | None:
-    """Shapes (m, n, k) that somebody wants to be asked; raises NumericsError for what is none."""
+def check_shapes(shapes: Any, claim: Claim) -> tuple[tuple[int, ...], ...] | None:
+    """Shapes (m, n, k) that somebody wants to be asked; raises NumericsError for what is none.
+
+    Of a claim whose operands come in batches the lengths of these axes stand before them.
+    """
     if shapes is None:
         return None
+    axes = claim.laid.axes
+    due = (
+        TRIPLES if not axes else f"({'c, ' * (axes > 1)}b, m, n, k) of 1 and more are due, as its layout says"
+    )
     try:
         given = list(islice(shapes, MOST_SHAPES + 1))
     except Exception as wrong:  # whatever an object does that is no list
-        raise NumericsError(f"shapes={said(shapes)}; {TRIPLES}") from wrong
+        raise NumericsError(f"shapes={said(shapes)}; {due}") from wrong
     if len(given) > MOST_SHAPES:
         raise NumericsError(f"shapes={said(shapes)} are more than {MOST_SHAPES:,}, which are the most")
     found = tuple(map(as_shape, given))
-    if not found or any(len(shape) != 3 or min(shape) < 1 for shape in found):
-        raise NumericsError(f"shapes={said(shapes)}; {TRIPLES}")
+    if not found or any(len(shape) != 3 + axes or min(shape) < 1 for shape in found):
+        raise NumericsError(f"shapes={said(shapes)}; {due}")
     for shape in found:
-        _check_size(shape)  # type: ignore[arg-type]
-    return found  # type: ignore[return-value]
+        _check_size(whole(claim, shape))
+    return found
 
 
 def _check_size(shape: Shape) -> None:

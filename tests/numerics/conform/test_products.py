@@ -20,6 +20,19 @@ from numerics.conform.products.draw import SIGNIFICAND
 from numerics.formats.errors import NumericsError
 from numerics.tensor.spec import QuantSpec
 from tests.helpers.authors_faults import FAULTS
+from tests.helpers.operand_faults import (
+    BATCHED,
+    BATCHES,
+    DECODED,
+    MEMORY,
+    OPERANDS,
+    SIZES,
+    STATEFUL,
+    STATES,
+    decoding,
+    float32_sums,
+    of_batches,
+)
 from tests.helpers.product_faults import (
     GROUPS,
     INT4,
@@ -725,3 +738,108 @@ def test_a_flush_of_subnormal_numbers_was_another_deviation(what, b):
 
     found = judged(target, a="float32", b=b, effort="quick")
     assert found.dialect == f"flushes subnormal {what}"
+
+
+# ---- operands: narrower types, memory, batches, earlier calls ------------------------------------------
+
+FEW_DECODED = [case for case in DECODED if case[0] in ("mxfp8_e4m3", "mxfp8_e5m2") and case[2] == "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("operand", "side", "kind", "beside"), DECODED if LONG else FEW_DECODED, ids=lambda part: str(part)
+)
+def test_an_operand_that_is_decoded_to_a_narrower_type_passed(operand, side, kind, beside):
+    """The least code at the least scale is a number that float32 holds, and bfloat16 does not."""
+    sides = {side: operand, "ba"["ab".index(side)]: beside}
+    assert not judged(decoding(side, kind), effort="quick", **sides)
+
+
+@pytest.mark.parametrize("operand", OPERANDS, ids=str)
+def test_an_operand_at_the_ends_of_its_scales_was_not_decided(operand):
+    """Each side once, and most of it has one right answer that is no zero."""
+    for sides in ({"a": operand, "b": "float32"}, {"a": "mxfp4", "b": operand}):
+        found = [problem for problem in problems(Claim.of(**sides)) if problem.law == "corners"]
+        answers = [answer(problem) for problem in found]
+        told = sum(int((decided & (due != 0)).sum()) for due, decided in answers)
+        assert told >= min(24, sum(decided.size for _, decided in answers) // 8)
+
+
+@pytest.mark.parametrize(
+    ("state", "size"),
+    [
+        pytest.param(*case, marks=[] if turn % 8 == 0 else pytest.mark.long)
+        for turn, case in enumerate(STATEFUL)
+    ],
+)
+def test_what_an_earlier_call_leaves_was_not_seen_in_some_shapes(state, size):
+    found = judged(STATES[state](SIZES[size]), a="float32", b="float32")
+    assert not found
+    assert found.law in ("repeatable", "strides", "sums", "special", "one_term"), found
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_memory_between_the_rows_of_an_operand_was_taken_for_it(name):
+    layout, law, kernel = MEMORY[name]
+    sides = {"a": "float32", "b": "float32", "layout": layout}
+    assert check(kernel, kind="matmul", contiguous=True, effort="quick", **sides)
+    assert judged(kernel, **sides).law == law
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        pytest.param(*case, marks=[] if turn % 2 == 0 else pytest.mark.long)
+        for turn, case in enumerate(BATCHED)
+    ],
+)
+def test_a_batch_of_a_product_had_the_numbers_of_another(name, pair):
+    layout, change = BATCHES[name]
+    assert not judged(of_batches(layout, change), a=pair[0], b=pair[1], layout=layout, effort="quick")
+
+
+LAID = ("km,kn", "bmk,nk", "bkm,bkn", "1mk,bnk", "cbmk,bkn", "cbmk,c1nk", "c1mk,1bnk", "mk,cbnk")
+IN_BATCHES = [("float32", "float32"), ("mxfp8_e4m3", "mx6"), ("int8 per_tensor", "int4 per_group(32)"),
+              ("float16", "nf4 per_channel(1)"), ("bfloat16", "int4 per_group(32) asymmetric")]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", IN_BATCHES, ids=str)
+@pytest.mark.parametrize("layout", LAID if LONG else LAID[2::2])
+def test_a_right_product_of_another_layout_was_blamed(layout, pair):
+    found = judged(of_batches(layout, float32_sums), a=pair[0], b=pair[1], layout=layout, effort="quick")
+    assert found, str(found)
+    assert found.tried > 1000
+
+
+def test_the_smallest_case_of_a_batch_says_which_one_is_wrong():
+    found = judged(
+        of_batches("bmk,bnk", lambda a, b: float32_sums(a, b[:1])), a="float32", b="float32", layout="bmk,bnk"
+    )
+    assert found.counterexample.where.startswith("batches 2, m=1 n=1 k=1, result [1, 0, 0]")
+
+
+def test_shapes_of_batches_are_those_that_are_asked():
+    asked = set()
+
+    def kernel(a, b):
+        asked.add((*a.shape[:-1], b.shape[-2], a.shape[-1]))
+        return float32_sums(a, b)
+
+    options = {"a": "float32", "b": "float32", "layout": "cbmk,bnk", "effort": "quick"}
+    assert judged(kernel, shapes=[(2, 3, 4, 5, 6)], **options)
+    assert (2, 3, 4, 5, 6) in asked
+    for shape in ((4, 5, 6), (3, 4, 5, 6)):
+        with pytest.raises(NumericsError, match=r"\(c, b, m, n, k\)"):
+            judged(kernel, shapes=[shape], **options)
+
+
+@pytest.mark.parametrize("layout", ["mk", "bmk", "bmk,cnk", "1mk,nk", "bmk,nkb", "bbmk,nk", 3, "11mk,1nk"])
+def test_a_layout_that_cannot_be_was_taken(layout):
+    with pytest.raises(NumericsError, match="layout="):
+        Claim.of("float32", "float32", layout=layout)
+
+
+def test_a_claim_of_batches_that_no_operand_can_have_was_taken():
+    with pytest.raises(NumericsError, match="cannot come turned in batches"):
+        Claim.of("float32", "int8 per_channel(0)", layout="bmk,bkn")
+    with pytest.raises(NumericsError, match="bias=True"):
+        Claim.of("float32", "float32", layout="bmk,bnk", bias=True)
