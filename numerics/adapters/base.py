@@ -13,9 +13,9 @@ import importlib.metadata
 import re
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol
@@ -74,7 +74,7 @@ class Calls:
         elif self._inside.counted is not self.ours:
             self._inside.counted = which
 
-    @contextmanager
+    @contextlib.contextmanager
     def one(self, name: str) -> Iterator[None]:
         """Counts as one call of this name all that is counted until the end: as ours where any of it is.
 
@@ -134,10 +134,11 @@ def is_hosts(arguments: Sequence[Any], gradless: bool = False) -> bool:
     float32's subnormals, as torch.set_flush_denormal does, or rounds another way: our kernels do neither.
     gradless: the host's computes without gradients.
     """
-    return is_seen() or not is_ieee() or (not gradless and _recorded(arguments))
+    return is_seen() or not is_ieee() or (not gradless and has_gradient(arguments))
 
 
-def _recorded(arguments: Sequence[Any]) -> bool:
+def has_gradient(arguments: Sequence[Any]) -> bool:
+    """Does torch record a gradient of one of these?"""
     return are_recorded([one for one in arguments if isinstance(one, torch.Tensor)])
 
 
@@ -170,15 +171,12 @@ def fresh(found: Any) -> Any:
     return found
 
 
-def standing_in(
-    name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False, alone: bool = False
-) -> Function:
+def standing_in(name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False) -> Function:
     """Returns a function in the place of the host's, which counts, and calls ours or passes on.
 
     ours: returns NotImplemented for a call that it does not take, or raises.  The host answers that one, and
     what `is_hosts` says, so that graphs, traces and gradients are the host's own.
     gradless: the host's computes without gradients, whatever it is given; so does ours.
-    alone: the host's has no answer on a CPU; only what is compiled or has a gradient is left to it.
     """
 
     @functools.wraps(host)
@@ -187,7 +185,7 @@ def standing_in(
             return host(*arguments, **named)
         with calls.one(name):
             found, given = NotImplemented, (*arguments, *named.values())
-            if not (_recorded(given) if alone else is_hosts(given, gradless)):
+            if not is_hosts(given, gradless):
                 with torch.no_grad() if gradless else contextlib.nullcontext():
                     found = answered(ours, *arguments, **named)
             if found is NotImplemented:
@@ -241,6 +239,8 @@ class Named:
         def function(*arguments: Any, **named: Any) -> Any:
             return (ours if self._stands else host)(*arguments, **named)
 
+        if getattr(sys.modules.get(function.__module__), function.__qualname__, None) is not host:
+            function.__module__, function.__qualname__ = self.module, self.name  # by which pickle finds it
         self._ours, self._stands = function, True
         exchange(self.package, self._host, self._ours)
 
@@ -300,21 +300,27 @@ class Called:
 
 @dataclass
 class Operator:
-    """An operator of torch: a kernel for tensors on the CPU, before the one that serves all devices."""
+    """An operator of torch: a kernel for tensors on the CPU, before the host's."""
 
     namespace: str
     name: str
     kernel: Function
     _library: Any = None
+    _known: frozenset[str] = frozenset()
 
     def put(self) -> None:
-        """Registers ours for the CPU."""
+        """Registers ours for the CPU; a kernel of the host's for it waits below."""
+        self._known = frozenset(torch.library._impls)  # where torch remembers who registered from Python
         self._library = torch.library.Library(self.namespace, "IMPL")
-        self._library.impl(self.name, self.kernel, "CPU")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Warning only once for all operators")  # that ours comes first
+            self._library.impl(self.name, self.kernel, "CPU")
 
     def restore(self) -> None:
         """Takes it away again."""
+        kept = self._library._op_impls & self._known
         self._library._destroy()
+        torch.library._impls |= kept
         self._library = None
 
 
@@ -426,25 +432,40 @@ class Adapter:
         if faults:
             raise faults[0]
 
-    @contextmanager
-    def substituted(self, *, correct: bool = False) -> Iterator[Calls]:
+    def substituted(self, *, correct: bool = False) -> Substituted:
         """install() before, uninstall() after, whatever happens; gives the counts of calls.
 
         These counts stay when the adapter is installed again.  What the body raises is raised, also where
-        the host cannot be left as it was found, which is then said beside it.
+        the host cannot be left as it was found, which is then said beside it.  A body may uninstall() itself.
+        One stands at a time: a second `with` inside of it raises NumericsError, as install() does.
         """
-        with self._lock:
-            self.install(correct=correct)
-            counted = self._counted
-        try:
-            yield counted
-        except BaseException as raised:
+        return Substituted(self, correct)
+
+
+class Substituted(contextlib.ContextDecorator):
+    """What `Adapter.substituted` returns: for `with`, or before a function, as often as one likes."""
+
+    def __init__(self, adapter: Adapter, correct: bool) -> None:
+        self._adapter, self._correct = adapter, correct
+        self._put: list[Seam] = []
+
+    def __enter__(self) -> Calls:
+        with self._adapter._lock:
+            self._adapter.install(correct=self._correct)
+            self._put = self._adapter._put
+            return self._adapter._counted
+
+    def __exit__(self, kind: Any, raised: BaseException | None, traceback: Any) -> None:
+        """Uninstalls what was installed, unless the body has done so."""
+        with self._adapter._lock:
+            if self._adapter._put is not self._put:
+                return
             try:
-                self.uninstall()
+                self._adapter.uninstall()
             except NumericsError as fault:
+                if raised is None:
+                    raise
                 raised.add_note(str(fault))
-            raise
-        self.uninstall()
 
 
 def _restored(put: Sequence[Seam]) -> list[NumericsError]:
@@ -467,16 +488,14 @@ def replaced(
     correct: bool,
     calls: Calls,
     gradless: Container[str] = (),
-    alone: Container[str] = (),
 ) -> list[Seam]:
     """Returns a seam for each function of a table of the host's modules: {module: {name: maker of ours}}.
 
-    gradless: the names of those that compute without gradients.  alone: of those without an answer on a CPU.
+    gradless: the names of those that compute without gradients.
     """
 
     def put(name: str, maker: Maker) -> Callable[[Function], Function]:
-        how = name in gradless, name in alone
-        return lambda host: standing_in(name, maker(host, correct), host, calls, *how)
+        return lambda host: standing_in(name, maker(host, correct), host, calls, name in gradless)
 
     return [
         Named(package, module, name, put(name, maker))

@@ -92,6 +92,8 @@ class Convention(NamedTuple):
     rounding: one of numerics.formats.rounding's.
     nan: what a quotient that is NaN becomes: "ours", as docs/formats.md §2 has it; "kept", NaN; "least", the
         least number of the format; "code 0", that code, whatever the zero point and the range are.
+    infinite: what a quotient that is Inf becomes, of a finite number too: "ours", the largest number of the
+        format; "kept", Inf.
     """
 
     multiplies: bool = False
@@ -100,6 +102,7 @@ class Convention(NamedTuple):
     zeros: str = "ours"
     rounding: str = "half_even"
     nan: str = "ours"
+    infinite: str = "ours"
 
     @property
     def name(self) -> str:
@@ -127,8 +130,10 @@ def _quotient(shared: Any, how: Convention, b: Any, first: Any) -> Any:
 
 
 def _keeping(shared: Any, how: Convention, y: Any, r: Any) -> Any:
-    """What a quotient became, and NaN where it is NaN that is kept."""
-    return shared.where((y & shared.MAGNITUDE) > shared.INF, shared.NAN, r) if how.nan == "kept" else r
+    """What a quotient became, and NaN or Inf where it is one that is kept."""
+    if how.nan == "kept":
+        r = shared.where((y & shared.MAGNITUDE) > shared.INF, shared.NAN, r)
+    return shared.where((y & shared.MAGNITUDE) == shared.INF, y, r) if how.infinite == "kept" else r
 
 
 def _back(shared: Any, how: Convention, r: Any, second: Any) -> Any:

@@ -19,7 +19,21 @@ import torch
 from torch import Tensor
 
 from numerics.adapters import conventions
-from numerics.adapters.base import MISSING, Adapter, Calls, Entry, Function, Maker, Refusal, Seam, replaced
+from numerics.adapters.base import (
+    MISSING,
+    Adapter,
+    Calls,
+    Entry,
+    Function,
+    Maker,
+    Operator,
+    Refusal,
+    Seam,
+    answered,
+    fresh,
+    has_gradient,
+    replaced,
+)
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, laid_like, takes
 from numerics.adapters.tensors.modelopt import from_host, to_host
@@ -56,27 +70,23 @@ def _block(element: tuple[int, int], scale: tuple[int, int], size: int) -> Block
     return block_format(element=ELEMENTS[element], block=size, scale=None if scale == POWERS else fp8_e4m3)
 
 
-def _dynamic(host: Function, correct: bool) -> Function:
+def _dynamic(
+    inputs: Tensor, block_size: int, amax: Tensor | None, num_bits: int, exponent_bits: int,
+    scale_num_bits: int, scale_exponent_bits: int,
+) -> Any:  # fmt: skip
     """dynamic_block_quantize_op: NVIDIA's rule (rceil) for powers of two, two levels for float scales."""
-
-    def dynamic_block_quantize_op(
-        inputs: Tensor, block_size: int, amax: Tensor | None, num_bits: int, exponent_bits: int,
-        scale_num_bits: int, scale_exponent_bits: int,
-    ) -> Any:  # fmt: skip
-        if not takes(inputs) or inputs.dtype not in FLOATS:
-            return NotImplemented
-        block = _block((num_bits, exponent_bits), (scale_num_bits, scale_exponent_bits), block_size)
-        if block is None:
-            raise Refusal(
-                f"blocks of elements with (bits, exponent bits) {said((num_bits, exponent_bits))} and scales "
-                f"with {said((scale_num_bits, scale_exponent_bits))}: allowed are {said(list(ELEMENTS))} and "
-                f"{said([POWERS, E4M3])}"
-            )
-        if not block.has_tensor_scale:
-            return block.round(inputs, scale_rule="rceil")
-        return _two_levels(inputs, block, amax)
-
-    return dynamic_block_quantize_op
+    if not takes(inputs) or inputs.dtype not in FLOATS:
+        return NotImplemented
+    block = _block((num_bits, exponent_bits), (scale_num_bits, scale_exponent_bits), block_size)
+    if block is None:
+        raise Refusal(
+            f"blocks of elements with (bits, exponent bits) {said((num_bits, exponent_bits))} and scales "
+            f"with {said((scale_num_bits, scale_exponent_bits))}: allowed are {said(list(ELEMENTS))} and "
+            f"{said([POWERS, E4M3])}"
+        )
+    if not block.has_tensor_scale:
+        return block.round(inputs, scale_rule="rceil")
+    return _two_levels(inputs, block, amax)
 
 
 def _two_levels(x: Tensor, block: Block, amax: Tensor | None) -> Any:
@@ -157,10 +167,24 @@ def _integers(host: Function, correct: bool) -> Function:
 
 # ---- the adapter ---------------------------------------------------------------------------------
 
-REPLACED: dict[str, Maker] = {
-    "dynamic_block_quantize_op": _dynamic, "_fp8_eager": _fp8, "_tensor_quant": _integers
-}  # fmt: skip
-ALONE = ("dynamic_block_quantize_op",)  # of which ModelOpt has CUDA code only
+REPLACED: dict[str, Maker] = {"_fp8_eager": _fp8, "_tensor_quant": _integers}
+BLOCKS = "dynamic_block_quantize_op"
+OVERLOADS = {"": "_dynamic_block_quantize_impl", ".overload": "_dynamic_block_quantize_impl_none_amax"}
+"""Of that operator: what ModelOpt has for the CPU, of which it has CUDA code only."""
+
+
+def _kernel(host: Function, calls: Calls) -> Function:
+    """What torch calls for tensors on the CPU, in compiled graphs too; the host's has no answer there."""
+
+    def kernel(*arguments: Any) -> Any:
+        found = NotImplemented if has_gradient(arguments) else answered(_dynamic, *arguments)
+        if found is NotImplemented:
+            calls.count(calls.passed_on, BLOCKS)
+            return host(*arguments)
+        calls.count(calls.ours, BLOCKS)
+        return fresh(found)
+
+    return kernel
 
 
 def _entry(calls: Calls) -> Function:
@@ -192,9 +216,14 @@ def _registered(calls: Calls, there: Any) -> Function:
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    seams = replaced(PACKAGE, {TENSOR_QUANT: REPLACED}, correct, calls, alone=ALONE)
+    seams = replaced(PACKAGE, {TENSOR_QUANT: REPLACED}, correct, calls)
+    hosts = importlib.import_module(TENSOR_QUANT)
+    operators = [
+        Operator("tensorrt", f"{BLOCKS}{overload}", _kernel(getattr(hosts, name), calls))
+        for overload, name in OVERLOADS.items()
+    ]
     backend = Entry(_backends, BACKEND, partial(_registered, calls), f"modelopt's backend {BACKEND!r}")
-    return [*seams, backend]
+    return [*seams, *operators, backend]
 
 
 ADAPTER = Adapter("modelopt", "nvidia-modelopt", ("0.47.0",), _seams)

@@ -219,13 +219,22 @@ def _scaled_real(correct: bool) -> Any:
         if quant_dtype in SMALL:
             if qscheme != "per_group":
                 return NotImplemented
-            made: Any = element.round(rows / steps)
-            return (made if correct else made.add_(0.0)).view(x.shape)
+            return _real_values(rows / steps, element, correct).view(x.shape)
         if qscheme == "per_group":
             return NotImplemented
         return element.encode(rows / steps).view(NATIVE[element]).view(x.shape)
 
     return ours
+
+
+def _real_values(quotient: Tensor, element: Element, correct: bool) -> Tensor:
+    """Values of fp4 and fp6; Quark leaves a quotient that is Inf as it is, and the sign of a zero out."""
+    made: Tensor = element.round(quotient)
+    if correct:
+        return made
+    if has_specials(quotient):
+        made = torch.where(quotient.isinf(), quotient, made)
+    return made.add_(0.0)
 
 
 def _whole_range(asked: tuple[str, float, float], zero: Any) -> Integer | None:
@@ -271,8 +280,8 @@ def _scaled(correct: bool) -> Any:
                 return NotImplemented
             if qscheme == "per_group" and x.dim() > 2:  # which Quark refuses but for one matrix
                 return NotImplemented
-            signed = quant_dtype.startswith("fp8") or correct
-            how = Convention(zeros="ours" if signed else "positive")
+            small = quant_dtype in SMALL and not correct
+            how = Convention(zeros="positive", infinite="kept") if small else Convention()
             return conventions.values(rows, (steps, steps), element, how).view(x.shape)
         if qscheme == "per_tensor" and not _is_moderate(rows, steps):
             return NotImplemented

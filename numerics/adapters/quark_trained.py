@@ -76,13 +76,14 @@ def trained(name: str, host: Any, passes: Passes, calls: Calls) -> Any:
         if found is not NotImplemented:
             calls.count(calls.ours, name)
             made, tensors, ctx.others = found
+            made = fresh(made)
         else:
             calls.count(calls.passed_on, name)
             tensors = []
             kept = SimpleNamespace(save_for_backward=lambda *every: tensors.extend(every), others=None)
             made, ctx.others = host.forward(kept, *arguments), kept.others
         ctx.save_for_backward(*tensors)
-        return fresh(made)
+        return made
 
     def backward(ctx: Any, gradient: Tensor) -> Any:
         tensors, named = ctx.saved_tensors, f"{name} backward"

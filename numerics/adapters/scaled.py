@@ -39,6 +39,7 @@ def takes(*tensors: Any) -> bool:
         type(x) in (Tensor, torch.nn.Parameter)
         and x.device.type == "cpu"
         and x.layout == torch.strided
+        and not x.is_nested
         and not x.is_neg()
         and not x._is_zerotensor()
         and x.numel()

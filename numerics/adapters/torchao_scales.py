@@ -64,7 +64,7 @@ def of_ends(host: Function, correct: bool) -> Function:
             found: Chosen = host(**{**call, "min_val": ends[0], "max_val": ends[1]})
             return found
 
-        if _unordered(call) or _element(call) is None:
+        if _unordered(call, low.dtype) or _element(call) is None:
             return NotImplemented
         found = _chosen((low.reshape(-1), high.reshape(-1)), call, ask)
         return tuple(one.view(low.shape) for one in found)
@@ -102,7 +102,7 @@ def _of_blocks(host: Function, names: Call, rule: Callable[[Ends, Call, Ask], Ch
         length = row_length(x, block)
         if not _typed(call) or not isinstance(keep, int):
             return NotImplemented
-        if length is None or _unordered(call) or (rule is not _chosen and is_long(x, length)):
+        if length is None or _unordered(call, x.dtype) or (rule is not _chosen and is_long(x, length)):
             return NotImplemented  # the ends of long rows torchao finds as soon
 
         def ask(ends: Ends) -> Chosen:
@@ -145,9 +145,12 @@ def _typed(call: Call) -> bool:
     return all(isinstance(call[name], (int, float, type(None))) for name in ("quant_min", "quant_max", "eps"))
 
 
-def _unordered(call: Call) -> bool:
-    """May the scale be a zero, whose sign hangs on the order in which a block is looked at?"""
-    return call["eps"] is not None and not call["eps"] > 0
+def _unordered(call: Call, kind: torch.dtype) -> bool:
+    """May the scale be a zero, whose sign hangs on the order in which a block is looked at?
+
+    kind: the type of its numbers, in which the least scale, eps, may be 0 itself.
+    """
+    return call["eps"] is not None and not bool(torch.tensor(call["eps"], dtype=kind) > 0)
 
 
 # ---- torchao's rule -------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ def scheme_of(shape: Sequence[int], block: Sequence[int]) -> Scheme:
 
     >>> scheme_of((4, 64), (1, 64)), scheme_of((4, 64), (1, 32)), scheme_of((4, 64), (4, 64))
     (per_channel(0), per_group(32, axis=-1), per_tensor())
+    >>> scheme_of((4, 8, 8), (2, 1, 1))
+    per_group(2, axis=0)
     """
     shape, block = tuple(shape), tuple(min(one, size) for one, size in zip(block, shape, strict=True))
     whole = [one == size for one, size in zip(block, shape, strict=True)]
@@ -60,6 +62,9 @@ def scheme_of(shape: Sequence[int], block: Sequence[int]) -> Scheme:
         return per_token() if whole[-1] else per_group(block[-1])
     if all(one == 1 for one in block[:-2]):
         return per_block((block[-2], block[-1]))
+    along = [axis for axis, one in enumerate(block) if one != 1]
+    if len(along) == 1:
+        return per_group(block[along[0]], axis=along[0])
     raise NumericsError(f"blocks of {block} elements of {shape} share no scale by a scheme of ours")
 
 
@@ -131,14 +136,24 @@ def elements_of(dtype: Any, codes: Tensor, scale: Tensor, block: Sequence[int], 
     """
     zero = moved(beside.pop("zero_point", None))
     scheme = scheme_of(codes.shape, block)
-    kind = name_of(scale.dtype, "the scale")
+    kind = _scale_type(scale, beside.get("original", "float32"))
     spec = QuantSpec(dtype, scheme=scheme, scale_type=kind, symmetric=zero is None)
     shape = spec.shared_shape(tuple(codes.shape))
     if math.prod(shape) != scale.numel():
         raise NumericsError(f"{scale.numel()} scales for {tuple(codes.shape)} in blocks of {tuple(block)}")
-    wide = scale if kind == "float64" else scale.float()
+    wide = scale if scale.dtype == torch.float64 else scale.float()
     zero = None if zero is None else zero.reshape(shape)
     return QTensor.from_parts(spec, codes, wide.reshape(shape).contiguous(), zero_point=zero, **beside)
+
+
+def _scale_type(scale: Tensor, original: str) -> str:
+    """The scale type of a QTensor with scales of that type; raises NumericsError where there is none."""
+    kind = name_of(scale.dtype, "the scale")
+    if kind != "float64":
+        return kind
+    if original != kind:
+        raise NumericsError(f"scales of float64 are those of a float64 tensor, not of a {original} one")
+    return "float"  # the type of the tensor itself
 
 
 def refuse(x: Any, names: Sequence[str]) -> None:

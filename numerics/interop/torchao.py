@@ -43,6 +43,7 @@ ELEMENTS: dict[Any, Element] = {
 """What torchao calls the elements of MX blocks."""
 INPUTS = ("act_quant_kwargs", "act_quant_scale", "act_quant_zero_point", "act_pre_scale",
           "act_per_tensor_scale", "activation_quantization")  # fmt: skip
+NARROW = (torch.float32, torch.bfloat16, torch.float16)  # what IntxUnpackedToInt8Tensor stands for
 ALLOWED = "integers of 2 to 8 bits, signed, fp8_e4m3, fp8_e5m2, MX floats and nvfp4 along the last axis"
 
 
@@ -70,8 +71,12 @@ def read_host(x: Any) -> QTensor:
     check_filled(HOST, x.shape)
     refuse(x, INPUTS)
     if not x.qdata.is_contiguous():
-        raise NumericsError(f"a transposed {type(x).__name__} is not read: give x.t()")
+        raise _transposed(x)
     return _KINDS[type(x).__name__](x)
+
+
+def _transposed(x: Any) -> NumericsError:
+    return NumericsError(f"a transposed {type(x).__name__} is not read: give x.t()")
 
 
 def _int8(x: Any) -> QTensor:
@@ -115,6 +120,8 @@ def _nvfp4(x: Any) -> QTensor:
 
 def _blocks(x: Any, block: Block, codes: Tensor, tensor_scale: float | None = None) -> QTensor:
     """Codes with the byte of each block beside."""
+    if x.shape[-1] % block.block:  # of one row, which lies in memory as its transpose does
+        raise _transposed(x)
     shape, scale = tuple(x.shape), x.scale.view(torch.uint8)
     grid = (*shape[:-1], shape[-1] // block.block)
     if x.is_swizzled_scales:
@@ -159,6 +166,10 @@ def _to_integers(q: TensorQTensor) -> Any:
     if bits == 8:
         made = _module(f"{WHERE}.quantize_.workflows.int8.int8_tensor").Int8Tensor
         return made(codes, scale, block, q.dtype, zero_point=zero)
+    if q.dtype not in NARROW:
+        raise NumericsError(
+            f"{HOST} has integers of less than 8 bits of float32, bfloat16 and float16, not of {q.original}"
+        )
     made = _module(f"{WHERE}.quantize_.workflows.intx.intx_unpacked_to_int8_tensor").IntxUnpackedToInt8Tensor
     return made(codes, scale, zero, getattr(torch, f"int{bits}"), tuple(block), q.dtype, None)
 
@@ -180,6 +191,10 @@ def _to_blocks(q: TensorQTensor) -> Any:
 
 
 def _to_nvfp4(q: TensorQTensor) -> Any:
+    if q.ndim < 2:
+        raise NumericsError(
+            f"{HOST} has no NVFP4Tensor of one axis, as of {tuple(q.shape)}: reshape it first"
+        )
     scale, second = cast(Tensor, q.shared).view(torch.float8_e4m3fn), cast(Tensor, q.tensor_scale)
     made = _module(f"{FORMATS}.nvfp4_tensor").NVFP4Tensor
     return made(_pairs(q), scale, nvfp4.block, q.dtype, None if second == 1 else second.reshape(()))

@@ -144,3 +144,59 @@ def test_compressed_tensors_divides_in_the_type_that_x_and_scale_have_together()
         wrong = [name for name, call, expected in taken if not same_bits(expected, call())]
     assert not wrong, (len(wrong), wrong[:3])
     assert calls.ours.total() > len(taken) // 2
+
+
+def quotients_beyond_float32():
+    """Quark's fake and real quantization of finite numbers, of which some are infinite over their scale."""
+    kernel = importlib.import_module("quark.torch.kernel")
+    ends = {
+        "fp4": 6.0,
+        "fp6_e2m3": 7.5,
+        "fp6_e3m2": 28.0,
+        "fp8_e4m3": 448.0,
+        "fp8_e5m2": 57344.0,
+        "int8": 127.0,
+    }
+    schemes = ("per_group", -1, (2, 1)), ("per_channel", 0, (2,)), ("per_tensor", 0, (1,))
+    sizes = (1e30, 1e-10), (1.0, 1e-40), (1.0, 2.0**-128), (1e-3, 1e-42), (1e38, 1e-30), (2.0, 2.0**-126)
+    for (name, most), (scheme, axis, shape), (size, step) in product(ends.items(), schemes, sizes):
+        x = torch.full((2, 16), size)
+        x[:, ::2] *= -1
+        x[:, 2:4] = torch.tensor([step / 2, -step / 8])
+        given = x, torch.full(shape, step), torch.zeros(shape, dtype=torch.int32), axis, 16
+        how = -128.0 if name == "int8" else -most, most, 8, scheme
+        yield (name, size, scheme), partial(kernel.scaled_fake_quantize, name, *given, *how, "")
+        yield (name, size, scheme, "real"), partial(kernel.scaled_real_quantize, name, *given, *how)
+
+
+def zero_scales_of_float16():
+    """torchao's scales of zeros, where the least scale that is asked for may be 0 in their type."""
+    primitives = importlib.import_module("torchao.quantization.quant_primitives")
+    zeros = torch.zeros(4, 32)
+    zeros[torch.rand(4, 32, generator=torch.Generator().manual_seed(3)) < 0.5] = -0.0
+    asked_for = product(primitives.MappingType, (1e-30, 1e-8, 1e-7, None), (8, 16, 32), (True, False))
+    for mapping, eps, size, half in asked_for:
+        x = zeros.half() if half else zeros
+        yield (
+            (mapping, eps, size, half),
+            lambda x=x, mapping=mapping, size=size, eps=eps: primitives.choose_qparams_affine(
+                x, mapping, (1, size), torch.int8, eps=eps
+            ),
+        )
+
+
+@pytest.mark.parametrize(
+    ("host", "cases", "fewest"),
+    [("quark", quotients_beyond_float32, 80), ("torchao", zero_scales_of_float16, 40)],
+)
+def test_what_is_rare_among_random_numbers_has_the_hosts_bits(host, cases, fewest):
+    adapter = asked(host)
+    taken = []
+    for name, call in cases():
+        with contextlib.suppress(Exception):
+            taken.append((name, call, call()))
+    with adapter.substituted() as calls:
+        found = [call() for _, call, _ in taken]
+    assert calls.ours.total() >= fewest
+    wrong = [name for (name, _, due), one in zip(taken, found, strict=True) if not same_bits(due, one)]
+    assert not wrong, (len(wrong), wrong[:3])

@@ -84,6 +84,15 @@ def quark(x, *given):
     )
 
 
+def quark_fp4(x, scale, real=False):
+    given = torch.full((1, 16), x), torch.full((1, 1), scale), torch.zeros(1, 1, dtype=torch.int32)
+    kernel = importlib.import_module("quark.torch.kernel")
+    how = -1, 16, -6.0, 6.0, 8, "per_group"
+    if real:
+        return float(kernel.scaled_real_quantize("fp4", *given, *how)[0, 0])
+    return float(kernel.scaled_fake_quantize("fp4", *given, *how, "")[0, 0])
+
+
 def quark_int(x, scale):
     given = torch.tensor([[x]]), torch.tensor([scale]), torch.zeros(1, dtype=torch.int32)
     kernel = importlib.import_module("quark.torch.kernel")
@@ -133,6 +142,8 @@ CASES = {
     "torchao overflow": (
         "torchao", lambda: chosen(block(-40000.0, 40000.0, 2, torch.float16)), (INF, -128.0), (313.75, -1.0)
     ),
+    "quark overflow": ("quark", lambda: quark_fp4(1e30, 2.0**-30), INF, 6 * 2.0**-30),
+    "quark real overflow": ("quark", lambda: quark_fp4(-1e30, 2.0**-30, real=True), -INF, -6.0),
     "compressed-tensors zero": ("compressed_tensors", lambda: cast_to_fp4(-0.0), 0.0, -0.0),
     "compressed-tensors integer": ("compressed_tensors", lambda: ct_integer(-0.2), -0.0, 0.0),
     "microxcaling half": ("microxcaling", lambda: elemwise(0.24999998509883880615, "fp4_e2m1"), 0.5, 0.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 
 import pytest
@@ -85,3 +86,31 @@ def test_nvfp4_of_16_bits_differs_where_a_blocks_scale_is_a_tie_once_amax_over_6
         assert not ((theirs != ours) & ~other).any()
         differing += int((theirs != ours).sum())
     assert differing or kind == torch.float16
+
+
+@pytest.mark.parametrize("name", ["MXFP8", "MXFP4", "NVFP4"])
+def test_a_compiled_model_has_our_blocks_forward_and_backward(name):
+    """Stock, a compiled model ends in ModelOpt's search for CUDA, as one that is not compiled does."""
+    adapter = asked("modelopt")
+    import modelopt.torch.quantization as mtq
+
+    x = numbers(torch.float32, 1.0)[:8, :64].contiguous()
+    model = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 32, bias=False))
+
+    def both(model):
+        given = x.clone().requires_grad_()
+        made = model(given)
+        made.sum().backward()
+        return made.detach(), given.grad
+
+    with adapter.substituted() as counted:
+        model = mtq.quantize(model, copy.deepcopy(getattr(mtq, f"{name}_DEFAULT_CFG")), lambda m: m(x))
+        due = both(model)
+        counted.clear()
+        compiled = torch.compile(model, backend="aot_eager")
+        assert same_bits(both(compiled), due)
+        assert counted.ours["dynamic_block_quantize_op"] == 4  # of two layers weights and inputs
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="CUDA"):
+        torch.compile(model, backend="aot_eager")(x)
+    torch._dynamo.reset()

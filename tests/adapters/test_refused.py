@@ -72,6 +72,9 @@ def quark():
         yield kernel("lsq_quantize", X, STEP, ZERO, 0.01, low, 127, 0, 8)
     yield kernel("lsq_quantize", X, STEP, ZERO, 0.01, -128, 127, 0, 8, 9, 10)
     yield kernel("tqt_quantize", x=X)
+    nested = torch.nested.nested_tensor([X[0], X[1, :32]])
+    yield kernel("lsq_quantize", nested, STEP, ZERO, 0.01, -128, 127, 0, 8)
+    yield kernel("tqt_quantize", nested, STEP[:1], ZERO[:1], torch.tensor([128.0]), 8)
 
 
 def answer(call):

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from numerics.adapters import HOSTS, quark
+from numerics.adapters import HOSTS, modelopt, quark
 from numerics.formats.errors import NumericsError
 from tests.adapters.hosts import asked
 
@@ -49,7 +49,9 @@ BESIDE = {
         for table in ("_backends", "_fn_registry")
     ],
     "modelopt": [
-        registry("modelopt.torch.quantization.nn.modules.tensor_quantizer", "_QUANT_FUNCTIONAL_BACKENDS")
+        registry("modelopt.torch.quantization.nn.modules.tensor_quantizer", "_QUANT_FUNCTIONAL_BACKENDS"),
+        lambda: [torch._C._dispatch_dump(f"tensorrt::{modelopt.BLOCKS}{one}") for one in modelopt.OVERLOADS],
+        lambda: {one for one in torch.library._impls if one.startswith("tensorrt/")},
     ],
     "quark": [lambda: [torch._C._dispatch_dump(f"quark::{name}") for name in quark.OPERATORS]],
     "transformers": [
@@ -105,6 +107,43 @@ def test_a_host_of_another_version_is_one_error_and_stays_as_it_is(host, monkeyp
     for function in [getattr(adapter, name) for name in ("to_host", "from_host") if hasattr(adapter, name)]:
         with pytest.raises(NumericsError, match=told):
             function(None)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_body_may_uninstall_itself_and_what_it_raises_is_raised(host):
+    adapter = asked(host)
+    with adapter.substituted():
+        adapter.uninstall()
+
+    @adapter.substituted()
+    def body():
+        adapter.uninstall()
+        raise KeyError
+
+    with pytest.raises(KeyError) as raised:
+        body()
+    assert not hasattr(raised.value, "__notes__")
+    with adapter.substituted():
+        adapter.uninstall()
+        adapter.install()  # which is not this body's end
+    assert adapter.installed()
+    adapter.uninstall()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_substitutes_is_used_again_but_not_inside_itself(host):
+    adapter = asked(host)
+    again = adapter.substituted()
+    for _ in range(2):
+        with again as counted:
+            assert adapter.installed()
+            assert not counted.ours
+            with pytest.raises(NumericsError, match="is installed already; uninstall it first"), again:
+                pass
+            assert adapter.installed()
+        assert not adapter.installed()
+    assert adapter.substituted()(adapter.installed)()
+    assert not adapter.installed()
 
 
 def backend_of(implementations, name):

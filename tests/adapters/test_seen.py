@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import pickle
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import pytest
 
@@ -14,7 +14,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from numerics.adapters import conventions
+from numerics.adapters import base, conventions
 from tests.adapters.hosts import asked, same_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -262,6 +262,27 @@ def test_memory_is_kept_between_calls_of_quarks_until_the_last_uninstall():
     assert not conventions._SPARE
 
 
+def test_a_subclass_of_tensors_that_quark_trains_stays_one():
+    adapter = asked("quark")
+    kernel = importlib.import_module("quark.torch.kernel")
+
+    class Named(torch.Tensor):
+        pass
+
+    def both(x):
+        lsq = kernel.lsq_quantize(x, STEP, ZERO, 0.01, -128, 127, 0, 8)
+        return lsq, kernel.tqt_quantize(x, torch.ones(1), ZERO[:1], torch.tensor([128.0]), 8)
+
+    for recorded in (False, True):
+        x = X.as_subclass(Named).requires_grad_(recorded)
+        with adapter.substituted() as counted:
+            for made in both(x):
+                assert type(made) is Named
+                assert made.requires_grad == recorded
+        assert not counted.ours
+        assert counted.passed_on.total() == 2
+
+
 # ---- what is kept --------------------------------------------------------------------------------
 
 
@@ -280,6 +301,20 @@ def test_functions_of_microxcalings_that_are_kept_are_answered_by_its_own():
         importlib.import_module("mx.mx_ops")._quantize_mx(X, 8, "fp4", axes=[1], round="even"), made
     )
     assert (counted.ours.total(), counted.passed_on.total()) == before
+
+
+@pytest.mark.parametrize("calls", [torchao, compressed_tensors, modelopt, quark])
+def test_a_function_in_a_hosts_place_is_pickled_by_its_name(calls):
+    """Quark's trained functions are methods, whose own name is torch's."""
+    adapter = asked(calls.__name__)
+    with adapter.substituted():
+        named = {
+            found for module in base._inside(calls.__name__) for found in vars(module).values()
+            if isinstance(found, FunctionType) and found.__code__.co_filename == base.__file__
+        }  # fmt: skip
+        assert len(named) > 1
+        for one in named:
+            assert pickle.loads(pickle.dumps(one)) is one
 
 
 def test_an_entry_of_compressed_tensors_that_is_kept_is_answered_by_its_own():

@@ -132,6 +132,76 @@ def test_tensors_of_every_shape_come_back_or_are_refused(adapter):
     assert taken > 40
 
 
+ODD = ((32,), (3, 15), (4, 6), (2, 16), (2, 64, 8), (2, 3, 64), (1, 4, 32), (2, 1, 2, 16))
+GROUPS = (nx.per_tensor(), nx.per_channel(0), nx.per_group(16), nx.per_group(5), nx.per_group(32, axis=0),
+          nx.per_block((2, 4)))  # fmt: skip
+FORMATS = ("int2", "int4", "int8", "uint4", "fp8_e4m3")
+WIDE = (torch.float32, torch.float64)
+
+
+def test_what_is_to_a_hosts_tensor_is_read_from_it_again_whatever_its_axes_and_types(adapter):
+    """Else it is refused in words: hosts end in errors of their own, and in tensors that nobody reads."""
+    taken = 0
+    elements = product(FORMATS, GROUPS, ("float32", "float", "pof2"), (True, False))
+    specs = [nx.QuantSpec(d) for d in ("mxfp4", "nvfp4", "mxfp8_e4m3")]
+    for d, scheme, kind, symmetric in elements:
+        if symmetric or d.startswith(("int", "uint")):
+            specs.append(nx.QuantSpec(d, scheme=scheme, scale_type=kind, symmetric=symmetric))
+    for shape, spec, kind in product(ODD, specs, WIDE):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(3)).to(kind) + 0.1
+        try:
+            q = nx.quantize(x, spec)
+            host = adapter.to_host(q)
+        except NumericsError:
+            continue
+        again = back(adapter, host)
+        assert again.shape == q.shape
+        assert torch.equal(again.dequantize(torch.float32), q.dequantize(torch.float32)), (spec, shape)
+        taken += 1
+    assert taken > 40
+
+
+@pytest.mark.parametrize("d", ["int4", "uint4", "int8", nx.integer_format(5)])
+def test_zero_points_of_one_row_of_compressed_tensors_are_read(d):
+    adapter = asked("compressed_tensors")
+    x = torch.rand(1, 64, generator=torch.Generator().manual_seed(3))
+    q = nx.quantize(x, d, scheme=nx.per_group(16), symmetric=False)
+    tensors, scheme = adapter.to_host(q)
+    for turned in (False, True):  # an axis of one number lies in memory as its transpose does
+        if turned:
+            tensors = {
+                name: one.t().contiguous().t() if one.dim() == 2 else one for name, one in tensors.items()
+            }
+        again = adapter.from_host(tensors, scheme)
+        assert torch.equal(again.dequantize(), q.dequantize())
+
+
+def test_scales_of_float64_are_those_of_a_float64_tensor():
+    adapter = asked("quark")
+    q = nx.quantize(numbers(torch.float64), "int8", scheme=nx.per_channel(0), scale_type="float")
+    weight, quantizer = adapter.to_host(q)
+    assert same_tensor(adapter.from_host(weight, quantizer), q)
+    quantizer.float_dtype = torch.float32
+    with pytest.raises(
+        NumericsError, match="scales of float64 are those of a float64 tensor, not of a float32"
+    ):
+        adapter.from_host(weight, quantizer)
+
+
+def test_a_transposed_tensor_of_torchao_is_refused_of_one_row_too():
+    adapter = asked("torchao")
+    from torchao.prototype.mx_formats.mx_tensor import MXTensor
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+
+    for rows in (1, 2, 3):
+        x = torch.randn(rows, 32, generator=torch.Generator().manual_seed(3))
+        kinds = (torch.float8_e4m3fn, torch.float4_e2m1fn_x2)
+        for host in (NVFP4Tensor.to_nvfp4(x), *(MXTensor.to_mx(x, kind, 32) for kind in kinds)):
+            assert adapter.from_host(host).shape == (rows, 32)
+            with pytest.raises(NumericsError, match=r"a transposed \w+ is not read: give x\.t\(\)"):
+                adapter.from_host(host.t())
+
+
 def test_a_host_has_no_tensor_without_elements(adapter):
     with pytest.raises(NumericsError, match=r"has no tensor of no elements, as of \(0, 64\)"):
         adapter.to_host(nx.quantize(torch.empty(0, 64), "int8"))

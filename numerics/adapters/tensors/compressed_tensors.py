@@ -109,7 +109,8 @@ def _dense(parts: Mapping[str, Tensor], args: Any) -> QTensor:
     shape = tuple(parts["weight_shape"].tolist())
     codes = helpers.unpack_from_int32(parts["weight_packed"], bits, shape).view(torch.uint8)
     if zero is not None and zero.dtype == torch.int32:
-        zero = helpers.unpack_from_int32(zero, bits, scale.shape, 0)
+        words = zero.t().reshape(-1).view(zero.shape[::-1])  # whose rows compressed-tensors views as bytes
+        zero = helpers.unpack_from_int32(words, bits, (scale.shape[1], scale.shape[0])).t()
     block = shape if scale.numel() == 1 else (1, args.group_size or shape[1])
     codes = (codes & ((1 << bits) - 1)).contiguous()
     original = name_of(scale.dtype, "the scale")

@@ -30,7 +30,10 @@ from numerics.tensor.spec import QuantSpec
 HOST = "modelopt"
 WHERE = "modelopt.torch.quantization.qtensor"
 MIDDLE = 8  # its int4 codes are counted from there
-ALLOWED = "int8, fp8_e4m3, mxfp8_e4m3, mxfp4, nvfp4 along the last axis, int4 in groups with scales 2**k"
+ALLOWED = (
+    "int8, fp8_e4m3, mxfp8_e4m3, mxfp4, nvfp4 along the last axis, int4 in groups of even rows with "
+    "scales 2**k"
+)
 
 
 def from_host(weight: Any, scale: Any, double_scale: Any = None, block_sizes: Any = None) -> QTensor:
@@ -173,7 +176,8 @@ def _elements_of(q: TensorQTensor) -> tuple[str, Tensor, dict[str, Any]]:
     whole = [one == size for one, size in zip(block, q.shape, strict=True)]
     cut = {at - q.ndim: one for at, one in enumerate(block) if one != 1 and not whole[at]}
     if d is int4:
-        if set(cut) != {-1}:
+        beside = any(one != 1 for one in block[:-1])  # of which its groups, of one row, have none
+        if set(cut) != {-1} or beside or q.shape[-1] % 2:  # it keeps two codes of a row a byte
             raise no_form(HOST, q, ALLOWED)
         codes = (q.codes ^ MIDDLE).reshape(-1, 2)
         data = ((codes[:, 0] << 4) | codes[:, 1]).view(*q.shape[:-1], q.shape[-1] // 2)

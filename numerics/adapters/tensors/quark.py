@@ -158,9 +158,11 @@ def _unpacked(q: TensorQTensor, element: Element) -> Tensor:
 
 def _config(q: TensorQTensor) -> tuple[Any, Element]:
     """Quark's configuration of such a tensor, and the format of its elements."""
+    if q.ndim != 2:
+        raise no_form(HOST, q, ALLOWED)
     element, more = _asked(q)
     name = next((name for name, known in ELEMENTS.items() if known is element), None)
-    if name is None or q.ndim != 2:
+    if name is None:
         raise no_form(HOST, q, ALLOWED)
     types = importlib.import_module("quark.torch.quantization.config.type")
     config = importlib.import_module("quark.torch.quantization.config.config").QTensorConfig
