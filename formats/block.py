@@ -461,8 +461,10 @@ class ElementBlock(Block):
         if not element.signed:
             raise NumericsError(f"{self.name}: elements are signed, {element} is not")
         if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
+            listed = isinstance(self.scale, Codebook)
             raise NumericsError(
-                f"{self.name}: scale={said(self.scale)} cannot be; allowed: e8m0, or up to 8 bits with NaN "
+                f"{self.name}: scale={said(self.scale)} cannot be{', as a codebook is no scale' * listed}; "
+                "allowed: e8m0, or floats of up to 8 bits with NaN, as nx.float_format makes them "
                 "(a scale of another type goes with a scheme: nx.quantize(x, "
                 f"{element.name!r}, scheme=nx.per_group({self.block}), scale_type=...))"
             )

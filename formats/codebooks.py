@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from hashlib import sha256
 from itertools import islice
-from math import inf, ldexp, nan
+from math import inf, isfinite, ldexp, nan
 from typing import Any
 
 from numerics.formats.arguments import keywords
@@ -73,7 +73,7 @@ def _asked(values: Any) -> str:
         raise NumericsError(f"values must be real numbers, not {said(values)}")
     if len(numbers) > MOST:
         raise wrong_count("values", _count(values))
-    return _book(numbers)
+    return _book(_within("values", number) for number in numbers)
 
 
 def _count(values: Any) -> str:
@@ -89,7 +89,17 @@ def _asked_one(name: str, came: object) -> str:
     number = None if came is None else number_in(came)
     if came is not None and number is None:
         raise NumericsError(f"{name} must be a real number, not {said(came)}")
-    return "" if number is None else _book([number])
+    return "" if number is None else _book([_within(name, number)])
+
+
+def _within(name: str, number: float) -> float:
+    """The number; raises NumericsError for a finite one that float32 would make infinite."""
+    if isfinite(number) and not isfinite(nearest_float32(number)):
+        raise NumericsError(
+            f"{name}: {number!r} is beyond float32, whose largest number is 3.4028235e+38; inf itself "
+            "is a value"
+        )
+    return number
 
 
 def _book(values: Iterable[float]) -> str:

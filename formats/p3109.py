@@ -9,7 +9,7 @@ from math import inf, ldexp, nan
 from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
 from numerics.formats.codebooks import codebook_format
-from numerics.formats.dtype import Float, Specials
+from numerics.formats.dtype import Float, Specials, making_p3109
 from numerics.formats.errors import NumericsError, integer, said, truth
 from numerics.formats.floats import float_format
 from numerics.formats.p3109_names import numbers_of
@@ -62,8 +62,15 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
             f"float32 cannot hold; allowed: {bits - EXPONENTS + (not signed)} .. {bits - signed}"
         )
     name = f"binary{bits}p{precision}{'s' if signed else 'u'}{'e' if extended else 'f'}"
+    with making_p3109():
+        return _made(name, bits, precision, signed, extended)
+
+
+def _made(name: str, bits: int, precision: int, signed: bool, extended: bool) -> Codebook | Float:
+    """The format of these numbers, which are in range: a list of values, or above 8 bits a float."""
     if bits > LISTED:
         specials: Specials = "extended" if extended else "fnuz" if signed else "fn"
+        exponent = bits - precision + (not signed)
         bias = 1 << (exponent - 1)
         return float_format(exponent, precision - 1, bias=bias, specials=specials, signed=signed, name=name)
     values = list(_values(bits, precision, signed, extended))

@@ -83,7 +83,7 @@ def formats_command(as_json: bool) -> None:
 )
 @click.argument("d", metavar="FORMAT", type=FORMAT)
 @click.option("--all", "every", is_flag=True,
-              help="Every value of a book; by default a terminal gets how many they are.")  # fmt: skip
+              help="Every value of a book; by default it is said how many they are.")  # fmt: skip
 @as_json
 def show_command(d: Any, as_json: bool, every: bool) -> None:
     from numerics.formats import Element
@@ -94,7 +94,7 @@ def show_command(d: Any, as_json: bool, every: bool) -> None:
         deliver(json_of(facts(d) | ({"values": [value for _, value in codes]} if codes else {})) + "\n")
         return
     screen = Screen.of(sys.stdout)
-    short = bool(codes) and not every and screen.width is not None
+    short = bool(codes) and not every
     pairs = [(fact, _fact(value, fact == "book" and short)) for fact, value in facts(d).items()]
     lines = records(pairs, screen)
     if isinstance(d, Element):
@@ -237,7 +237,8 @@ def _say_blocks(found: EncodedBlocks, as_json: bool) -> None:
         tell(f"scale of the tensor: {number(found.tensor_scale)}")
     for k, block in enumerate(found.blocks):
         micro = "" if block.microexponents is None else f", microexponents 0b{block.microexponents}"
-        tell(f"block {k}: scale 0x{block.scale:02x} = {number(block.scale_value)}{micro}")
+        read = "" if block.counts is None else f", read as {'counts' if block.counts else 'floats'}"
+        tell(f"block {k}: scale 0x{block.scale:02x} = {number(block.scale_value)}{micro}{read}")
         table = Table(
             [Column("x"), Column("code"), _bits_column(block.elements), Column("value"), Column("error")]
         )

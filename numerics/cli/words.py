@@ -108,10 +108,13 @@ def format_of(text: Any) -> Dtype:
 
     text: a name, as `nx.dtype` takes it; that of a format of IEEE P3109, as binary8p3se; `module:name` of a
     format of yours, looked for in the current directory too; or JSON of its facts, as nx.float_format,
-    nx.integer_format and nx.block_format take them.
+    nx.integer_format, nx.codebook_format and nx.block_format take them, whose element and scale are such
+    words again; {"p3109": [8, 3]} is binary8p3se.
 
     >>> format_of("e4m3"), format_of('{"exponent": 5, "mantissa": 3, "signed": false}').bits
     (fp8_e4m3, 8)
+    >>> format_of('{"block": 16, "element": "binary6p3se"}'), format_of('{"p3109": [8, 3]}')
+    (block16_binary6p3se_e8m0, binary8p3se)
     """
     from numerics.formats import dtype
     from numerics.formats.p3109 import called
@@ -151,6 +154,8 @@ def _of_facts(text: str) -> Dtype:
     from numerics.formats.text import dtype_of, facts_in
 
     facts = facts_in(text, "a format")
+    if list(facts) == ["p3109"]:
+        return _of_p3109(facts["p3109"], text)
     if "kind" in facts:
         return dtype_of(facts)
     makers: dict[str, Any] = {
@@ -162,11 +167,10 @@ def _of_facts(text: str) -> Dtype:
         near = "".join(dict.fromkeys(hint(fact, (*makers, "mantissa")) for fact in facts))
         raise NumericsError(
             f"{said(text)} describes no format;{near} a float has exponent and mantissa, an integer bits, a "
-            "codebook values, a block format block with element or mantissa"
+            "codebook values, a block format block with element or mantissa, one of IEEE P3109 "
+            "p3109, as [8, 3]"
         )
-    nested = {
-        name: format_of(json.dumps(fact)) if isinstance(fact, dict) else fact for name, fact in facts.items()
-    }
+    nested = {name: _inner(name, fact) for name, fact in facts.items()}
     try:
         made: Dtype = maker(**nested)
     except UnknownArgument as wrong:  # which says what is allowed
@@ -180,6 +184,27 @@ def _of_facts(text: str) -> Dtype:
         taken = ", ".join(inspect.signature(maker).parameters)
         raise NumericsError(f"{said(text)} describes no format: {wrong}; allowed: {taken}") from None
     return made
+
+
+def _inner(name: str, fact: Any) -> Any:
+    """A fact, which may be a format itself: JSON within JSON, or a name as the command line takes it."""
+    if isinstance(fact, dict):
+        return format_of(json.dumps(fact))
+    return format_of(fact) if name in ("element", "scale", "integers") and isinstance(fact, str) else fact
+
+
+def _of_p3109(numbers: Any, text: str) -> Dtype:
+    """The format of IEEE P3109 with these bits and this precision; or with its facts by name."""
+    from numerics.formats.p3109 import p3109
+
+    if isinstance(numbers, dict):
+        return p3109(**numbers)
+    if isinstance(numbers, list) and len(numbers) == 2:
+        return p3109(*numbers)
+    raise NumericsError(
+        f"{said(text)} describes no format: p3109 is [bits, precision], as [8, 3], or an object of bits, "
+        "precision, signed and extended"
+    )
 
 
 def check_seed(rounding: str, seed: int | None) -> None:

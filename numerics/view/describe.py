@@ -25,6 +25,8 @@ def facts(d: Dtype) -> dict[str, Any]:
     """
     declared = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in ("name", *NO_FACTS)}
     derived = {name: getattr(d, name) for name in FACTS}
+    if isinstance(d, Codebook):  # whose values are of one kind: only the least positive one is known
+        del derived["smallest_normal"]
     known = {name: value for name, value in (declared | derived).items() if value is not None}
     known = {name: str(value) if isinstance(value, Dtype) else value for name, value in known.items()}
     return {"name": d.name, "kind": d.kind, **known, "aliases": list(d.aliases), "source": d.source}
@@ -108,11 +110,15 @@ def _neighbours(x: float, finite: list[float]) -> tuple[float | None, float | No
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """A block: the code of its scale and what it means, its microexponents as bits, its elements."""
+    """A block: the code of its scale and what it means, its microexponents as bits, its elements.
+
+    counts: are the codes of its elements counts?  None in formats of one reading (docs/formats.md §8).
+    """
 
     scale: int
     scale_value: float
     microexponents: str | None
+    counts: bool | None
     elements: list[Encoded]
 
 
@@ -137,7 +143,7 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
     micro = made.microexponents or [None] * len(made.scale)
     blocks = [
         EncodedBlock(
-            scale, _scale_value(d, scale), None if bits is None else _flags(d, bits),
+            scale, _scale_value(d, scale), None if bits is None else _flags(d, bits), _counts(d, scale),
             [_element(d, scale, *row) for row in rows[k * d.block : (k + 1) * d.block]],
         )
         for k, (scale, bits) in enumerate(zip(made.scale, micro, strict=True))
@@ -150,6 +156,12 @@ def _scale_value(d: Block, code: int) -> float:
     if isinstance(d, TieredBlock):
         return tiered_scale(code)
     return float(scale_values(d, code)) if isinstance(d, ElementBlock) else math.ldexp(1.0, code - 127)
+
+
+def _counts(d: Block, scale: int) -> bool | None:
+    """Does the scale say that its block is one of counts?  None in formats of one reading."""
+    counts = getattr(d, "integers", None)
+    return None if counts is None else isinstance(d, ElementBlock) and reading(d, scale) is counts
 
 
 def _flags(d: Block, byte: int) -> str:

@@ -100,7 +100,9 @@ def test_a_tie_of_values_of_24_digits_is_told_from_what_lies_beside_it():
     ("values", "said"),
     [([0.0], "2, 4, 8"), ([0, 1, 2], "not 3"), ([0] * 300, "not 300"),
      (iter([0] * 300), "not more than 256"), ([0.0, -1.0], "positive"),
-     (["a", 1], "real numbers"), ([0.0, 1e39], "two finite"), ([[1], [2]], "real numbers"),
+     (["a", 1], "real numbers"), ([0.0, 1e39], "1e.39 is beyond float32"),
+     ([0, 1, 2, -1e300], "beyond float32"),
+     ([0.0, float("inf")], "two finite"), ([[1], [2]], "real numbers"),
      (7, "real numbers")],
 )  # fmt: skip
 def test_what_is_no_book_is_refused_in_words(values, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from fractions import Fraction
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.formats.text import dtype_of, parse, text_of
 from tests.helpers.executors import EXECUTORS
 
 EVERY = [
@@ -160,6 +162,21 @@ def test_powers_of_two_tie_to_the_even_code():
     held = [v for v in d.finite if v > 0]
     ties = [(low + high) / 2 for low, high in pairwise(held)]
     assert all(code % 2 == 0 for code in d.encode(ties))
+
+
+@pytest.mark.parametrize("name", ["binary8p3se", "Binary12p5SE", "p3109(8, 3)", "binary99p3se"])
+def test_no_other_format_takes_a_name_of_p3109(name):
+    facts = {"kind": "integer", "name": name, "signed": True, "bits": 5}
+    for declare in (lambda: nx.integer_format(5, name=name), lambda: nx.float_format(4, 4, name=name),
+                    lambda: nx.codebook_format([0, 1], name=name), lambda: dtype_of(facts)):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match="name"):
+            declare()
+
+
+def test_a_format_of_p3109_comes_back_from_its_text_and_its_pickle():
+    for d in (nx.p3109(8, 3), nx.p3109(12, 5), nx.p3109(9, 9, signed=False, extended=False)):
+        assert parse(text_of(d)) is d
+        assert pickle.loads(pickle.dumps(d)) is d
 
 
 @pytest.mark.parametrize("facts", [(2, 1), (16, 8), (8, 8), (8, 0), ("8", 3), (8, 2.5), (12, 3)])

@@ -17,6 +17,7 @@ from bench import demo
 from numerics import cli
 from numerics.backends.cpu import warmup
 from numerics.cli import doctor
+from numerics.cli.words import format_of
 from numerics.view.describe import facts, runs
 from numerics.view.screen import Screen
 from numerics.view.text import cells, number, wrapped
@@ -102,11 +103,30 @@ def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     assert all(d.aliases[0] in line for d, line in zip(DTYPES, lines, strict=True) if d.aliases)
 
 
-def test_a_book_of_values_is_counted_in_a_terminal_and_whole_where_that_is_asked(look):
+def test_a_book_of_values_is_counted_and_whole_where_that_is_asked(look):
     """The facts of hifloat8 were fifty lines, and its codes stand below them."""
-    assert any(line.split()[:3] == ["book", "256", "values,"] for line in look(80, "show", "hifloat8"))
-    for lines in (look(80, "show", "hifloat8", "--all"), look(None, "show", "hifloat8")):
-        assert not any("256 values" in line for line in lines)
+    for width in (80, None):
+        assert any(line.split()[:3] == ["book", "256", "values,"] for line in look(width, "show", "hifloat8"))
+    for width in (80, None):
+        assert not any("256 values" in line for line in look(width, "show", "hifloat8", "--all"))
+
+
+def test_the_reading_of_a_block_is_said(look):
+    for dtype, read in (("if4", ", read as counts"), ("nvfp4", "")):
+        assert look(80, "encode", dtype, 7, 6, 5, 4, 1)[1].endswith(read or "448")
+    assert look(80, "encode", "if4", 6, 3, 1.5, 1)[1].endswith(", read as floats")
+
+
+def test_a_format_of_p3109_is_a_fact_of_another_by_its_name():
+    due = nx.block_format(element=nx.p3109(6, 3), scale="e8m0", block=16)
+    assert format_of('{"block": 16, "element": "binary6p3se"}') is due
+    assert format_of('{"block": 16, "element": {"p3109": [6, 3]}}') is due
+    assert format_of('{"p3109": {"bits": 8, "precision": 3, "signed": false}}') is nx.p3109(
+        8, 3, signed=False
+    )
+    for wrong, said in (("[8]", "[bits, precision]"), ("[99, 3]", "outside 3"), ('{"bit": 8}', "'bits'")):
+        with pytest.raises(nx.NumericsError, match=re.escape(said)):
+            format_of(f'{{"p3109": {wrong}}}')
 
 
 def test_a_format_of_p3109_is_shown_by_its_name_and_by_its_call(look):
