@@ -135,7 +135,7 @@ def ours() -> dict[str, Call]:
     ends = 0, 0, -128.0, 127.0, 8, "per_channel", ""
     mx, top = microxcaling.Functions(False, Calls()), X.view(ROWS, -1, 32).abs().amax(-1, keepdim=True)
     rounds = {"nearest": 0, "even": 2}
-    affine, in_blocks = made["quantize_affine"], modelopt._dynamic(refuses, False)
+    affine, in_blocks = made["quantize_affine"], modelopt._dynamic
     return {
         **{f"torchao to_mx {n} {r}": lambda d=d, r=r: made["to_mx"](X, d, 32, SimpleNamespace(name=r))
            for n, d in ELEMENTS.items() for r in RULES},
