@@ -9,9 +9,7 @@ NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from inspect import Signature, signature
@@ -21,7 +19,6 @@ from numerics.formats import dispatch
 from numerics.formats.arguments import MISSING, given, keywords, required, unknown_argument
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
-from numerics.formats.p3109_names import numbers_of
 from numerics.formats.rounding import FULL_RANGE, Rounding, check_overflow, check_rounding, draw_of
 
 Specials = Literal["ieee", "fn", "fnuz", "extended", "none"]
@@ -74,7 +71,7 @@ class Declared(type):
             if unknown or unnamed or any(one is MISSING for one in needed):
                 raise unknown_argument(cls, unknown, needed, unnamed) from None
             raise NumericsError(f"{cls.__name__}: {wrong}") from None
-        known = named(made.name) or _of_p3109(made.name)
+        known = named(made.name) or _of_family(made.name)
         if known is None:
             return _interned.setdefault((cls, made._facts()), made)
         if (type(known), known._facts()[1:]) == (cls, made._facts()[1:]):
@@ -88,29 +85,13 @@ class Declared(type):
         return made.replace(parameters=list(made.parameters.values())[1:])
 
 
-_making: ContextVar[bool] = ContextVar("numerics_making_p3109", default=False)
+FAMILIES: list[Callable[[str], Dtype | None]] = []
+"""What families of formats keep names of a form of their own for: the format of such a name, else None."""
 
 
-@contextmanager
-def making_p3109() -> Iterator[None]:
-    """Within it a format may be made under a name of IEEE P3109, which no other format takes."""
-    before = _making.set(True)
-    try:
-        yield
-    finally:
-        _making.reset(before)
-
-
-def _of_p3109(name: str) -> Dtype | None:
-    """The format of IEEE P3109 of that name; None for another name, and while it is made."""
-    if _making.get() or numbers_of(name) is None:
-        return None
-    from numerics.formats.p3109 import called  # it declares formats itself
-
-    try:
-        return called(name)
-    except NumericsError as wrong:
-        raise NumericsError(f"the name {said(name)} is of a form that IEEE P3109 keeps: {wrong}") from None
+def _of_family(name: str) -> Dtype | None:
+    """The format of a name that a family keeps; None for another."""
+    return next((found for family in FAMILIES if (found := family(name)) is not None), None)
 
 
 def named(name: str) -> Dtype | None:

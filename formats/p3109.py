@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 from math import inf, ldexp, nan
 
 from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
 from numerics.formats.codebooks import codebook_format
-from numerics.formats.dtype import Float, Specials, making_p3109
+from numerics.formats.dtype import FAMILIES, Float, Specials
 from numerics.formats.errors import NumericsError, integer, said, truth
 from numerics.formats.floats import float_format
 from numerics.formats.p3109_names import numbers_of
@@ -24,6 +25,8 @@ BEGUN = re.compile(r"binary(\d{1,3})(?=p)")
 """How a name of the report begins."""
 EXPONENTS = 8
 """Exponent bits of float32, which holds every value here."""
+_making: ContextVar[bool] = ContextVar("numerics_making_p3109", default=False)
+"""Is a format of the family being made?  Only then is one declared under such a name."""
 
 
 @keywords
@@ -62,8 +65,11 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
             f"float32 cannot hold; allowed: {bits - EXPONENTS + (not signed)} .. {bits - signed}"
         )
     name = f"binary{bits}p{precision}{'s' if signed else 'u'}{'e' if extended else 'f'}"
-    with making_p3109():
+    before = _making.set(True)
+    try:
         return _made(name, bits, precision, signed, extended)
+    finally:
+        _making.reset(before)
 
 
 def _made(name: str, bits: int, precision: int, signed: bool, extended: bool) -> Codebook | Float:
@@ -88,6 +94,17 @@ def called(name: str) -> Codebook | Float | None:
     """
     numbers = numbers_of(name)
     return None if numbers is None else p3109(**numbers)
+
+
+def _kept(name: str) -> Codebook | Float | None:
+    """The format that a name is kept for, unless it is made now; raises NumericsError where there is none."""
+    try:
+        return None if _making.get() else called(name)
+    except NumericsError as wrong:
+        raise NumericsError(f"the name {said(name)} is of a form that IEEE P3109 keeps: {wrong}") from None
+
+
+FAMILIES.append(_kept)
 
 
 def begun(text: str) -> list[str]:

@@ -98,29 +98,29 @@ def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
     return tensor_of(dispatch.owner(packed).decode_packed(packed, tuple(shape), _element(dtype)))
 
 
-def _operation(operation: str, dtype: str, count: int, to: str | None = None, *how: Any) -> Operation:
-    """An operation on codes by its words, checked: operators are called by anybody."""
-    mode, overflow, seed, bits = how + (NEAREST, None, None, None)[len(how) :]
-    target = None if to is None else parse(to)
-    return Operation.of(operation, parse(dtype), count, target, mode, overflow, _unsigned(seed), bits)
+def _operate(codes: Tensor, *asked: Any) -> Tensor:
+    operation, operands = _operation(codes, *asked)
+    return cast(Tensor, operation.of_tensors(operands))
 
 
-def _operands(codes: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> list[Tensor]:
-    return [x for x in (codes, second, third) if x is not None]
+def _fake_operate(codes: Tensor, *asked: Any) -> Tensor:
+    operation, operands = _operation(codes, *asked)
+    return cast(Tensor, operation.like(operands))
 
 
-def _operate(
-    codes: Tensor, operation: str, dtype: str, second: Any = None, third: Any = None, *how: Any
-) -> Tensor:
-    operands = _operands(codes, second, third)
-    return cast(Tensor, _operation(operation, dtype, len(operands), *how).of_tensors(operands))
+def _operation(codes: Tensor, name: str, dtype: str, *asked: Any) -> tuple[Operation, list[Tensor]]:
+    """An operation, checked, as operators are called by anybody, and its operands.
+
+    asked: the second and the third operand, to, rounding, overflow, seed and random bits; torch leaves out
+    those at the end that are the usual ones.
+    """
+    second, third, to, mode, overflow, seed, bits = asked + _USUAL[len(asked) :]
+    operands = [x for x in (codes, second, third) if x is not None]
+    how = mode, overflow, _unsigned(seed), bits
+    return Operation.of(name, parse(dtype), len(operands), None if to is None else parse(to), *how), operands
 
 
-def _fake_operate(
-    codes: Tensor, operation: str, dtype: str, second: Any = None, third: Any = None, *how: Any
-) -> Tensor:
-    operands = _operands(codes, second, third)
-    return cast(Tensor, _operation(operation, dtype, len(operands), *how).like(operands))
+_USUAL: tuple[Any, ...] = (None, None, None, NEAREST, None, None, None)
 
 
 # ---- blocks --------------------------------------------------------------------------------------

@@ -163,6 +163,7 @@ OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.* values are negative and become 0:numerics.NumericsWarning")
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "begun"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_scale_of_another_spec_was_taken_without_a_word(name, fresh):
