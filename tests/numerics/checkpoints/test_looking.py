@@ -154,8 +154,10 @@ def test_values_that_differ_are_shown_whole(tmp_path):
 def test_what_has_no_finite_value_has_no_magnitude_and_is_not_zero(tmp_path):
     """A tensor of Inf alone was said to be of zeros alone."""
     half = np.where(np.arange(64) % 2, np.nan, 0).astype(np.float32).reshape(2, 32)
+    with pytest.warns(nx.NumericsWarning, match="64 of 64 values are NaN"):
+        q = nx.quantize(np.full_like(half, np.nan), "int4")
     nx.save({"inf": np.full_like(half, np.inf), "half": half, "zero": np.zeros_like(half),
-             "none": half[:0], "q": nx.quantize(np.full_like(half, np.nan), "int4")},
+             "none": half[:0], "q": q},
             tmp_path / "a.safetensors")  # fmt: skip
     looks = {look.name: (look.amax, look.odd[:2]) for look in inspect(tmp_path / "a.safetensors")}
     assert looks["inf"] == (None, ("64 values are NaN or Inf",))

@@ -113,7 +113,7 @@ def test_what_cannot_be_a_name_changes_nothing(tmp_path, name, made):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda p: nx.save({"x": object()}, p), "tensor 'x': safetensors has no object"),
+        (lambda p: nx.save({"x": object()}, p), "tensor 'x': safetensors has neither Python's objects"),
         (lambda p: nx.save({"x": np.ones(2, np.complex128)}, p), "tensor 'x': safetensors has no complex128"),
         (lambda p: nx.save({"x": torch.ones(2).to_sparse()}, p), "tensor 'x': a torch.sparse_coo tensor"),
         (lambda p: nx.save({"x": torch.ones(2, device="meta")}, p), "tensor 'x': a tensor on meta"),
