@@ -276,6 +276,22 @@ def given(signature: inspect.Signature, args: Sequence[Any], options: Mapping[st
     return [came.get(name, MISSING) for name in _needed(signature)]
 
 
+def _told(function: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Exception | None:
+    """What a call that does not fit is answered; None where it fits.  No graph of torch has a signature."""
+    signature = inspect.signature(function)
+    kinds = [p.kind for p in signature.parameters.values()]
+    takes_all = inspect.Parameter.VAR_KEYWORD in kinds
+    unnamed: Sequence[Any] = ()
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        unnamed = args[len(kinds) - kinds.count(inspect.Parameter.KEYWORD_ONLY) - takes_all :]
+    unknown = {} if takes_all else {k: v for k, v in options.items() if k not in signature.parameters}
+    needed = given(signature, args, options)
+    if not (unknown or unnamed or any(one is MISSING for one in needed)):
+        return None
+    made: Any = type(args[0]) if function.__name__ == "__init__" and args else function
+    return unknown_argument(made, unknown, needed, unnamed)
+
+
 def keywords(function: Callable[P, T]) -> Callable[P, T]:
     """The function, which names the right word where it is given a keyword that it does not take, what has no
     place where it is given too much, and what it needs where it does not get it.
@@ -283,12 +299,6 @@ def keywords(function: Callable[P, T]) -> Callable[P, T]:
     It costs a call more: what is called for every tensor is `required`, takes `*unnamed: Never` and
     `**unknown: Never` itself and raises `unknown_argument`.
     """
-    signature = inspect.signature(function)
-    kinds = [p.kind for p in signature.parameters.values()]
-    takes_all = inspect.Parameter.VAR_KEYWORD in kinds
-    most = None if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
-    if most is not None:
-        most -= kinds.count(inspect.Parameter.KEYWORD_ONLY) + takes_all
 
     @functools.wraps(function)
     def asked(*args: P.args, **options: P.kwargs) -> T:
@@ -296,12 +306,10 @@ def keywords(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **options)
         except TypeError as wrong:
             within = wrong.__traceback__ is not None and wrong.__traceback__.tb_next is not None
-            unknown = {} if takes_all else {k: v for k, v in options.items() if k not in signature.parameters}
-            needed, unnamed = given(signature, args, options), args[most:] if most is not None else ()
-            if within or not (unknown or unnamed or any(one is MISSING for one in needed)):
+            told = None if within else _told(function, args, options)
+            if told is None:
                 raise
-        made: Any = type(args[0]) if function.__name__ == "__init__" and args else function
-        raise unknown_argument(made, unknown, needed, unnamed)
+        raise told
 
     return asked
 
