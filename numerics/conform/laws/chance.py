@@ -35,6 +35,7 @@ NEAR = 2.0**-8
 """Of a step: what draws of 8 bits, the fewest of hardware, still tell from none; asked 2**16 times."""
 APART = 1 << 11  # calls of one number
 STREAMS = 2  # calls of which every distance is looked at
+TOLD_APART = 63  # numbers, whose answers no two calls share by chance
 MIDDLE = 0.3  # of a step: numbers at least so far from both neighbours
 
 
@@ -295,6 +296,14 @@ def expect_chance(found: Findings, told: Alike, of: str, numbers: int) -> None:
         came = f"{of}, {apart}, go {way}: a sum of products of {told.together:.0f}"
         due = f"0, {told.room:.0f} more or less, of {numbers} numbers"
         fails(found, independent, came, due)
+
+
+def expect_apart(found: Findings, every: list[Array]) -> None:
+    """Breaks `independent` where two calls of one array gave the same answers throughout."""
+    size = every[0].size
+    if size >= TOLD_APART and not found.failures and len({one.tobytes() for one in every}) < len(every):
+        came = f"two of {len(every)} calls of {size} numbers that gave the same answers"
+        fails(found, independent, came, "other draws in each")
 
 
 def fails(found: Findings, law: Callable[[], None], came: str, due: str, **more: Any) -> None:

@@ -32,7 +32,6 @@ from numerics.conform.verdict import Counterexample
 Ask = Callable[[Target, Findings, Float32], None]
 CALLS = {1: 1024, 7: 512, 63: 1024, 511: 128, 2047: 64}
 """How often arrays of a length are asked: lengths that leave most of a vector, warp, block or tile over."""
-TOLD_APART = 63  # numbers, whose answers no two calls share by chance
 SHAPES = ((301, 211), (24, 41, 65), (5, 6, 40, 51))
 TWO, TURNS = (961, 1013), 24  # lengths that are asked in turn, and how often
 FAR = tuple(1 << k for k in range(19, 22))
@@ -75,9 +74,7 @@ def _calls(target: Target, found: Findings, numbers: Float32) -> None:
         fractions = chance.fractions_of(target, x)
         every = [_away(target, x, fractions) for _ in range(calls)]
         found.tried += size * calls
-        if size >= TOLD_APART and len({one.tobytes() for one in every}) < calls and not found.failures:
-            came = f"two of {calls} calls of {size} numbers that gave the same answers"
-            chance.fails(found, independent, came, "other draws in each")
+        chance.expect_apart(found, every)
         told = chance.alike(np.concatenate(every), None, tests)
         of = f"draws of {calls} calls of {size} numbers, one after the other"
         chance.expect_chance(found, told, of, size * calls)
