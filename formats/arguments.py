@@ -276,8 +276,14 @@ def given(signature: inspect.Signature, args: Sequence[Any], options: Mapping[st
     return [came.get(name, MISSING) for name in _needed(signature)]
 
 
-def _told(function: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Exception | None:
-    """What a call that does not fit is answered; None where it fits.  No graph of torch has a signature."""
+def misfit(function: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Exception | None:
+    """Returns the error of a call that raised a TypeError; None where it fits, so that the error is another.
+
+    The signature is made here, and held by no function of `keywords`, since torch's graphs have none.
+
+    >>> misfit(lambda size, axis=-1: size, (32,), {}) is None
+    True
+    """
     signature = inspect.signature(function)
     kinds = [p.kind for p in signature.parameters.values()]
     takes_all = inspect.Parameter.VAR_KEYWORD in kinds
@@ -306,7 +312,7 @@ def keywords(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **options)
         except TypeError as wrong:
             within = wrong.__traceback__ is not None and wrong.__traceback__.tb_next is not None
-            told = None if within else _told(function, args, options)
+            told = None if within else misfit(function, args, options)
             if told is None:
                 raise
         raise told

@@ -9,7 +9,7 @@ from math import frexp
 from typing import Any, ClassVar, NamedTuple, Never, cast
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import MISSING, given, required, unknown_argument
+from numerics.formats.arguments import MISSING, misfit, required, unknown_argument
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, number_in, one_of, said
@@ -99,11 +99,7 @@ class _DeclaredBlock(Declared):
         try:
             return _declared(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
-            unknown = [fact for fact in facts if fact not in signature(_declared).parameters]
-            needed = given(signature(_declared), unnamed, facts)
-            if unknown or unnamed or any(one is MISSING for one in needed):
-                raise unknown_argument(_declared, unknown, needed, unnamed) from None
-            raise NumericsError(f"{cls.__name__}: {wrong}") from None
+            raise misfit(_declared, unnamed, facts) or NumericsError(f"{cls.__name__}: {wrong}") from None
 
     @property
     def __signature__(cls) -> Signature:

@@ -16,7 +16,7 @@ from inspect import Signature, signature
 from typing import Any, ClassVar, Literal, Never
 
 from numerics.formats import dispatch
-from numerics.formats.arguments import MISSING, given, keywords, required, unknown_argument
+from numerics.formats.arguments import MISSING, keywords, misfit, required, unknown_argument
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import FULL_RANGE, Rounding, check_overflow, check_rounding, draw_of
@@ -66,11 +66,7 @@ class Declared(type):
         try:
             made = super().__call__(*unnamed, **facts)
         except TypeError as wrong:  # facts that are missing, or of no format
-            needed = given(cls.__signature__, unnamed, facts)
-            unknown = [fact for fact in facts if fact not in cls.__signature__.parameters]
-            if unknown or unnamed or any(one is MISSING for one in needed):
-                raise unknown_argument(cls, unknown, needed, unnamed) from None
-            raise NumericsError(f"{cls.__name__}: {wrong}") from None
+            raise misfit(cls, unnamed, facts) or NumericsError(f"{cls.__name__}: {wrong}") from None
         known = named(made.name) or _of_family(made.name)
         if known is None:
             return _interned.setdefault((cls, made._facts()), made)

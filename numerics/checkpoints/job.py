@@ -229,7 +229,7 @@ class _Job:
         return _report_of(journal.finish(source.path, noted, copied, {"reports": reports}), resumed)
 
 
-def _note(journal: Journal, shard: Shard, whole: Path, report: FileReport) -> None:
+def _note(journal: Journal, shard: Shard, report: FileReport, whole: Path) -> None:
     """Notes that a shard is whole, with its report as plain values."""
     tensors = [asdict(tensor) for tensor in report.tensors]
     journal.note(shard, whole, {"tensors": tensors, "sums": asdict(report.sums)})

@@ -94,7 +94,7 @@ class FileReport:
         return 8 * sum(tensor.bytes_after for tensor in quantized) / count if count else 0.0
 
 
-Note = Callable[[Path, FileReport], object]  # a whole file that has not its name yet, what became of it
+Note = Callable[[FileReport, Path], object]  # what became of a file, which is whole and has not its name yet
 
 
 @dataclass(frozen=True)
@@ -181,13 +181,13 @@ def write_quantized(
 ) -> FileReport:
     """Writes one file by its plans, whole or not at all; returns what became of each tensor.
 
-    note: told of the whole file and what became of its tensors before the file gets its name.
+    note: told what became of the tensors, and the whole file, before the file gets its name.
     Raises NumericsError where the source changes while it is read, and as `quantize_file` does.
     """
     plans = work.plans
     metadata = {**reader.metadata, **({KEY: text_of(plans, work.seed)} if plans else {})}
     report, done = FileReport(), _Progress(progress, reader.entries)
-    before = None if note is None else partial(_noted, note, report)
+    before = None if note is None else partial(note, report)
     made = Writer(target, _entries(reader.entries, plans), metadata, before)
     with terminable(), taken_again(), made as writer:
         stream = Stream(reader, writer, most(work.max_memory), done.add, work.errors)
@@ -201,10 +201,6 @@ def write_quantized(
                 report.tensors.append(_copied(name, entry, work.why.get(name)))
         reader.check_unchanged()
     return report
-
-
-def _noted(note: Note, report: FileReport, whole: Path) -> None:
-    note(whole, report)
 
 
 def is_ours(source: PathLike) -> bool:

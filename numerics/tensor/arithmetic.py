@@ -177,7 +177,7 @@ def _as_tensors(codes: Sequence[Any], beside: Any, d: Codebook) -> list[Any]:
 
 
 def _number(x: Any, beside: Any, d: Codebook) -> Any:
-    """A code, checked, as a tensor beside another."""
+    """A code, checked, as a tensor beside another; graphs of torch trace this, and not `take_codes`."""
     if isinstance(x, bool) or not isinstance(x, (int, np.integer)):
         raise NumericsError(_MIXED)
     if not 0 <= x < 1 << d.bits:

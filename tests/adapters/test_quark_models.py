@@ -55,13 +55,19 @@ def quantized(name, kind):
     return made.detach(), *gradients, quantizer.freeze(model)(x).detach()
 
 
+def calls_of_the_same(name, kind=torch.float32):
+    """The calls that were counted while a quantized model gave, substituted, the bits that it gives stock."""
+    adapter = asked("quark")
+    stock = quantized(name, kind)
+    with adapter.substituted() as calls:
+        found = quantized(name, kind)
+    assert same_bits(stock, found)
+    return calls
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_model_that_quark_quantizes_reaches_our_kernels_with_the_same_bits(name):
-    adapter = asked("quark")
-    stock = quantized(name, torch.float32)
-    with adapter.substituted() as calls:
-        found = quantized(name, torch.float32)
-    assert same_bits(stock, found)
+    calls = calls_of_the_same(name)
     least = 8 if name in INPUTS else 4  # two weights, before and after they are frozen
     assert calls.ours[SPECS[name][2]] >= least, calls
     assert not calls.passed_on, calls
@@ -70,23 +76,16 @@ def test_a_model_that_quark_quantizes_reaches_our_kernels_with_the_same_bits(nam
 @pytest.mark.parametrize("name", ["int8 by channel", "fp8", "mxfp4"])
 def test_what_is_passed_on_is_compiled_as_quark_compiles_it(name):
     """In 16 bits a compiled call has other bits than one that is not compiled."""
-    adapter = asked("quark")
-    stock = quantized(name, torch.bfloat16)
-    with adapter.substituted() as calls:
-        found = quantized(name, torch.bfloat16)
-    assert same_bits(stock, found)
+    calls = calls_of_the_same(name, torch.bfloat16)
     assert calls.passed_on["scaled_fake_quantize"] >= 4, calls
     assert not calls.ours, calls
 
 
 @pytest.mark.parametrize("name", ["int8 by tensor", "mxfp6"])
 def test_a_model_that_is_not_compiled_reaches_our_kernels_too(name, monkeypatch):
-    adapter = asked("quark")
+    asked("quark")
     quantizers = importlib.import_module("quark.torch.quantization.tensor_quantize")
     monkeypatch.setattr(quantizers, "QUARK_DISABLE_COMPILE", True)
-    stock = quantized(name, torch.float32)
-    with adapter.substituted() as calls:
-        found = quantized(name, torch.float32)
-    assert same_bits(stock, found)
+    calls = calls_of_the_same(name)
     assert calls.ours["scaled_fake_quantize"] >= 4, calls
     assert not calls.passed_on, calls
