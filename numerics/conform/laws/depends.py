@@ -77,8 +77,11 @@ def case_of(target: Target, broken: Counterexample) -> tuple[Any, ...] | None:
     if broken.tensor is None:
         return None
     if isinstance(target.task.dtype, Block) and broken.law not in PLACES:
-        return in_place(target.task, inputs_of(target, broken))
-    case = broken.tensor, *broken.given
+        case = in_place(target.task, inputs_of(target, broken))
+    else:
+        case = broken.tensor, *broken.given
+    if target.task.scale_layout is not None and np.ndim(case[0]) < 2:  # whose scales are those of matrices
+        return None
     return case if len(case) == _given(target.task) else None
 
 
