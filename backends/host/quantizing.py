@@ -236,6 +236,19 @@ def told_by(tell: Callable[[str], None]) -> Iterator[None]:
         _TELLER.reset(before)
 
 
+_COUNTED: ContextVar[bool] = ContextVar("numerics_counts_nan", default=False)
+
+
+@contextmanager
+def nan_is_counted() -> Iterator[None]:
+    """For who says itself how many values of a tensor are not finite, as pictures do: nobody is warned."""
+    before = _COUNTED.set(True)
+    try:
+        yield
+    finally:
+        _COUNTED.reset(before)
+
+
 @dataclass
 class Clipped:
     """How many values an unsigned format loses, counted over the pieces of a tensor."""
@@ -269,7 +282,7 @@ def _say_nan(data: Array, d: Element) -> None:
 
     Of a tensor that has others nothing is said: `QTensor.error` reads it once more, which this does not.
     """
-    count = 0 if getattr(d, "has_nan", False) else int(np.isnan(data).sum())
+    count = 0 if _COUNTED.get() or getattr(d, "has_nan", False) else int(np.isnan(data).sum())
     if count:
         becomes = 0 if d.kind == "integer" else d.max
         tell = _TELLER.get() or warn

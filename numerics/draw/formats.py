@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from numerics.backends.host.quantizing import nan_is_counted
 from numerics.draw.grids import Array, array_of, check_options, decibels
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
@@ -65,7 +66,8 @@ def compared(
         name = described(spec)
         if progress is not None:
             progress(name, place, len(wanted))
-        q = quantize(data, one, **options)
+        with nan_is_counted():
+            q = quantize(data, one, **options)
         rows.append((q.error(data).sqnr, q.bits, name, spec.dtype.kind))
     rows.sort(key=lambda row: (not math.isnan(row[0]), *row), reverse=True)
     return rows

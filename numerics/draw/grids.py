@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.arrays import FLOATS
-from numerics.backends.host.quantizing import to_host
+from numerics.backends.host.quantizing import nan_is_counted, to_host
 from numerics.backends.host.tensors import check_plain
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
@@ -243,7 +243,8 @@ def partition_of(q: QTensor) -> Partition:
 def rounded(x: Any, d: Any, **options: Any) -> Rounded:
     """x quantized by the options of `nx.quantize`, with what the pictures show of it."""
     data = array_of(x)
-    return Rounded(data, quantize(data, d, **options))
+    with nan_is_counted():
+        return Rounded(data, quantize(data, d, **options))
 
 
 def check_options(drawing: Callable[..., Any], options: Mapping[str, Any], *given: Any) -> None:
