@@ -133,6 +133,7 @@ def test_without_numba_the_sums_are_numpy_s(monkeypatch):
     assert found == due
 
 
+@pytest.mark.filterwarnings("ignore:.* values are NaN and become .*:numerics.NumericsWarning")
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("size", [1, 15, 16, 33, sums.CHUNK + 5])
@@ -147,6 +148,7 @@ def test_every_nan_and_inf_is_counted(name, library, size):
     assert nx.quantize(x, "int8").error(x).non_finite == due
 
 
+@pytest.mark.filterwarnings("ignore:.* values are NaN and become .*:numerics.NumericsWarning")
 def test_without_a_finite_value_there_is_no_sqnr(executor):
     x = np.full(40, np.nan, np.float32)
     error = nx.quantize(x, "int4").error(x)

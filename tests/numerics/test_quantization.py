@@ -148,6 +148,7 @@ def test_stochastic_draws_by_the_place_of_an_element(host_executor):
 # ---- scales at the ends of their types ----------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.* values are NaN and become .*:numerics.NumericsWarning")
 @pytest.mark.parametrize(
     ("x", "scale_type", "scale"),
     [

@@ -278,7 +278,7 @@ OWN = {
         drawing(lambda shape: RNG.integers(0, 99 * (1 << 30) // 100, shape, np.uint32)),
         "mean",
     ),
-    "one for all": (drawing(lambda shape: np.full(shape, RNG.integers(1 << 30), np.uint32)), "mean"),
+    "one for all": (drawing(lambda shape: np.full(shape, RNG.integers(1 << 30), np.uint32)), "independent"),
     "one for two": (
         drawing(lambda s: np.resize(np.repeat(RNG.integers(0, 1 << 30, (4, 64), np.uint32), 2, 0), s)),
         "independent",

@@ -53,13 +53,13 @@ def project(pytester, imported):
 
 def test_one_item_a_law_without_any_test_file(project):
     result = project("--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m3", "-v", process=True)
-    result.assert_outcomes(passed=20)
+    result.assert_outcomes(passed=21)
     result.stdout.fnmatch_lines(["kernels:right::ties PASSED*"])
 
 
 def test_a_broken_law_fails_with_its_counterexample(project):
     result = project("--numerics-target=kernels:wrong", "--numerics-dtype=fp8_e4m3")
-    result.assert_outcomes(passed=16, failed=1, skipped=3)
+    result.assert_outcomes(passed=17, failed=1, skipped=3)
     result.stdout.fnmatch_lines(["law ties: *", "*input 0x*", '*matches the dialect "ties away"*'])
     assert "Traceback" not in result.stdout.str()
 
@@ -84,7 +84,7 @@ def test_targets_may_be_repeated_each_with_its_own_options(project):
         "-k",
         "scale_rule or (table and not repeatable)",
     )
-    result.assert_outcomes(passed=1, failed=1, deselected=51)
+    result.assert_outcomes(passed=1, failed=1, deselected=54)
     result.stdout.fnmatch_lines(["law scale_rule: *", '*matches the dialect "scale rule ceil"*'])
 
 
@@ -93,7 +93,7 @@ def test_options_of_blocks_arrive(project):
         "--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-scale-rule=ceil",
         "--numerics-effort=quick", "--numerics-seed=3", "--numerics-inputs=bfloat16",
     )  # fmt: skip
-    result.assert_outcomes(passed=18)
+    result.assert_outcomes(passed=19)
 
 
 def test_fixtures_serve_ones_own_tests(project, pytester):
@@ -140,7 +140,7 @@ def test_what_a_target_takes_is_said(project):
         "--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks",
         "--numerics-contiguous", "--numerics-finite", "--numerics-axis=-1",
     )  # fmt: skip
-    assert result.parseoutcomes()["passed"] == 18
+    assert result.parseoutcomes()["passed"] == 19
     result = project("--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks")
     assert result.parseoutcomes()["failed"] == 1
 
