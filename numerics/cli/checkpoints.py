@@ -56,8 +56,9 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
 def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool) -> None:
     from numerics.checkpoints.converting import Running, convert
     from numerics.checkpoints.ranks import Ranks
-    from numerics.files.replacement import check_output
+    from numerics.files.replacement import check_inputs, check_output
 
+    check_inputs(model)
     if to != "gguf" and out.lower().endswith(".gguf"):
         raise NumericsError(f"{out} would not be GGUF: --to gguf writes that, --to {to} .safetensors")
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)

@@ -114,10 +114,12 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 @quietly
 def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     import numerics as nx
-    from numerics.files.replacement import check_output
+    from numerics.files.replacement import check_output, refuse_same_file
     from numerics.model.ipu.loading import files_beside
 
-    check_output(out, MODELS, model, options["data"], *files_beside(model))
+    check_output(out, MODELS, model, options["data"])
+    for beside in files_beside(model):
+        refuse_same_file(beside, out)
     config = _config(options)
     with bar(quiet, in_bytes=False) as shown:
         found = nx.ipu.quantize_model(model, options["data"], config, options["device"], shown.update)

@@ -93,12 +93,13 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
 
 def _check_outputs(model: str, out: str, job: dict[str, Any]) -> None:
     """Raises NumericsError, before anything is decided, for files that must not be written there."""
-    from numerics.files.replacement import check_output
+    from numerics.files.replacement import check_output, refuse_same_file
     from numerics.model.deciding.written import KINDS, check_replaced
 
     check_output(out, (".safetensors",), model, job["plan_file"])
     if job["save_plan"]:
-        check_output(job["save_plan"], KINDS, model, out, job["plan_file"])
+        refuse_same_file(out, job["save_plan"])
+        check_output(job["save_plan"], KINDS, model, job["plan_file"])
         check_replaced(job["save_plan"])
 
 

@@ -867,3 +867,34 @@ def test_an_end_of_a_file_is_no_ctrl_c(capsys):
 
     assert cli.ended(work) == 2
     assert "no data left in file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "quantize LOST out.txt --dtype mxfp4",
+        "dequantize LOST out.txt",
+        "convert LOST out.txt",
+        "convert LOST out.gguf",
+        "convert LOST out.safetensors --to gguf",
+        "convert LOST out.safetensors --ggml Q8_0",
+        "inspect LOST",
+        "compare LOST other.safetensors",
+        "explore LOST out.txt --at 17",
+        "explore LOST.json out.html --weights LOST",
+        "scales LOST.npy --dtype int4",
+        "scales LOST --dtype nvfp4",
+        "plot tensor LOST out.txt --dtype mx6",
+        "plot block LOST.npy out.txt --dtype nvfp4",
+        "plot image LOST.png out.txt --dtype fp4",
+        "plot formats LOST.npy out.txt",
+        "plot scales LOST.npy out.txt --dtype nvfp4",
+        "plot model LOST.json out.txt",
+        "ipu quantize LOST.onnx out.txt",
+    ],
+)
+def test_an_input_that_is_not_there_is_told_before_the_name_of_the_output(tmp_path, monkeypatch, words):
+    """Whoever misspelled the input mended the output's name first, and was told of the input then."""
+    monkeypatch.chdir(tmp_path)
+    said = run(*words.replace("LOST", "lost.safetensors").split(), code=2)
+    assert re.match(r"cannot read lost\.safetensors\S*: No such file or directory", said), said
