@@ -19,7 +19,7 @@ from numerics.backends.cpu import warmup
 from numerics.cli import doctor
 from numerics.cli.words import format_of
 from numerics.view.describe import facts, runs
-from numerics.view.screen import Screen
+from numerics.view.screen import Screen, say_error
 from numerics.view.text import cells, figure, number, wrapped
 from tests.helpers import terminal
 from tests.helpers.terminal import NUMERICS, drawn
@@ -629,3 +629,22 @@ def test_a_grid_of_codes_on_a_pipe_has_lines_that_are_read(look, d):
     grid = lines[lines.index("") + 1 :]
     assert max(map(len, grid)) <= 80
     assert grid[0].split()[:2] == ["code", "+0"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, None])
+def test_an_error_on_a_terminal_ends_lines_between_words_and_is_one_line_on_a_pipe(monkeypatch, columns):
+    """Terminals broke an error in the middle of a word; a path is left whole, so that it can be copied."""
+    path = "/data/" + "a-folder-of-a-long-name/" * 4 + "model.safetensors"
+    said = f"cannot read {path}: it was changed while it was read; begin again, and let nobody write to it"
+    stream = io.StringIO() if columns is None else Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", str(columns or 20))
+    say_error(said)
+    lines = stream.getvalue().splitlines()
+    assert " ".join(stream.getvalue().split()) == f"numerics: {said}"
+    if columns is None:
+        assert len(lines) == 1
+        return
+    assert all(len(line) <= columns or line.strip() == f"{path}:" for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert len(lines) > 2

@@ -133,7 +133,8 @@ def fingerprint(
     try:
         return Prober(judged, (m, n, k)).fingerprint()
     except Fault as fault:
-        raise NumericsError(f"there is no product to describe: {fault.found}") from fault
+        lines = (line.strip().removesuffix(".") for line in str(fault.found).splitlines())
+        raise NumericsError(f"there is no product to describe: {'; '.join(lines)}") from fault
 
 
 @dataclass(frozen=True)
