@@ -221,8 +221,8 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
         formats = (brief(text, screen.width) for text in one.formats)
         table.add(one.name, *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
                   _place(one))  # fmt: skip
-    table, formats = table.numbered_to_fit(screen, "first", "second", what="format")
-    below = [*_below(formats, screen), *_places(table, screen, every), *table.left_out(screen, PLACE)]
+    table, numbers = table.numbered_to_fit(screen, "first", "second", what="format")
+    below = [*_below(numbers, screen), *_places(table, screen, every), *table.left_out(screen, PLACE)]
     lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]

@@ -207,7 +207,12 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
 @click.option("--a", type=SPEC, default="float32", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--b", type=SPEC, default="float32", show_default=True, help="The same.")
 @click.option("--out", type=OUT, help="The type of the result; float32 by default.")
-@click.option("--shape", default="64,64,32", show_default=True, help="m,n,k of the product that is probed.")
+@click.option(
+    "--shape",
+    default="64,64,32",
+    show_default=True,
+    help="m,n,k of the product that is probed: m and n of 2 and more, k of 3 to 64.",
+)
 @click.option(
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
 )
@@ -218,12 +223,8 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         sys.path.insert(0, "")
     try:
         m, n, k = map(int, shape.split(","))
-        if min(m, n, k) < 1:
-            raise ValueError
     except ValueError:
-        raise NumericsError(
-            f"--shape {shape}: three sizes m,n,k of 1 and more are due, as in 64,64,32"
-        ) from None
+        raise NumericsError(f"--shape {shape}: three sizes m,n,k are due, as in 64,64,32") from None
     with progress(f"calls of {target}"):
         found = fingerprint(target, shape=(m, n, k), **options)
     facts = [(f"  {name}", said) for name, said in found.facts]

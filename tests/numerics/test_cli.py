@@ -584,6 +584,17 @@ def test_every_help_has_examples_that_the_command_takes(words, tmp_path, monkeyp
     assert not re.search(r"\S {3,}\S", told), "the help keeps the indents of its source"
 
 
+@pytest.mark.parametrize("words", [("ipu", "export"), ("show",), ("encode",), ("formats",)], ids=" ".join)
+def test_examples_that_need_no_file_of_the_reader_run(words, tmp_path, monkeypatch):
+    """The example of `ipu export --op requantize` lacked --device: it was taken, and refused when it ran."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("numerics.cli.words._of_module", lambda text: nx.fp4)
+    command = COMMANDS[words]
+    text = command.get_help(command.make_context("numerics", [], resilient_parsing=True))
+    for line in re.findall(r"^ {4}numerics (.+)$", text.partition("Examples:")[2], re.M):
+        run(*shlex.split(line))
+
+
 HOW = {
     "scales": ("scales", "x.npy"), "plot scales": ("plot", "scales", "x.npy", "a.png"),
     "plot tensor": ("plot", "tensor", "x.npy", "b.png"),
