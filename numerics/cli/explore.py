@@ -97,7 +97,7 @@ def explore_command(
     from numerics.draw.sources import report_in
 
     kind, of_format = Path(file).suffix, not os.path.exists(file) and Path(file).suffix not in KINDS
-    check_inputs(None if of_format else file, weights)
+    check_inputs(None if of_format else file)
     if weights and kind != ".json":
         raise NumericsError(f"--weights {weights} belongs to a model's report (.json), and {file} is none")
     if names and not weights and (of_format or kind == ".json"):
