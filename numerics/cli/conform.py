@@ -217,14 +217,18 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
-    from numerics.conform.products.fingerprint import fingerprint
+    from numerics.conform.products.fingerprint import LONGEST, fingerprint
 
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         m, n, k = map(int, shape.split(","))
+        if min(m, n, k) < 1:
+            raise ValueError
     except ValueError:
-        raise NumericsError(f"--shape {shape}: three sizes m,n,k are due, as in 64,64,32") from None
+        raise NumericsError(
+            f"--shape {shape}: m,n,k are due, m and n of 2 and more, k of 3 to {LONGEST}, as in 64,64,32"
+        ) from None
     with progress(f"calls of {target}"):
         found = fingerprint(target, shape=(m, n, k), **options)
     facts = [(f"  {name}", said) for name, said in found.facts]

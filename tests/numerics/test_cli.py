@@ -452,7 +452,7 @@ def test_only_whole_words_become_options(said, due):
     ("explore fp4 --at 3", "--at 3 is of a checkpoint"), ("explore x --at 3,", "--at '3,' is no row"),
     ("explore fp4 --tensor x", "--tensor x is of a checkpoint"),
     ("explore fp4 --weights m", "--weights m belongs"),
-    ("fingerprint a:b --shape 0,0,0", "2 rows and columns and 3 to 64 terms are due"),
+    ("fingerprint a:b --shape 0,0,0", "m and n of 2 and more, k of 3 to 64"),
     ("ipu export int8 a.onnx --device stx", "--device belongs to --op 'requantize'"),
 ])  # fmt: skip
 def test_wrong_usage_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, said):
