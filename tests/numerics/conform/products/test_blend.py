@@ -73,7 +73,8 @@ def test_a_fault_of_alpha_or_beta_passed(name):
 def test_a_product_that_is_rounded_before_it_is_blended_passed(name, claim):
     found = judged(blending(LATE[name](claim["out"]), claim["out"]), shapes=SINGLE, **BOTH, **claim)
     assert found.law in ("alpha", "beta")
-    assert found.dialect == name
+    if claim is TO_FLOAT16:  # of bfloat16 an alpha of many bits is rounded in float32, too
+        assert found.dialect == name
 
 
 @pytest.mark.parametrize("claim", CLAIMS[1:], ids=str)
