@@ -135,6 +135,9 @@ def _accumulators() -> tuple[str, ...]:
     help="Of matmul: nk, kn where b is turned, or both operands, as in bmk,bnk.",
 )
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
+@click.option("--alpha", is_flag=True, help="Of matmul: it takes alpha, which multiplies the product.")
+@click.option("--beta", is_flag=True, help="Of matmul: it takes c and beta, and adds beta * c.")
+@click.option("--in-place", is_flag=True, help="Of matmul: with --fills and --beta, its result holds c.")
 @click.option(
     "--zero-point",
     type=WordType(of(CLAIM, "ZERO_POINTS")),
