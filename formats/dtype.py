@@ -204,8 +204,20 @@ class Element(Dtype):
         raise NotImplementedError
 
     @property
+    def extent(self) -> float:
+        """How far from zero its symmetric range reaches: to the largest value.
+
+        A list of values reaches as far as the longer of its two sides, which may be the negative one.
+
+        >>> from numerics.formats import codebook_format, int8
+        >>> int8.extent, codebook_format([-4.0, -2.0, -1.0, 0.5]).extent
+        (127.0, 4.0)
+        """
+        return self.max
+
+    @property
     def scale_end(self) -> float:
-        """What the largest magnitude of a tensor becomes where its scale is found: the largest value.
+        """What the largest magnitude of a tensor becomes where its scale is found: the format's extent.
 
         A list of values that lie ever farther apart says where it is fine instead.
 
@@ -213,7 +225,7 @@ class Element(Dtype):
         >>> fp8_e4m3.scale_end, hifloat8.scale_end, hifloat8.max
         (448.0, 15.0, 32768.0)
         """
-        return self.max
+        return self.extent
 
     @property
     def min(self) -> float:

@@ -208,7 +208,7 @@ def test_blocks_are_scaled_to_where_their_elements_are_fine(name, rule):
 
 @pytest.mark.parametrize("end", [0, -1.0, 64.5, math.nan, math.inf])
 def test_an_end_that_is_no_value_within_the_list_is_refused(end):
-    allowed = r"allowed: one number above 0 and not above the largest value \(64\)$"
+    allowed = r"allowed: one number above 0 and not above the largest magnitude of the values \(64\)$"
     with pytest.raises(nx.NumericsError, match=rf"scaled_to=\S+ cannot be; {allowed}"):
         nx.codebook_format([-64.0, -4.0, -1.0, 0.0, 1.0, 2.0, 4.0, 64.0], scaled_to=end)
 
