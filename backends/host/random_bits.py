@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,18 @@ def bits(draw: Draw, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
 def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
     array = as_array(came) if is_tensor(came) else listed("random_bits", came)
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.shape != shape:
-        raise NumericsError(
-            f"random_bits must be uint32 of shape {shape}, not {array.dtype.name} {array.shape}"
-        )
+        raise wrong_bits(shape, f"{array.dtype.name} {array.shape}")
     if array.dtype.itemsize > 4 and array.size:
         check_words(int(array.min()), int(array.max()))
     return (array & MASK).astype(np.int32).reshape(-1)
+
+
+def wrong_bits(shape: Sequence[int], came: str) -> NumericsError:
+    """The error of random bits of another type or shape."""
+    return NumericsError(
+        f"random_bits must be uint32 of shape {tuple(shape)}, not {came}; N bits a number are the highest of "
+        f"{RANDOM_BITS}: integers << ({RANDOM_BITS} - N), as nx.random_bits(shape, seed, bits=N) gives them"
+    )
 
 
 def check_words(low: int, high: int) -> None:
@@ -58,7 +65,9 @@ def random_bits(shape: int | tuple[int, ...], seed: int, *, bits: int = RANDOM_B
 
     shape: of the tensor, an integer or a tuple.  seed: 0 .. 2**64 - 1.
     bits: how many bits decide, 1 to 30: hardware adds N random bits to the first N of the discarded fraction
-        (`cvt.rs` of PTX: 8 or so), which is what 30 bits do of which only the highest N are drawn.
+        (`cvt.rs` of PTX: 8 or so), which is what 30 bits do of which only the highest N are drawn.  So bits
+        of one's own, integers of 0 .. 2**N - 1, go to `random_bits=` as `own << (30 - N)`: unshifted they
+        are the lowest of 30, too small to move what they are added to.
     Returns uint32 in that shape; those of 30 bits round as `seed=seed` does.  Raises NumericsError for other
     bits, seeds and shapes.  docs/formats.md §3.
 

@@ -35,7 +35,11 @@ def integer(dtype: Any) -> Integer:
     """The format of that name, where it is one of integers; raises NumericsError for another."""
     d = registry.dtype(dtype)
     if not isinstance(d, Integer):
-        raise NumericsError(f"{d} is {with_article(d.kind)} format; scales are learned for integer formats")
+        others = isinstance(d, (Element, ScaledBlock))
+        raise NumericsError(
+            f"{d} is {with_article(d.kind)} format; TQT learns the thresholds of integer formats"
+            + "; the scale of this one is learned by LSQ (nx.train.LSQ, qat='lsq')" * others
+        )
     return d
 
 
