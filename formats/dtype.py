@@ -33,7 +33,7 @@ SPECIALS: dict[str, str] = {
 
 
 NAME_LENGTH = 200  # characters of a format's name
-LONG_FACT = 40  # characters of a fact that is told in full
+LONG_FACT = 40  # characters of a list of numbers that is told in full
 BIASES = 1 << 12  # the largest magnitude of a bias: far beyond float32, and still a float64
 
 
@@ -103,14 +103,17 @@ def declared(name: str) -> list[Dtype]:
 
 
 def _fact(fact: Any) -> str:
-    """A fact as a few words: of a long list of values the first and the last, and a number of all."""
+    """A fact as a few words: of a long list of numbers the first and the last, and a checksum of all."""
     if isinstance(fact, Dtype):
         return told_apart(fact)
     text = str(fact)
     if len(text) <= LONG_FACT:
         return text
-    words = text.split()
-    return f"{words[0]} ... {words[-1]} #{crc32(text.encode()):08x}"
+    try:
+        first, *_, last = (f"{float(word):.4g}" for word in text.split())
+    except ValueError:  # no list of numbers
+        return text
+    return f"{first} ... {last} #{crc32(text.encode()):08x}"
 
 
 def told_apart(d: Dtype) -> str:

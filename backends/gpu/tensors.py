@@ -114,7 +114,7 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
     check_readable(bits)
     bits = settled(bits)
     if bits.itemsize > 4 and bits.numel():
-        check_words(int(bits.min()), int(bits.max()))
+        check_words(int(bits.min()), int(bits.max()), bits.numel())
     word = bits.view(torch.int32) if bits.dtype == torch.uint32 else bits.to(torch.int64)
     return "bits", (word & ((1 << RANDOM_BITS) - 1)).to(torch.int32).contiguous(), 0
 

@@ -13,12 +13,13 @@ from numerics.backends.host.arrays import listed
 from numerics.backends.host.tensors import as_array, is_tensor
 from numerics.backends.partition import as_shape
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, integer, said
+from numerics.formats.errors import NumericsError, integer, said, warn
 from numerics.formats.philox import WORD, philox
 from numerics.formats.rounding import RANDOM_BITS, Draw, Rounding, check_seed
 
 CHUNK = 1 << 14  # counters at a time
 MASK = (1 << RANDOM_BITS) - 1
+MANY, FEW = 64, 16  # so many random bits are not all of so few digits by chance
 
 
 def drawn(rounding: Rounding, shape: tuple[int, ...]) -> Rounding:
@@ -41,7 +42,7 @@ def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.shape != shape:
         raise wrong_bits(shape, f"{array.dtype.name} {array.shape}")
     if array.dtype.itemsize > 4 and array.size:
-        check_words(int(array.min()), int(array.max()))
+        check_words(int(array.min()), int(array.max()), array.size)
     return (array & MASK).astype(np.int32).reshape(-1)
 
 
@@ -53,10 +54,19 @@ def wrong_bits(shape: Sequence[int], came: str) -> NumericsError:
     )
 
 
-def check_words(low: int, high: int) -> None:
-    """Raises NumericsError where random bits between these, in a type of 64 bits, are no uint32."""
+def check_words(low: int, high: int, count: int) -> None:
+    """Raises NumericsError where random bits between these, in a type of 64 bits, are no uint32.
+
+    Warns of so many of 16 bits or fewer, as `randint(0, 256)` gives them: none are drawn so from 30.
+    """
     if low < 0 or high > WORD:
         raise NumericsError(f"random_bits must be uint32: {low if low < 0 else high} is outside 0 .. {WORD}")
+    if count >= MANY and 0 < high < 1 << FEW:
+        n = max(high.bit_length(), 1)
+        warn(
+            f"random_bits are at most {high}, of {RANDOM_BITS} bits: next to nothing goes away from zero; "
+            f"{n} bits a number are the highest, random_bits << {RANDOM_BITS - n}"
+        )
 
 
 @keywords
