@@ -300,3 +300,20 @@ def test_a_scale_of_the_longer_side_is_learned(block):
         came.append((scale.detach(), scale.grad, sign * a.grad))
     for mine, due in zip(*came, strict=True):
         assert torch.equal(mine, due)
+
+
+@pytest.mark.parametrize("scale", ["e8m0", "fp8_e4m3"])
+def test_gradients_of_blocks_are_clipped_at_either_end_of_a_list(scale):
+    """The positive end was taken for both: of -4 to 0.5 all below -0.5 had no gradient."""
+    torch = pytest.importorskip("torch")
+    for values in (LEFT, [0.0 - v for v in LEFT]):
+        d = nx.block_format(element=nx.codebook_format(values), scale=scale, block=16)
+        given = {"tensor_scale": 1.0} if d.has_tensor_scale else {}
+        low, *_, high = sorted(values)
+        x = torch.from_numpy(np.random.default_rng(0).standard_normal((24, 16), np.float32)).requires_grad_()
+        nx.fake_quantize(x, d, clip_gradient=True, **given).sum().backward()
+        steps, made = np.array(sorted(values)), nx.quantize(x.detach(), d, **given)
+        least, most = low - (steps[1] - low) / 2, high + (high - steps[-2]) / 2
+        over = x.detach().numpy() / d.scale.decode(made.scale.numpy()).reshape(24, 1)
+        assert np.array_equal(x.grad.numpy() == 1, (least < over) & (over < most))
+        assert 0 < float(x.grad.mean()) < 1

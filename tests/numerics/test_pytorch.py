@@ -750,7 +750,7 @@ ONE = '{"dtype": "int4"}'
     (lambda: NUMERICS.lsq_backward(SHORT.to("meta"), SHORT, torch.ones(4), torch.zeros(4), INT4), "on meta"),
     (lambda: NUMERICS.lsq_backward(SHORT.int(), SHORT, torch.ones(4), torch.zeros(4), INT4), "is int32"),
     (lambda: NUMERICS.lsq(SHORT, torch.ones(4), None, '{"dtype": "mxfp4"}'), "for formats of single numbers"),
-    (lambda: NUMERICS.tqt(SHORT, torch.ones(()), '{"dtype": "fp8_e4m3"}'), "for integer formats"),
+    (lambda: NUMERICS.tqt(SHORT, torch.ones(()), '{"dtype": "fp8_e4m3"}'), "of integer formats"),
     (lambda: NUMERICS.tqt(SHORT, torch.tensor(0.5), '{"dtype": "int4", "scheme": "per_channel"}'),
      r"log2_threshold has shape \(\); beside x of shape \(4, 32\) it has \(4,\)"),
     (lambda: NUMERICS.unpack(PARTS[0].to("meta"), [-4, 32], "fp4"), "-4 is negative"),
