@@ -36,13 +36,15 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     elif is_tensor(x):
         if (name := str(x.dtype).removeprefix("torch.")) not in FLOATS:
             check_memory(x)
-            raise NumericsError(f"cannot encode {name} data; allowed: {', '.join(FLOATS)} (x.to(...) first)")
+            raise NumericsError(
+                f"cannot compute with {name} data; allowed: {', '.join(FLOATS)} (x.to(...) first)"
+            )
         data, give = as_array(x), as_tensor
     else:
         data, give = _from_python(x), _to_python
     if data.dtype not in _PLAIN and data.dtype.name not in FLOATS:
         raise NumericsError(
-            f"cannot encode {data.dtype.name} data; allowed: {', '.join(FLOATS)} (x.astype(...) first)"
+            f"cannot compute with {data.dtype.name} data; allowed: {', '.join(FLOATS)} (x.astype(...) first)"
         )
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
