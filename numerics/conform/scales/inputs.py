@@ -27,7 +27,10 @@ ENDS = (
 )  # fmt: skip
 """The ends of the types, and both sides of what kernels are known to clamp at."""
 SHORT = (*range(1, 131), 255, 256, 257, 320, 511, 512, 513, 1023, 1024, 1025)
-LONG = tuple((1 << k) + more for k in range(11, 21) for more in (-1, 0, 1, 7))
+LONG = (
+    *((1 << k) + more for k in range(11, 18) for more in (-1, 0, 1, 7)),
+    (1 << 18) - 1, (1 << 18) + 7, (1 << 19) + 1, 1 << 20, (1 << 20) + 7,
+)  # fmt: skip
 """How many numbers share a scale."""
 HIDDEN = (768, 1024, 2048, 3072, 4096, 5120, 70000)
 """Numbers of a row, or of a tensor, that networks have; and of one past 2**16."""
