@@ -196,11 +196,13 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
     help=cleandoc("""How does the product TARGET add?
 
     TARGET is spelled module:function.  Order, width and rounding of its sums, told by
-    probes; a description, no verdict.
+    probes; a description, no verdict.  It is given a as (m, k) and b as (n, k), a row for each
+    column of the result; --layout kn gives b as (k, n), as `a @ b` takes it.
     """)
     + examples(
         "numerics fingerprint mypkg.kernels:matmul",
         "numerics fingerprint mypkg.kernels:matmul --a bfloat16 --b bfloat16",
+        "numerics fingerprint torch:matmul --array torch --layout kn",
     ),
 )
 @click.argument("target")
@@ -210,6 +212,13 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
 @click.option("--shape", default="64,64,32", show_default=True, help="m,n,k of the product that is probed.")
 @click.option(
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
+)
+@click.option(
+    "--layout",
+    type=WordType(of(LAYOUT, "MATRICES")),
+    default="nk",
+    show_default=True,
+    help="nk, kn where b is turned, or both operands, as in km,kn.",
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
     from numerics.conform.products.fingerprint import fingerprint

@@ -70,3 +70,5 @@ LAWS: dict[str, Named] = {
                 subnormals, accumulator, corners, strides, repeatable)
 }  # fmt: skip
 """The laws of products by name."""
+TELLING = ("sums", "integers", "two_terms")
+"""Those whose products say most where they are asked again."""
