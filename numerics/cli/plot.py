@@ -260,7 +260,8 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
 @click.option("--dtype", type=HOW, required=True, help=FORMAT_OR_HOW)
 @sharing_options
 def scales_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
-    from numerics.draw.scales import found_by, pictured
+    from numerics.draw.rules import pictured
+    from numerics.draw.scales import found_by
     from numerics.draw.sources import tensor_in
 
     _check(out, file)

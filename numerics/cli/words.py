@@ -279,8 +279,6 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
         names = [option.name or own, own]
         names += [f"{own}=True"] * option.is_flag + [f"{own}s"] * option.multiple
         found |= dict.fromkeys(names, spelled)
-    if "dtype" in found:
-        found.setdefault("d", found["dtype"])  # as nx.draw calls it
     return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 

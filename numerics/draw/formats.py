@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from numerics.backends.host.quantizing import nan_is_counted
-from numerics.draw.grids import Array, array_of, check_options, decibels
+from numerics.draw.grids import Array, array_of, check_options, decibels, formats_asked
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
@@ -30,8 +30,8 @@ MARKS = {
 def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Picture:
     """Draws formats by what each leaves of a tensor, in dB, and the bits that it takes for a value.
 
-    x: an array, a torch tensor or nested lists.  formats: what `nx.quantize` takes, each; None (the default)
-    for every format of the tables that has negative values.  options: as for `nx.quantize`, for all.
+    x: an array, a torch tensor or nested lists.  formats: what `nx.quantize` takes, one or several; None (the
+    default) for every format of the tables that has negative values.  options: as for `nx.quantize`, for all.
     The line joins those that no other beats in both. Raises what `nx.quantize` does, and NumericsError
     where matplotlib is missing.
 
@@ -57,7 +57,7 @@ def compared(
 
     progress: called with the name of a format, how many are done, and of how many.
     """
-    wanted = [d for d in dtypes() if _signed(d)] if formats is None else list(formats)
+    wanted = [d for d in dtypes() if _signed(d)] if formats is None else formats_asked(formats)
     if not wanted:
         raise NumericsError("no format was given: name one, or several")
     rows: list[Kept] = []

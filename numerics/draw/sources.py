@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
 
 ARRAY, REPORT = ".npy", ".json"
+ENDINGS = (".safetensors", ARRAY, REPORT)
+"""Of names that are files' alone, whether they are there or not."""
+
+
+def names_a_file(path: Any) -> bool:
+    """Is that the path of a file, there or not, rather than the name of a format?"""
+    return os.path.exists(path) or Path(path).suffix in ENDINGS
 
 
 def tensors_in(path: Any) -> dict[str, Any]:

@@ -31,11 +31,12 @@ LOWEST, HIGHEST = 4 * 1075, 4 * 1024 + 1  # quarters of binades of float64, belo
 
 
 @keywords
-def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
+def tensor(x: Any, dtype: Any = None, **options: Any) -> Picture:
     """Draws what becomes of a tensor: its histogram over the grid of codes, their use, and the error.
 
-    x: an array, a torch tensor, nested lists, or a QTensor.  d, options: as for `nx.quantize`; without them a
-        QTensor is drawn as it is stored, and nothing is said of an error, which nobody knows.
+    x: an array, a torch tensor, nested lists, or a QTensor.
+    dtype, options: as for `nx.quantize`; without them a QTensor is drawn as it is stored, and nothing is
+        said of an error, which nobody knows.
     Above the values in units of their own scales, so that one grid holds for all, with the share that is
     clipped: that lies more than half a step beyond the grid's largest or smallest value; in the middle how
     often each value of the grid is taken, and which never; below the error of each value against its
@@ -47,10 +48,10 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
     >>> nx.draw.tensor(nx.quantize([0.1, -0.7, 2.1, 3.5], "int4")).alt
     'A tensor of shape 4 stored in int4: 4 of 16 values of the grid in use.'
     """
-    stored = d is None
+    stored = dtype is None
     if not stored:
-        check_options(tensor, options, x, d)
-    found = _stored(x, options) if stored else rounded(x, d, **options)
+        check_options(tensor, options, x, dtype)
+    found = _stored(x, options) if stored else rounded(x, dtype, **options)
     used, counts = _use(found)
     never = len(used) - int(np.count_nonzero(counts))
     known = "" if stored else _loss(found)
@@ -78,11 +79,11 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
 def _stored(x: Any, options: dict[str, Any]) -> Rounded:
     """A tensor that is quantized already, as it is; raises NumericsError for another, and for options."""
     if not isinstance(x, QTensor):
-        raise NumericsError("a tensor of floats is drawn in a format: give d=, such as 'int4'")
+        raise NumericsError("a tensor of floats is drawn in a format: give dtype=, such as 'int4'")
     if options:
         names = ", ".join(f"{name}=" for name in options)
         raise NumericsError(
-            f"{x!r} is quantized already, and drawn as it is: leave {names} out, or give d= too, for its "
+            f"{x!r} is quantized already, and drawn as it is: leave {names} out, or give dtype= too, for its "
             "values in another format"
         )
     return Rounded(array_of(x), x)

@@ -12,8 +12,9 @@ from numerics.files.pickled import MODULE, Held, Thing, held_in
 PathLike = str | os.PathLike[str]
 _TORCH = "a PyTorch pickle"
 _GGUF = (
-    "a GGUF file; numerics.checkpoints.loading.load reads it, and `numerics convert FILE OUT.safetensors` "
-    "makes one of these of it"
+    "a GGUF file; numerics.checkpoints.loading.load reads it, `numerics convert FILE OUT.safetensors` makes "
+    "one of these of it, quantized as it is, and `numerics dequantize FILE OUT.safetensors` one of floats, "
+    "which can be quantized"
 )
 _GGML = "a file of ggml's older kinds, whose tensors are quantized; take the model's original .safetensors"
 _NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"

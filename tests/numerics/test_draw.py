@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import re
@@ -438,7 +439,7 @@ def test_what_is_quantized_is_drawn_as_it_is_stored(d):
 def test_what_is_drawn_as_stored_takes_no_options_and_floats_need_a_format():
     with pytest.raises(nx.NumericsError, match="leave axis= out"):
         nx.draw.tensor(nx.quantize(X, "mxfp4"), axis=0)
-    with pytest.raises(nx.NumericsError, match="give d="):
+    with pytest.raises(nx.NumericsError, match="give dtype="):
         nx.draw.tensor(X)
 
 
@@ -460,3 +461,28 @@ def test_of_very_many_values_the_worst_is_exact_and_the_median_says_of_how_many_
     assert lines[0]["worst"] == lines[1]["worst"]
     assert lines[0]["median"] != lines[1]["median"]
     assert some.get_title(loc="left").endswith("\nmedian: of 100 of 512 values, drawn by lot")
+
+
+def test_one_format_alone_is_drawn_and_none_is_taken_letter_by_letter():
+    for one in ("mxfp4", nx.mxfp4, nx.QuantSpec("mxfp4")):
+        assert nx.draw.formats(X, one).alt == nx.draw.formats(X, ["mxfp4"]).alt
+    with pytest.raises(nx.NumericsError, match="formats= takes a list of formats, not 3"):
+        nx.draw.formats(X, 3)
+
+
+def test_pictures_call_a_format_dtype_as_every_call_does():
+    drawn = {"tensor", "block", "image", "scales", "format", "rounding"}
+    assert {
+        name for name in drawn if "dtype" in inspect.signature(getattr(nx.draw, name)).parameters
+    } == drawn
+    assert all(getattr(nx.draw, name).__name__ == name for name in nx.draw.__all__)
+    with pytest.raises(nx.NumericsError, match=r"scales needs dtype, as in nx\.draw\.scales"):
+        nx.draw.scales(X)
+    with pytest.raises(nx.NumericsError, match="block takes no d="):
+        nx.draw.block(X, d="mxfp4")
+
+
+@pytest.mark.parametrize("came", [X, [1.0], None, nx.draw.Page, {"layers": 3}, {"layers": []}])
+def test_what_is_no_report_was_an_index_error(came):
+    with pytest.raises(nx.NumericsError, match=r"no report of a model|has no layers"):
+        nx.draw.model(came)
