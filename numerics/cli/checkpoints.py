@@ -56,7 +56,11 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     from numerics.files.replacement import check_output
 
     if to != "gguf" and out.lower().endswith(".gguf"):
-        raise NumericsError(f"{out} would not be GGUF: --to gguf writes that, --to {to} .safetensors")
+        raise NumericsError(
+            f"--to {to} writes no GGUF file, and {out} has the name of one: give --to gguf, or another name"
+        )
+    if to == "gguf" and not out.lower().endswith(".gguf"):
+        raise NumericsError(f"--to gguf writes a GGUF file, and {out} is no name of one: give {out}.gguf")
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
@@ -96,7 +100,7 @@ def inspect_command(model: str, every: bool, as_json: bool) -> None:
     table, formats = table.numbered_to_fit(table.columns[-5].heading, screen)
     told = [*formats, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
     below = [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
-    draw([*table.lines(screen), *table.left_out(screen), *below])
+    draw([*table.lines(screen), *table.left_out(screen), *table.names_cut(screen), *below])
 
 
 def _odd(looks: list[Look], some: int | None) -> list[str]:
@@ -185,7 +189,7 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
         formats = (brief(text, screen.width) for text in one.formats)
         table.add(one.name, *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
                   _place(one))  # fmt: skip
-    below = [*_places(table, screen, every), *table.left_out(screen, PLACE)]
+    below = [*_places(table, screen, every), *table.left_out(screen, PLACE), *table.names_cut(screen)]
     lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]

@@ -176,9 +176,14 @@ def progress(what: str, total: int | None = None) -> Iterator[None]:
 
     with (
         bar(in_bytes=False) as shown,
-        watched(lambda done, known: shown.update(what, done, total if known is None else known)),
+        watched(lambda done, known: shown.update(*_come(what, done, total if known is None else known))),
     ):
         yield
+
+
+def _come(what: str, done: int, total: int | None) -> tuple[str, int | None, int | None]:
+    """What a bar says: of nothing yet that it is awaited, since a process starts, or a kernel is compiled."""
+    return (what, done, total) if done else (f"{what}: the first is awaited", None, None)
 
 
 def _sample(found: Verdict, exhaustive: bool) -> list[str]:

@@ -10,6 +10,7 @@ import html
 import json
 import math
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -207,7 +208,8 @@ def _page(title: str, data: dict[str, Any]) -> Page:
         .replace("\x7f", "\\u007f")
     )
     template = files("numerics.draw").joinpath("explorer.html").read_text(encoding="utf-8")
-    page = template.replace("@TITLE@", html.escape(shown)).replace("@DATA@", text)
+    values = {"TITLE": html.escape(shown), "MADE": f"numerics {__version__}", "DATA": text}
+    page = re.sub("@(TITLE|MADE|DATA)@", lambda found: values[found[1]], template)
     return Page(title, page, data.get("left_out", {}))
 
 

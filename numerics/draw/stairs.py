@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numerics.draw.grids import Array, grid
-from numerics.draw.picture import BLACK, BLUE, GREY, RED, Picture, canvas, named, styled
+from numerics.draw.picture import BLACK, BLUE, GREY, RED, RED_SAID, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, said
@@ -52,7 +52,9 @@ def rounding(
     with styled():
         rows = -(-len(modes) // columns)
         figure, axes = canvas(rows, columns, (max(3.0 * columns, 4.5), 3.2 * rows), sharex=True, sharey=True)
-        figure.suptitle(f"{named(str(d))}: what comes out against what goes in; red: ties", x=0.01, ha="left")
+        figure.suptitle(
+            f"{named(str(d))}: what comes out against what goes in; {RED_SAID}: ties", x=0.01, ha="left"
+        )
         for panel, mode in zip(axes.flat, modes, strict=False):
             _stairs(panel, d, mode, shown)
         for panel in axes.flat[len(modes) :]:

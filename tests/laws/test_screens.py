@@ -588,3 +588,12 @@ def test_a_column_that_says_nothing_gives_way_to_names(look, tmp_path):
     assert lines[2].startswith(name)
     assert "codes differ" in look(None, *words)[0]
     assert "codes differ" in look(160, *words)[0]
+
+
+def test_names_that_are_cut_are_told(look, tmp_path):
+    names = [f"model.layers.{k}.block_sparse_moe.experts.gate_up_projection.weight" for k in range(3)]
+    save_file({name: np.ones((2, 32), np.float32) for name in names}, tmp_path / "long.safetensors")
+    told = "names are cut; a wider terminal or --json shows them whole"
+    assert told in look(80, "inspect", tmp_path / "long.safetensors")
+    assert told not in look(200, "inspect", tmp_path / "long.safetensors")
+    assert told not in look(None, "inspect", tmp_path / "long.safetensors")

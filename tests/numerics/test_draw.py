@@ -486,3 +486,27 @@ def test_pictures_call_a_format_dtype_as_every_call_does():
 def test_what_is_no_report_was_an_index_error(came):
     with pytest.raises(nx.NumericsError, match=r"no report of a model|has no layers"):
         nx.draw.model(came)
+
+
+@pytest.mark.parametrize("d", [nx.int8, nx.int4, nx.fp8_e4m3, nx.nf4], ids=str)
+def test_what_is_stored_has_a_bar_for_each_value_of_its_grid(d):
+    """120 bins over 255 integers gave every ninth of them twice as many: a comb that no tensor has."""
+    q = nx.quantize(X, d)
+    found = grids.Rounded(q.decoded(), q)
+    ends, counts = DRAW_TENSOR._use(found)
+    bars = np.histogram(found.normal, DRAW_TENSOR._around(ends))[0]
+    assert np.array_equal(bars, counts)
+
+
+def test_names_of_all_formats_cross_no_line_and_run_into_no_name():
+    figure = nx.draw.formats(X).figure
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text).expanded(0.98, 0.7) for text in figure.axes[0].texts]
+    assert len(boxes) > 30
+    assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
+
+
+def test_what_is_called_red_is_called_as_it_looks():
+    texts = [text.get_text() for text in nx.draw.tensor(X, "int8").figure.findobj(Text)]
+    assert any("orange-red: its ends" in text for text in texts)
+    assert not any(re.search(r"(?<!orange-)red:", text) for text in texts)

@@ -628,3 +628,11 @@ def test_a_path_was_an_unknown_format_and_a_model_held_no_tensor(tmp_path):
 
     with pytest.raises(nx.NumericsError, match=r"explore\(model.state_dict\(\)\)"):
         nx.explore(Model())
+
+
+def test_a_page_without_scripts_says_what_it_is_of_and_what_it_needs():
+    page = nx.explore({"<w> @DATA@": X}, ["mxfp4"]).html
+    before = page.partition("<script")[0]
+    assert "&lt;w&gt; @DATA@</h1>" in before
+    assert f'computed by <span id="made">numerics {nx.__version__}</span>' in before
+    assert re.search(r"<noscript>.*JavaScript", before)
