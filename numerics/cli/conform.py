@@ -16,6 +16,7 @@ from numerics.cli.completing import (
     SCALE_RULE_OF_ALL,
     SCHEME,
     SPEC,
+    TARGET,
     ScaleType,
     WordType,
     of,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SWEEP = 1 << 14  # calls that ask all of float32, of 2**18 inputs each; a few come before them
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
 LAYOUT = "numerics.conform.products.layout"
+VALUE = WordType(of(CLAIM, "VALUES"))
 ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
 
 
@@ -59,7 +61,7 @@ def _accumulators() -> tuple[str, ...]:
         "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b mxfp4",
     ),
 )
-@click.argument("target")
+@click.argument("target", type=TARGET)
 @click.option(
     "--dtype",
     type=CLAIMED,
@@ -210,9 +212,9 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
         "numerics fingerprint torch:matmul --array torch --layout kn",
     ),
 )
-@click.argument("target")
-@click.option("--a", type=SPEC, default="float32", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--b", type=SPEC, default="float32", show_default=True, help="The same.")
+@click.argument("target", type=TARGET)
+@click.option("--a", type=VALUE, default="float32", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--b", type=VALUE, default="float32", show_default=True, help="The same.")
 @click.option("--out", type=OUT, help="The type of the result; float32 by default.")
 @click.option("--shape", default="64,64,32", show_default=True, help="m,n,k of the product that is probed.")
 @click.option(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.claim import Claim
+from numerics.conform.products.claim import VALUES, Claim
 from numerics.conform.products.draw import SIGNIFICAND
 from numerics.conform.products.problem import Float64, Problem, Side, rounded
 from numerics.conform.products.trial import check_shapes
@@ -127,9 +127,13 @@ def fingerprint(
       a row      gives the same bits alone; calls agree
       this gives every bit of 64 of 64 random results
     """
+    for name, came in (("a", a), ("b", b)):
+        if not isinstance(came, str) or came not in VALUES:
+            raise NumericsError(
+                f"{name}={said(came)}: a fingerprint is of plain numbers, {', '.join(VALUES)}; decode the "
+                "operands"
+            )
     claim = Claim.of(a, b, out=out, layout=layout)
-    if not (claim.a.is_value and claim.b.is_value):
-        raise NumericsError(f"a fingerprint is of plain numbers, not of {claim.dtype}: decode the operands")
     if claim.laid.axes:
         raise NumericsError(f"layout={said(layout)}: a fingerprint is of one product, without batches")
     checked = check_shapes([shape], claim)
