@@ -52,6 +52,8 @@ _KIN = (
 )  # fmt: skip
 """An option, what it takes, and what torchao, bitsandbytes, Quark, ModelOpt and others call it."""
 MEANT = {word: (option, way) for option, way, words in _KIN for word in words.split()}
+_BITS = ("bits", "num_bits", "n_bits", "nbits")
+_DRAWN = "how many random bits decide, random_bits=nx.random_bits(shape, seed, bits=8) says"
 _SIZES = frozenset(_KIN[0][2].split())
 """What others call the size of a group or block."""
 SIZED: list[Callable[[Any, Sequence[Any]], str]] = []
@@ -255,8 +257,11 @@ def taken(function: Callable[..., Any]) -> list[str]:
 def _way(name: str, allowed: list[str]) -> str:
     """What is said of a word of others, where what it means is allowed; else the nearest of the names."""
     option, way = MEANT.get(name.lower(), ("", ""))
+    drawn = f" {_DRAWN};" if name.lower() in _BITS and "random_bits" in allowed else ""
     if option in allowed:
-        return f" {way};"
+        return f" {way};{drawn}"
+    if drawn:
+        return drawn
     spec = next((one for one in _ELSEWHERE if one in allowed), None)
     if spec is not None and name.lower() == "dtype":
         return f" {spec}= takes the name of a format, as in {spec}='mxfp4';"

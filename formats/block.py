@@ -440,6 +440,13 @@ def undrawn_once(dtype: Block, scale_rule: str, rounding: str) -> BlockOptions:
     return _undrawn(dtype, scale_rule, rounding)
 
 
+def _nearest_zero(element: Element) -> float:
+    """The least magnitude of an element's values but zero."""
+    if isinstance(element, Codebook):
+        return min(abs(value) for value in element.finite if value)
+    return element.smallest_subnormal
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ElementBlock(Block):
     """Blocks of integers or floats, and a scale of another format beside each."""
@@ -464,18 +471,28 @@ class ElementBlock(Block):
                 "(a scale of another type goes with a scheme: nx.quantize(x, "
                 f"{element.name!r}, scheme=nx.per_group({self.block}), scale_type=...))"
             )
-        low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
+        low, high = (self.element_unit * end for end in (_nearest_zero(element), element.extent))
         if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
             raise NumericsError(
                 f"{self.name}: elements from {digits(low)} to {digits(high)}; a block's must lie within "
-                "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
+                f"2**-40 .. 2**40 and reach 1, so that scaling stays exact{self._way_out(high)}"
             )
         if self.element_unit * element.scale_end < 1.0:
             raise NumericsError(
                 f"{self.name}: elements that are scaled to {digits(element.scale_end)} cannot be a block's; "
-                f"allowed: scaled_to= from 1 on, to {digits(element.max)}: "
+                f"allowed: scaled_to= from 1 on, to {digits(element.extent)}: "
                 "the largest float32 over less than 1 is none, and could be no scale"
             )
+
+    def _way_out(self, high: float) -> str:
+        """What becomes a block of a codebook that ends below 1."""
+        if not (isinstance(self.element, Codebook) and 2.0**-40 <= high < 1):
+            return ""
+        times = 2 ** (1 - frexp(high)[1])
+        return (
+            f": {times} times the list does, for which the scale of a block makes up; or take the list as it "
+            f"is, under scales by a scheme: nx.quantize(x, element, scheme=nx.per_group({self.block}))"
+        )
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:
@@ -528,9 +545,20 @@ class ElementBlock(Block):
         return -(-(self.element_bits * self.block + self.scale_bits) // 8)
 
     @property
+    def least_element(self) -> float:
+        """The least element that is written, before the scale: minus the largest but of a codebook."""
+        element = self.element
+        return (element.min if isinstance(element, Codebook) else -element.max) * self.element_unit
+
+    @property
     def max(self) -> float:
         """The largest value: the largest element times the largest scale."""
         return self.element.max * self.element_unit * self.scale.max
+
+    @property
+    def min(self) -> float:
+        """The smallest value: the least element times the largest scale."""
+        return self.least_element * self.scale.max
 
     @property
     def smallest_subnormal(self) -> float:
@@ -633,8 +661,17 @@ class ScaledBlock(ElementBlock):
     @property
     def max(self) -> float:
         """The largest value: the largest element times the largest scale."""
-        other = 0.0 if self.integers is None else nearest_float32(self.integers.max * (self.step or 1.0))
-        return max(self.element.max * self.element_unit, other) * self.scale.max
+        return max(self.element.max * self.element_unit, self._largest_count) * self.scale.max
+
+    @property
+    def min(self) -> float:
+        """The smallest value: the least element times the largest scale."""
+        return min(self.least_element, -self._largest_count) * self.scale.max
+
+    @property
+    def _largest_count(self) -> float:
+        """The largest value that codes have under the other sign of the scale; 0 without such a reading."""
+        return 0.0 if self.integers is None else nearest_float32(self.integers.max * (self.step or 1.0))
 
     @property
     def scale_rules(self) -> tuple[str, ...]:

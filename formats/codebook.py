@@ -55,7 +55,8 @@ class Codebook(Element):
     `-inf` may be among them, and `-0.0`.  Of codes with the same value the least is written.
     beyond: as a text, the magnitude that would follow the largest; empty where nothing is too large.
     scaled_to: as a text, what the largest magnitude of a tensor becomes where its scale is found; empty for
-        the largest value.  Tapered formats name the end of their finest values here.
+        the largest magnitude of the values, of either sign.  Tapered formats name the end of their finest
+        values here.
 
     A value goes to the nearest of the list, whatever lies between them; what every rounding does to one that
     is between two of them is in docs/formats.md §12.
@@ -107,15 +108,15 @@ class Codebook(Element):
                 f"{self.name}: a codebook has at least two finite values, one of them positive"
             )
         past = self.follows
-        if past is not None and not max(finite[-1], -finite[0]) < past < 2.0**128:
+        if past is not None and not self.extent < past < 2.0**128:
             raise NumericsError(
                 f"{self.name}: beyond={self.beyond} cannot be; allowed: one number larger than all values "
-                f"({digits(max(finite[-1], -finite[0]))}) and below 2**128"
+                f"({digits(self.extent)}) and below 2**128"
             )
-        if self.scaled_to and not 0 < self.scale_end <= finite[-1]:
+        if self.scaled_to and not 0 < self.scale_end <= self.extent:
             raise NumericsError(
                 f"{self.name}: scaled_to={self.scaled_to} cannot be; allowed: one number above 0 and "
-                f"not above the largest value ({digits(finite[-1])})"
+                f"not above the largest magnitude of the values ({digits(self.extent)})"
             )
 
     @cached_property
@@ -167,10 +168,18 @@ class Codebook(Element):
         return self.finite[-1]
 
     @property
+    def extent(self) -> float:
+        """How far from zero the values reach: to the end of the longer side, of whichever sign.
+
+        Scales are found for it, so that the list negated does to the tensor negated what the list does.
+        """
+        return max(self.max, -self.min)
+
+    @property
     def scale_end(self) -> float:
         """What the largest magnitude of a tensor becomes where its scale is found."""
         end = _single(self.scaled_to)
-        return self.max if end is None else end
+        return self.extent if end is None else end
 
     @property
     def min(self) -> float:

@@ -134,8 +134,9 @@ def codebook_format(
     beyond: what would follow the largest magnitude: from half-way there on a number overflows to Inf or NaN
         under overflow="nonsaturate", which a codebook without it does not have.
     scaled_to: what the largest magnitude of a tensor becomes where its scale is found, above 0 and at most
-        the largest value, which it is by default.  Of a list whose values lie ever farther apart that is
-        its worst end: posit8 and hifloat8 have 15.0.
+        the largest magnitude of the values, of either sign, which it is by default.  Of a list whose values
+        lie ever farther apart that is its worst end: posit8 and hifloat8 have 15.0.  Of one whose sides
+        differ in length, the end of the shorter side clips nothing on that side and more on the other.
     name: by default made of the values; not that of another format of the tables.
     Raises NumericsError for another number of values, and for values of which none is positive.
     docs/formats.md §12.

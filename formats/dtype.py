@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from inspect import Signature, signature
 from typing import Any, ClassVar, Literal, Never
+from zlib import crc32
 
 from numerics.formats import dispatch
 from numerics.formats.arguments import MISSING, keywords, misfit, required, unknown_argument
@@ -32,6 +33,7 @@ SPECIALS: dict[str, str] = {
 
 
 NAME_LENGTH = 200  # characters of a format's name
+LONG_FACT = 40  # characters of a list of numbers that is told in full
 BIASES = 1 << 12  # the largest magnitude of a bias: far beyond float32, and still a float64
 
 
@@ -100,6 +102,20 @@ def declared(name: str) -> list[Dtype]:
     return [d for d in tuple(_interned.values()) if d.name == name and named(name) is not d]
 
 
+def _fact(fact: Any) -> str:
+    """A fact as a few words: of a long list of numbers the first and the last, and a checksum of all."""
+    if isinstance(fact, Dtype):
+        return told_apart(fact)
+    text = str(fact)
+    if len(text) <= LONG_FACT:
+        return text
+    try:
+        first, *_, last = (f"{float(word):.4g}" for word in text.split())
+    except ValueError:  # no list of numbers
+        return text
+    return f"{first} ... {last} #{crc32(text.encode()):08x}"
+
+
 def told_apart(d: Dtype) -> str:
     """Its name; where another declared format has that too, with the facts in which they differ.
 
@@ -114,9 +130,7 @@ def told_apart(d: Dtype) -> str:
         return d.name
     kinds = [] if all(kind is type(d) for kind, _ in others) else [d.kind]
     differ = [key for key in mine if any(facts.get(key, mine) != mine[key] for _, facts in others)]
-    facts = [
-        f"{key}={told_apart(x) if isinstance(x, Dtype) else x}" for key, x in mine.items() if key in differ
-    ]
+    facts = [f"{key}={_fact(x)}" for key, x in mine.items() if key in differ]
     return f"{d.name}({', '.join(kinds + facts)})"
 
 
@@ -204,8 +218,20 @@ class Element(Dtype):
         raise NotImplementedError
 
     @property
+    def extent(self) -> float:
+        """How far from zero its symmetric range reaches: to the largest value.
+
+        A list of values reaches as far as the longer of its two sides, which may be the negative one.
+
+        >>> from numerics.formats import codebook_format, int8
+        >>> int8.extent, codebook_format([-4.0, -2.0, -1.0, 0.5]).extent
+        (127.0, 4.0)
+        """
+        return self.max
+
+    @property
     def scale_end(self) -> float:
-        """What the largest magnitude of a tensor becomes where its scale is found: the largest value.
+        """What the largest magnitude of a tensor becomes where its scale is found: the format's extent.
 
         A list of values that lie ever farther apart says where it is fine instead.
 
@@ -213,7 +239,7 @@ class Element(Dtype):
         >>> fp8_e4m3.scale_end, hifloat8.scale_end, hifloat8.max
         (448.0, 15.0, 32768.0)
         """
-        return self.max
+        return self.extent
 
     @property
     def min(self) -> float:
@@ -297,7 +323,8 @@ class Element(Dtype):
                 with neither
             None (the default): the format's own, `default_overflow`
         seed: for stochastic rounding: 0 .. 2**64 - 1; the same seed draws the same bits on every backend.
-        random_bits: instead of a seed: uint32 in x's shape, of which the 30 low bits are used.
+        random_bits: instead of a seed: uint32 in x's shape, of which the 30 low bits are used.  N bits of
+            one's own are their highest, `own << (30 - N)`, as `random_bits(shape, seed, bits=N)` gives them.
         out: an array to write the codes into, of x's shape and the type `code_dtype`.
 
         Returns unsigned integers of the type `code_dtype` in x's shape, of x's library and on its device;

@@ -15,6 +15,10 @@ _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
 _POWERS = "'e8m0', the scale of MX blocks; of a scheme's scales it is scale_type='pof2';"
 _TWO = "there are two: did you mean"
+_UE5M3 = f"{_TWO} 'ue5m3fn' (AMD Quark's, up to 114688), or 'ue5m3ieee' (with Inf, up to 61440)?"
+_TAKUM = (
+    " takums reach 2**239, which float32 cannot hold, in which values are computed: 'posit8' is tapered, too;"
+)
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
 _DECLARED = (
     " you declared one of that name, and texts name those of the tables alone: give the format itself, as in "
@@ -33,7 +37,13 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "fp6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "float6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "mxfp6": f"{_TWO} 'mxfp6_e3m2' or 'mxfp6_e2m3'?",
-    "ue5m3": f"{_TWO} 'ue5m3fn' (AMD Quark's, up to 114688), or 'ue5m3ieee' (with Inf, up to 61440)?",
+    "ue5m3": _UE5M3,
+    "e5m3": f"without a sign, in 8 bits, {_UE5M3} with one, in 9, nx.float_format(5, 3) makes it, on the "
+    'command line \'{"exponent": 5, "mantissa": 3}\';',
+    "f8e5m3": f"8 bits of 5 and 3 have no sign: {_UE5M3}",
+    "ue4m3": "as the scale of NVFP4 it is 'fp8_e4m3', whose sign a scale leaves 0; alone, up to 448, "
+    'nx.float_format(4, 3, signed=False, specials="fn") makes it, on the command line '
+    '\'{"exponent": 4, "mantissa": 3, "signed": false, "specials": "fn"}\';',
     "bf8": "did you mean 'fp8_e5m2'?",
     "hf8": "did you mean 'fp8_e4m3'?",
     "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "
@@ -177,6 +187,8 @@ def _help(spelled: str) -> str:
     for known in (spelled, _shortest(spelled)):
         if known in _ADVICE:
             return f" {_ADVICE[known]}"
+    if "takum" in spelled:
+        return _TAKUM
     if call := call_of(spelled):
         return f" {call} makes it, to give in place of a name; on the command line the name stands for it;"
     behind = _BEHIND.fullmatch(spelled)

@@ -22,6 +22,12 @@ _NEAREST = (
     "to the nearest there are four, by where ties go: did you mean 'half_even', as in IEEE 754 and torch, "
     "or 'half_away'?"
 )
+_FEWER = "random_bits=nx.random_bits(shape, seed, bits=N)"
+_RULE_A = f"it is 'stochastic' with {_FEWER};"  # of IEEE P3109, as the next two
+_RULE_B = f"it is 'stochastic' with half a unit below the bits: {_FEWER} | 1 << (29 - N);"
+_RULE_C = (
+    "it rounds the fraction to N bits before it adds R, as nothing here does: 'stochastic' is StochasticA;"
+)
 _ZERO, _DOWN, _UP = "did you mean 'toward_zero'?", "did you mean 'floor'?", "did you mean 'ceil'?"
 MEANT: Final = {
     "rne": _EVEN, "rn": _EVEN, "rte": _EVEN, "rtne": _EVEN, "nearest_even": _EVEN, "roundtiestoeven": _EVEN,
@@ -29,6 +35,8 @@ MEANT: Final = {
     "rtn": _NEAREST, "rz": _ZERO, "rtz": _ZERO, "trunc": _ZERO, "truncate": _ZERO, "rd": _DOWN, "rdn": _DOWN,
     "ru": _UP, "rup": _UP, "sr": "did you mean 'stochastic'?", "odd": "did you mean 'to_odd'?",
     "down": "toward -Inf is 'floor', toward zero 'toward_zero';", "up": "toward +Inf is 'ceil';",
+    "stochastica": _RULE_A, "stochasticb": _RULE_B, "stochasticc": _RULE_C,
+    "stochastic_a": _RULE_A, "stochastic_b": _RULE_B, "stochastic_c": _RULE_C,
 }  # fmt: skip
 """What others' words for roundings mean, in lower case: said where they are refused."""
 

@@ -47,8 +47,11 @@ def dtype_of(described: Any) -> Dtype:
     facts = {name: value for name, value in described.items() if name != "kind"}
     due = _facts_of(kind)
     if not set(due) - LATER.keys() <= facts.keys() <= set(due):
+        unknown, missing = ([*facts.keys() - set(due)], [n for n in due if n not in {*LATER, *facts}])
+        parts = [f"{said(sorted(unknown, key=str))} are none of them"] * bool(unknown)
+        parts += [f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"] * bool(missing)
         raise NumericsError(
-            f"a format of kind {described['kind']} has the facts {', '.join(due)}, not {said(list(facts))}"
+            f"a format of kind {described['kind']} has the facts {', '.join(due)}; {', '.join(parts)}"
         )
     facts = {name: dtype_of(value) if isinstance(value, dict) else value for name, value in facts.items()}
     made: Dtype = kind(**with_later(kind, facts))

@@ -59,8 +59,9 @@ def quantize(
     scheme: which elements share a scale: nx.per_tensor() (the default), nx.per_channel(axis),
         nx.per_token(), nx.per_group(size, axis=-1), nx.per_block((rows, columns)), or such a text; of block
         formats only nx.per_block((rows, block)): rows of blocks share a scale, as in NVFP4 of 16 x 16.
-    symmetric: True (the default): scale = amax / largest value, no zero point.  False, integers only: scale =
-        (max - min) / (qmax - qmin), of the range widened to hold 0, and a zero point.
+    symmetric: True (the default): scale = amax / largest value (of codebooks: the largest magnitude), no zero
+        point.  False, integers only: scale = (max - min) / (qmax - qmin), of the range widened to hold 0, and
+        a zero point.
     scale_type: what a scale is rounded to before it is used: float32 (the default), float16, bfloat16,
         float (x's own type), or pof2 (the smallest power of two not below, 2**-127 .. 2**127).  It never
         becomes 0 or Inf: the type's smallest or largest number instead.

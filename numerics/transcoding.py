@@ -28,9 +28,12 @@ def transcode(q: QTensor, dtype: Any = None, *, tensor_scale: Any = None) -> QTe
 
     q: a QTensor.  dtype: the other format, or its name; None (the default) for q's own.
     tensor_scale: of blocks with float scales, as NVFP4: another scale of the tensor, under which the scales
-        of the blocks make up for it, such as the one that several tensors share; a positive float32 number.
+        of the blocks make up for it; a positive float32 number.  They can where the ratio of both is a power
+        of two and no block's scale leaves its format; for a scale that several tensors share, quantize them
+        with tensor_scale= the largest of theirs (docs/formats.md §8).
     Single numbers keep their scheme, scales and zero points.  Blocks of the same size and scale format,
-    and microexponents of the same blocks, keep their scales where the codes allow.  Other blocks become
+    and microexponents of the same blocks, keep their scales where the codes allow; blocks with float scales
+    become those of another float format of scales that has the same numbers.  Other blocks become
     MX or microexponent blocks when the largest magnitude of each gives a scale with which all others
     are exact too.  Raises NumericsError, which says how many values would change and the first of them,
     where any would, and where the formats share their scales in ways that do not meet.
@@ -76,7 +79,7 @@ def _under(q: QTensor, tensor_scale: Any) -> QTensor:
     if changed:
         raise NumericsError(
             f"{q.format}: tensor_scale={digits(number)} would change {changed} of {math.prod(q.shape)} "
-            f"values; nx.quantize(q.dequantize(), {q.format.name!r}, tensor_scale=...) rounds them again"
+            f"values; nx.quantize(q.dequantize(), q.spec, tensor_scale=...) rounds them again"
         )
     return made
 
@@ -97,6 +100,8 @@ def _ways(q: QTensor, d: Dtype) -> list[Callable[[QTensor, Any], QTensor]]:
     stay = source.sharing == d.sharing
     if not isinstance(d, ScaledBlock):
         return [_blocks, _reblocked] if stay else [_reblocked]
+    if not stay and isinstance(source, ScaledBlock) and source.block == d.block:
+        return [_rescaled]
     if not stay:
         raise NumericsError(
             f"{source} to {d}: their blocks differ, and no rule finds exact scales in {d.scale}; "
@@ -128,6 +133,17 @@ def _blocks(q: QTensor, d: Block) -> QTensor:
     before, source = q.blocks, q.spec.block
     blocks = replace(before, dtype=d, codes=_block_codes(before.codes, source, d))
     return q.with_parts(q.spec.with_dtype(d), tuple(q.shape), d.pack(blocks), q.shared, None)
+
+
+def _rescaled(q: QTensor, d: Block) -> QTensor:
+    """Other codes under the same scales in another format of scales, which may not have all of them."""
+    before, source, made = q.blocks, cast(ScaledBlock, q.spec.block), cast(ScaledBlock, d)
+    scales = source.scale.decode(before.scale)
+    beside = made.scale.encode(scales, overflow=made.scale.overflows[-1])
+    codes = _block_codes(before.codes, source, d)
+    return QTensor.from_parts(
+        q.spec.with_dtype(d), codes, beside, tensor_scale=before.tensor_scale, original=q.original
+    )
 
 
 def _block_codes(codes: Any, source: Block, d: Block) -> Any:

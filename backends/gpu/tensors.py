@@ -9,7 +9,7 @@ import torch
 
 from numerics.backends.host.float_bits import BEYOND
 from numerics.backends.host.output import admit
-from numerics.backends.host.random_bits import check_words
+from numerics.backends.host.random_bits import check_words, wrong_bits
 from numerics.backends.host.tensors import check_readable, own_codes, settled
 from numerics.formats.codec import NAN, SIGN
 from numerics.formats.errors import NumericsError, with_article
@@ -43,7 +43,8 @@ def take(x: torch.Tensor) -> torch.Tensor:
     check_readable(x)
     if x.dtype not in FLOATS:
         raise NumericsError(
-            f"cannot encode {name_of(x.dtype)} data; allowed: {', '.join(FLOATS.values())} (x.to(...) first)"
+            f"cannot compute with {name_of(x.dtype)} data; allowed: {', '.join(FLOATS.values())} "
+            "(x.to(...) first)"
         )
     return settled(x.detach()).contiguous()
 
@@ -107,13 +108,13 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
             if isinstance(bits, torch.Tensor)
             else type(bits).__name__
         )
-        raise NumericsError(f"random_bits must be uint32 of shape {tuple(like.shape)}, not {came}")
+        raise wrong_bits(like.shape, came)
     if bits.device != like.device:
         raise NumericsError(f"random_bits is on {bits.device}, but x is on {like.device}")
     check_readable(bits)
     bits = settled(bits)
     if bits.itemsize > 4 and bits.numel():
-        check_words(int(bits.min()), int(bits.max()))
+        check_words(int(bits.min()), int(bits.max()), bits.numel())
     word = bits.view(torch.int32) if bits.dtype == torch.uint32 else bits.to(torch.int64)
     return "bits", (word & ((1 << RANDOM_BITS) - 1)).to(torch.int32).contiguous(), 0
 

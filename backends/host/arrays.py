@@ -39,13 +39,15 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     elif is_tensor(x):
         if (name := str(x.dtype).removeprefix("torch.")) not in FLOATS:
             check_memory(x)
-            raise NumericsError(f"cannot encode {name} data; allowed: {', '.join(FLOATS)} (x.to(...) first)")
+            raise NumericsError(
+                f"cannot compute with {name} data; allowed: {', '.join(FLOATS)} (x.to(...) first)"
+            )
         data, give = as_array(x), as_tensor
     else:
         data, give = _from_python(x), _to_python
     if data.dtype not in _PLAIN and data.dtype.name not in FLOATS:
         raise NumericsError(
-            f"cannot encode {_NO_NUMBERS.get(data.dtype.kind, f'{data.dtype.name} data')}; "
+            f"cannot compute with {_NO_NUMBERS.get(data.dtype.kind, f'{data.dtype.name} data')}; "
             f"allowed: {', '.join(FLOATS)} (x.astype(...) first)"
         )
     if not data.dtype.isnative:

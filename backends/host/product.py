@@ -108,7 +108,7 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     bits, partition = spec.element.bits, spec.partition(shape)
     run, (axis, size) = run_of(bits), (partition.axis, partition.size)
     floating = spec.zero_point_type == "float32" and not spec.symmetric
-    if bits > WIDEST or length * bits % 8 or floating or (spec.scaled and spec.element.max >= FARTHEST):
+    if bits > WIDEST or length * bits % 8 or floating or (spec.scaled and spec.element.extent >= FARTHEST):
         return VALUES
     along = axis == len(shape) - 1
     if size is None:  # a scale a tensor, or a row

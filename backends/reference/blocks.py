@@ -71,12 +71,16 @@ def element_max(element: Element) -> Fraction:
 def element_end(element: Element) -> Fraction:
     """What a block's largest magnitude is scaled to: the largest, or what a codebook names instead (§12).
 
+    The largest of a codebook is its largest magnitude, of whichever sign.
+
     >>> from numerics.formats import fp4, posit8
     >>> element_end(fp4), element_end(posit8), element_max(posit8)
     (Fraction(6, 1), Fraction(15, 1), Fraction(16777216, 1))
     """
-    named = element.scaled_to if isinstance(element, Codebook) else ""
-    return Fraction(float(named)) if named else element_max(element)
+    if not isinstance(element, Codebook):
+        return element_max(element)
+    sizes = [abs(v) for v in element.listed if math.isfinite(v)]
+    return Fraction(float(element.scaled_to) if element.scaled_to else max(sizes))
 
 
 def encode_element(

@@ -145,7 +145,9 @@ def flattened(name: str, q: QTensor) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
     except ImportError as missing:
-        raise NumericsError(f"to='torchao' needs torchao, which is not here: {missing}") from missing
+        raise NumericsError(
+            f"to='torchao' needs torchao, which cannot be imported: pip install torchao ({missing})"
+        ) from missing
     from numerics.interop.torchao import to_host
 
     if "." not in name:

@@ -18,13 +18,16 @@ from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
-from numerics.view.text import brief, figure, hanging, some_of, wrapped
+from numerics.view.text import brief, figure, hanging, many, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
 
 TARGETS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 SOME = 3  # names that stand for all of whom the same is odd
+SCALES = "scales"  # the heading of the column with the least and the largest scale
+RANGE = (6, 3)  # digits of those, and where they have no room so
+FORMATS = ("format", "stored", "read as")  # headings: of our own files; of others, two
 PLACE = "first place"  # the heading of the column that says where two tensors differ first
 
 
@@ -53,8 +56,9 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
 def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool) -> None:
     from numerics.checkpoints.converting import Running, convert
     from numerics.checkpoints.ranks import Ranks
-    from numerics.files.replacement import check_output
+    from numerics.files.replacement import check_inputs, check_output
 
+    check_inputs(model)
     if to != "gguf" and out.lower().endswith(".gguf"):
         raise NumericsError(
             f"--to {to} writes no GGUF file, and {out} has the name of one: give --to gguf, or another name"
@@ -96,11 +100,43 @@ def inspect_command(model: str, every: bool, as_json: bool) -> None:
         return
     screen = Screen.of(sys.stdout)
     every = every or screen.width is None
-    table = _looks(looks, screen.width, every)
-    table, formats = table.numbered_to_fit(table.columns[-5].heading, screen)
-    told = [*formats, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
-    below = [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
-    draw([*table.lines(screen), *table.left_out(screen), *table.names_cut(screen), *below])
+    table, formats = _looks_to_fit(looks, screen, every)
+    scales = _scales(looks, screen.width) if SCALES in table.spared(screen) else []
+    told = [*formats, *scales, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
+    draw([*table.lines(screen), *table.left_out(screen), *table.names_cut(screen), *_below(told, screen)])
+
+
+def _below(told: list[str], screen: Screen) -> list[str]:
+    """What is said below a table, in lines of that screen."""
+    return [line for text in map(screen.text, told) for line in hanging(text, screen.width or len(text) + 2)]
+
+
+def _looks_to_fit(looks: list[Look], screen: Screen, every: bool) -> tuple[Table, list[str]]:
+    """The table of tensors with numbers for its long formats, and what they stand for.
+
+    Scales lose digits where that gives them room.
+    """
+    tried = []
+    for places in RANGE:
+        table = _looks(looks, screen.width, every, places)
+        formats = [one.heading for one in table.columns if one.heading in FORMATS]
+        tried.append(table.numbered_to_fit(screen, *formats, what="format"))
+        if SCALES not in tried[-1][0].spared(screen):
+            return tried[-1]
+    return tried[0]
+
+
+def _scales(looks: list[Look], room: int | None) -> list[str]:
+    """The least and the largest scale of all tensors of a format: a line for each."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for look in looks:
+        if look.scales is not None:
+            found.setdefault(brief(look.format, room), []).append(look.scales)
+    return [
+        f"scales of {spec}: {figure(min(least))} .. {figure(max(most))} in {many(len(ranges), 'tensor')}"
+        for spec, ranges in found.items()
+        for least, most in [zip(*ranges, strict=True)]
+    ]
 
 
 def _odd(looks: list[Look], some: int | None) -> list[str]:
@@ -125,17 +161,17 @@ def _records(looks: list[Look], room: int | None, every: bool) -> list[str]:
     return [f"records of what the scales beside them are (_extra_state): {said}"]
 
 
-def _looks(looks: list[Look], room: int | None, every: bool) -> Table:
+def _looks(looks: list[Look], room: int | None, every: bool, places: int = RANGE[0]) -> Table:
     """A line a tensor, of records only where every one is asked for; what it is stored as where that has
-    another name.
+    another name.  places: digits of the least and the largest scale.
     """
     named = any(look.stored for look in looks)
-    formats = [text_column("stored"), text_column("read as")] if named else [text_column("format")]
+    formats = [text_column(heading) for heading in (FORMATS[1:] if named else FORMATS[:1])]
     table = Table([name_column("tensor", least=24), text_column("shape"), *formats,
                    Column("bits", spare=2), Column("amax", spare=3),
-                   Column("scales", spare=4), Column("bytes", spare=1)])  # fmt: skip
+                   Column(SCALES, spare=4), Column("bytes", spare=1)])  # fmt: skip
     for look in (look for look in looks if every or not look.record):
-        scales = EMPTY if look.scales is None else f"{figure(look.scales[0])} .. {figure(look.scales[1])}"
+        scales = EMPTY if look.scales is None else " .. ".join(figure(one, places) for one in look.scales)
         amax = EMPTY if look.amax is None else figure(look.amax)
         shape = "x".join(map(str, look.shape)) or "number"
         made = ([look.stored or EMPTY] if named else []) + [brief(look.format, room), figure(look.bits, 8)]
@@ -189,7 +225,9 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
         formats = (brief(text, screen.width) for text in one.formats)
         table.add(one.name, *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
                   _place(one))  # fmt: skip
-    below = [*_places(table, screen, every), *table.left_out(screen, PLACE), *table.names_cut(screen)]
+    table, numbers = table.numbered_to_fit(screen, "first", "second", what="format")
+    below = [*_below(numbers, screen), *_places(table, screen, every), *table.left_out(screen, PLACE)]
+    below += table.names_cut(screen)
     lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]

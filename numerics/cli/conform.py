@@ -137,6 +137,9 @@ def _accumulators() -> tuple[str, ...]:
     help="Of matmul: nk, kn where b is turned, or both operands, as in bmk,bnk.",
 )
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
+@click.option("--alpha", is_flag=True, help="Of matmul: it takes alpha, which multiplies the product.")
+@click.option("--beta", is_flag=True, help="Of matmul: it takes c and beta, and adds beta * c.")
+@click.option("--in-place", is_flag=True, help="Of matmul: with --fills and --beta, its result holds c.")
 @click.option(
     "--zero-point",
     type=WordType(of(CLAIM, "ZERO_POINTS")),
@@ -216,7 +219,12 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
 @click.option("--a", type=VALUE, default="float32", show_default=True, help="float32, bfloat16 or float16.")
 @click.option("--b", type=VALUE, default="float32", show_default=True, help="The same.")
 @click.option("--out", type=OUT, help="The type of the result; float32 by default.")
-@click.option("--shape", default="64,64,32", show_default=True, help="m,n,k of the product that is probed.")
+@click.option(
+    "--shape",
+    default="64,64,32",
+    show_default=True,
+    help="m,n,k of the product that is probed: m and n of 2 and more, k of 3 to 64.",
+)
 @click.option(
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
 )
@@ -228,7 +236,7 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
     help="nk, kn where b is turned, or both operands, as in km,kn.",
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
-    from numerics.conform.products.fingerprint import fingerprint
+    from numerics.conform.products.fingerprint import LONGEST, fingerprint
 
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -238,7 +246,7 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
             raise ValueError
     except ValueError:
         raise NumericsError(
-            f"--shape {shape}: three sizes m,n,k of 1 and more are due, as in 64,64,32"
+            f"--shape {shape}: m,n,k are due, m and n of 2 and more, k of 3 to {LONGEST}, as in 64,64,32"
         ) from None
     with progress(f"calls of {target}"):
         found = fingerprint(target, shape=(m, n, k), **options)

@@ -12,7 +12,7 @@ import click
 
 from numerics.cli.completing import FILE, FILE_OR_FORMAT, TensorType
 from numerics.cli.words import HOW, examples, format_of
-from numerics.files.replacement import check_output
+from numerics.files.replacement import check_inputs, check_output
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import size
@@ -95,6 +95,7 @@ def explore_command(
     from numerics.draw.sources import names_a_file, report_in
 
     kind, of_format = Path(file).suffix, not names_a_file(file)
+    check_inputs(None if of_format else file)
     if weights and kind != ".json":
         raise NumericsError(f"--weights {weights} belongs to a model's report (.json), and {file} is none")
     if names and not weights and (of_format or kind == ".json"):
@@ -105,7 +106,7 @@ def explore_command(
         )
     d = _format(file) if of_format else None
     out = f"{safe_name(str(d)) if d else Path(file).resolve().stem}.html" if out is None else out
-    check_output(out, PAGES, file, weights)
+    check_output(out, PAGES, None if d else file, weights)
     if d:
         page = explore(d, list(dtypes) or None)
     elif kind == ".json":

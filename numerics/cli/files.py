@@ -61,7 +61,8 @@ def job_options(command: Command) -> Command:
         click.option("--observer", type=OBSERVER,
                      help="What finds the scales of integers and other single numbers: mse (of least "
                      "error), percentile(99.9), kl, pof2, pof2_mse; by default their largest magnitude."),
-        click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
+        click.option("--max-memory", default="64MB", show_default=True,
+                     help="Working memory, about: bytes, or with a unit as 64MB or 1.5GiB."),
     ]  # fmt: skip
     return with_options(command, options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from inspect import cleandoc
 from itertools import cycle
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue", "code": "blue"}
 ALSO = 22  # cells of other names where somebody looks: two of them, or one
 LISTED = 16  # values of a book that stand in its facts
+PIPED = 80  # cells of a line of codes on a pipe: a grid is read by people, its values by --json
 ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
 
 
@@ -133,7 +134,8 @@ def _fact(value: Any, counted: bool = False) -> str:
 
 
 def code_grid(codes: list[tuple[int, float]], screen: Screen) -> list[str]:
-    """Every code and its value, as many in a line as fit whole."""
+    """Every code and its value, as many in a line as fit whole: in PIPED cells where nobody looks."""
+    screen = screen if screen.width else replace(screen, width=PIPED, plain=True)
     for across in ACROSS:
         table = _grid(codes, min(across, len(codes)))
         if table.fits(screen):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from numerics.cli.completing import DEVICE, FILE, OBSERVER, OVERFLOW, SCALE_RULE, WordType, of
-from numerics.cli.words import FORMAT, as_json, examples, json_of, quietly
+from numerics.cli.words import FORMAT, as_json, examples, json_of, quietly_or_json
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES_TEXT
 from numerics.view.bar import bar
@@ -40,7 +40,8 @@ def ipu_group() -> None: ...
     "export",
     help="Write an operation on FORMAT as an ONNX model to OUT."
     + examples(
-        "numerics ipu export mxfp4 out.onnx", "numerics ipu export int8 q.onnx --op requantize --shift 7"
+        "numerics ipu export mxfp4 out.onnx",
+        "numerics ipu export int8 q.onnx --op requantize --shift 7 --device stx",
     ),
 )
 @click.argument("name", metavar="FORMAT", type=FORMAT)
@@ -64,7 +65,7 @@ def ipu_group() -> None: ...
 )
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=SCALE_RULES_TEXT)
-@click.option("--shift", type=int, help="For requantize.")
+@click.option("--shift", type=int, help="For requantize: bits, 0 to 31.")
 @click.option("--device", type=DEVICE, help="For requantize: phx, hpt, stx or krk.")
 def ipu_export_command(name: Any, out: str, **options: Any) -> None:
     import numerics as nx
@@ -111,13 +112,15 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 @click.option("--shape", multiple=True, help="NAME=1,3,224,224: an input's shape, if open; repeatable.")
 @every_row
 @as_json
-@quietly
+@quietly_or_json
 def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     import numerics as nx
-    from numerics.files.replacement import check_output
+    from numerics.files.replacement import check_output, refuse_same_file
     from numerics.model.ipu.loading import files_beside
 
-    check_output(out, MODELS, model, options["data"], *files_beside(model))
+    check_output(out, MODELS, model, options["data"])
+    for beside in files_beside(model):
+        refuse_same_file(beside, out)
     config = _config(options)
     with bar(quiet, in_bytes=False) as shown:
         found = nx.ipu.quantize_model(model, options["data"], config, options["device"], shown.update)
@@ -158,7 +161,10 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 @ipu_group.command(
     "verify",
-    help="Run known-answer networks; say which rounding they show."
+    help=cleandoc("""Run known-answer networks; say which rounding they show.
+
+    Exit code 1 where it is not the one that the device should have.
+    """)
     + examples("numerics ipu verify --device stx"),
 )
 @click.option("--device", type=DEVICE, default="stx", show_default=True, help="phx, hpt, stx or krk.")

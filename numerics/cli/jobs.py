@@ -14,7 +14,16 @@ from click.core import ParameterSource
 
 from numerics.cli.completing import FILE
 from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
-from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept, stoppable
+from numerics.cli.words import (
+    as_json,
+    check_seed,
+    examples,
+    format_of,
+    json_of,
+    quietly_or_json,
+    say_kept,
+    stoppable,
+)
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, say_beside, tell
@@ -57,7 +66,7 @@ OF_JOBS = (
 @quantize_options
 @job_options
 @as_json
-@quietly
+@quietly_or_json
 def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
     from numerics.checkpoints import Source, decide
     from numerics.checkpoints.job import Options, check_target, quantize
@@ -93,12 +102,13 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
 
 def _check_outputs(model: str, out: str, job: dict[str, Any]) -> None:
     """Raises NumericsError, before anything is decided, for files that must not be written there."""
-    from numerics.files.replacement import check_output
+    from numerics.files.replacement import check_output, refuse_same_file
     from numerics.model.deciding.written import KINDS, check_replaced
 
     check_output(out, (".safetensors",), model, job["plan_file"])
     if job["save_plan"]:
-        check_output(job["save_plan"], KINDS, model, out, job["plan_file"])
+        refuse_same_file(out, job["save_plan"])
+        check_output(job["save_plan"], KINDS, model, job["plan_file"])
         check_replaced(job["save_plan"])
 
 

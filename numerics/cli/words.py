@@ -29,7 +29,8 @@ PICTURE = re.compile(r"\bnx\.draw\.(\w+)\b(?!\()")  # a picture of the library, 
 WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quietly = click.option(
+quietly = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+quietly_or_json = click.option(
     "--quiet", is_flag=True, help="Print nothing but errors, and JSON where that is asked for."
 )
 seeded = click.option("--seed", type=int, help="For --rounding stochastic.")

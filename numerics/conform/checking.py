@@ -56,6 +56,9 @@ def check(
     layout: str = "nk",
     bias: bool = False,
     zero_point: str = "split",
+    alpha: bool = False,
+    beta: bool = False,
+    in_place: bool = False,
     shapes: Any = None,
     seed: int | None = None,
     effort: str = "default",
@@ -125,6 +128,10 @@ def check(
             operands, as in "km,nk", with axes of batches b or c and b before them, 1 one of length 1, as
             in "bmk,bnk", "cbmk,1kn"
         bias: it takes one, of n numbers, as a third argument
+        alpha, beta: it takes them, as gemm of BLAS does, and returns alpha * product + beta * c: after a and
+            b come c, of the result's shape and type, where beta=True, then alpha, then beta, numbers of
+            Python.  Where beta is 0, c must not be read.  in_place: with fills=True, c is no argument; the
+            array that it fills holds c
         zero_point: split (the default) where codes and zero points may be summed apart; folded where they
             are not, which decides more results
         shapes: those (m, n, k), or (b, m, n, k), that are asked, in place of the judge's own; of quantize,
@@ -142,7 +149,8 @@ def check(
     True
     """
     product = {"a": a, "b": b, "accumulate": accumulate, "out": out, "layout": layout, "bias": bias,
-               "zero_point": zero_point, "shapes": shapes, "seed": seed, "effort": effort}  # fmt: skip
+               "zero_point": zero_point, "alpha": alpha, "beta": beta, "in_place": in_place, "shapes": shapes,
+                "seed": seed, "effort": effort}  # fmt: skip
     options = dict(
         dtype=dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
@@ -246,7 +254,7 @@ SCALE_ALONE = (
 )
 OF_PRODUCTS: dict[str, Any] = {
     "a": None, "b": None, "accumulate": "float32", "out": None, "layout": "nk", "bias": False,
-    "zero_point": "split",
+    "zero_point": "split", "alpha": False, "beta": False, "in_place": False,
 }  # fmt: skip
 """What belongs to kind='matmul' alone, and what it is where nobody gives it."""
 OF_FORMATS: dict[str, Any] = {
@@ -323,6 +331,10 @@ def _product(
         raise NumericsError(f"kind='matmul' has two operands: give a= and b= in place of {said(dtype)}")
     shapes = options.pop("shapes", None)
     claim = Claim.of(options.pop("a", None), options.pop("b", None), **options)
+    if claim.in_place and not takes.fills:
+        raise NumericsError(
+            "in_place=True needs fills=True: the array of the result, which it fills, holds c"
+        )
     shapes = check_shapes(shapes, claim)
     return ProductCheck(ProductTarget(target, claim, takes), effort, shapes)
 

@@ -11,7 +11,7 @@ KINDS: dict[str, str] = {
     "affine": "float32 values, scale, zero point -> codes, or values where floats come back",
     "quantize": "float32 values -> (codes, scales[, zero points]), which it finds itself",
     "fake_quantize": "float32 values -> their values under scales that it finds itself",
-    "matmul": "a (m, k), b (n, k)[, bias] -> a times the rows of b, (m, n)",
+    "matmul": "a (m, k), b (n, k)[, bias][, c][, alpha][, beta] -> a times the rows of b, (m, n)",
 }
 """What a target may be, and what it takes and returns; the first is the default."""
 FINDS = ("quantize", "fake_quantize")

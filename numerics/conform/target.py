@@ -6,11 +6,11 @@ import importlib
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ CHANGED = {
     "within": "memory beside an input, or in its gaps, that is no longer what it was",
 }
 """What came where a target wrote into memory that it was given to read."""
-OUTSIDE = "memory before or behind a result that is no longer what it was"
+OUTSIDE = "memory before or behind a result, or in its gaps, that is no longer what it was"
 
 
 class Fault(Exception):
@@ -148,6 +148,13 @@ def _numbers_of(x: Array, was: bytes) -> bytes:
     return np.ndarray(x.shape, x.dtype, was, start, x.strides).tobytes()
 
 
+class Forms(NamedTuple):
+    """Shapes and types of the arrays for a result; laid: makes of each one that lies otherwise in memory."""
+
+    forms: Sequence[Form]
+    laid: Callable[[Array], Array] | None = None
+
+
 class Filled:
     """Arrays for a result, which a target fills: with unused memory about them, or a forbidden page.
 
@@ -160,27 +167,35 @@ class Filled:
         self._before = [about() for about in self._about]
 
     @classmethod
-    def of(cls, forms: Iterable[Form], edge: Edge | None, held: int = UNUSED) -> Filled:
+    def of(cls, forms: Iterable[Form] | Forms, edge: Edge | None, held: int = UNUSED) -> Filled:
         """Arrays of these shapes and types."""
+        forms = forms if isinstance(forms, Forms) else Forms(list(forms))
         room = spaced if edge is None else edge.room
         found = []
-        for shape, kind in forms:
+        for shape, kind in forms.forms:
             array = room(math.prod(shape), kind)
             array.view(np.uint8)[...] = held
-            found.append(array.reshape(shape))
+            array = array.reshape(shape)
+            if forms.laid is not None:
+                other = forms.laid(array)
+                other[...] = array
+                array = other
+            found.append(array)
         return cls(tuple(found), held)
 
     @classmethod
-    def by(cls, fill: Callable[[tuple[Array, ...]], Any], forms: Iterable[Form], inputs: tuple[Array, ...],
-           edge: Edge | None, held: int = UNUSED) -> Any:  # fmt: skip
+    def by(cls, fill: Callable[[tuple[Array, ...]], Any], forms: Iterable[Form] | Forms,
+           inputs: tuple[Array, ...], edge: Edge | None, held: int = UNUSED) -> Any:  # fmt: skip
         """What `fill` writes into arrays of these shapes and types, for inputs.
 
         Numbers that hold what they held before are asked again in memory of other bytes.  Raises Fault for
         those that are left as they were there, too, and for what is written beside the arrays.
         """
-        forms = list(forms)
+        forms = forms if isinstance(forms, Forms) else Forms(list(forms))
         first = cls.of(forms, edge, held)
         fill(first.arrays)
+        if forms.laid is not None:  # numbers in gaps are missing elsewhere: the gaps say more
+            first.expect_within(inputs)
         if any(left.any() for left in first.left()):
             second = cls.of(forms, edge, held ^ OTHERWISE)
             fill(second.arrays)
@@ -207,10 +222,14 @@ class Filled:
                 where = int(unwritten[0]) if shape == inputs[0].shape else 0
                 raise Fault("written", inputs, came, "numbers that the target writes", where)
 
-    def result(self, inputs: tuple[Array, ...]) -> Any:
-        """What the target wrote; raises Fault where it wrote beside it."""
+    def expect_within(self, inputs: tuple[Array, ...]) -> None:
+        """Raises Fault where the target wrote beside the arrays, or into their gaps."""
         if [about() for about in self._about] != self._before:
             raise Fault("within", inputs, OUTSIDE, "the same bytes")
+
+    def result(self, inputs: tuple[Array, ...]) -> Any:
+        """What the target wrote; raises Fault where it wrote beside it."""
+        self.expect_within(inputs)
         return self.arrays if len(self.arrays) > 1 else self.arrays[0]
 
 

@@ -57,8 +57,11 @@ def _alt(d: Dtype) -> str:
             f"The block format {d}: {d.block} elements of {d.element_bits} bits share a scale of "
             f"{d.scale_bits}; at a scale of 1 an element is one of {len(found)} values {span}, {smallest}."
         )
-    special = f"{'Inf' if getattr(d, 'has_inf', False) else 'no Inf'}, "
-    special += "NaN" if getattr(d, "has_nan", False) else "no NaN"
+    has = {"Inf": getattr(d, "has_inf", False), "NaN": getattr(d, "has_nan", False)}
+    named_first = sorted(
+        has, key=lambda name: not has[name]
+    )  # "NaN, no Inf": a no would go on to what follows
+    special = ", ".join(name if has[name] else f"no {name}" for name in named_first)
     assert isinstance(d, Element)
     return f"The number format {d}: {1 << d.bits} codes, {span}, {smallest}; {special}."
 

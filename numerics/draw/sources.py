@@ -12,6 +12,7 @@ import numpy as np
 
 from numerics.backends.paths import check_regular
 from numerics.draw.grids import Array, Decoded, holds_floats
+from numerics.files.replacement import check_inputs
 from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
 
@@ -44,6 +45,7 @@ def everything_in(path: Any) -> dict[str, Any]:
     """
     path = Path(path)
     if path.suffix == ARRAY:
+        check_inputs(path)
         check_regular(path)
         try:
             with open(path, "rb") as file:
@@ -82,6 +84,7 @@ def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:
 
 def report_in(path: Any) -> Mapping[str, Any]:
     """A report of a model: JSON of what `nx.report(...).as_dict()` returned."""
+    check_inputs(path)
     check_regular(Path(path))
     try:
         said = json_in(Path(path).read_text(encoding="utf-8"))
@@ -102,6 +105,7 @@ def image_in(path: Any) -> Array:
         raise NumericsError(
             f"images need {missing.name}, which is not installed: pip install 'numerics-formats[plot]'"
         ) from None
+    check_inputs(path)
     check_regular(Path(path))
     try:
         found: Array = np.asarray(image.imread(path))

@@ -172,14 +172,25 @@ def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[s
             raise NumericsError(f"the output {target} is the input; name another file")
 
 
+def check_inputs(*sources: str | os.PathLike[str] | None) -> None:
+    """Raises NumericsError for the first of the files and folders that is not there; None stands for none."""
+    for source in sources:
+        try:
+            if source is not None:
+                os.stat(path_of(source))
+        except (FileNotFoundError, NotADirectoryError) as wrong:
+            raise NumericsError(f"cannot read {source}: {wrong.strerror}") from None
+
+
 def check_output(
     target: str | os.PathLike[str], endings: Sequence[str], *sources: str | os.PathLike[str] | None
 ) -> None:
     """Raises NumericsError where what is written would take the place of an input, or of another kind.
 
     endings: those of what is written.  A folder, and an ending that says nothing, are left to the writer.
-    sources: what is read; None stands for nothing.
+    sources: what is read; None stands for nothing.  One that is not there is told before all else.
     """
+    check_inputs(*sources)
     for source in sources:
         if source is not None:
             refuse_same_file(source, target)

@@ -324,6 +324,9 @@ def quantize_(
     options: biases=, as for `plan`; and those of a QuantSpec beside a format: scheme=, symmetric= ...
     Returns the model.  Raises NumericsError as those do; the model is then what it was before.
 
+    Each tensor finds its own scales: the tensor scales of NVFP4 differ among q, k and v, which engines join,
+    where `numerics quantize` gives them one.  docs/formats.md §8 has the lines that share one.
+
     >>> import torch, numerics as nx
     >>> model = nx.quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
     2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1300 bytes

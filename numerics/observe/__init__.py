@@ -69,7 +69,7 @@ def observer(name: str, dtype: Any, **options: Any) -> Observer:
     Raises NumericsError for an unknown name, for an option that is given twice, and what the observer raises.
 
     >>> observer("percentile(99.9)", "int4", scheme="per_channel(1)")
-    Percentile({"dtype": "int4", "scheme": "per_channel(1)"}, percentile=99.9, bins=256, batches=0)
+    Percentile(int4 per_channel(1), percentile=99.9, bins=256, batches=0)
     """
     kind, told = parsed(name, OWN)
     for twice in told.keys() & options.keys():

@@ -24,7 +24,16 @@ from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.notebook import facts_table
 from numerics.tensor.qtensor import ORIGINALS, values_of
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import NOTHING, SYMMETRIC, ZERO_POINT_TYPE, Default, QuantSpec, default, spec_with
+from numerics.tensor.spec import (
+    NOTHING,
+    SYMMETRIC,
+    ZERO_POINT_TYPE,
+    Default,
+    QuantSpec,
+    default,
+    described,
+    spec_with,
+)
 
 Array = NDArray[Any]
 MOST_BATCHES = 2**63 - 1
@@ -112,7 +121,7 @@ class Observer:
 
     def __repr__(self) -> str:
         own = "".join(f", {name}={getattr(self, name)!r}" for name in self.own)
-        return f"{type(self).__name__}({self.spec.text}{own}, batches={self.batches})"
+        return f"{type(self).__name__}({described(self.spec)}{own}, batches={self.batches})"
 
     def _repr_html_(self) -> str:
         """A notebook's view: the options, how much was seen, and the range that was found."""

@@ -114,8 +114,10 @@ def _in_blocks(x: Tensor, r: QuantSpec, parts: Parts) -> Tensor:
 
 
 def _either_way(d: Element) -> Reach:
-    """How far elements of a block reach, as far on both sides."""
+    """How far elements of a block reach: as far on both sides, but those of a list as that does."""
     end = reach(d)
+    if isinstance(d, Codebook):
+        return end
     return Reach(-end.high, end.high, end.high_in, end.high_in)
 
 

@@ -35,7 +35,11 @@ def integer(dtype: Any) -> Integer:
     """The format of that name, where it is one of integers; raises NumericsError for another."""
     d = registry.dtype(dtype)
     if not isinstance(d, Integer):
-        raise NumericsError(f"{d} is {with_article(d.kind)} format; scales are learned for integer formats")
+        others = isinstance(d, (Element, ScaledBlock))
+        raise NumericsError(
+            f"{d} is {with_article(d.kind)} format; TQT learns the thresholds of integer formats"
+            + "; the scale of this one is learned by LSQ (nx.train.LSQ, qat='lsq')" * others
+        )
     return d
 
 
@@ -121,7 +125,7 @@ def lsq_gradients(
     slope = _slope(steps, inside, recipe, torch.ones_like(scale), zero_point)
     total = reduced(gradient * slope, shares, torch.sum, 0.0)
     numel = reduced(wide.new_ones(()).expand(wide.shape), shares, torch.sum, 0.0).clamp(min=1)
-    through_abs, shrunk = torch.where(scale < 0, -1.0, 1.0), (numel * d.max).sqrt()
+    through_abs, shrunk = torch.where(scale < 0, -1.0, 1.0), (numel * d.extent).sqrt()
     of_zero = x.new_empty(0)
     if learned is not None:
         clipped = torch.where(inside | steps.isnan(), 0.0, -used)
@@ -149,7 +153,7 @@ def slope_of_blocks(x: Tensor, scale: Tensor, recipe: str) -> tuple[Tensor, Tens
         wanted = reduced(wide.abs(), shares, torch.amax, 0.0) / (d.element.scale_end * d.element_unit) / ts
         of_block = own - torch.where(wanted < d.scale.max, wanted, 0.0)
         v = wide / spread(own * ts, shares)
-        inside = v.abs() < d.element.max * d.element_unit
+        inside = (d.least_element < v) & (v < d.element.max * d.element_unit)
         slope = (e - torch.where(inside, v, 0.0)) * spread(of_block, shares)
         known = spread((own > 0) & own.isfinite() & wanted.isfinite(), shares)
         through_abs = torch.where(scale < 0, -1.0, 1.0)
@@ -167,7 +171,7 @@ def _elements(codes: Tensor, d: ScaledBlock, scales: Tensor) -> Tensor:
 
 def shrinking(x: Tensor, d: ScaledBlock) -> float:
     """By what the gradient of a tensor's scale is divided, as LSQ divides that of a scale."""
-    return math.sqrt(max(x.numel(), 1) * d.element.max * d.element_unit)
+    return math.sqrt(max(x.numel(), 1) * d.element.extent * d.element_unit)
 
 
 def learns_zero(recipe: str) -> bool:

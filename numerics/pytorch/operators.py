@@ -328,7 +328,7 @@ def _looks(fake: Callable[..., Any], of_values: bool, x: Tensor, *rest: Any) -> 
     if not isinstance(x, Tensor):
         raise NumericsError(f"the first argument is a tensor, not {said(x)}")
     if x.is_meta and (_name(x.dtype) in FLOATS) != of_values:
-        raise NumericsError(f"cannot {'encode' if of_values else 'decode'} {_name(x.dtype)} data")
+        raise NumericsError(f"cannot {'compute with' if of_values else 'decode'} {_name(x.dtype)} data")
     for beside in rest:
         if isinstance(beside, Tensor) and beside.is_meta and not x.is_meta:
             raise NumericsError(f"x is on {x.device}, what is given beside it on {beside.device}")

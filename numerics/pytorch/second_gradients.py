@@ -47,7 +47,7 @@ def of_lsq(ctx: Any, *came: Tensor) -> tuple[Any, ...]:
     numel = reduced(
         torch.ones_like(scale, dtype=x.dtype).new_ones(()).expand(x.shape), shares, torch.sum, 0.0
     )
-    shrunk = (numel.clamp(min=1) * asked.element.max).sqrt()
+    shrunk = (numel.clamp(min=1) * asked.element.extent).sqrt()
     used = torch.where(scale < 0, -1.0, 1.0) * scale.abs().clamp(min=SMALLEST_SCALE)
     slope = torch.ops.numerics.lsq(x, scale, zero_point, spec) - of_range(_known(x), *rest)[0]
     of_gradient = of_range(by_x, *rest)[0] + spread(by_scale / shrunk / used, shares) * _known(slope)

@@ -28,7 +28,7 @@ from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
 from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import Blocks, ElementBlock, stored_scale
-from numerics.formats.dtype import Dtype
+from numerics.formats.dtype import Dtype, told_apart
 from numerics.formats.errors import NumericsError, a_kind_of, one_of
 from numerics.formats.notebook import facts_table
 from numerics.formats.protocol import Parts
@@ -130,7 +130,7 @@ class QTensor:
         short = self.spec.short(tuple(self.shape)) if known and self.scheme is not None else ""
         how += f", {short}" if short else ""
         bits = f", {self.bits:.4g} bits a value" if known else ""
-        return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}{bits})"
+        return f"QTensor({told_apart(self.format)}, shape={tuple(self.shape)}, {how}{bits})"
 
     def _repr_html_(self) -> str:
         """A notebook's view: what it is, and its first values with their codes."""

@@ -30,11 +30,17 @@ def hadamard(
     exact, as of integers below 2**24 / size; elsewhere each of the 2 * log2(size) additions rounds once, in
     an order that is written down (docs/formats.md §13).  In torch the gradient is that of a matrix.
 
+    Where log2(size) is odd (2, 8, 32, 128 ...) lengths shrink by sqrt(2): rotated operands of a product give
+    half of it, hadamard(x, 32) @ hadamard(w, 32).T == x @ w.T / 2 but for roundings.  Twice one of them, or
+    of the product, is it again: a power of two, which is exact and moves no rounding of a scaled format.
+
     Returns x's type and shape; 16-bit floats are rotated in float32 and rounded once.  Raises NumericsError
     for another size, other signs, and an axis that is not whole.
 
     >>> hadamard([8.0, 0.0, 0.0, 0.0], 4), hadamard(hadamard([1.0, 2.0, 3.0, 5.0], 4), 4, inverse=True)
     ([4.0, 4.0, 4.0, 4.0], [1.0, 2.0, 3.0, 5.0])
+    >>> [sum(a * a for a in hadamard([3.0] + [0.0] * (n - 1), n)) for n in (16, 32, 64, 128)]
+    [9.0, 4.5, 9.0, 4.5]
     """
     if unknown or unnamed or x is MISSING or size is MISSING:
         raise unknown_argument(hadamard, unknown, (x, size), unnamed)

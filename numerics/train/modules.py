@@ -160,7 +160,8 @@ def lsq_init(
 ) -> Tensor:
     """Returns where LSQ begins: 2 mean|x| / sqrt(n) of the finite values that share a scale; 1 for zeros.
 
-    n: what `quantize` scales the largest magnitude to: the largest value, of posit8 and hifloat8 15.
+    n: what `quantize` scales the largest magnitude to, `dtype.scale_end`: the largest value, of codebooks the
+        largest magnitude, of posit8 and hifloat8 15.
     x, dtype, scheme: as for `lsq`; of blocks the scale of the tensor that `quantize` finds.  Returns float32
     (float64 for such x) in the shape that the scheme makes, on x's device: what `lsq` can use, so at least
     2**-126 and finite, however small or large x is.  Raises NumericsError as `lsq` does.

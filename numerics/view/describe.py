@@ -163,7 +163,7 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
     blocks = [
         EncodedBlock(
             scale, _scale_value(d, scale), None if bits is None else _flags(d, bits), _counts(d, scale),
-            [_element(d, scale, *row) for row in rows[k * d.block : (k + 1) * d.block]],
+            [_element(d, scale, row) for row in rows[k * d.block : (k + 1) * d.block]],
         )
         for k, (scale, bits) in enumerate(zip(made.scale, micro, strict=True))
     ]  # fmt: skip
@@ -199,8 +199,9 @@ def _beside(d: Block, made: Blocks) -> list[list[float]]:
     return [[v.item() for v in np.unique(column[np.isfinite(column)])] for column in every.T]
 
 
-def _element(d: Block, scale: int, x: float, code: int, value: float, finite: list[float]) -> Encoded:
-    """An element of a block; finite: the values that it could take there."""
+def _element(d: Block, scale: int, row: tuple[float, int, float, list[float]]) -> Encoded:
+    """An element of a block.  row: a number, its code and value, and the values of its place."""
+    x, code, value, finite = row
     digits = f"{code:0{d.element_bits}b}"
     signed = [("sign", digits[:1]), ("mantissa", digits[1:])]
     bits = bit_fields(code, reading(d, scale)) if isinstance(d, ElementBlock) else signed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 DIGITS = 18  # of a number that a name may have in a range
 SHOWN = 4  # names in braces, and patterns in a line; more are counted
@@ -12,29 +13,23 @@ VARIES = re.compile(rf"'[^']*'|(?<=\bof )\S+(?= -?\d)|{NUMBER}")
 """What sentences that are alike may differ in: names in quotes or before a number, and numbers."""
 
 
-class Pattern:
-    """Names that differ in one of their parts at most.
+Parts = tuple[tuple[str, ...], ...]
+"""The parts of names, each with what stands in its place."""
 
-    parts: the parts of a name, each with what stands in its place.
+
+@dataclass(frozen=True)
+class Pattern:
+    """Names that one text stands for.
+
+    parts: the parts of the names, each with what stands in its place.  names: all of them, in their order.
     """
 
-    def __init__(self, parts: Iterable[str]) -> None:
-        self.parts = [[part] for part in parts]
-
-    def joined(self, other: Pattern) -> bool:
-        """Takes the other in where one part of the names differs at most."""
-        if len(self.parts) != len(other.parts):
-            return False
-        differing = [k for k, (a, b) in enumerate(zip(self.parts, other.parts, strict=True)) if a != b]
-        if len(differing) > 1:
-            return False
-        for k in differing:
-            self.parts[k] = list(dict.fromkeys([*self.parts[k], *other.parts[k]]))
-        return True
+    parts: Parts
+    names: tuple[str, ...]
 
     @property
     def counts(self) -> bool:
-        """Does it count names in the place of naming them?"""
+        """Does its text count names in the place of naming them?"""
         return any(
             len(part) > SHOWN and _braced(part).endswith(f",+{len(part) - SHOWN}}}") for part in self.parts
         )
@@ -54,39 +49,40 @@ def _braced(names: Sequence[str]) -> str:
     return f"{{{','.join(names[:SHOWN])}{more}}}"
 
 
-def patterns(names: Iterable[str], seams: str = r"([.:#\[\]/_]|\d+)") -> list[str]:
-    """Returns names as ever fewer texts, those of one pattern as one.
+def patterns(names: Iterable[str], seams: str = r"([.:#\[\]/_]|\d+)") -> list[Pattern]:
+    """Returns the patterns of names: those that differ in one part only become one, again and again.
 
     seams: a regular expression with a group, where the parts of a name end.
 
-    >>> patterns(["h.0.q", "h.1.q", "h.0.k", "h.1.k", "head"])
+    >>> [str(one) for one in patterns(["h.0.q", "h.1.q", "h.0.k", "h.1.k", "head"])]
     ['h.{0-1}.{q,k}', 'head']
     """
-    found: list[Parts] = [tuple((part,) for part in re.split(seams, name)) for name in dict.fromkeys(names)]
+    found = [
+        Pattern(tuple((part,) for part in re.split(seams, name)), (name,)) for name in dict.fromkeys(names)
+    ]
     while True:
         before = len(found)
-        for place in range(max(map(len, found), default=0)):
+        for place in range(max((len(one.parts) for one in found), default=0)):
             found = _joined_at(place, found)
         if len(found) == before:
-            return ["".join(_braced(part) for part in parts) for parts in found]
+            return found
 
 
-Parts = tuple[tuple[str, ...], ...]
-"""The parts of names, each with what stands in its place."""
-
-
-def _joined_at(place: int, found: Sequence[Parts]) -> list[Parts]:
+def _joined_at(place: int, found: Sequence[Pattern]) -> list[Pattern]:
     """Those that differ in that place only as one."""
-    alike: dict[object, list[Parts]] = {}
-    for parts in found:
+    alike: dict[object, list[Pattern]] = {}
+    for one in found:
+        parts = one.parts
         key = (len(parts), parts[:place], parts[place + 1 :]) if place < len(parts) else (parts,)
-        alike.setdefault(key, []).append(parts)
-    return [
-        (*one[0][:place], tuple(part for parts in one for part in parts[place]), *one[0][place + 1 :])
-        if one[1:]
-        else one[0]
-        for one in alike.values()
-    ]
+        alike.setdefault(key, []).append(one)
+    return [_in_place(place, same) if same[1:] else same[0] for same in alike.values()]
+
+
+def _in_place(place: int, same: Sequence[Pattern]) -> Pattern:
+    first = same[0].parts
+    every = tuple(part for one in same for part in one.parts[place])
+    names = tuple(name for one in same for name in one.names)
+    return Pattern((*first[:place], every, *first[place + 1 :]), names)
 
 
 def template(text: str) -> tuple[str, ...]:

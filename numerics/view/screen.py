@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from numerics.view.text import SPELL, fitted, wrapped
+from numerics.view.text import SPELL, fitted, hanging, wrapped
 
 LONGEST = 2000  # letters of an error: what came may be a file's content
 
@@ -129,11 +129,17 @@ def after(done: str) -> Iterator[None]:
 
 
 def say_error(text: str) -> None:
-    """One line on standard error, shortened where it is endless; lost where nobody can hear it."""
+    """One line on standard error, shortened where it is endless; lost where nobody can hear it.
+
+    Where somebody looks, it goes on below in whole words; what is longer than a line, as a path, stays whole.
+    """
     line = " ".join(text.split())
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
-    say_beside(f"numerics: {line}")
+    screen, said = Screen.of(sys.stderr), f"numerics: {line}"
+    say_beside(
+        said if screen.width is None else "\n".join(hanging(screen.text(said), screen.width, whole=True))
+    )
 
 
 def say_beside(text: str) -> None:

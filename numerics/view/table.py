@@ -63,34 +63,47 @@ class Table:
         """A row; what it lacks at its end is empty."""
         self.rows.append(row)
 
-    def numbered(self, heading: str, longest: int = 0) -> tuple[Table, list[str]]:
-        """The same with numbers for the texts of a column, and below it what each of them stands for.
+    def numbered(self, *headings: str, longest: int = 0, what: str = "") -> tuple[Table, list[str]]:
+        """The same with numbers for the texts of columns, and below it what each of them stands for.
 
-        longest: cells of the texts that stay.
+        headings: the columns; a text that stands in several of them has one number.  longest: cells of the
+        texts that stay.  what: the texts' name below the table; the first column's heading by default.
 
         >>> table = Table([name_column("name"), text_column("why")], [["a", "too few"], ["b", "too few"]])
         >>> table.numbered("why")[0].rows, table.numbered("why")[1]
         ([['a', '1'], ['b', '1']], ['why 1: too few'])
         """
-        k = [column.heading for column in self.columns].index(heading)
-        every = dict.fromkeys(row[k] for row in self.rows if k < len(row) and row[k] not in ("", EMPTY))
-        texts = [text for text in every if cells(text) > longest]
+        places = self._places(headings)
+        texts = [text for text in self._texts(places) if cells(text) > longest]
         numbers = {text: str(place) for place, text in enumerate(texts, 1)}
-        columns = [*self.columns[:k], text_column(heading, self.columns[k].spare), *self.columns[k + 1 :]]
-        rows: list[Row] = [[numbers.get(text, text) if j == k else text for j, text in enumerate(row)]
+        columns = [
+            text_column(column.heading, column.spare) if k in places else column
+            for k, column in enumerate(self.columns)
+        ]
+        rows: list[Row] = [[numbers.get(text, text) if k in places else text for k, text in enumerate(row)]
                 for row in self.rows]  # fmt: skip
         return (replace(self, columns=columns, rows=rows),
-                [f"{heading} {place}: {text}" for text, place in numbers.items()])  # fmt: skip
+                [f"{what or headings[0]} {place}: {text}" for text, place in numbers.items()])  # fmt: skip
 
-    def numbered_to_fit(self, heading: str, screen: Screen) -> tuple[Table, list[str]]:
-        """The same with numbers for as few of a column's texts, the longest, as show the most on that screen.
+    def numbered_to_fit(self, screen: Screen, *headings: str, what: str = "") -> tuple[Table, list[str]]:
+        """The same with numbers for as few of the columns' texts, the longest, as show the most on a screen.
 
         The most is: all columns, or as many as there can be; then names of which the fewest cells are lost.
         """
-        k = [column.heading for column in self.columns].index(heading)
-        lengths = {cells(screen.text(row[k])) for row in self.rows if k < len(row)}
-        tried = [self.numbered(heading, longest) for longest in sorted({0, *lengths}, reverse=True)]
+        lengths = {cells(screen.text(text)) for text in self._texts(self._places(headings))}
+        tried = [
+            self.numbered(*headings, longest=longest, what=what)
+            for longest in sorted({0, *lengths}, reverse=True)
+        ]
         return min(tried, key=lambda one: one[0]._lost(screen))
+
+    def _places(self, headings: Sequence[str]) -> list[int]:
+        return [k for k, column in enumerate(self.columns) if column.heading in headings]
+
+    def _texts(self, places: Sequence[int]) -> list[str]:
+        """What stands in these columns, each text once."""
+        found = dict.fromkeys(row[k] for row in self.rows for k in places if k < len(row))
+        return [text for text in found if text not in ("", EMPTY)]
 
     def _lost(self, screen: Screen) -> tuple[int, int]:
         """How many columns are not shown there, all of them where rows are listed, and cells of the names."""

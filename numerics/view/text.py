@@ -165,10 +165,11 @@ def padded(text: str, width: int, right: bool = False) -> str:
     return blanks + text if right else text + blanks
 
 
-def wrapped(text: str, room: int) -> list[str]:
+def wrapped(text: str, room: int, whole: bool = False) -> list[str]:
     """Lines of whole words in `room` cells, each indented as the text is; a number keeps its unit.
 
-    A word that is longer than a line is cut where it must be.
+    whole: a word that is longer than a line stays whole on a line of its own, so that it can be copied; by
+    default it is cut.
 
     >>> wrapped("OCP Microscaling Formats 1.0", 14)
     ['OCP', 'Microscaling', 'Formats 1.0']
@@ -187,7 +188,7 @@ def wrapped(text: str, room: int) -> list[str]:
             continue
         if lines[-1]:
             lines.append("")
-        while cells(word) > room - len(indent):
+        while cells(word) > room - len(indent) and not whole:
             head = _taken(word, room - len(indent)) or word[:1]
             lines[-1:] = [head, ""]
             word = word[len(head) :]
@@ -195,13 +196,13 @@ def wrapped(text: str, room: int) -> list[str]:
     return [indent + line for line in lines]
 
 
-def hanging(text: str, room: int) -> list[str]:
+def hanging(text: str, room: int, whole: bool = False) -> list[str]:
     """The same, and what goes on below begins two cells further in: it is told from a line of its own.
 
     >>> hanging("all are zero: a.weight", 14)
     ['all are', '  zero:', '  a.weight']
     """
-    first, *others = wrapped(text, max(room - 2, 1))
+    first, *others = wrapped(text, max(room - 2, 1), whole)
     return [first, *(f"  {line}" for line in others)]
 
 

@@ -208,7 +208,7 @@ def test_blocks_are_scaled_to_where_their_elements_are_fine(name, rule):
 
 @pytest.mark.parametrize("end", [0, -1.0, 64.5, math.nan, math.inf])
 def test_an_end_that_is_no_value_within_the_list_is_refused(end):
-    allowed = r"allowed: one number above 0 and not above the largest value \(64\)$"
+    allowed = r"allowed: one number above 0 and not above the largest magnitude of the values \(64\)$"
     with pytest.raises(nx.NumericsError, match=rf"scaled_to=\S+ cannot be; {allowed}"):
         nx.codebook_format([-64.0, -4.0, -1.0, 0.0, 1.0, 2.0, 4.0, 64.0], scaled_to=end)
 
@@ -235,3 +235,32 @@ def test_a_file_or_a_pickle_that_knows_of_no_end_of_scales_is_read(d):
     assert dtype_of(before(facts_of(d))) is d
     restore, (kind, facts) = d.__reduce__()
     assert restore(kind, tuple(fact for fact in facts if fact[0] != "scaled_to")) is d
+
+
+def test_a_list_that_ends_below_1_is_told_how_it_becomes_a_block():
+    """Lloyd-Max lists of blocks that were divided by their largest end at 0.97."""
+    values = [-0.96, -0.3, 0.3, 0.96]
+    with pytest.raises(nx.NumericsError, match=r"reach 1, .*: 2 times the list does.*per_group\(32\)"):
+        nx.mx(nx.codebook_format(values), 32)
+    nx.mx(nx.codebook_format([2 * v for v in values]), 32)
+    with pytest.raises(nx.NumericsError, match="8 times the list does"):
+        nx.mx(nx.codebook_format([v / 6 for v in values]), 32)
+
+
+def test_facts_that_are_missing_are_named():
+    with pytest.raises(nx.NumericsError, match=r"scaled_to; name, default_overflow, beyond are missing$"):
+        dtype_of({"kind": "codebook", "book": "-1 0 0.5 1"})
+    facts = {**facts_of(nx.codebook_format([-1, 0, 0.5, 1])), "past": 2}
+    with pytest.raises(nx.NumericsError, match=r"\['past'\] are none of them$"):
+        dtype_of(facts)
+
+
+def test_two_lists_of_one_name_are_told_apart_wherever_they_are_shown():
+    """Both were `same_name` in every repr."""
+    books = [np.linspace(-1, 1, 16), np.linspace(-1, 1, 16) ** 3, [-1, 0, 0.5, 1]]
+    made = [nx.codebook_format(book, name="same_name") for book in books]
+    x = np.ones((2, 4), np.float32)
+    for shown in (lambda d: repr(nx.quantize(x, d)), lambda d: repr(nx.observe.MinMax(d))):
+        texts = [shown(d) for d in made]
+        assert len(set(texts)) == 3
+        assert all("same_name(book=-1" in text and len(text) < 120 for text in texts)

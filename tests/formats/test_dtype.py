@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 import re
@@ -315,3 +316,61 @@ def test_a_scale_that_is_a_power_of_two_is_told_its_name(scale):
     """block_format(scale="pof2") was answered with nothing."""
     with pytest.raises(nx.NumericsError, match="powers of two alone are 'e8m0', the scale of MX blocks"):
         nx.block_format(element="fp4", block=32, scale=scale)
+
+
+@pytest.mark.parametrize("name", ["takum8", "takum16", "takum", "linear_takum16"])
+def test_takums_are_told_why_they_are_none(name):
+    """posit16 had a reason, they had none."""
+    with pytest.raises(nx.NumericsError, match=r"takums reach 2\*\*239, which float32 cannot hold"):
+        nx.dtype(name)
+
+
+@pytest.mark.parametrize("name", ["float8_e5m3", "fp8_e5m3", "e5m3", "f8E5M3", "ue5m3", "float8_ue5m3"])
+def test_e5m3_in_8_bits_has_no_sign(name):
+    """Quark calls ue5m3fn float8_e5m3; it was answered with fp8_e5m2, or with a float of 9 bits."""
+    with pytest.raises(nx.NumericsError, match=r"'ue5m3fn' .* or 'ue5m3ieee'"):
+        nx.dtype(name)
+
+
+@pytest.mark.parametrize("name", ["ue4m3", "UE4M3", "float8_ue4m3", "fp8_ue4m3"])
+def test_ue4m3_is_the_scale_of_nvfp4(name):
+    """It was answered with IEEE's specials, which end at 240, where NVFP4's scale reaches 448."""
+    with pytest.raises(nx.NumericsError, match=r"'fp8_e4m3'.* 448, nx\.float_format") as refused:
+        nx.dtype(name)
+    made = re.search(r"nx\.float_format\(.*?\)", str(refused.value))[0]
+    own, known = eval(made, {"nx": nx}), nx.fp8_e4m3
+    assert own.values()[:127] == known.values()[:127]
+    text = re.search(r"'(\{.*\})'", str(refused.value))[1]
+    assert nx.float_format(**json.loads(text)) is own
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: nx.quantize(x, "int8", rounding="stochastic", seed=1, bits=8),
+    lambda x: nx.int8.encode(x, rounding="stochastic", seed=1, bits=8),
+])  # fmt: skip
+def test_bits_of_a_draw_are_told_where_they_are_said(call):
+    with pytest.raises(nx.NumericsError, match=r"takes no bits=;.*nx.random_bits\(shape, seed, bits=8\)"):
+        call(np.ones(3, np.float32))
+
+
+def test_bytes_are_no_random_bits_and_are_told_how_they_become_some():
+    """8 random bits as integers below 256 are the lowest of 30, with which nothing goes up."""
+    own, x = np.arange(256, dtype=np.uint8), np.full(256, 0.25, np.float32)
+    with pytest.raises(nx.NumericsError, match=r"not uint8 \(256,\); .* integers << \(30 - N\)"):
+        nx.int8.encode(x, rounding="stochastic", random_bits=own)
+    assert nx.int8.encode(x, rounding="stochastic", random_bits=own.astype(np.uint32)).sum() == 0
+    assert nx.int8.encode(x, rounding="stochastic", random_bits=own.astype(np.uint32) << 22).sum() == 64
+
+
+@pytest.mark.parametrize("spelled", ["StochasticB", "stochastic_b"])
+def test_p3109_s_stochastic_rules_are_told_apart(spelled):
+    """All three were answered with 'stochastic', which is A; B is A with a bit below the bits."""
+    with pytest.raises(nx.NumericsError, match=r"half a unit below the bits: .* \| 1 << \(29 - N\)"):
+        nx.fp4.encode(1.0, rounding=spelled)
+    with pytest.raises(nx.NumericsError, match="nothing here does: 'stochastic' is StochasticA"):
+        nx.fp4.encode(1.0, rounding=spelled.replace("B", "C").replace("_b", "_c"))
+    steps = np.arange(1024, dtype=np.float64) / 1024  # f, against r of 3 bits
+    for r in range(8):
+        bits = np.full(1024, r << 27 | 1 << 26, np.uint32)
+        came = nx.int8.encode(steps, rounding="stochastic", random_bits=bits)
+        assert np.array_equal(came, (steps * 8 + r + 0.5 >= 8).astype(np.uint8))

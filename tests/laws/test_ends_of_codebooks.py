@@ -198,3 +198,122 @@ def test_little_is_lost_under_a_float_scale(name):
     x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
     q = nx.quantize(x, nx.block_format(element=name, scale="fp8_e4m3", block=16))
     assert 10 * np.log10(np.square(x).sum() / np.square(q.dequantize() - x).sum()) > 31
+
+
+# ---- lists whose negative side is the longer -------------------------------------------------------
+
+LEFT = [-4.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.25, 0.5]
+ITS_BLOCKS = {"e8m0": ("floor", "ceil", "rceil"), "fp8_e4m3": ("floor", "ceil", "nvidia", "mse")}
+
+
+def both_ways(**facts) -> tuple[nx.Dtype, nx.Dtype]:
+    """A list that reaches further below zero, and its mirror image."""
+    return nx.codebook_format(LEFT, **facts), nx.codebook_format([0.0 - v for v in LEFT], **facts)
+
+
+@pytest.mark.parametrize("scheme", ["per_tensor", nx.per_channel(0), nx.per_group(16)], ids=str)
+def test_a_list_negated_does_to_a_tensor_negated_what_the_list_does(executor, scheme):
+    """The scale was amax over the largest positive value, however short that side: [-4, -2, -1, 0.5] of its
+    own values became [-8, -8, 4, 4]."""
+    x, (left, right) = blocks(rows=24), both_ways()
+    one, other = (nx.quantize(a, d, scheme=scheme) for a, d in ((x, left), (-x, right)))
+    assert_same_bits(one.scale, other.scale)
+    assert_same_numbers(one.dequantize(), -other.dequantize())
+    assert_same_numbers(nx.fake_quantize(x, left, scheme=scheme), one.dequantize())
+    if scheme == "per_tensor":
+        assert float(one.scale) == float(f32(Fraction(float(np.abs(x).max())) / 4))
+
+
+@pytest.mark.parametrize("scale", ITS_BLOCKS)
+def test_blocks_are_scaled_to_the_longer_side(executor, scale):
+    x, (left, right) = blocks(rows=24), both_ways()
+    one, other = (nx.block_format(element=d, scale=scale, block=16) for d in (left, right))
+    assert (one.emax, one.min, one.max) == (2, -other.max, -other.min)
+    for rule in ITS_BLOCKS[scale]:
+        made, due = one.encode(x, scale_rule=rule), other.encode(-x, scale_rule=rule)
+        assert_same_bits(made.scale, due.scale)
+        assert_same_numbers(one.decode(made), -other.decode(due))
+        assert_same_numbers(one.round(x, scale_rule=rule), one.decode(made))
+
+
+@pytest.mark.parametrize("values", [[-4, -2, -1, 0.5], [-8.5, -3.0, 0.0, 0.0625]])
+def test_a_tensor_of_the_values_of_a_list_is_given_back(executor, values):
+    x, d = np.array(values, np.float32), nx.codebook_format(values)
+    assert float(nx.quantize(x, d).scale) == 1.0
+    assert_same_numbers(nx.fake_quantize(x, d), x)
+    for scale in ("e8m0", "fp8_e4m3"):
+        given = {} if scale == "e8m0" else {"tensor_scale": 1.0}
+        assert_same_numbers(nx.fake_quantize(x, nx.block_format(element=d, scale=scale, block=4), **given), x)
+
+
+@pytest.mark.parametrize("scale", ["e8m0", "fp8_e4m3"])
+def test_the_judge_scales_to_the_longer_side(scale):
+    left = both_ways()[0]
+    assert nx.conform.check(left.encode, left)
+    d = nx.block_format(element=left, scale=scale, block=16)
+    given = {"tensor_scale": 1.0} if d.has_tensor_scale else {}
+    assert nx.conform.check(partial(d.round, axis=-1, **given), d, kind="round")
+
+
+def test_the_end_of_the_shorter_side_can_be_asked_for():
+    d = nx.codebook_format(range(-8, 8), scaled_to=7)
+    x = blocks(rows=24)
+    mine, known = (
+        nx.quantize(x, d, scheme=nx.per_channel(0)),
+        nx.quantize(x, "int4", scheme=nx.per_channel(0)),
+    )
+    assert_same_bits(mine.scale, known.scale)
+    assert_same_numbers(mine.dequantize(), known.dequantize())
+
+
+def test_a_block_s_elements_lie_within_reach_on_both_sides():
+    """The positive values alone were looked at."""
+    for values in ([-(2.0**41), 0, 0.5, 1], [-(2.0**-41), 0, 0.5, 1]):
+        with pytest.raises(nx.NumericsError, match=r"within 2\*\*-40 .. 2\*\*40"):
+            nx.mx(nx.codebook_format(values))
+
+
+def test_observers_find_what_quantize_finds():
+    x, (left, right) = blocks(rows=24), both_ways()
+    for kind in (nx.observe.MinMax, nx.observe.MSE, nx.observe.Percentile):
+        seen = []
+        for a, d in ((x, left), (-x, right)):
+            observer = kind(d, scheme=nx.per_channel(0))
+            observer.observe(a)
+            seen.append(observer.scale)
+        assert_same_bits(*seen)
+        if kind is nx.observe.MinMax:
+            assert_same_bits(seen[0], nx.quantize(x, left, scheme=nx.per_channel(0)).scale)
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_a_scale_of_the_longer_side_is_learned(block):
+    """Its start and its gradients are those of the mirror image."""
+    torch = pytest.importorskip("torch")
+    x, came = torch.from_numpy(blocks(rows=24)), []
+    weights = torch.linspace(0.5, 2.0, x.numel()).reshape(x.shape)
+    for sign, d in zip((1, -1), both_ways(), strict=True):
+        asked = nx.block_format(element=d, scale="fp8_e4m3", block=16) if block else d
+        scale = nx.train.lsq_init(sign * x, asked).requires_grad_()
+        a = (sign * x).requires_grad_()
+        (nx.train.lsq(a, scale, asked) * sign * weights).sum().backward()
+        came.append((scale.detach(), scale.grad, sign * a.grad))
+    for mine, due in zip(*came, strict=True):
+        assert torch.equal(mine, due)
+
+
+@pytest.mark.parametrize("scale", ["e8m0", "fp8_e4m3"])
+def test_gradients_of_blocks_are_clipped_at_either_end_of_a_list(scale):
+    """The positive end was taken for both: of -4 to 0.5 all below -0.5 had no gradient."""
+    torch = pytest.importorskip("torch")
+    for values in (LEFT, [0.0 - v for v in LEFT]):
+        d = nx.block_format(element=nx.codebook_format(values), scale=scale, block=16)
+        given = {"tensor_scale": 1.0} if d.has_tensor_scale else {}
+        low, *_, high = sorted(values)
+        x = torch.from_numpy(np.random.default_rng(0).standard_normal((24, 16), np.float32)).requires_grad_()
+        nx.fake_quantize(x, d, clip_gradient=True, **given).sum().backward()
+        steps, made = np.array(sorted(values)), nx.quantize(x.detach(), d, **given)
+        least, most = low - (steps[1] - low) / 2, high + (high - steps[-2]) / 2
+        over = x.detach().numpy() / d.scale.decode(made.scale.numpy()).reshape(24, 1)
+        assert np.array_equal(x.grad.numpy() == 1, (least < over) & (over < most))
+        assert 0 < float(x.grad.mean()) < 1

@@ -174,7 +174,8 @@ SPECIAL["Task.of"] = lambda kind: {
 SPECIAL["nvfp4.largest_under"] = lambda kind: {"rule": "floor"}
 SPECIAL["conform.check"] = lambda kind: {
     "dtype": "fp4", "kind": "decode", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
-    "bias": False, "zero_point": "split", "shapes": None, "effort": "default", "one_thread": False,
+    "bias": False, "zero_point": "split", "alpha": False, "beta": False, "in_place": False, "shapes": None,
+    "effort": "default", "one_thread": False,
     "fills": False, "inputs": "float32", "packed": False, "scale_layout": None, "draw": None,
     "least": None, "isolated": False, "timeout": None,
 }  # fmt: skip

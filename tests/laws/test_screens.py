@@ -19,8 +19,8 @@ from numerics.backends.cpu import warmup
 from numerics.cli import doctor
 from numerics.cli.words import format_of
 from numerics.view.describe import facts, runs
-from numerics.view.screen import Screen
-from numerics.view.text import cells, number, wrapped
+from numerics.view.screen import Screen, say_error
+from numerics.view.text import cells, figure, number, wrapped
 from tests.helpers import terminal
 from tests.helpers.terminal import NUMERICS, drawn
 
@@ -597,3 +597,63 @@ def test_names_that_are_cut_are_told(look, tmp_path):
     assert told in look(80, "inspect", tmp_path / "long.safetensors")
     assert told not in look(200, "inspect", tmp_path / "long.safetensors")
     assert told not in look(None, "inspect", tmp_path / "long.safetensors")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_scales_are_said_at_every_width(look, tmp_path, width):
+    """80 columns had no room for them: they were left out, and who looked learned nothing of them."""
+    x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    q = {"int4": nx.quantize(x, "int4", scheme="per_group(32)"), "mxfp4": nx.quantize(x, "mxfp4")}
+    name = "model.layers.{}.self_attention.{}.weight"
+    nx.save({name.format(i, d): one for i in range(2) for d, one in q.items()}, tmp_path / "m.safetensors")
+    said = "\n".join(look(width, "inspect", tmp_path / "m.safetensors"))
+    scales = np.asarray(q["int4"].scale)
+    shown = [f"{figure(scales.min(), n)} .. {figure(scales.max(), n)}" for n in (3, 6)]
+    assert any(one in said for one in shown)
+    if "left out: " in said:
+        assert "scales of mxfp4: " in said
+        assert "in 2 tensors" in " ".join(said.split())
+
+
+def test_compared_formats_that_are_long_are_numbers(look, tmp_path):
+    """At 80 columns each tensor took eight lines, a field each, for the length of a format's name."""
+    x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    asymmetric = {"scheme": "per_group(32)", "symmetric": False, "scale_type": "bfloat16"}
+    for file, options in (("a", {"scheme": "per_group(32)"}), ("b", asymmetric)):
+        quantized = {f"model.layers.{i}.self_attn.q_proj.weight": nx.quantize(x, "int4", **options)
+                     for i in range(3)}  # fmt: skip
+        nx.save({**quantized, "same.weight": nx.quantize(x, "int4", **asymmetric)},
+                tmp_path / f"{file}.safetensors")  # fmt: skip
+    said = look(80, "compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert said[0].split()[:3] == ["tensor", "first", "second"]
+    assert [line.split()[1:3] for line in said[2:5]] == [["1", "2"]] * 3
+    assert "format 1: int4 per_group(32)" in said
+    assert "format 2: int4 per_group(32) symmetric=False scale_type=bfloat16" in said
+
+
+@pytest.mark.parametrize("d", [d for d in ELEMENTS if d.bits <= 8], ids=str)
+def test_a_grid_of_codes_on_a_pipe_has_lines_that_are_read(look, d):
+    """Sixteen codes of hifloat8 were a line of 317 letters, where nobody said how wide one may be."""
+    lines = look(None, "show", d.name)
+    grid = lines[lines.index("") + 1 :]
+    assert max(map(len, grid)) <= 80
+    assert grid[0].split()[:2] == ["code", "+0"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, None])
+def test_an_error_on_a_terminal_ends_lines_between_words_and_is_one_line_on_a_pipe(monkeypatch, columns):
+    """Terminals broke an error in the middle of a word; a path is left whole, so that it can be copied."""
+    path = "/data/" + "a-folder-of-a-long-name/" * 4 + "model.safetensors"
+    said = f"cannot read {path}: it was changed while it was read; begin again, and let nobody write to it"
+    stream = io.StringIO() if columns is None else Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", str(columns or 20))
+    say_error(said)
+    lines = stream.getvalue().splitlines()
+    assert " ".join(stream.getvalue().split()) == f"numerics: {said}"
+    if columns is None:
+        assert len(lines) == 1
+        return
+    assert all(len(line) <= columns or line.strip() == f"{path}:" for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert len(lines) > 2

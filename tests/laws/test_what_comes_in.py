@@ -171,6 +171,18 @@ def test_random_bits_of_other_integers_are_words_of_32_bits():
     assert nx.int8.round(x, rounding="stochastic", random_bits=bits).tolist() == due.tolist()
 
 
+def test_random_bits_of_one_byte_in_64_bits_are_warned_of(executor):
+    """randint(0, 256) was taken as the lowest of 30 bits, without a word: nothing went up."""
+    own = np.random.default_rng(0).integers(0, 256, 256)
+    for make in (np.asarray, *[torch.from_numpy] * (executor != "interpreter")):
+        x = make(np.full(256, 0.25, np.float32))
+        with pytest.warns(nx.NumericsWarning, match=r"at most \d+, of 30 bits: .* random_bits << 22$"):
+            assert not nx.int8.round(x, rounding="stochastic", random_bits=make(own)).any()
+        up = nx.int8.round(x, rounding="stochastic", random_bits=make(own << 22))
+        assert float(up.sum()) == (own >= 192).sum() > 0
+        nx.int8.round(x, rounding="stochastic", random_bits=make(own * 0))  # no draw at all may be meant
+
+
 def test_a_mapped_file_is_a_plain_array(tmp_path):
     np.ones(64, np.float32).tofile(tmp_path / "x")
     mapped = np.memmap(tmp_path / "x", np.float32, "r")

@@ -455,7 +455,7 @@ def test_only_whole_words_become_options(said, due):
     ("explore fp4 --at 3", "--at 3 is of a checkpoint"), ("explore x --at 3,", "--at '3,' is no row"),
     ("explore fp4 --tensor x", "--tensor x is of a checkpoint"),
     ("explore fp4 --weights m", "--weights m belongs"),
-    ("fingerprint a:b --shape 0,0,0", "m,n,k of 1 and more"),
+    ("fingerprint a:b --shape 0,0,0", "m and n of 2 and more, k of 3 to 64"),
     ("ipu export int8 a.onnx --device stx", "--device belongs to --op 'requantize'"),
 ])  # fmt: skip
 def test_wrong_usage_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, said):
@@ -585,6 +585,17 @@ def test_every_help_has_examples_that_the_command_takes(words, tmp_path, monkeyp
         parsed(line.split(" | ")[0])  # raises where the command would not take it
     told = text.partition("Options:")[0]
     assert not re.search(r"\S {3,}\S", told), "the help keeps the indents of its source"
+
+
+@pytest.mark.parametrize("words", [("ipu", "export"), ("show",), ("encode",), ("formats",)], ids=" ".join)
+def test_examples_that_need_no_file_of_the_reader_run(words, tmp_path, monkeypatch):
+    """The example of `ipu export --op requantize` lacked --device: it was taken, and refused when it ran."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("numerics.cli.words._of_module", lambda text: nx.fp4)
+    command = COMMANDS[words]
+    text = command.get_help(command.make_context("numerics", [], resilient_parsing=True))
+    for line in re.findall(r"^ {4}numerics (.+)$", text.partition("Examples:")[2], re.M):
+        run(*shlex.split(line))
 
 
 HOW = {
@@ -959,3 +970,34 @@ def test_a_picture_says_whose_tensor_it_is_and_how_it_was_quantized(model, tmp_p
         "int4 per_group(32)",
     )
     assert "layer.weight: A tensor of shape 8x256 in int4 per_group(32): " in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "quantize LOST out.txt --dtype mxfp4",
+        "dequantize LOST out.txt",
+        "convert LOST out.txt",
+        "convert LOST out.gguf",
+        "convert LOST out.safetensors --to gguf",
+        "convert LOST out.safetensors --ggml Q8_0",
+        "inspect LOST",
+        "compare LOST other.safetensors",
+        "explore LOST out.txt --at 17",
+        "explore LOST.json out.html --weights LOST",
+        "scales LOST.npy --dtype int4",
+        "scales LOST --dtype nvfp4",
+        "plot tensor LOST out.txt --dtype mx6",
+        "plot block LOST.npy out.txt --dtype nvfp4",
+        "plot image LOST.png out.txt --dtype fp4",
+        "plot formats LOST.npy out.txt",
+        "plot scales LOST.npy out.txt --dtype nvfp4",
+        "plot model LOST.json out.txt",
+        "ipu quantize LOST.onnx out.txt",
+    ],
+)
+def test_an_input_that_is_not_there_is_told_before_the_name_of_the_output(tmp_path, monkeypatch, words):
+    """Whoever misspelled the input mended the output's name first, and was told of the input then."""
+    monkeypatch.chdir(tmp_path)
+    said = run(*words.replace("LOST", "lost.safetensors").split(), code=2)
+    assert re.match(r"cannot read lost\.safetensors\S*: No such file or directory", said), said

@@ -54,6 +54,13 @@ def test_every_format_can_be_drawn_and_its_words_say_its_ends(d):
     assert ends == [found[0], found[-1]]
 
 
+def test_the_words_of_a_format_say_which_specials_it_has_first():
+    """posit8's ended "no Inf, NaN", which reads as neither."""
+    ends = {"posit8": "; NaN, no Inf.", "nf4": "; no Inf, no NaN.", "hifloat8": "; Inf, NaN."}
+    for name, end in ends.items():
+        assert nx.draw.format(name).alt.endswith(end)
+
+
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
 def test_the_grid_of_a_block_holds_every_value_that_its_elements_take(d):
     assert on_the_grid(grids.rounded(X, d)).all()

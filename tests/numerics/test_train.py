@@ -833,7 +833,20 @@ ONE = torch.ones(4)
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: train.TQT("fp8_e4m3"), "fp8_e4m3 is a float format; scales are learned for integer"),
+        (
+            lambda: train.TQT("fp8_e4m3"),
+            "fp8_e4m3 is a float format; TQT .* learned by LSQ",
+        ),
+        (lambda: train.TQT("mx6"), "mx6 is a block format; TQT learns the thresholds of integer formats$"),
+        (
+            lambda: nx.wrap(
+                torch.nn.Linear(4, 4),
+                nx.QuantSpec("int4", symmetric=False),
+                qat="lsq",
+                example=torch.ones(1, 4),
+            ),
+            r"not learned here; .*nx\.train\.LSQ\(dtype, zero_point='learned'\)",
+        ),
         (lambda: train.LSQ("mxfp4"), "mxfp4 is a block format; scales are learned for formats of single"),
         (lambda: train.LSQ("nvfp4", scheme="per_block((16, 16))"), "the scale of a tensor is learned where"),
         (

@@ -350,3 +350,29 @@ def test_no_gguf(name):
     call, why = NO_GGUF[name]
     with pytest.raises(nx.NumericsError, match=why):
         call()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_another_float_format_of_scales_keeps_what_it_has(library):
+    """ue5m3fn has all scales of ue5m3ieee but Inf: it was refused, as no rule finds exact scales."""
+    fn, ieee = (nx.block_format(element="fp4", scale=f"ue5m3{kind}", block=16) for kind in ("fn", "ieee"))
+    q = nx.quantize(LIBRARIES[library](X), ieee, tensor_scale=1.0)
+    made = transcode(q, fn)
+    assert (made.format, made.tensor_scale) == (fn, q.tensor_scale)
+    assert_same_bits(values(made), values(q))
+    assert_same_bits(values(transcode(made, ieee)), values(q))
+    wide = nx.block_format(element="fp6_e2m3", scale="fp8_e4m3", block=16)  # another element, fewer exponents
+    half = nx.quantize(LIBRARIES[library](np.float32([0.5, 6.0] * 16)), ieee, tensor_scale=1.0)
+    assert_same_bits(values(transcode(half, wide)), values(half))
+    far = nx.quantize(LIBRARIES[library](np.float32([4e5] * 16)), fn, tensor_scale=1.0)
+    with pytest.raises(nx.NumericsError, match="16 of 16 values would change"):
+        transcode(far, ieee)
+
+
+def test_a_refused_tensor_scale_names_the_whole_spec():
+    """The advice had the format alone: who took it lost the axis and the rule."""
+    q = nx.quantize(X, "nvfp4", axis=0, scale_rule="mse")
+    with pytest.raises(nx.NumericsError, match=r"nx\.quantize\(q\.dequantize\(\), q\.spec, tensor_scale"):
+        transcode(q, tensor_scale=q.tensor_scale * 1.1)
+    again = nx.quantize(q.dequantize(), q.spec, tensor_scale=q.tensor_scale * 1.1)
+    assert (again.axis, again.spec) == (0, q.spec)

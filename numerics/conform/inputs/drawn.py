@@ -53,6 +53,7 @@ def random_blocks(
 def exponents_of(dtype: Block, tensor_scale: float | None = None) -> tuple[int, int]:
     """The least and largest exponent field of a block's maximum that says something."""
     low, high = (
-        frexp(value * (tensor_scale or 1.0))[1] + 126 for value in (dtype.smallest_subnormal, dtype.max)
+        frexp(value * (tensor_scale or 1.0))[1] + 126
+        for value in (dtype.smallest_subnormal, max(dtype.max, -dtype.min))
     )
     return min(max(low - 2, 0), 254), min(max(high + 1, 0), 254)

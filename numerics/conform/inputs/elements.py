@@ -53,7 +53,7 @@ def beyond(dtype: Element) -> float:
     (480.0, 128.0)
     """
     if isinstance(dtype, Codebook):
-        return dtype.follows or 2 * dtype.max
+        return dtype.follows or 2 * dtype.extent
     return float(ladder(dtype).values[-1]) if isinstance(dtype, Float) else dtype.max + 1
 
 
@@ -157,5 +157,5 @@ def probes(dtype: Element) -> Float32:
 def _near_values(dtype: Element) -> Bits:
     """Random magnitudes within the format's range, where its steps are."""
     rng = np.random.default_rng(1)
-    low, high = (int(b) for b in bits_of(np.array([dtype.smallest_subnormal / 8, dtype.max])))
+    low, high = (int(b) for b in bits_of(np.array([dtype.smallest_subnormal / 8, dtype.extent])))
     return rng.integers(low, high + 1, RANDOM, dtype=np.uint32)

@@ -49,9 +49,14 @@ def memory_of(x: Array) -> Array | None:
 
 
 def unused_about(x: Array) -> Callable[[], bytes]:
-    """Reads what lies before and behind a contiguous array."""
+    """Reads what lies before and behind an array, and in its gaps."""
     memory = memory_of(x)
     if memory is None:
         return bytes
     start = x.ctypes.data - memory.ctypes.data
+    if not x.flags.c_contiguous:
+        own = np.zeros(len(memory), np.bool_)
+        np.ndarray((*x.shape, x.itemsize), np.bool_, own, start, (*x.strides, 1))[...] = True
+        beside = np.flatnonzero(~own)
+        return lambda: memory[beside].tobytes()
     return lambda: memory[:start].tobytes() + memory[start + x.nbytes :].tobytes()

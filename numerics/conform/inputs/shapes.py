@@ -151,9 +151,17 @@ def telling(dtype: Element) -> Array:
     1
     """
     steps = np.unique(np.abs(marks(dtype)))
-    middles = steps[(steps > 0) & (steps < dtype.max)]
+    middles = steps[(steps > 0) & (steps < dtype.extent)]
     some = middles[np.linspace(0, len(middles) - 1, 8).astype(np.int64)]
-    ends = [np.nan, np.inf, -np.inf, -0.0, 3.0 * dtype.max, -3.0 * dtype.max, dtype.smallest_subnormal / 2]
+    ends = [
+        np.nan,
+        np.inf,
+        -np.inf,
+        -0.0,
+        3.0 * dtype.extent,
+        -3.0 * dtype.extent,
+        dtype.smallest_subnormal / 2,
+    ]
     with np.errstate(over="ignore"):
         found = np.concatenate([SINGLES, some, -some, ends, ends[:3]]).astype(np.float32)
     return found[: len(found) - 1 + len(found) % 2]

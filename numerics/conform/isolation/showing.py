@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numerics.conform.kinds import FINDS
-from numerics.conform.products.lying import SAID
+from numerics.conform.products.other_memory import laid
 from numerics.conform.products.problem import Problem
 from numerics.conform.products.trial import terms
 from numerics.conform.target import Case
@@ -39,9 +39,11 @@ def shown(task: Any, case: Case) -> Shown:
     if isinstance(case[0], Problem):
         (m, n), k = case[0].matrix, case[0].shape[2]
         batches = f"batches {' x '.join(map(str, case[0].batch))}, " if case[0].batch else ""
-        gaps = f", operands {SAID[case[0].lies]}" if case[0].lies else ""
         return Shown(
-            (), f"{batches}m={m} n={n} k={k}{gaps}", None, terms(case[0], (0, 0)) if m * n == 1 else ()
+            (),
+            f"{batches}m={m} n={n} k={k}{laid(case[0])}",
+            None,
+            terms(case[0], (0, 0)) if m * n == 1 else (),
         )
     x = case[0]
     floats = task.kind in ("encode", "round", "affine", *FINDS)

@@ -54,6 +54,9 @@ _FLAGS: dict[str, str] = {
     "strict-nan": "NaN must be the canonical code",
     "exhaustive": "all 2**32 float32 inputs",
     "bias": "of matmul: targets take a bias",
+    "alpha": "of matmul: targets take alpha, which multiplies the product",
+    "beta": "of matmul: targets take c and beta, and add beta * c",
+    "in-place": "of matmul: with fills and beta, the array of the result holds c",
 }
 
 

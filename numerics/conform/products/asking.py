@@ -19,11 +19,11 @@ from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
-from numerics.conform.products.lying import lying
+from numerics.conform.products.lying import as_lies, lying
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import CHANGED, Case, Fault, Filled, Judged, Unchanged, read
+from numerics.conform.target import CHANGED, Case, Fault, Filled, Forms, Judged, Unchanged, read
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
@@ -83,10 +83,9 @@ class ProductTarget(Judged):
                 raise Fault.of(_beside_edge(other), (problem.a.codes,))
         return seen
 
-    def again(self, seen: Seen, lies: str = "") -> Seen:
-        """Asks what was asked before, whose answer is known; lies: in memory that lies so."""
-        problem = replace(seen.problem, lies=lies) if lies else seen.problem
-        return replace(seen, problem=problem, came=self.came(problem))
+    def again(self, seen: Seen) -> Seen:
+        """Asks what was asked before, whose answer is known."""
+        return replace(seen, came=self.came(seen.problem))
 
     def came(self, problem: Problem) -> Array:
         """What the target returns for a problem, as float32, float16 or int32."""
@@ -102,10 +101,24 @@ class ProductTarget(Judged):
             return self._called((*arguments, *filled), case, edge)
 
         fills = self.takes.fills
-        came = Filled.by(call, [_form(problem)], _shown(arguments), edge) if fills else call()
+        came = self._filled(problem, call, _shown(arguments), edge) if fills else call()
         if law := unchanged.broken():
             raise Fault(law, _shown(arguments), CHANGED[law], "the same bytes")
         return came
+
+    @staticmethod
+    def _filled(
+        problem: Problem, call: Callable[..., Any], shown: tuple[Array, ...], edge: Edge | None
+    ) -> Any:
+        """What a call writes into an array for the result: unused memory, or c where it is added in place."""
+        laid = problem.out_lies if edge is None else ""
+        forms = Forms([_form(problem)], (lambda x: as_lies(x, laid)) if laid else None)
+        if not problem.claim.in_place:
+            return Filled.by(call, forms, shown, edge)
+        room = Filled.of(forms, edge)
+        room.arrays[0][...] = given.c_of(problem)[0]
+        call(room.arrays)
+        return room.result(shown)
 
     def _called(self, arguments: tuple[Any, ...], case: Case, edge: Edge | None) -> Any:
         if self.takes.array == "torch":
@@ -172,8 +185,11 @@ def _side_by_side(came: Array, problem: Problem) -> Array:
 
 def _placed(x: Any, lies: str, edge: Edge | None) -> Any:
     """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
+    if not isinstance(x, (np.ndarray, QTensor)):  # alpha, beta
+        return x
     gaps = bool(lies) and isinstance(x, np.ndarray)
-    x = lying(x, lies) if gaps else x
+    if gaps:
+        x = lying(cast(Array, x), lies)
     return x if gaps and edge is None else beside(roomy if edge is None else edge.room, x)
 
 
@@ -191,6 +207,8 @@ def _torch_of(x: Any) -> Any:
         from numerics.formats import dispatch
 
         return dispatch.converter("torch")(x)
+    if not isinstance(x, np.ndarray):
+        return x
     if x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)

@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from numerics.conform.products import draw
-from numerics.conform.products.batches import batched, problem_in
+from numerics.conform.products.batches import batched, problem_in, whole
+from numerics.conform.products.blending import Plain, blended
 from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.corners import corners
@@ -49,6 +50,10 @@ LONG = (2051, 4099, 16391)  # terms of integer sums: more than float32 holds, mo
 FAR: tuple[Shape, ...] = ((1, 3, 4352), (17, 1, 4352), (1, 3, 16640), (17, 2, 16640))
 """Long sums of single rows and columns, and of more rows than a tile has, which whole blocks fill."""
 MANY = 1024  # terms, of which few fit that have several bits
+BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
+"""Of products that are asked each alpha and beta: some with sizes that make batches."""
+BITS = (4, 12, 24)  # of their sums, at most
+ROOM = 4  # bits that an alpha, and a c beside the sum, take
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 SINGLE = 24  # bits of a float32 number
@@ -685,9 +690,41 @@ def problems(
     (True, ['one_term', 'one_term', 'sums'])
     """
     maker = Maker(claim, np.random.default_rng(seed))
-    if claim.laid.axes:
-        yield from _in_batches(maker, shapes)
+    usual = _in_batches(maker, shapes) if claim.laid.axes else _single(maker, shapes)
+    if not claim.blends:
+        yield from usual
         return
+    other = Maker(claim, np.random.default_rng(seed))
+    asked = (BLENDED if shapes is None else shapes)[: len(BLENDED)]
+    made = _plain(other, tuple(whole(claim, shape) for shape in asked))
+    if claim.laid.axes:
+        axes = claim.laid.axes
+        made = made.within([(3, 2)[2 - axes :] if shapes is None else shape[:axes] for shape in asked])
+    yield from blended(usual, made, other.rng)
+
+
+def _plain(maker: Maker, shapes: tuple[Shape, ...]) -> Plain:
+    """From what products of alpha and beta are made: sums of few bits, powers of two, and zeros."""
+    room = maker.claim.accumulator.bits - ROOM
+    if maker.claim.integers:
+        few = tuple(maker.integers(shape) for shape in shapes)
+        return Plain(few, (), tuple(replace(one, a=one.a.with_codes(maker._nothing(one.a))) for one in few))
+    few = tuple(maker.sums(shape, bits=min(room, bits)) for bits in BITS for shape in shapes)
+    powers, nothing = [], []
+    for turn, shape in enumerate(shapes):
+        sides = [draw.of_powers(op, rows, shape[2], maker.claim.splits, maker.rng)
+                 for op, rows in ((maker.claim.a, shape[0]), (maker.claim.b, shape[1]))]  # fmt: skip
+        kept = "ab".index(maker._few_side(turn))
+        sides[kept] = maker._kept(sides[kept], turn, 1)
+        powers.append(Problem(maker.claim, sides[0], sides[1]))
+        zeros = [side.with_codes(maker._nothing(side)) for side in sides]
+        nothing.append(Problem(maker.claim, zeros[0], zeros[1]))
+    return Plain(few, tuple(powers), tuple(nothing))
+
+
+def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
+    """Products of single matrices: many shapes, each code, scale and end."""
+    claim = maker.claim
     asked = SHAPES if shapes is None else cast("tuple[Shape, ...]", shapes)
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()

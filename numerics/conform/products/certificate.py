@@ -9,13 +9,14 @@ So are terms of one sign that go past the largest number by more than all roundi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import inside_ieee
+from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import ACCUMULATORS, Claim
 from numerics.conform.products.problem import Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
@@ -128,6 +129,30 @@ class Sums:
     narrow: Mask
     """Is every single product a number of float32?"""
 
+    def times(self, alpha: float) -> Sums:
+        """The same of terms that alpha multiplies."""
+        last = int(lowest_bit(np.array(alpha)))
+        gone = (self.lowest == NONE) | (last == NONE)
+        lowest = np.where(gone, NONE, self.lowest + last)
+        return replace(self, total=self.total * abs(alpha), lowest=lowest)
+
+    def plus(self, terms: Float64) -> Sums:
+        """The same with one more term in each sum; what is no number is left out."""
+        held = np.where(np.isfinite(terms), np.abs(terms), 0.0)
+        return replace(self, total=self.total + held, lowest=np.minimum(self.lowest, lowest_bit(held)))
+
+
+def sums_of(problem: Problem) -> Sums:
+    """What the sums of a problem stay within, without its bias and c; found once for each two sides."""
+    a, b = (bounds(side, problem.claim) for side in (problem.a, problem.b))
+    if not problem.claim.blends:
+        return sums(a, b)
+    known: dict[str, Any] = problem.a.__dict__
+    if "sums" not in known or known["sums"][0] is not b:  # as cached_property keeps what it finds
+        known["sums"] = b, sums(a, b)
+    found: Sums = known["sums"][1]
+    return found
+
 
 def sums(a: Bounds, b: Bounds) -> Sums:
     """What every order of additions of these terms stays within."""
@@ -217,14 +242,15 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     if claim.integers:
         return due, results_of(problem)
     a, b = bounds(problem.a, claim), bounds(problem.b, claim)
-    found = sums(a, b)
+    found = sums_of(problem)
     two = found.count <= 2
-    if problem.bias is not None:
-        bias = problem.bias.astype(np.float64)
-        found.total += np.abs(bias)
-        found.lowest = np.minimum(found.lowest, lowest_bit(bias))
-        two &= False
     finite = np.isfinite(problem.exact)
+    if problem.blend is not None and not problem.blend.plain:
+        decided = finite & _blended(problem.blend, found, (a, b), claim)
+        return due, (decided | _not_finite(problem, finite)) & results_of(problem)
+    if problem.bias is not None:
+        found = found.plus(problem.bias.astype(np.float64))
+        two = np.zeros_like(two)
     safe = factors_stay(a, b)
     decided = finite & safe & fit(found, claim)
     if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
@@ -232,6 +258,23 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
     decided |= np.isinf(due) & finite & _past_any(problem, found, (a, b))
     return due, (decided | _not_finite(problem, finite)) & results_of(problem)
+
+
+def _blended(blend: Blend, found: Sums, sides: tuple[Bounds, Bounds], claim: Claim) -> Mask:
+    """Which results are the same whatever alpha multiplies, and whenever beta * c is added.
+
+    alpha may multiply a sum, or each element or scale of either side; c may be what a sum begins with.
+    """
+    whole = found.times(blend.alpha).plus(blend.added)
+    a, b = (_widened(side, blend.alpha) for side in sides)
+    return np.asarray(factors_stay(a, b) & fit(found, claim) & fit(whole, claim))
+
+
+def _widened(side: Bounds, alpha: float) -> Bounds:
+    """The same with scales that reach as far as those that alpha multiplies, and as they do without it."""
+    size, last = log_size(np.array(alpha or 1.0)), lowest_bit(np.array(alpha or 1.0))
+    larger, lower = max(float(size), 0.0), min(int(last), 0)
+    return side._replace(scale=(side.scale[0] + larger, side.scale[1] + lower))
 
 
 def results_of(problem: Problem) -> Mask:
@@ -292,7 +335,12 @@ def _not_finite(problem: Problem, finite: Mask) -> Mask:
     came = np.logical_or.outer(*reached)
     if problem.bias is not None:
         came |= ~np.isfinite(problem.bias)
-    telling = np.isnan(problem.exact) | (not problem.claim.splits)
+    if problem.blend is not None:  # whether 0 times an Inf of a sum is looked at is left to a kernel
+        alone = ~came & ~np.isfinite(problem.blend.added)
+        came = (came & (problem.blend.alpha != 0)) | alone
+    else:
+        alone = np.zeros_like(came)
+    telling = np.isnan(problem.exact) | (not problem.claim.splits) | alone
     return np.asarray(~finite & came & telling)
 
 

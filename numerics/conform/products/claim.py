@@ -249,6 +249,9 @@ class Claim:
     layout: str = "nk"
     bias: bool = False
     zero_point: str = "split"
+    alpha: bool = False
+    beta: bool = False
+    in_place: bool = False
     rounding: str = "half_even"
 
     kind = "matmul"
@@ -273,7 +276,10 @@ class Claim:
         found = cls(Operand.of(a, whole), Operand.of(b, whole), accumulate, out,
                     options.pop("layout", "nk"),
                     truth("bias", options.pop("bias", False)),
-                    one_of("zero_point", options.pop("zero_point", "split"), ZERO_POINTS))  # fmt: skip
+                    one_of("zero_point", options.pop("zero_point", "split"), ZERO_POINTS),
+                    alpha=truth("alpha", options.pop("alpha", False)),
+                    beta=truth("beta", options.pop("beta", False)),
+                    in_place=truth("in_place", options.pop("in_place", False)))  # fmt: skip
         assert not options
         for operand in (found.a, found.b):
             if operand.size > MOST:
@@ -281,6 +287,7 @@ class Claim:
                     f"{operand} is not judged: {MOST} elements may share a scale, and no more"
                 )
         found._check_batches()
+        found._check_blend()
         if whole and found.bias:
             raise NumericsError("accumulate='int32' has no bias here; add it to the result")
         return found
@@ -293,6 +300,18 @@ class Claim:
                 raise NumericsError(f"{name}={op} cannot come turned in batches: no scheme has its scales so")
         if self.bias and laid.b.strip("1"):
             raise NumericsError(f"bias=True goes with one b for all batches, not layout={said(self.layout)}")
+
+    def _check_blend(self) -> None:
+        """Raises NumericsError for a bias beside what is added already, and for nothing to add to."""
+        if self.bias and self.blends:
+            raise NumericsError("bias=True does not go with alpha=True or beta=True: a bias is c at beta 1")
+        if self.in_place and not self.beta:
+            raise NumericsError("in_place=True needs beta=True: the array of the result holds c")
+
+    @property
+    def blends(self) -> bool:
+        """Is a target given alpha, or c and beta?"""
+        return self.alpha or self.beta
 
     @cached_property
     def laid(self) -> Layout:
@@ -308,7 +327,8 @@ class Claim:
     def __str__(self) -> str:
         spelled = self.accumulate if isinstance(self.accumulate, str) else repr(self.accumulate)
         said = f"{self.dtype} -> {self.out}, accumulate {spelled}"
-        said += ", bias" * self.bias + f", layout {self.layout}" * (self.layout != "nk")
+        said += "".join(f", {name}" for name in ("bias", "alpha", "beta") if getattr(self, name))
+        said += ", in place" * self.in_place + f", layout {self.layout}" * (self.layout != "nk")
         return said + f", zero points {self.zero_point}" * (self.zero_point != "split")
 
     @property
@@ -319,7 +339,7 @@ class Claim:
     @property
     def takes_arrays(self) -> bool:
         """Is a target given an array, which may have gaps in memory: a plain operand, integers, a bias?"""
-        return self.bias or any(op.spec is None for op in (self.a, self.b))
+        return self.bias or self.beta or any(op.spec is None for op in (self.a, self.b))
 
     @property
     def integers(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numerics.conform.products.blend import Blend, adding_late, scaling_both, scaling_late
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Accumulator, Operand
 from numerics.conform.products.problem import Factors, Float64, Problem, Side, flush, to_bfloat16
@@ -25,6 +26,7 @@ MOST = 3  # deviations at once
 TOLD = 8  # wrong products, and right ones, that a deviation must explain before all are looked at
 FIRST = 4  # of them, by which guesses are sorted
 FOLLOWED = 4  # guesses that are looked at further
+AGAIN = 3  # times that other products are told, where those that were explained say too little
 
 
 @dataclass(frozen=True)
@@ -387,6 +389,67 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
 )
 
 
+def _with_blend(change: Callable[[Blend], Blend]) -> Bend:
+    def bend(problem: Problem) -> Problem:
+        return problem if problem.blend is None else replace(problem, blend=change(problem.blend))
+
+    return bend
+
+
+def _in_bfloat16_too(blend: Blend) -> Blend:
+    alpha, beta = to_bfloat16(np.array([blend.alpha, blend.beta], np.float64))
+    return replace(blend, alpha=float(alpha), beta=float(beta))
+
+
+OF_BLENDS: tuple[ProductDeviation, ...] = (
+    ProductDeviation("alpha ignored", "alpha counts 1", _with_blend(lambda blend: replace(blend, alpha=1.0))),
+    ProductDeviation(
+        "beta ignored",
+        "beta counts 1, also where it is 0",
+        _with_blend(lambda blend: replace(blend, beta=1.0)),
+    ),
+    ProductDeviation(
+        "beta counts 1",
+        "c is added as it is wherever beta is not 0",
+        _with_blend(lambda blend: replace(blend, beta=float(blend.beta != 0))),
+    ),
+    ProductDeviation("c ignored", "c counts 0", _with_blend(lambda blend: replace(blend, c=None))),
+    ProductDeviation(
+        "c read where beta is 0",
+        "c is multiplied by beta also where that is 0: its NaN and Inf come out",
+        _with_blend(lambda blend: replace(blend, reads=True)),
+    ),
+    ProductDeviation(
+        "alpha and beta exchanged",
+        "beta multiplies the product, and alpha c",
+        _with_blend(lambda blend: replace(blend, alpha=blend.beta, beta=blend.alpha)),
+    ),
+    ProductDeviation(
+        "alpha of c, too",
+        "alpha multiplies what beta * c has been added to",
+        _with_blend(lambda blend: replace(blend, way=scaling_both)),
+    ),
+    ProductDeviation(
+        "alpha twice",
+        "alpha multiplies both operands",
+        _with_blend(lambda blend: replace(blend, alpha=blend.alpha**2)),
+    ),
+    ProductDeviation(
+        "alpha after rounding",
+        "alpha multiplies sums that have been rounded to the type that comes out",
+        _with_blend(lambda blend: replace(blend, way=scaling_late)),
+    ),
+    ProductDeviation(
+        "c after rounding",
+        "beta * c is added to products that have been rounded to the type that comes out",
+        _with_blend(lambda blend: replace(blend, way=adding_late)),
+    ),
+    ProductDeviation(
+        "alpha and beta in bfloat16", "alpha and beta are rounded to bfloat16", _with_blend(_in_bfloat16_too)
+    ),
+)
+"""Those of products that alpha multiplies, or that beta * c is added to."""
+
 # ---- which of them explain what came ---------------------------------------------------------------
 
 
@@ -396,16 +459,28 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     Of those that explain as much, the one under which most of what is wrong is decided: it says most of it.
     """
     told = _telling(seen)
+    for _ in range(AGAIN):
+        spoken = _fewest(told)
+        if not spoken or not _unexplained(spoken, seen)[0]:
+            return spoken
+        against = [one for one in seen if _counted(spoken, [one])[0]]
+        told = [*(against or [one for one in seen if one.wrong.any()])[:FIRST], *told]
+    return ()
+
+
+def _fewest(told: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
+    """The fewest deviations that explain some products; none where none do."""
+    known = DEVIATIONS + OF_BLENDS * bool(told and told[0].problem.claim.blends)
     spoken: tuple[ProductDeviation, ...] = ()
     left = _unexplained(spoken, told)
     while left[0] and len(spoken) < MOST:
-        guesses = [(*spoken, one) for one in DEVIATIONS if one not in spoken]
+        guesses = [(*spoken, one) for one in known if one not in spoken]
         first = sorted(guesses, key=lambda guess: _unexplained(guess, told[:FIRST]))
         best = min(first[:FOLLOWED], key=lambda guess: _unexplained(guess, told))
         if _unexplained(best, told)[0] >= left[0]:
             return ()
         spoken, left = best, _unexplained(best, told)
-    return spoken if not left[0] and not _unexplained(spoken, seen)[0] else ()
+    return spoken if not left[0] else ()
 
 
 def _telling(seen: Sequence[Seen]) -> list[Seen]:
@@ -418,6 +493,12 @@ def _telling(seen: Sequence[Seen]) -> list[Seen]:
 
 def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int]:
     """Results that differ from what is predicted, one more where few of the wrong ones are; less of these."""
+    left, wrong, told = _counted(spoken, seen)
+    return left + (2 * told < wrong or not told), -told
+
+
+def _counted(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int, int]:
+    """How many results differ from what is predicted; how many are wrong, and of these predicted."""
     from numerics.conform.products.asking import unequal
 
     left, wrong, told = 0, 0, 0
@@ -431,4 +512,4 @@ def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tu
             left += int((unequal(one.came, due) & decided).sum())
             wrong += int(one.wrong.sum())
             told += int((one.wrong & decided).sum())
-    return left + (2 * told < wrong or not told), -told
+    return left, wrong, told

@@ -148,7 +148,8 @@ def fingerprint(
             raise NumericsError(_no_product(judged, mistaken))
         return prober.fingerprint()
     except Fault as fault:
-        raise NumericsError(_no_product(judged, str(fault.found))) from fault
+        lines = (line.strip().removesuffix(".") for line in str(fault.found).splitlines())
+        raise NumericsError(_no_product(judged, "; ".join(lines))) from fault
 
 
 def _no_product(target: ProductTarget, found: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numerics.backends.host.arrays import take
 from numerics.backends.host.float_bits import bfloat16_type, to_float32
 from numerics.backends.host.tensors import check_dense, is_tensor
+from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import Accumulator, Claim, Operand
 from numerics.conform.products.problem import Problem, Side, meanings
 from numerics.conform.task import Array
@@ -113,14 +114,36 @@ def original_of(claim: Claim) -> str:
 
 
 def arguments(problem: Problem) -> tuple[Any, ...]:
-    """What a target is given: a, b, and the bias where the claim has one."""
+    """What a target is given: a, b, and where the claim has them the bias, c, alpha and beta."""
     original, laid = original_of(problem.claim), problem.claim.laid
     forms = (
         Form(turned, laid.lead(name, problem.batch) if problem.batch else (), original)
         for name, turned in (("a", laid.turned_a), ("b", laid.turned_b))
     )
     sides = (matrix(side, form) for side, form in zip((problem.a, problem.b), forms, strict=True))
-    return (*sides, *bias_of(problem))
+    return (*sides, *bias_of(problem), *_blend_of(problem))
+
+
+def _blend_of(problem: Problem) -> tuple[Any, ...]:
+    """c unless the array of the result holds it, alpha and beta: as far as the claim has them."""
+    claim, blend = problem.claim, problem.blend or Blend()
+    numbers = [blend.alpha] * claim.alpha + [blend.beta] * claim.beta
+    kind = int if claim.integers else float
+    return (*(() if claim.in_place else c_of(problem)), *map(kind, numbers))
+
+
+def c_of(problem: Problem) -> tuple[Array, ...]:
+    """c in the type and the shape of the result, zeros where a problem has none; nothing without beta."""
+    claim, blend = problem.claim, problem.blend
+    if not claim.beta:
+        return ()
+    c = np.zeros(problem.shape[:2], np.float32) if blend is None or blend.c is None else blend.c
+    if not problem.batch:
+        return (_as_type(c, claim.out),)
+    found = np.zeros((*problem.batch, *problem.matrix), c.dtype)
+    for at, rows, columns in problem.blocks():
+        found[at] = c[rows, columns]
+    return (_as_type(found, claim.out),)
 
 
 # ---- what somebody gives us ------------------------------------------------------------------------

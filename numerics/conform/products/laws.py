@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from numerics.conform.laws.beside import threads
+
 Named = Callable[..., Any]
 
 
@@ -22,6 +24,18 @@ def output() -> None:
 
 def bias() -> None:
     """A bias is added to the sums of its column once, with all its bits, and comes out alone beside zeros."""
+
+
+def alpha() -> None:
+    """alpha multiplies each sum once, with all its bits, before it is rounded to the type that comes out."""
+
+
+def beta() -> None:
+    """beta times c, each with all its bits, is added once, before the sum is rounded to what comes out."""
+
+
+def unread() -> None:
+    """Where beta is 0, c is not read: NaN and Inf in it reach no result (BLAS)."""
 
 
 def two_terms() -> None:
@@ -66,8 +80,8 @@ def repeatable() -> None:
 
 LAWS: dict[str, Named] = {
     law.__name__: law
-    for law in (one_term, sums, output, bias, two_terms, integers, pairs, scale_range, special,
-                subnormals, accumulator, corners, strides, repeatable)
+    for law in (one_term, sums, output, bias, alpha, beta, unread, two_terms, integers, pairs, scale_range,
+                special, subnormals, accumulator, corners, strides, repeatable, threads)
 }  # fmt: skip
 """The laws of products by name."""
 TELLING = ("sums", "integers", "two_terms")

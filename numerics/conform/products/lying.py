@@ -46,12 +46,15 @@ LIES: dict[str, Callable[[Array], Array]] = {"gaps": _gaps, "rows": _rows, "colu
 """Views of a shape in memory of their own, in which numbers lie so."""
 ALONE = {"batches": "rows", "between": "rows"}
 """How a matrix, or a bias, lies that is beside batches and has none."""
+EXPANDED = "expanded"
+"""How operands lie along whose axes all numbers are the same."""
 SAID = {
     "gaps": "with gaps behind its rows and between its numbers",
     "rows": "with a gap behind each row",
     "columns": "whose columns are dense, with a gap behind each",
     "batches": "with a gap behind each matrix",
     "between": "whose batches lie between their rows",
+    "expanded": "with strides of 0 where all rows, columns or batches are the same",
 }
 """What a verdict says of them."""
 
@@ -61,6 +64,31 @@ def ways(problem: Problem) -> tuple[str, ...]:
     return tuple(LIES) if problem.batch else ("gaps", "rows", "columns")
 
 
+def as_lies(x: Array, how: str) -> Array:
+    """An array of the same shape and type in memory that must not be touched between its numbers."""
+    return LIES[how if x.ndim > 2 else ALONE.get(how, how)](x)
+
+
+def expanded(x: Array) -> Array:
+    """The same numbers with strides of 0 along all axes of which they do not depend, as expand makes them.
+
+    >>> expanded(np.float32([[1, 2], [1, 2]])).strides, expanded(np.float32([[1, 2], [3, 4]])).strides
+    ((0, 4), (8, 4))
+    """
+    steps = [slice(1) if _is_alike(x, axis) else slice(None) for axis in range(x.ndim)]
+    few = x[tuple(steps)]
+    room = roomy(few.size, x.dtype).reshape(few.shape)
+    room[...] = few
+    strides = [0 if n != x.shape[at] else room.strides[at] for at, n in enumerate(few.shape)]
+    return np.lib.stride_tricks.as_strided(room, x.shape, strides)
+
+
+def _is_alike(x: Array, axis: int) -> bool:
+    """Are all slices along an axis the same bytes?"""
+    first = np.ascontiguousarray(np.broadcast_to(x.take([0], axis), x.shape))
+    return x.shape[axis] > 1 and first.tobytes() == np.ascontiguousarray(x).tobytes()
+
+
 def lying(x: Array, how: str) -> Array:
     """The same matrix, or bias, in memory that must not be read between its numbers.
 
@@ -68,7 +96,9 @@ def lying(x: Array, how: str) -> Array:
     >>> [lying(x, how).strides for how in ("gaps", "rows", "columns")]
     [(28, 8), (20, 4), (4, 24)]
     """
-    found = LIES[how if x.ndim > 2 else ALONE.get(how, how)](x)
+    if how == EXPANDED:
+        return expanded(x)
+    found = as_lies(x, how)
     found[...] = x
     return found
 

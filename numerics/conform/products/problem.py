@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.task import REFERENCE, Array
 from numerics.formats.block import ElementBlock
@@ -136,10 +137,14 @@ class Problem:
     b: Side
     bias: NDArray[np.float32] | None = None
     law: str = ""
+    blend: Blend | None = None
+    """alpha, beta and c, where the claim has any of them."""
     flushed: bool = False
     """Of a deviation: are products below the smallest normal float32 zeros?"""
     lies: str = ""
-    """How its arrays lie in memory, one of `lying.LIES`; "" where they are dense."""
+    """How its arrays lie in memory, one of `lying.SAID`; "" where they are dense."""
+    out_lies: str = ""
+    """The same of the array of the result, where a target fills it."""
     batch: tuple[int, ...] = ()
     """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
 
@@ -187,22 +192,29 @@ class Problem:
             groups = self.claim.laid.kept(name, self.batch, axes) if self.batch else [0]
             sides.append([group * size + row for group in groups for row in kept])
         bias = None if self.bias is None else self.bias[sides[1]]
-        return replace(self, a=self.a.rows(sides[0]), b=self.b.rows(sides[1]), bias=bias,
+        blend = None if self.blend is None else self.blend.kept(*sides)
+        return replace(self, a=self.a.rows(sides[0]), b=self.b.rows(sides[1]), bias=bias, blend=blend,
                        batch=tuple(map(len, axes)))  # fmt: skip
 
     @cached_property
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
-        return exact_product(self.a.values, self.b.values, self.bias, self.flushed)
+        found = exact_product(self.a.values, self.b.values, self.bias, self.flushed)
+        return found if self.blend is None else self.blend.of(found, self._rounded)
+
+    def _rounded(self, exact: Float64) -> Array:
+        return rounded(exact, self.claim.out, self.claim.rounding)
 
     def turned_around(self) -> Problem:
         """The same with the rows of both sides in reverse, so that the results are, too."""
-        a, b = (side.rows([*range(len(side.codes))][::-1]) for side in (self.a, self.b))
-        return replace(self, a=a, b=b, bias=None if self.bias is None else self.bias[::-1])
+        backward = [[*range(rows)][::-1] for rows in self.shape[:2]]
+        a, b = (side.rows(rows) for side, rows in zip((self.a, self.b), backward, strict=True))
+        blend = None if self.blend is None else self.blend.kept(*backward)
+        return replace(self, a=a, b=b, blend=blend, bias=None if self.bias is None else self.bias[::-1])
 
     def due(self) -> Array:
         """The exact results, rounded once to what comes out."""
-        return rounded(self.exact, self.claim.out, self.claim.rounding)
+        return self._rounded(self.exact)
 
 
 SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}

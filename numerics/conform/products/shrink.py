@@ -67,6 +67,15 @@ def _shorter(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
 def _fewer(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
     if problem.bias is not None and problem.bias.any():
         yield replace(problem, bias=np.zeros_like(problem.bias))
+    blend = problem.blend
+    if blend is None:
+        return
+    if blend.c is not None and blend.c.any():
+        yield replace(problem, blend=replace(blend, c=np.zeros_like(blend.c)))
+    if blend.alpha != 1:
+        yield replace(problem, blend=replace(blend, alpha=1))
+    if blend.adds and blend.beta != 1:
+        yield replace(problem, blend=replace(blend, beta=1))
 
 
 def _until_nothing(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem, tuple[int, int]]:

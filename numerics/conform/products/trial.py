@@ -16,6 +16,7 @@ import numpy as np
 from numerics.backends.host.ieee import inside_ieee
 from numerics.backends.partition import as_shape
 from numerics.conform.effort import AS_EVER, Effort
+from numerics.conform.laws.beside import WORKQUEUE, aborts, threads
 from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
@@ -24,13 +25,15 @@ from numerics.conform.products.cases import Shape, problems
 from numerics.conform.products.certificate import answer, results_of
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.deviations import explained
-from numerics.conform.products.given import arguments
+from numerics.conform.products.given import arguments, c_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
-from numerics.conform.products.lying import SAID, ways
+from numerics.conform.products.lying import ways
+from numerics.conform.products.other_memory import alike, laid
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
+from numerics.conform.products.together import at_once
 from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
@@ -64,12 +67,19 @@ class ProductCheck:
         """The names of the laws by which it is judged."""
         asked = {problem.law for problem in self._problems()}
         always = {"repeatable"} | ({"strides"} if self._gives_strides else set())
+        always |= {"threads"} if self._asks_threads else set()
         return *SENTENCES, *(name for name in LAWS if name in asked | always)
 
     @property
     def _gives_strides(self) -> bool:
-        """Is a target given arrays with gaps in memory?"""
-        return self.target.claim.takes_arrays and not self.target.takes.contiguous
+        """Is a target given arrays with gaps in memory, to read or to fill?"""
+        takes = self.target.takes
+        return (self.target.claim.takes_arrays or takes.fills) and not takes.contiguous
+
+    @property
+    def _asks_threads(self) -> bool:
+        """Do two threads call at once?"""
+        return bool(self.effort.rounds) and not self.target.takes.one_thread
 
     def _problems(self) -> Iterator[Problem]:
         for seed in self.effort.seeds:
@@ -126,16 +136,48 @@ class ProductCheck:
             laws.append(law.__name__)
             for found in self._strided() if law is strides else self._repeated():
                 return [found]
-        return next((wrong for seen in self._told if (wrong := self._overwritten(seen.problem))), [])
+        if wrong := next((wrong for seen in self._told if (wrong := self._overwritten(seen.problem))), []):
+            return wrong
+        return self._threads(laws) if self._asks_threads else []
+
+    def _threads(self, laws: list[str]) -> list[Counterexample]:
+        """Two threads at once, of products that are right alone."""
+        if aborts():
+            self.target.notes.append(WORKQUEUE)
+            return []
+        laws.append(threads.__name__)
+        wrong = at_once(self.target, one_a_class(self.seen), self.effort.rounds)
+        if wrong is None:
+            return []
+        found = self._placed(wrong, threads.__name__, wrong.due, wrong.wrong)
+        return [replace(found, where=f"{found.where}, while another thread called")]
 
     def _strided(self) -> Iterator[Counterexample]:
-        """Of each class of shapes one, whose arrays lie in each way."""
+        """Of each class of shapes one, whose arrays lie in each way, and then that of its result."""
         for before in one_a_class(self.seen):
-            for lies in ways(before.problem):
-                now = self.target.again(before, lies)
+            for now in self._laid(before):
                 if now.wrong.any():
                     found = self._placed(now, strides.__name__, now.due, now.wrong)
-                    yield replace(found, where=f"{found.where}, of operands {SAID[lies]}")
+                    yield replace(found, where=f"{found.where}{laid(now.problem)}")
+
+    def _laid(self, before: Seen) -> Iterator[Seen]:
+        """A product that was asked before, in other memory; then others of rows that are all the same."""
+        if self.target.claim.takes_arrays:
+            for lies in ways(before.problem):
+                yield self._asked_in(replace(before.problem, lies=lies), before)
+            for problem in alike(before.problem):
+                if self.target.takes_problem(problem):
+                    yield self._asked_in(problem, Seen(problem, before.came, *answer(problem)))
+        for lies in ways(before.problem) if self.target.takes.fills else ():
+            yield self._asked_in(replace(before.problem, out_lies=lies), before)
+
+    def _asked_in(self, problem: Problem, before: Seen) -> Seen:
+        """A product of a known answer, asked in its memory; a fault says how that lies."""
+        try:
+            return self.target.again(replace(before, problem=problem))
+        except Fault as fault:
+            fault.found = replace(fault.found, where=f"{problem.where((0, 0))}{laid(problem)}")
+            raise
 
     def _repeated(self) -> Iterator[Counterexample]:
         """One of each shape (where quick: of each class), the largest first: other numbers, and the same.
@@ -264,13 +306,14 @@ def _changed(now: Seen, before: Seen) -> Any:
 def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Counterexample:
     """A counterexample: the case's size, its terms, what came and what was due."""
     problem = seen.problem
-    where = problem.where(at)
+    where, given = problem.where(at), arguments(problem)
+    given += c_of(problem) if problem.claim.in_place else ()
     return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
-                          where, None, terms(problem, at), arguments(problem), problem)  # fmt: skip
+                          where, None, terms(problem, at), given, problem)  # fmt: skip
 
 
 def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
-    """The terms of one result that are not zero, the first of them, and its bias."""
+    """The terms of one result that are not zero, the first of them; its bias, or alpha, beta and c."""
     with np.errstate(all="ignore"):
         telling = np.flatnonzero(problem.a.values[at[0]] * problem.b.values[at[1]] != 0)  # NaN times 0 too
     lines = [
@@ -282,6 +325,9 @@ def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
         lines.append("every term is 0")
     if problem.bias is not None:
         lines.append(f"bias {problem.bias[at[1]]:.9g}")
+    if problem.blend is not None:
+        c = problem.blend.c
+        lines.append(f"{problem.blend}" + (f", c {c[at]:.9g}" if c is not None else ""))
     return tuple(lines)
 
 

@@ -66,5 +66,5 @@ def _is_right(target: ProductTarget) -> bool:
     asked = [problem for problem in islice(found, ASKED) if target.takes_problem(problem)]
     try:
         return bool(asked) and not any(target.see(problem).wrong.any() for problem in asked)
-    except Fault:
+    except (Fault, NumericsError):  # it has no result, or no operand lies so
         return False

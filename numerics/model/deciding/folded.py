@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from numerics.model.deciding.rows import Row
-from numerics.view.patterns import Pattern
+from numerics.view.patterns import Pattern, patterns
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
 from numerics.view.text import brief, hanging, wrapped
 
+PARTS = r"([.:#\[\]])"  # where the parts of a name end: numbers within a part are no part of their own
 WAY = "table(full=True)"  # what shows everything in Python
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Group:
     """Rows that are alike, by the pattern of their names."""
 
     pattern: Pattern
     rows: list[Row]
-
-    def joined(self, other: _Group) -> bool:
-        """Takes the other in where one part of the names differs at most."""
-        fits = self.pattern.joined(other.pattern)
-        if fits:
-            self.rows += other.rows
-        return fits
 
     @property
     def name(self) -> str:
@@ -36,28 +29,17 @@ class _Group:
 
 def groups(rows: Sequence[Row]) -> list[_Group]:
     """The rows, those that are alike and have names of one pattern together."""
-    by_kind: dict[object, list[_Group]] = {}
+    by_kind: dict[object, dict[str, list[Row]]] = {}
     for row in rows:
         key = row.kind, row.shape, row.format, row.reason, _operations(row)
-        by_kind.setdefault(key, []).append(_Group(Pattern(re.split(r"([.:#\[\]])", row.name)), [row]))
-    found = []
-    for alike in by_kind.values():
-        while True:
-            fewer = _merged(alike)
-            if len(fewer) == len(alike):
-                break
-            alike = fewer
-        found += alike
+        by_kind.setdefault(key, {}).setdefault(row.name, []).append(row)
+    found = [
+        _Group(pattern, [row for name in pattern.names for row in alike[name]])
+        for alike in by_kind.values()
+        for pattern in patterns(alike, PARTS)
+    ]
     order = {id(row): k for k, row in enumerate(rows)}
     return sorted(found, key=lambda group: order[id(group.rows[0])])
-
-
-def _merged(alike: list[_Group]) -> list[_Group]:
-    kept: list[_Group] = []
-    for group in alike:
-        if not any(one.joined(group) for one in kept):
-            kept.append(group)
-    return kept
 
 
 def _operations(row: Row) -> tuple[str, ...]:
@@ -72,7 +54,7 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
         text_column("kind", spare=1), text_column("n"), name_column("name", least=24), text_column("shape"),
         text_column("format"), name_column("reason", least=18), name_column("used by", least=8, spare=2),
     ], way=WAY)  # fmt: skip
-    every = [_Group(Pattern([row.name]), [row]) for row in rows] if full else groups(rows)
+    every = [group for row in rows for group in groups([row])] if full else groups(rows)
     for group in every:
         row = group.rows[0]
         ties = "".join(f" = {name}" for name in row.also) if len(group.rows) == 1 else ""

@@ -170,7 +170,7 @@ def _section(step: str, groups: Sequence[Sequence[Row]], screen: Screen) -> list
     shared = [part for part in said[0] if all(part in parts for parts in said)] if len(groups) > 1 else []
     pairs: list[tuple[str, str]] = []
     for group, parts in zip(groups, said, strict=True):
-        names = patterns(row.node for row in group if row.node != "-")
+        names = [str(one) for one in patterns(row.node for row in group if row.node != "-")]
         shown = ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more of such" * (len(names) > SHOWN)
         texts = [text for text in ("; ".join(part for part in parts if part not in shared), shown) if text]
         pairs += zip((f"  {_label(group)}", ""), texts, strict=False)

@@ -369,7 +369,10 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
     assert spec is not None
     try:
         if not spec.symmetric:
-            raise NumericsError("symmetric=False: zero points are not learned; give symmetric=True")
+            raise NumericsError(
+                "symmetric=False: zero points are not learned here; give symmetric=True, or put the module "
+                "nx.train.LSQ(dtype, zero_point='learned') where they should be"
+            )
         if spec.blocked:
             return LSQ(spec)
         _check_options(spec, qat)

@@ -291,7 +291,7 @@ def test_a_narrow_terminal_gets_the_largest_magnitude_of_a_folder_too(tmp_path):
     looks = list(inspect(tmp_path / "m.safetensors"))
     table = cli_checkpoints._looks(looks, 72, False)
     assert "amax" in table.spared(Screen(72))
-    numbered, legend = table.numbered_to_fit("format", Screen(72))
+    numbered, legend = table.numbered_to_fit(Screen(72), "format")
     assert "amax" not in numbered.spared(Screen(72))
     assert legend == ["format 1: int4 per_group(32)"]
 
@@ -318,7 +318,7 @@ def test_a_terminal_with_room_got_numbers_for_formats_and_names_without_their_mi
                for name, (d, options) in formats.items()}  # fmt: skip
     nx.save(tensors, tmp_path / "m.safetensors")
     looks, screen = list(inspect(tmp_path / "m.safetensors")), Screen(width)
-    table, legend = cli_checkpoints._looks(looks, width, False).numbered_to_fit("format", screen)
+    table, legend = cli_checkpoints._looks(looks, width, False).numbered_to_fit(screen, "format")
     assert {row[0].split(".")[4] for row in table.rows if not row[2].isdigit()} == set(stay)
     assert len(legend) == 3 - len(stay)
     assert table.spared(screen) == spared

@@ -36,7 +36,8 @@ CASES = [
     ("numerics encode mxfp4 1 --scale-rule ", ["floor", "ceil", "even", "rceil", "tosa", "bump"]),
     ("numerics conform a:b --dtype nvfp4 --scale-rule m", ["mse"]),
     ("numerics fingerprint a:b --a f", ["float32", "float16"]), ("numerics conform ker", ["kernels:"]),
-    ("numerics conform pack", ["packed."]), ("numerics conform kernels:e", ["kernels:encode", "kernels:encode_other"]),
+    ("numerics conform pack", ["packed."]),
+    ("numerics conform kernels:e", ["kernels:encode", "kernels:encode_other"]),
     ("numerics fingerprint packed.of", ["packed.of_it:"]),
     ("numerics ipu quantize a b --data kee", ["file"]), ("numerics plot model kee", ["file"]),
 ]  # fmt: skip

@@ -164,7 +164,10 @@ WRONG = {
     "another length": (lambda x, q: nx.linear(x[:, :32], q), "the last axis of each is summed"),
     "no matrix": (lambda x, q: nx.linear(x, q.reshape(-1) if hasattr(q, "data_ptr") else q[0]), "matrix"),
     "a number": (lambda x, q: nx.linear(3.0, q), "do not fit"),
-    "integers": (lambda x, q: nx.linear(x.astype(np.int32), q), "cannot encode int32|cannot be multiplied"),
+    "integers": (
+        lambda x, q: nx.linear(x.astype(np.int32), q),
+        "cannot compute with int32|cannot be multiplied",
+    ),
     "no QTensor": (lambda x, q: nx.linear(x, x), "takes a QTensor|QTensor"),
     "a short bias": (lambda x, q: nx.linear(x, q, x[0, :3]), "bias is"),
     "a bias of Python": (lambda x, q: nx.linear(x, q, 1.0), "bias is"),

@@ -90,3 +90,14 @@ def test_the_gradient_is_the_transposed_matrix(size, inverse):
 def test_what_cannot_be_rotated_is_refused(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
+
+
+@pytest.mark.parametrize("size", [2, 8, 16, 32, 64, 128, 256])
+def test_a_product_of_rotated_operands_is_theirs_or_half_of_it(size):
+    """Of an odd log2(size) the rotation shrinks by √2: twice undoes it, and so does the way back."""
+    rng = np.random.default_rng(size)
+    x, w = (rng.integers(-8, 9, (3, 256)).astype(np.float32) for _ in range(2))
+    half = 1 + (size.bit_length() - 1) % 2
+    rotated = nx.hadamard(x, size)
+    assert np.array_equal(half * (rotated @ nx.hadamard(w, size).T), x @ w.T)
+    assert np.array_equal(rotated @ nx.hadamard(w, size, inverse=True).T, x @ w.T)
