@@ -18,7 +18,7 @@ BASH = shutil.which("bash")
 Q, P = "numerics quantize m.safetensors o ", "numerics plot tensor m.safetensors w.png "
 CASES = [
     (Q + "--dtype 'lm_head=mxfp4", ["lm_head=mxfp4"]), (Q + "--dtype lm_head=non", ["lm_head=none"]),
-    (Q + "--dtype=nvf", ["--dtype=nvfp4", "--dtype=nvfp3"]), (Q + "--dtype e4m", ["E4M3"]),
+    (Q + "--dtype=nvf", ["--dtype=nvfp4", "--dtype=nvfp3"]), (Q + "--dtype e4m", ["E4M3", "E4M3FN", "E4M3FNUZ"]),
     (Q + "--dtype int8:per_c", ["int8:per_channel"]), (Q + "--dtype lm=int8:per_to", ["lm=int8:per_token"]),
     (Q + "--observer m", ["min_max", "moving_average", "mse"]), (Q + "--scale-type p", ["pof2"]),
     (Q + "--zero-point-type f", ["float32"]), (Q + "--quiet --exclude l", ["lm_head.weight"]),
@@ -50,7 +50,9 @@ def place(tmp_path, monkeypatch):
     nx.save({"lm_head.weight": x, "odd name": x}, tmp_path / "m.safetensors")
     (tmp_path / "keep.toml").touch()
     (tmp_path / "keeper").mkdir()
-    (tmp_path / "kernels.py").write_text("def encode(x): 1 / 0\nencode_other = encode\n_e = 1\n")
+    (tmp_path / "kernels.py").write_text(
+        "def encode(x): 1 / 0\nencode_other = encode\n_e = 1\n", encoding="utf-8"
+    )
     (tmp_path / "packed").mkdir()
     for name in ("__init__", "of_it"):
         (tmp_path / "packed" / f"{name}.py").touch()
