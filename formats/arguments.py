@@ -263,6 +263,8 @@ def _way(name: str, allowed: list[str]) -> str:
     if drawn:
         return drawn
     spec = next((one for one in _ELSEWHERE if one in allowed), None)
+    if spec is not None and name.lower() == "dtype":
+        return f" {spec}= takes the name of a format, as in {spec}='mxfp4';"
     if way and spec is not None:
         return f" {spec}=nx.QuantSpec(...) says it: {way};"
     if option == "observer":  # and nothing here looks at batches: what is spelled alike means another thing

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -207,7 +208,9 @@ def _place_of(x: Any) -> str:
 
 
 def _meant(x: Any) -> str:
-    """What is done with a whole model; nothing of other things."""
+    """What is done with a whole model, and with a text; nothing of other things."""
+    if isinstance(x, (str, os.PathLike)):
+        return "; a file is read by nx.load(path), .npy by numpy.load(path)"
     kind = getattr(getattr(sys.modules.get("torch"), "nn", None), "Module", None)
     model = isinstance(kind, type) and isinstance(x, kind)
     return "; a model is quantized by nx.quantize_(model, ...) or nx.wrap(model, ...)" if model else ""

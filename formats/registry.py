@@ -140,8 +140,27 @@ def dtype(name: Any, *unnamed: Never, **unknown: Never) -> Dtype:
             raise NumericsError("a format is needed, such as 'fp8_e4m3'; `numerics formats` lists them all")
         if _has_format(name):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
+        if hasattr(name, "__array__") or (callable(name) and not isinstance(name, type)):
+            raise NumericsError(
+                f"{said(name)} is no format, such as 'fp8_e4m3': what is quantized, drawn or judged comes "
+                "first, and the format behind it"
+            )
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
+
+
+def attribute_help(name: str) -> str:
+    """What is said of a name that a module of formats lacks; nothing where it looks like no format's.
+
+    >>> attribute_help("e4m3"), attribute_help("quantise")
+    ("; nx.dtype('e4m3') is nx.fp8_e4m3", '')
+    """
+    try:
+        return f"; nx.dtype({name!r}) is nx.{dtype(name)}"
+    except NumericsError:
+        alike = name.lower() in _families() or any(letter.isdigit() for letter in name)
+        told = _help(name).rstrip(";") if alike and not name.startswith("_") else ""
+        return f";{told}" if told else ""
 
 
 def _has_format(thing: Any) -> bool:
@@ -201,6 +220,8 @@ def _meant(spelled: str) -> str:
         return f" it says the bits of weights and activations: format 'int{weights}' with {kept};"
     short = _shortest(spelled)
     same = next((d for name, d in _NAMES.items() if _shortest(name) == short), None)
+    if len(names := [one for found in _families().get(_fp(spelled), {}).values() for one in found]) > 1:
+        return f" it is a family of formats: {', '.join(dict.fromkeys(names))};"
     bits = re.search(r"[0-9]+", spelled)
     alike = {name: d for name, d in _NAMES.items() if bits is None or re.match(rf"\D*{bits[0]}(?!\d)", name)}
     begins = [name for name in alike if len(name) > 2 and spelled.startswith(name.lower())]

@@ -139,9 +139,17 @@ if not TYPE_CHECKING:
         elif name in _LAZY:
             found = getattr(_forking.imported(_LAZY[name]), name)
         else:
-            raise AttributeError(f"module 'numerics' has no attribute {name!r}")
+            raise _unknown(name)
         globals()[name] = found
         return found
+
+
+def _unknown(name: str) -> AttributeError:
+    """The error of a name that is not there: Python says itself what is like it, but of formats."""
+    from numerics.formats.registry import attribute_help
+
+    told, help = f"module 'numerics' has no attribute {name!r}", attribute_help(name)
+    return AttributeError(told + help, name=name, obj=None) if help else AttributeError(told)
 
 
 def __dir__() -> list[str]:

@@ -24,6 +24,9 @@ from numerics.formats.errors import NumericsError
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _PLAIN = {np.dtype(name) for name in ("float16", "float32", "float64")}  # a name costs a microsecond
 
+_NO_NUMBERS = {"U": "texts", "S": "bytes", "O": "things that are no numbers"}
+"""What an array holds, or a list, by its type's kind."""
+
 
 def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     """x as a C-contiguous array of a float type, and how to give a result back in x's kind."""
@@ -44,7 +47,8 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
         data, give = _from_python(x), _to_python
     if data.dtype not in _PLAIN and data.dtype.name not in FLOATS:
         raise NumericsError(
-            f"cannot compute with {data.dtype.name} data; allowed: {', '.join(FLOATS)} (x.astype(...) first)"
+            f"cannot compute with {_NO_NUMBERS.get(data.dtype.kind, f'{data.dtype.name} data')}; "
+            f"allowed: {', '.join(FLOATS)} (x.astype(...) first)"
         )
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))

@@ -59,6 +59,7 @@ class Converted:
     names of all that was not quantized.  left: weights that no QTensor holds, whose bytes were copied, and
     why.  decoded: weights that no QTensor holds, whose values were written as floats, and why.
     notes: what the source says or has that the target does not.  resumed: files that were done before.
+    floats: was it `dequantize` that wrote them, so that none is quantized any more?
     """
 
     quantized: list[str] = field(default_factory=list)
@@ -67,8 +68,11 @@ class Converted:
     decoded: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     resumed: int = field(default=0, compare=False)
+    floats: bool = False
 
     def __str__(self) -> str:
+        if self.floats:
+            return f"{many(len(self.quantized), 'tensor')} dequantized, {len(self.plain)} copied"
         quantized = len(self.quantized) + len(self.left) + len(self.decoded)
         found = [f"{len(self.left)} left as they were"] if self.left else []
         found += [f"{len(self.decoded)} decoded to floats"] if self.decoded else []
@@ -149,8 +153,13 @@ def dequantize(source: PathLike, target: PathLike, *, running: Running = ALONE) 
     refuse_same_file(source, path_of(target))
     work = _Conversion(open_any(source, mapped=False), path_of(target), running)
     if not work.opened.quantized:
-        raise NumericsError(f"{source} holds no quantized tensors: nothing to dequantize")
-    return work.safetensors(_floats)
+        raise NumericsError(
+            f"{source} holds no quantized tensors: nothing to dequantize; `numerics convert` writes it as "
+            "another kind of file"
+        )
+    found = work.safetensors(_floats)
+    found.floats = True
+    return found
 
 
 Piece = tuple[Entry, Array]

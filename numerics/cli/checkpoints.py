@@ -60,7 +60,11 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
 
     check_inputs(model)
     if to != "gguf" and out.lower().endswith(".gguf"):
-        raise NumericsError(f"{out} would not be GGUF: --to gguf writes that, --to {to} .safetensors")
+        raise NumericsError(
+            f"--to {to} writes no GGUF file, and {out} has the name of one: give --to gguf, or another name"
+        )
+    if to == "gguf" and not out.lower().endswith(".gguf"):
+        raise NumericsError(f"--to gguf writes a GGUF file, and {out} is no name of one: give {out}.gguf")
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
@@ -99,7 +103,7 @@ def inspect_command(model: str, every: bool, as_json: bool) -> None:
     table, formats = _looks_to_fit(looks, screen, every)
     scales = _scales(looks, screen.width) if SCALES in table.spared(screen) else []
     told = [*formats, *scales, *_odd(looks, None if every else SOME), *_records(looks, screen.width, every)]
-    draw([*table.lines(screen), *table.left_out(screen), *_below(told, screen)])
+    draw([*table.lines(screen), *table.left_out(screen), *table.names_cut(screen), *_below(told, screen)])
 
 
 def _below(told: list[str], screen: Screen) -> list[str]:
@@ -223,6 +227,7 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
                   _place(one))  # fmt: skip
     table, numbers = table.numbered_to_fit(screen, "first", "second", what="format")
     below = [*_below(numbers, screen), *_places(table, screen, every), *table.left_out(screen, PLACE)]
+    below += table.names_cut(screen)
     lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]

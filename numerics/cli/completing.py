@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -91,6 +92,67 @@ class TensorType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         return [CompletionItem(name) for name in names if name.startswith(incomplete) and name.isprintable()]
 
 
+class RuleOfType(WordType):
+    """A scale rule on the command line: completed with those of the format that it names, else with all."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completed:
+        """The rules that begin so."""
+        came = next((ctx.params[name] for name in ("d", "dtype") if ctx.params.get(name)), None)
+        own = getattr(getattr(came, "dtype", came), "scale_rules", None)
+        return _begun(self.every() if own is None else own, incomplete)
+
+
+class TargetType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
+    """A function on the command line, module:function: completed from the files of the current directory.
+
+    Nothing is imported: what a module defines is read from its text.
+    """
+
+    name = "target"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Completed:
+        """The modules and packages that begin so; behind a colon, what the module defines."""
+        module, colon, begun = incomplete.partition(":")
+        if colon:
+            return [CompletionItem(f"{module}:{name}") for name in _defined(module) if name.startswith(begun)]
+        package, dot, last = module.rpartition(".")
+        stems = _modules(package.replace(".", os.sep) or ".")
+        return [CompletionItem(f"{package}{dot}{stem}") for stem in stems if stem.startswith(last)]
+
+
+def _modules(folder: str) -> list[str]:
+    """What can be imported from a folder: modules with a colon behind them, packages with a dot."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                stem, ending = os.path.splitext(entry.name)
+                if ending == ".py" and stem.isidentifier():
+                    found.append(f"{stem}:")
+                elif entry.name.isidentifier() and os.path.exists(os.path.join(entry.path, "__init__.py")):
+                    found.append(f"{entry.name}.")
+    except OSError:
+        return []
+    return found
+
+
+def _defined(module: str) -> list[str]:
+    """What the text of a module defines: functions, classes and values, but those with a line before."""
+    path = module.replace(".", os.sep)
+    for file in (f"{path}.py", os.path.join(path, "__init__.py")):
+        try:
+            with open(file, "rb") as text:
+                tree = ast.parse(text.read())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        defined = [one.name for one in tree.body
+                   if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]  # fmt: skip
+        given = [place.id for one in tree.body if isinstance(one, ast.Assign) for place in one.targets
+                 if isinstance(place, ast.Name)]  # fmt: skip
+        return [name for name in dict.fromkeys([*defined, *given]) if not name.startswith("_")]
+    return []
+
+
 class FileOrFormatType(FileType):
     """A file on the command line, or a format where no file is there."""
 
@@ -158,7 +220,7 @@ def formats_begun(incomplete: str) -> Completed:
     """The formats whose names begin so, in any case; and what else those are called that do not.
 
     >>> [item.value for item in formats_begun("e5m")]
-    ['E5M2']
+    ['E5M2', 'E5M2FNUZ']
     """
     from numerics.formats import dtypes
     from numerics.formats.p3109 import begun as p3109_begun
@@ -173,9 +235,10 @@ def formats_begun(incomplete: str) -> Completed:
 
 
 FILE, FILE_OR_FORMAT = FileType(), FileOrFormatType()
+TARGET = TargetType()
 RULE, SPEC = RuleType("model", "file"), SpecType()
-ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordType(SCALE_RULES)
-SCALE_RULE_OF_ALL = WordType((*SCALE_RULES, FULL_RANGE))
+ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), RuleOfType(SCALE_RULES)
+SCALE_RULE_OF_ALL = RuleOfType((*SCALE_RULES, FULL_RANGE))
 SCHEME = WordType(SCHEMES)
 OBSERVER = WordType(of("numerics.observe", "OBSERVERS"))
 DEVICE = WordType(of("numerics.backends.ipu.devices", "DEVICES"))
@@ -247,7 +310,7 @@ class Bash(_Whole, BashComplete):
         case $item in
             file,*) files=${item#file,} ;;
             dir,*) compopt -o dirnames ;;
-            plain,*=) compopt -o nospace; COMPREPLY+=("${item#plain,}") ;;
+            plain,*[=:.]) compopt -o nospace; COMPREPLY+=("${item#plain,}") ;;
             plain,*) COMPREPLY+=("${item#plain,}") ;;
         esac
     done

@@ -16,6 +16,7 @@ from numerics.cli.completing import (
     SCALE_RULE_OF_ALL,
     SCHEME,
     SPEC,
+    TARGET,
     ScaleType,
     WordType,
     of,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SWEEP = 1 << 14  # calls that ask all of float32, of 2**18 inputs each; a few come before them
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
 LAYOUT = "numerics.conform.products.layout"
+VALUE = WordType(of(CLAIM, "VALUES"))
 ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
 
 
@@ -59,7 +61,7 @@ def _accumulators() -> tuple[str, ...]:
         "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b mxfp4",
     ),
 )
-@click.argument("target")
+@click.argument("target", type=TARGET)
 @click.option(
     "--dtype",
     type=CLAIMED,
@@ -179,9 +181,14 @@ def progress(what: str, total: int | None = None) -> Iterator[None]:
 
     with (
         bar(in_bytes=False) as shown,
-        watched(lambda done, known: shown.update(what, done, total if known is None else known)),
+        watched(lambda done, known: shown.update(*_come(what, done, total if known is None else known))),
     ):
         yield
+
+
+def _come(what: str, done: int, total: int | None) -> tuple[str, int | None, int | None]:
+    """What a bar says: of nothing yet that it is awaited, since a process starts, or a kernel is compiled."""
+    return (what, done, total) if done else (f"{what}: the first is awaited", None, None)
 
 
 def _sample(found: Verdict, exhaustive: bool) -> list[str]:
@@ -199,16 +206,18 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
     help=cleandoc("""How does the product TARGET add?
 
     TARGET is spelled module:function.  Order, width and rounding of its sums, told by
-    probes; a description, no verdict.
+    probes; a description, no verdict.  It is given a as (m, k) and b as (n, k), a row for each
+    column of the result; --layout kn gives b as (k, n), as `a @ b` takes it.
     """)
     + examples(
         "numerics fingerprint mypkg.kernels:matmul",
         "numerics fingerprint mypkg.kernels:matmul --a bfloat16 --b bfloat16",
+        "numerics fingerprint torch:matmul --array torch --layout kn",
     ),
 )
-@click.argument("target")
-@click.option("--a", type=SPEC, default="float32", show_default=True, help="float32, bfloat16 or float16.")
-@click.option("--b", type=SPEC, default="float32", show_default=True, help="The same.")
+@click.argument("target", type=TARGET)
+@click.option("--a", type=VALUE, default="float32", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--b", type=VALUE, default="float32", show_default=True, help="The same.")
 @click.option("--out", type=OUT, help="The type of the result; float32 by default.")
 @click.option(
     "--shape",
@@ -218,6 +227,13 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
 )
 @click.option(
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
+)
+@click.option(
+    "--layout",
+    type=WordType(of(LAYOUT, "MATRICES")),
+    default="nk",
+    show_default=True,
+    help="nk, kn where b is turned, or both operands, as in km,kn.",
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
     from numerics.conform.products.fingerprint import LONGEST, fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from inspect import cleandoc
@@ -23,7 +22,6 @@ from numerics.view.text import shortened, some_of
 if TYPE_CHECKING:
     from numerics.draw.explorer import Page
 
-KINDS = (".safetensors", ".npy", ".json")
 PAGES = (".html", ".htm")
 SOME = 5  # names that stand for all
 LONGEST = 60  # letters of a file's name that a format gives
@@ -94,9 +92,9 @@ def explore_command(
 ) -> None:
     names, at = chosen["names"], list(chosen["at"])
     from numerics.draw.explorer import explore
-    from numerics.draw.sources import report_in
+    from numerics.draw.sources import names_a_file, report_in
 
-    kind, of_format = Path(file).suffix, not os.path.exists(file) and Path(file).suffix not in KINDS
+    kind, of_format = Path(file).suffix, not names_a_file(file)
     check_inputs(None if of_format else file)
     if weights and kind != ".json":
         raise NumericsError(f"--weights {weights} belongs to a model's report (.json), and {file} is none")

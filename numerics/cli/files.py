@@ -214,7 +214,7 @@ def say_report(report: FileReport, every: bool = True, planned: bool = False) ->
     table = report_table(report, screen)
     table.rows, spared = worst(table.rows, every or screen.width is None)
     below = _below(report, screen, every or screen.width is None, planned and screen.width is not None)
-    draw([*table.lines(screen), *spared, *below, *table.left_out(screen)])
+    draw([*table.lines(screen), *spared, *below, *table.left_out(screen), *table.names_cut(screen)])
 
 
 def report_table(report: FileReport, screen: Screen) -> Table:

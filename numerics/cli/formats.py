@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,6 +18,7 @@ from numerics.cli.words import (
     as_json,
     check_seed,
     examples,
+    format_of,
     json_of,
     no_such_option,
     seeded,
@@ -26,7 +28,7 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.screen import Screen, deliver, draw, tell
 from numerics.view.table import Column, Table, name_column, records, text_column
-from numerics.view.text import number, pointed
+from numerics.view.text import number, pointed, wrapped
 
 if TYPE_CHECKING:
     from numerics.formats.dtype import Element
@@ -96,11 +98,30 @@ def show_command(d: Any, as_json: bool, every: bool) -> None:
         return
     screen = Screen.of(sys.stdout)
     short = bool(codes) and not every
-    pairs = [(fact, _fact(value, fact == "book" and short)) for fact, value in facts(d).items()]
-    lines = records(pairs, screen)
+    told = {fact: _fact(value, fact == "book" and short) for fact, value in facts(d).items()}
+    lines = records([(fact, said) for fact, said in told.items() if said], screen)
     if isinstance(d, Element):
         lines += ["", *(code_grid(codes, screen) if codes else run_table(d).lines(screen))]
+    elif parts := _parts(d):
+        below = f"the values of its codes: {' and '.join(f'`numerics show {part}`' for part in parts)}"
+        lines += ["", *(wrapped(below, screen.width) if screen.width else [below])]
     draw(lines)
+
+
+def _parts(d: Any) -> list[str]:
+    """The formats of a block's elements and scale that can be shown by their names."""
+    from numerics.formats.block import ElementBlock
+
+    found = [d.element, d.scale] if isinstance(d, ElementBlock) else []
+    names = list(dict.fromkeys(str(part) for part in found if part is not None))
+    return [name for name in names if _is_known(name)]
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return bool(format_of(name))
+    except NumericsError:
+        return False
 
 
 def _fact(value: Any, counted: bool = False) -> str:
@@ -184,6 +205,11 @@ def encode_command(d: Any, values: tuple[str, ...], as_json: bool, **options: An
     if as_json:
         deliver(json_of([_json(one) for one in found]) + "\n")
         return
+    draw(_encoded_table(found).lines(Screen.of(sys.stdout)))
+
+
+def _encoded_table(found: list[Encoded]) -> Table:
+    """A line a number: its code, what that means, and the values between which the number lies."""
     table = Table([
         Column("x", right=True), Column("code"), _bits_column(found), Column("value"), Column("error"),
         Column("below"), Column("above"), text_column("tie"),
@@ -191,7 +217,7 @@ def encode_command(d: Any, values: tuple[str, ...], as_json: bool, **options: An
     for one in found:
         beside = ["" if value is None else number(value) for value in (one.below, one.above)]
         table.add(*_cells(one), *beside, "tie" if one.tie else "")
-    draw(table.lines(Screen.of(sys.stdout)))
+    return table
 
 
 def _number(text: str) -> float:
@@ -201,8 +227,15 @@ def _number(text: str) -> float:
             f"{no_such_option(text, click.get_current_context().command)} --help lists them all"
         )
     try:
-        return float.fromhex(text) if "0x" in text.lower() else float(text)
-    except (ValueError, OverflowError):
+        found = float.fromhex(text) if "0x" in text.lower() else float(text)
+        if math.isinf(found) and any(letter.isdigit() for letter in text):
+            raise OverflowError
+        return found
+    except OverflowError:
+        raise NumericsError(
+            f"{text!r} is beyond float64, in which numbers are read: inf is what lies there"
+        ) from None
+    except ValueError:
         raise NumericsError(f"{text!r} is not a number; allowed: 0.3, 448, 0x1.8p3, inf, nan") from None
 
 
@@ -241,9 +274,4 @@ def _say_blocks(found: EncodedBlocks, as_json: bool) -> None:
         micro = "" if block.microexponents is None else f", microexponents 0b{block.microexponents}"
         read = "" if block.counts is None else f", read as {'counts' if block.counts else 'floats'}"
         tell(f"block {k}: scale 0x{block.scale:02x} = {number(block.scale_value)}{micro}{read}")
-        table = Table(
-            [Column("x"), Column("code"), _bits_column(block.elements), Column("value"), Column("error")]
-        )
-        for one in block.elements:
-            table.add(*_cells(one))
-        draw(table.lines(screen))
+        draw(_encoded_table(block.elements).lines(screen))

@@ -126,7 +126,7 @@ def _save_table(picture: Picture, table: Table, out: str) -> None:
     """The file, and what is on it as a table."""
     picture.save(out)
     with after(f"{out} is written"):
-        tell(f"{out}: {picture.alt.partition(':')[0]}")
+        tell(f"{out}: {picture.alt.rpartition(': ')[0]}")
         draw_lines(table.lines(Screen.of(sys.stdout)))
 
 
@@ -175,11 +175,13 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
 @how_options
 def tensor_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
     from numerics import draw
+    from numerics.draw.picture import of_tensor
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
     d, given = how(dtype, **options)
-    _save(draw.tensor(tensor_in(file, name)[1], d, **given), out)
+    name, x = tensor_in(file, name)
+    _save(of_tensor(draw.tensor(x, d, **given), name), out)
 
 
 @plot_group.command("block", help="A block of FILE's tensor, as all of it is quantized."
@@ -193,10 +195,12 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **options:
 @click.option("--block", type=int, default=0, show_default=True, help="Which one, row after row.")
 def block_command(file: str, out: str, name: str | None, dtype: Any, **which: Any) -> None:
     from numerics import draw
+    from numerics.draw.picture import of_tensor
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    _save(draw.block(tensor_in(file, name)[1], dtype, **which), out)
+    name, x = tensor_in(file, name)
+    _save(of_tensor(draw.block(x, dtype, **which), name), out)
 
 
 @plot_group.command(
@@ -240,13 +244,15 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
 def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
     from numerics.draw.formats import compared, pictured, table_of
     from numerics.draw.grids import array_of
+    from numerics.draw.picture import of_tensor
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    data = array_of(tensor_in(file, name)[1])
+    name, x = tensor_in(file, name)
+    data = array_of(x)
     with bar(in_bytes=False) as shown:
         rows = compared(data, list(dtypes) or None, {}, shown.update)
-    _save_table(pictured(rows, data.size), table_of(rows), out)
+    _save_table(of_tensor(pictured(rows, data.size), name), table_of(rows), out)
 
 
 @plot_group.command(
@@ -260,14 +266,16 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
 @click.option("--dtype", type=HOW, required=True, help=FORMAT_OR_HOW)
 @sharing_options
 def scales_command(file: str, out: str, name: str | None, dtype: Any, **options: Any) -> None:
-    from numerics.draw.scales import found_by, pictured
+    from numerics.draw.picture import of_tensor
+    from numerics.draw.rules import pictured
+    from numerics.draw.scales import found_by
     from numerics.draw.sources import tensor_in
 
     _check(out, file)
-    x = tensor_in(file, name)[1]
+    name, x = tensor_in(file, name)
     with bar(in_bytes=False) as shown:
         found = found_by(x, *how(dtype, **options), shown.update)
-    _save_table(pictured(found, x.size), found.table(), out)
+    _save_table(of_tensor(pictured(found, x.size), name), found.table(), out)
 
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."

@@ -280,8 +280,6 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
         names = [option.name or own, own]
         names += [f"{own}=True"] * option.is_flag + [f"{own}s"] * option.multiple
         found |= dict.fromkeys(names, spelled)
-    if "dtype" in found:
-        found.setdefault("d", found["dtype"])  # as nx.draw calls it
     return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 
@@ -307,8 +305,40 @@ def usage(wrong: click.ClickException) -> str:
         said = no_such_option(wrong.option_name, context.command)
     said += "" if said.endswith((".", "?", "?)")) else "."
     if said.startswith("No such command"):
+        said = no_such_command(said, context)
         said += f" Allowed: {', '.join(sorted(getattr(context.command, 'commands', ())))}."
     return f"{said} {' '.join(context.get_usage().split())}; --help says more"
+
+
+WANTED = {
+    "decode": "`numerics show FORMAT` has the value of every code, and nx.FORMAT.decode(codes) decodes",
+    "round": "`numerics encode FORMAT VALUES` shows what becomes of numbers",
+    "list": "`numerics formats` lists them",
+    "info": "`numerics show FORMAT` is of formats, `numerics inspect MODEL` of files",
+    "version": "`numerics --version` shows it",
+    "diff": "`numerics compare` shows what differs",
+    "check": "`numerics conform` judges a kernel, `numerics inspect` says what is odd in a file",
+    "test": "`numerics conform` judges a kernel, `numerics verify` proves our own",
+    "draw": "`numerics plot` draws",
+    "view": "`numerics explore` makes a page of a file",
+    "export": "`numerics ipu export` and `numerics convert` write other kinds of files",
+}
+"""Commands that there are not, and which one does what they say."""
+
+
+def no_such_command(said: str, context: click.Context) -> str:
+    """What is said of a command that there is not: the one that does it, where click names the most alike.
+
+    >>> with click.Context(click.Group("numerics"), info_name="numerics") as context:
+    ...     no_such_command("No such command 'help'.", context)
+    "No such command 'help': `numerics --help` and `numerics COMMAND --help` are the help."
+    """
+    name = said.split("'")[1] if "'" in said else ""
+    way = "" if context.parent else WANTED.get(name, "")
+    if name == "help":
+        path = context.command_path
+        way = f"`{path} --help` and `{path} COMMAND --help` are the help"
+    return f"No such command {name!r}: {way}." if way else said
 
 
 def no_such_option(text: str, command: click.Command) -> str:

@@ -17,7 +17,7 @@ from numerics.draw.image import image
 from numerics.draw.layers import model
 from numerics.draw.numberline import format
 from numerics.draw.picture import Picture
-from numerics.draw.scales import drawn as scales
+from numerics.draw.rules import scales
 from numerics.draw.stairs import rounding
 from numerics.draw.tensor import tensor
 from numerics.formats.arguments import answer_calls

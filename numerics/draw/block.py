@@ -14,7 +14,7 @@ from numerics.files.selection import axis_of
 from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, Blocks, MicroexponentBlock, TieredBlock
 from numerics.formats.errors import NumericsError, integer, said
-from numerics.formats.registry import dtype
+from numerics.formats.registry import dtype as find_dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.view.text import figure, number
@@ -25,12 +25,12 @@ Coded = tuple[Array, float, float, Blocks]
 
 
 @keywords
-def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -> Picture:
+def block(x: Any, dtype: Any = None, *, scale_rule: str = "floor", block: int = 0) -> Picture:
     """Draws one block: its values, the grid at their scale, where each goes, and the other scale rules.
 
     x: a tensor; the block is drawn as `nx.quantize` of all of it makes it, with the scale of the whole tensor
         that each rule finds, where the format has one.  A QTensor is drawn as it is stored.
-    d: a block format or its name; of a QTensor its own, which may be left out.
+    dtype: a block format or its name; of a QTensor its own, which may be left out.
     scale_rule: as for `Block.encode`; not of a QTensor, whose scales are found already.
     block: which one, from 0: along the axis of the blocks, one row after another.  The axis is the one that a
         job takes: the last, but the input channels of a convolution's weight, which has four axes.
@@ -45,8 +45,8 @@ def block(x: Any, d: Any = None, *, scale_rule: str = "floor", block: int = 0) -
     'A block of 32 values in mxfp4, block 1 of 0 to 1: they share the scale 0.5.'
     """
     if isinstance(x, QTensor):
-        return _stored(x, d, scale_rule, block)
-    d, data = _blocked(d), array_of(x)
+        return _stored(x, dtype, scale_rule, block)
+    d, data = _blocked(dtype), array_of(x)
     d.check_scale_rule(scale_rule)
     axis = axis_of("", data.shape, QuantSpec(d)) if data.ndim else 0
     aside = f", along axis {axis}" if axis < data.ndim - 1 else ""
@@ -68,7 +68,7 @@ def _blocked(d: Any) -> Block:
     """The block format that was asked for; raises NumericsError for another and for none."""
     if d is None:
         raise NumericsError("a tensor of floats is drawn in a block format: name one, such as 'mxfp4'")
-    d = dtype(d)
+    d = find_dtype(d)
     if not isinstance(d, Block):
         raise NumericsError(f"{d} has no blocks: nx.draw.tensor and nx.draw.rounding show single numbers")
     return d
@@ -103,9 +103,10 @@ def _picture(d: Block, part: Array, rules: dict[str, Coded], scale_rule: str, wh
 def _stored(q: QTensor, d: Any, scale_rule: str, block: int) -> Picture:
     """A block of a tensor that is quantized already, as it is."""
     own = _blocked(q.format)
-    if d is not None and dtype(d) is not own:
+    if d is not None and find_dtype(d) is not own:
         raise NumericsError(
-            f"{q!r} is quantized already, and drawn as it is: leave {dtype(d)} out, or dequantize it first"
+            f"{q!r} is quantized already, and drawn as it is: leave {find_dtype(d)} out, or "
+            "dequantize it first"
         )
     if scale_rule != "floor":
         raise NumericsError(

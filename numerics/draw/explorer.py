@@ -9,22 +9,26 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.resources import files
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from numerics._version import __version__
-from numerics.draw.grids import Array, Decoded, array_of, holds_floats, rounded
+from numerics.draw.grids import Array, Decoded, array_of, formats_asked, holds_floats, rounded
 from numerics.draw.layers import rows_of
 from numerics.draw.pieces import Chosen, Looked, check_pieces, chosen, coded, held_as, looked
 from numerics.draw.places import Place, check_somewhere, pieces_at, places_of
 from numerics.draw.points import points
+from numerics.draw.sources import REPORT, everything_in, names_a_file, report_in
 from numerics.draw.stored import along_the_last, axis_of_stored, held, sharing
 from numerics.files.replacement import replace_file
 from numerics.files.selection import axis_of
@@ -88,7 +92,8 @@ def explore(
     """Returns a page in which each number is explained: code, bits, value, neighbours, tie, error, and what
     other roundings, other scale rules and known deviations would have made of it.
 
-    what: a tensor, or tensors by name; what `nx.report` returned; or a format or its name.
+    what: a tensor, or tensors by name; what `nx.report` returned; a format or its name; or the path of a file
+        of one of them, as `numerics explore` takes it: a checkpoint, .npy, or .json of a report.
     formats: what `nx.quantize` takes, each; by default mxfp4, nvfp4, mx6 and int4. The first says which parts
         of a tensor are shown: those where it loses most, and some spread over the rest. Beside a format: the
         formats that it is compared with, by default those of as many bits.  A QTensor is shown as it is
@@ -105,7 +110,7 @@ def explore(
     >>> page.title, "https://" in page.html
     ('w', False)
     """
-    places = places_of(at)
+    places, what = places_of(at), _read(what)
     if places and (_is_format(what) or (tensors is None and _is_report(what))):
         raise NumericsError(f"at={said(at)} is of tensors, and none are explored")
     if _is_format(what):
@@ -132,7 +137,7 @@ def explore(
         )
     if tensors:
         title = title or (next(iter(tensors)) if len(tensors) == 1 else f"{len(tensors)} tensors")
-        found |= _of_tensors(tensors, None if formats is None else _listed(formats), places)
+        found |= _of_tensors(tensors, None if formats is None else formats_asked(formats), places)
     if not found:
         raise NumericsError("there is nothing to explore: no tensor came")
     return _page(str(title), found)
@@ -161,14 +166,29 @@ def _shape(x: Any) -> tuple[int, ...]:
     return tuple((x if hasattr(x, "shape") else array_of(x)).shape)
 
 
-def _listed(formats: Any) -> list[Any]:
-    """The formats that were asked for; one alone stands for itself."""
-    if isinstance(formats, (str, Dtype, QuantSpec)):
-        return [formats]
-    try:
-        return list(formats)
-    except Exception:  # whatever what came raises: it is no list
-        raise NumericsError(f"formats= takes a list of formats, not {said(formats)}") from None
+def _read(what: Any) -> Any:
+    """What a path names: tensors by name, or a report; anything else unchanged.
+
+    Raises NumericsError for a text that is neither a format nor a file, and for a model, which is no tensor.
+    """
+    if isinstance(what, (str, os.PathLike)):
+        try:
+            return dtype(what)
+        except NumericsError as wrong:
+            if not names_a_file(what):
+                raise NumericsError(
+                    f"{said(what)} is no format, and no file that is there: {wrong}"
+                ) from None
+        try:
+            return report_in(what) if Path(what).suffix == REPORT else everything_in(what)
+        except OSError as wrong:
+            raise NumericsError(f"cannot read {what}: {wrong.strerror or wrong}") from wrong
+    if callable(getattr(what, "state_dict", None)):
+        raise NumericsError(
+            "a model is explored by its tensors, nx.explore(model.state_dict()), or by what nx.report(model) "
+            "returns, with tensors=model.state_dict()"
+        )
+    return what
 
 
 def _is_report(what: Any) -> bool:
@@ -188,7 +208,8 @@ def _page(title: str, data: dict[str, Any]) -> Page:
         .replace("\x7f", "\\u007f")
     )
     template = files("numerics.draw").joinpath("explorer.html").read_text(encoding="utf-8")
-    page = template.replace("@TITLE@", html.escape(shown)).replace("@DATA@", text)
+    values = {"TITLE": html.escape(shown), "MADE": f"numerics {__version__}", "DATA": text}
+    page = re.sub("@(TITLE|MADE|DATA)@", lambda found: values[found[1]], template)
     return Page(title, page, data.get("left_out", {}))
 
 
@@ -213,7 +234,7 @@ def _of_format(d: Dtype, others: Iterable[Any] | None) -> dict[str, Any]:
         bits = math.floor(getattr(d, "bits", 0))
         beside = [one for one in dtypes() if one is not d and math.floor(getattr(one, "bits", 0)) == bits]
     else:
-        beside = [dtype(one) for one in _listed(others)]
+        beside = [dtype(one) for one in formats_asked(others)]
     found: dict[str, Any] = {"facts": [facts(one) for one in (d, *beside)]}
     if isinstance(d, Element) and d.bits <= 8:
         found["codes"] = points(d, [one for one in beside if isinstance(one, Element)])

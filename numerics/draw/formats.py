@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from numerics.backends.host.quantizing import nan_is_counted
-from numerics.draw.grids import Array, array_of, check_options, decibels
+from numerics.draw.grids import Array, array_of, check_options, decibels, formats_asked
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
@@ -21,6 +21,8 @@ from numerics.view.table import EMPTY, Column, Table, name_column
 
 Kept = tuple[float, float, str, str]  # SQNR in dB, bits a value, the format's name and kind
 Progress = Callable[[str, int, int], None]
+FEW = 12  # formats whose names have room beside each other
+TICKS = (2, 3, 4, 6, 8, 12, 16)  # bits
 MARKS = {
     "integer": ("s", ORANGE), "float": ("o", BLUE), "codebook": ("^", RED), "block": ("D", GREEN)
 }  # fmt: skip
@@ -30,8 +32,8 @@ MARKS = {
 def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Picture:
     """Draws formats by what each leaves of a tensor, in dB, and the bits that it takes for a value.
 
-    x: an array, a torch tensor or nested lists.  formats: what `nx.quantize` takes, each; None (the default)
-    for every format of the tables that has negative values.  options: as for `nx.quantize`, for all.
+    x: an array, a torch tensor or nested lists.  formats: what `nx.quantize` takes, one or several; None (the
+    default) for every format of the tables that has negative values.  options: as for `nx.quantize`, for all.
     The line joins those that no other beats in both. Raises what `nx.quantize` does, and NumericsError
     where matplotlib is missing.
 
@@ -57,7 +59,7 @@ def compared(
 
     progress: called with the name of a format, how many are done, and of how many.
     """
-    wanted = [d for d in dtypes() if _signed(d)] if formats is None else list(formats)
+    wanted = [d for d in dtypes() if _signed(d)] if formats is None else formats_asked(formats)
     if not wanted:
         raise NumericsError("no format was given: name one, or several")
     rows: list[Kept] = []
@@ -95,7 +97,7 @@ def _signed(d: Any) -> bool:
 
 
 def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
-    figure, axes = canvas(1, 1, (8, 7))
+    figure, axes = canvas(1, 1, (8, 7) if len(rows) <= FEW else (11, 10))
     panel = axes[0, 0]
     finite = [row for row in rows if math.isfinite(row[0])]
     best: list[tuple[float, float]] = []
@@ -113,13 +115,18 @@ def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
     for kind, (mark, colour) in MARKS.items():
         some = [(bits, sqnr) for sqnr, bits, _, its in finite if its == kind]
         if some:
-            panel.scatter(*zip(*some, strict=True), marker=mark, s=34, color=colour, label=kind, zorder=2)
+            panel.scatter(*zip(*some, strict=True), marker=mark, s=34, color=colour, label=kind, zorder=2,
+                          edgecolors="white", linewidths=0.6)  # fmt: skip
     panel.set(
         xlabel="bits a value, scales included", ylabel="SQNR, dB (higher is better)",
         title=f"{count:,} values in {len(rows)} formats; grey: no other is better for fewer bits"
         f"{_not_drawn(rows)}",
     )  # fmt: skip
     panel.margins(x=0.12, y=0.07)
+    if len(rows) > FEW:  # most have 3 to 9 bits, which are apart so
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(TICKS, list(map(str, TICKS)))
+        panel.minorticks_off()
     if finite:
         panel.legend(loc="lower right")
     figure.draw_without_rendering()  # now the panel has its place

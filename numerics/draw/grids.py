@@ -32,6 +32,7 @@ from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import Error, ErrorSums, QTensor, values_of
+from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
 PART = 1 << 18  # elements that are looked at together
@@ -238,6 +239,20 @@ def partition_of(q: QTensor) -> Partition:
     if q.spec.blocked:
         return Partition(shape, cast(int, q.axis) % len(shape), q.spec.block.block)
     return q.spec.partition(shape)
+
+
+def formats_asked(formats: Any) -> list[Any]:
+    """The formats that were asked for; one alone stands for itself.
+
+    >>> formats_asked("mxfp4"), formats_asked(("int4", "fp4"))
+    (['mxfp4'], ['int4', 'fp4'])
+    """
+    if isinstance(formats, (str, Dtype, QuantSpec)):
+        return [formats]
+    try:
+        return list(formats)
+    except Exception:  # whatever what came raises: it is no list
+        raise NumericsError(f"formats= takes a list of formats, not {said(formats)}") from None
 
 
 def rounded(x: Any, d: Any, **options: Any) -> Rounded:

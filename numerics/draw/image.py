@@ -17,12 +17,12 @@ COLUMNS = 4
 
 
 @keywords
-def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
+def image(x: Any, dtype: Any, *, original: bool = True, **options: Any) -> Picture:
     """Draws an image as it becomes in one or several formats: the original first, then a panel a format.
 
     x: pixels of any range, of shape (height, width) or (height, width, 3); those of one row are neighbours in
         blocks, each colour by itself.  What `x` covers, its own mean taken off, is what is rounded.
-    d: what `nx.quantize` takes, a list of such, or a mapping of titles to them.
+    dtype: what `nx.quantize` takes, a list of such, or a mapping of titles to them.
     original: False leaves the original out.  options: as for `nx.quantize`, for all.
     Raises NumericsError for another shape, for NaN and Inf, for what `nx.quantize` refuses, and where
     matplotlib is missing.
@@ -32,13 +32,13 @@ def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
     >>> nx.draw.image(ramp, ["fp4", "mx9"]).alt
     'An image of 64 x 64 pixels, and the same in fp4 (19.2 dB, 4.008 bits), mx9 (50.5 dB, 9 bits).'
     """
-    check_options(image, options, x, d)
+    check_options(image, options, x, dtype)
     pixels = array_of(x)
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise NumericsError(f"an image has shape (height, width) or (height, width, 3), not {pixels.shape}")
     if not np.isfinite(pixels).all():
         raise NumericsError("an image has finite pixels: here some are NaN or Inf")
-    wanted = _wanted(d)
+    wanted = _wanted(dtype)
     middle = pixels.mean(dtype=np.float64).astype(np.float32)
     planes = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels
     found = {title: rounded(planes - middle, one, **options) for title, one in wanted.items()}

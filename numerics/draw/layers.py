@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from numerics.draw.grids import decibels
@@ -68,8 +69,10 @@ def _title(layers: list[Any], shown: list[Any], output: float) -> str:
 
 def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
     """The layers of a report, worst first, and the SQNR of the output; raises NumericsError for no report."""
-    said = report.as_dict() if hasattr(report, "as_dict") else report
     try:
+        said = report.as_dict() if hasattr(report, "as_dict") else report
+        if not isinstance(said, Mapping):
+            raise TypeError
         layers = sorted(
             (dict(one) for one in said["layers"] if not one.get("inside")),
             key=lambda one: (_number(one["local"]), _number(one["cumulative"])),
@@ -79,7 +82,7 @@ def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
             shapes = dict(one.get("shapes", {}))
             one["shapes"] = {str(name): tuple(map(int, shape)) for name, shape in shapes.items()}
         output = _number(said["output"])
-    except (TypeError, KeyError, ValueError):
+    except Exception:  # whatever what came raises: it is no report
         raise NumericsError(
             "this is no report of a model: nx.report(model) makes one, and its as_dict() is taken too"
         ) from None

@@ -11,24 +11,24 @@ from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, P
 from numerics.formats.arguments import keywords
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.dtype import Dtype, Element, Float
-from numerics.formats.registry import dtype
+from numerics.formats.registry import dtype as find_dtype
 from numerics.view.text import number
 
 MANY = 2048  # values: more are drawn as a line
 
 
 @keywords
-def format(d: Any) -> Picture:
+def format(dtype: Any) -> Picture:
     """Draws a format: every value on a line and by binades, with Inf and NaN, and the steps between.
 
-    d: a format or a name, as `nx.dtype` takes it. Of a block format the grid is that of its elements at
+    dtype: a format or a name, as `nx.dtype` takes it. Of a block format the grid is that of its elements at
     a shared scale of 1, above it what a block consists of.
     Raises NumericsError for an unknown name, and where matplotlib is missing.
 
     >>> import numerics as nx
     >>> nx.draw.format("fp8_e4m3").save("fp8.png")  # doctest: +SKIP
     """
-    d = dtype(d)
+    d = find_dtype(dtype)
     with styled():
         figure, axes = canvas(3, 1, (8, 7.2), height_ratios=(0.75, 2.6, 1.4))
         figure.suptitle(_title(d), x=0.01, ha="left")

@@ -7,7 +7,7 @@ import html
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ PALETTE = "Okabe-Ito"
 """The palette: eight colours that people with any colour blindness tell apart (Okabe and Ito, 2008)."""
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, BLACK, GREY = "#56B4E9", "#CC79A7", "#000000", "#8A8A8A"
+RED_SAID = "orange-red"  # as people call that red where they read of it
 KINDS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 ROOM = 40  # letters of a name
 DPI = 110  # dots an inch, of what is saved as dots
@@ -29,6 +30,13 @@ STYLE: Any = {
     "figure.constrained_layout.use": True, "legend.frameon": False, "svg.hashsalt": "numerics",
     "image.interpolation": "nearest", "savefig.dpi": DPI, "axes.unicode_minus": True,
 }  # fmt: skip
+
+
+def of_tensor(picture: Picture, name: str) -> Picture:
+    """The picture with the name of the tensor that is on it before its title and its sentence."""
+    title = picture.figure._suptitle or picture.figure.axes[0]._left_title
+    title.set_text(f"{named(name)}: {title.get_text()}")
+    return replace(picture, alt=f"{name}: {picture.alt}")
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from numerics.draw.grids import array_of, decibels, rounded
-from numerics.draw.picture import GREEN, SKY, Picture, canvas, named, styled
+from numerics.draw.grids import array_of, rounded
 from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
 from numerics.tensor.qtensor import QTensor
-from numerics.tensor.spec import QuantSpec, described
+from numerics.tensor.spec import QuantSpec
 from numerics.tensor.words import OPTIONS
 from numerics.view.table import EMPTY, Column, Table, text_column
 from numerics.view.text import figure
@@ -30,7 +27,6 @@ OF_ONE = (
     "seed",
     "random_bits",
 )  # what is of one tensor, beside a spec
-PLACES = 200.0  # dB that a bar shows at most
 
 
 @dataclass(frozen=True)
@@ -153,48 +149,3 @@ def _loss(data: Any, spec: QuantSpec, given: dict[str, Any]) -> RuleLoss:
     found = rounded(data, spec, **given)
     error = found.error
     return RuleLoss(spec.scale_rule, error.sqnr, error.max_error, found.clipped.size / data.size)
-
-
-@keywords
-def drawn(x: Any, d: Any, **options: Any) -> Picture:
-    """Draws what each scale rule of a format leaves of a tensor, as bars, the one that loses least first.
-
-    x, d, options: as for `nx.scales`, and so are the errors; NumericsError where matplotlib is missing.
-
-    >>> import numerics as nx
-    >>> nx.draw.scales([1.0, 0.3, -0.05, 5.0, 7.4], "mxfp4").alt.partition(";")[0]
-    'The scale rules of mxfp4 on 5 values: ceil 17.5 dB, largest error 1, 0 % clipped'
-    """
-    return pictured(scales(x, d, **options), array_of(x).size)
-
-
-def pictured(found: Scales, count: int) -> Picture:
-    """The picture of what each rule leaves of so many values."""
-    name = described(found.spec)
-    with styled():
-        picture = _bars(found, f"the scale rules of {named(name)} on {count:,} values")
-    told = "; ".join(
-        f"{one.rule} {decibels(one.sqnr)}, largest error {figure(one.max_error)}, "
-        f"{100 * one.clipped:.3g} % clipped"
-        for one in found
-    )
-    return Picture(picture, f"The scale rules of {name} on {count:,} values: {told}.")
-
-
-def _bars(found: Scales, title: str) -> Any:
-    """A bar a rule, with what it loses beside it."""
-    picture, axes = canvas(1, 1, (8, 1.6 + 0.42 * max(len(found), 2)))
-    panel = axes[0, 0]
-    picture.suptitle(title, x=0.01, ha="left")
-    shown = [float(np.clip(np.nan_to_num(one.sqnr, posinf=PLACES), 0, PLACES)) for one in found]
-    best = max(*shown, 1.0)
-    colours = [GREEN if one.sqnr == found.rules[0].sqnr else SKY for one in found]
-    panel.barh([one.rule for one in found], shown, color=colours, height=0.7)
-    for place, one in enumerate(found):
-        said = (
-            f"  {decibels(one.sqnr)}, max error {figure(one.max_error, 4)}, {100 * one.clipped:.3g} % clipped"
-        )
-        panel.text(shown[place], place, said, va="center", fontsize=9)
-    least = " (green: loses least)" if len(found) > 1 else ", by the one rule that it has"
-    panel.set(xlabel=f"SQNR, dB{least}", xlim=(0, best * 1.9), ylim=(len(found) - 0.4, -0.6))
-    return picture

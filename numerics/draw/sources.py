@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
 
 ARRAY, REPORT = ".npy", ".json"
+ENDINGS = (".safetensors", ARRAY, REPORT)
+"""Of names that are files' alone, whether they are there or not."""
+
+A_REPORT = "json.dumps(nx.report(model).as_dict()) makes one"
+
+
+def names_a_file(path: Any) -> bool:
+    """Is that the path of a file, there or not, rather than the name of a format?"""
+    return os.path.exists(path) or Path(path).suffix in ENDINGS
 
 
 def tensors_in(path: Any) -> dict[str, Any]:
@@ -78,12 +88,12 @@ def report_in(path: Any) -> Mapping[str, Any]:
     check_regular(Path(path))
     try:
         said = json_in(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise NumericsError(f"{path} is not JSON, but bytes that are no text: {A_REPORT}") from None
     except ValueError as wrong:
         raise NumericsError(f"{path} is not JSON: {wrong}") from None
     if not isinstance(said, dict) or "layers" not in said:
-        raise NumericsError(
-            f"{path} is no report of a model: write json.dumps(nx.report(model).as_dict()) to it"
-        )
+        raise NumericsError(f"{path} is no report of a model: {A_REPORT}")
     return said
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from numerics.draw.grids import Array, grid
-from numerics.draw.picture import BLACK, BLUE, GREY, RED, Picture, canvas, named, styled
+from numerics.draw.picture import BLACK, BLUE, GREY, RED, RED_SAID, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, said
-from numerics.formats.registry import dtype
+from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import check_rounding
 
 STEPS = 4  # of the grid on each side of zero
@@ -22,10 +22,12 @@ DRAWS = 64  # of stochastic rounding, at each place
 
 
 @keywords
-def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: float | None = None) -> Picture:
+def rounding(
+    dtype: Any, rounding: str | Sequence[str] = "half_even", *, around: float | None = None
+) -> Picture:
     """Draws roundings of a format as staircases: a panel each, a dot where each tie goes.
 
-    d: an element format or its name.  rounding: one of the modes of `Element.encode`, or several.  Of
+    dtype: an element format or its name.  rounding: one of the modes of `Element.encode`, or several.  Of
     stochastic rounding the mean of 64 draws is drawn (seed 0 … 63).
     around: the value in the middle; None (the default) for 0, or for the lowest values where unsigned.
     Raises NumericsError for a block format, another rounding, a middle that is no finite number, and where
@@ -36,7 +38,7 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
     'Roundings of fp4 from -2 to 2: half_even, toward_zero. Ties go: half_even, -1.75 to -2, -1.25 to -1, \
 -0.75 to -1, -0.25 to -0, 0.25 to 0, 0.75 to 1, 1.25 to 1, 1.75 to 2.'
     """
-    d = dtype(d)
+    d = find_dtype(dtype)
     if not isinstance(d, Element):
         raise NumericsError(
             f"{d} is a block format: nx.draw.block shows how it rounds; here an element format"
@@ -50,7 +52,9 @@ def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: flo
     with styled():
         rows = -(-len(modes) // columns)
         figure, axes = canvas(rows, columns, (max(3.0 * columns, 4.5), 3.2 * rows), sharex=True, sharey=True)
-        figure.suptitle(f"{named(str(d))}: what comes out against what goes in; red: ties", x=0.01, ha="left")
+        figure.suptitle(
+            f"{named(str(d))}: what comes out against what goes in; {RED_SAID}: ties", x=0.01, ha="left"
+        )
         for panel, mode in zip(axes.flat, modes, strict=False):
             _stairs(panel, d, mode, shown)
         for panel in axes.flat[len(modes) :]:

@@ -19,10 +19,24 @@ from numerics.draw.grids import (
     rounded,
     values,
 )
-from numerics.draw.picture import BLACK, BLUE, GREY, ORANGE, RED, Picture, canvas, named, styled
+from numerics.draw.picture import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    RED_SAID,
+    ROOM,
+    Picture,
+    canvas,
+    named,
+    styled,
+)
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import described
+from numerics.view.text import brief
 
 BINS = 120
 MOST = 512  # bars, and lines of a grid
@@ -31,11 +45,12 @@ LOWEST, HIGHEST = 4 * 1075, 4 * 1024 + 1  # quarters of binades of float64, belo
 
 
 @keywords
-def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
+def tensor(x: Any, dtype: Any = None, **options: Any) -> Picture:
     """Draws what becomes of a tensor: its histogram over the grid of codes, their use, and the error.
 
-    x: an array, a torch tensor, nested lists, or a QTensor.  d, options: as for `nx.quantize`; without them a
-        QTensor is drawn as it is stored, and nothing is said of an error, which nobody knows.
+    x: an array, a torch tensor, nested lists, or a QTensor.
+    dtype, options: as for `nx.quantize`; without them a QTensor is drawn as it is stored, and nothing is
+        said of an error, which nobody knows.
     Above the values in units of their own scales, so that one grid holds for all, with the share that is
     clipped: that lies more than half a step beyond the grid's largest or smallest value; in the middle how
     often each value of the grid is taken, and which never; below the error of each value against its
@@ -47,14 +62,15 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
     >>> nx.draw.tensor(nx.quantize([0.1, -0.7, 2.1, 3.5], "int4")).alt
     'A tensor of shape 4 stored in int4: 4 of 16 values of the grid in use.'
     """
-    stored = d is None
+    stored = dtype is None
     if not stored:
-        check_options(tensor, options, x, d)
-    found = _stored(x, options) if stored else rounded(x, d, **options)
+        check_options(tensor, options, x, dtype)
+    found = _stored(x, options) if stored else rounded(x, dtype, **options)
     used, counts = _use(found)
     never = len(used) - int(np.count_nonzero(counts))
     known = "" if stored else _loss(found)
-    where = f"{'stored ' if stored else ''}in {named(str(found.q.format))}"
+    how = brief(described(found.q.spec), ROOM)
+    where = f"{'stored ' if stored else ''}in {named(how)}"
     with styled():
         figure, axes = canvas(2 if stored else 3, 1, (8, 5.2 if stored else 7.6),
                               height_ratios=(1.5, 1.1) if stored else (1.5, 1.1, 1.4))  # fmt: skip
@@ -62,13 +78,13 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
         top, middle = axes[:2, 0]
         nobody = stored or found.error.non_finite == found.data.size
         clipped = None if nobody else 100 * found.clipped.size / found.data.size
-        _histogram(top, found, used, clipped)
+        _histogram(top, found, used, clipped, stored)
         _bars(middle, used, counts, never)
         top.sharex(middle)
         if not stored:
             _errors(axes[2, 0], found)
     alt = (
-        f"A tensor of shape {_shape(found.data)} {'stored ' if stored else ''}in {found.q.format}: "
+        f"A tensor of shape {_shape(found.data)} {'stored ' if stored else ''}in {how}: "
         f"{f'{known}, ' if known else ''}{len(used) - never} of {len(used)} values of the grid in use"
         f"{'' if clipped is None else f', {clipped:.2f} % of the elements clipped'}."
     )
@@ -78,11 +94,11 @@ def tensor(x: Any, d: Any = None, **options: Any) -> Picture:
 def _stored(x: Any, options: dict[str, Any]) -> Rounded:
     """A tensor that is quantized already, as it is; raises NumericsError for another, and for options."""
     if not isinstance(x, QTensor):
-        raise NumericsError("a tensor of floats is drawn in a format: give d=, such as 'int4'")
+        raise NumericsError("a tensor of floats is drawn in a format: give dtype=, such as 'int4'")
     if options:
         names = ", ".join(f"{name}=" for name in options)
         raise NumericsError(
-            f"{x!r} is quantized already, and drawn as it is: leave {names} out, or give d= too, for its "
+            f"{x!r} is quantized already, and drawn as it is: leave {names} out, or give dtype= too, for its "
             "values in another format"
         )
     return Rounded(array_of(x), x)
@@ -117,7 +133,7 @@ def _use(found: Rounded) -> tuple[Array, Array]:
     return ends, counts
 
 
-def _histogram(axes: Any, found: Rounded, ends: Array, clipped: float | None) -> None:
+def _histogram(axes: Any, found: Rounded, ends: Array, clipped: float | None, stored: bool) -> None:
     data = found.normal[np.isfinite(found.normal)]
     low, high = min(data.min(initial=0), ends[0]), max(data.max(initial=0), ends[-1])
     if len(ends) <= MOST:
@@ -127,12 +143,20 @@ def _histogram(axes: Any, found: Rounded, ends: Array, clipped: float | None) ->
         axes.axvline(end, color=RED, linewidth=1.4)
     share = "" if clipped is None else f"\n{clipped:.2f} % clipped: more than half a step beyond an end"
     axes.set(ylabel="elements",
-             title=f"the data over the grid, in units of their scales; red: its ends{share}")  # fmt: skip
+             title=f"the data over the grid, in units of their scales; {RED_SAID}: its ends"
+                   f"{share}")  # fmt: skip
     if data.size:
-        axes.hist(data, bins=np.linspace(low, high, BINS), color=BLUE, alpha=0.85)
+        bins = _around(ends) if stored and len(ends) <= MOST else np.linspace(low, high, BINS)
+        axes.hist(data, bins=bins, color=BLUE, alpha=0.85)
         axes.set_yscale("log")
     else:
         _nothing(axes, "no finite value")
+
+
+def _around(ends: Array) -> Array:
+    """Where one value of a grid becomes the next: what is stored has a bar a value, and none between two."""
+    middles = (ends[1:] + ends[:-1]) / 2
+    return np.concatenate([2 * ends[:1] - middles[:1], middles, 2 * ends[-1:] - middles[-1:]])
 
 
 def _nothing(axes: Any, why: str) -> None:
@@ -149,7 +173,7 @@ def _bars(axes: Any, ends: Array, counts: Array, never: int) -> None:
             axes.plot(ends[counts == 0], np.zeros(never), "|", color=RED, markersize=7)
     else:
         axes.plot(ends, share, color=BLUE, linewidth=0.6)
-    said = f"; red: the {never} of {len(ends)} that nobody takes" if never else f": all {len(ends)}"
+    said = f"; {RED_SAID}: the {never} of {len(ends)} that nobody takes" if never else f": all {len(ends)}"
     axes.set(ylabel="% of elements", title=f"values of the grid in use{said}")
 
 

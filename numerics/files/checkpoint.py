@@ -17,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from numerics.backends.host.memory import taken_again
-from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
+from numerics.files.header import KEY, ORIGINALS, Plan, already_quantized, plans_of, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
 from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis
@@ -153,7 +153,7 @@ def quantize_file(
     refuse_same_file(source, target)
     reader = Reader(source)
     if KEY in reader.metadata:
-        raise NumericsError(f"{source} was quantized already; give the original")
+        raise NumericsError(already_quantized(source))
     chosen = Selection(reader, include, exclude, ties_of(reader, reader.entries))
     plans = _plans(chosen, spec, free=axis is None and (scheme is None or says_no_axis(scheme)))
     return write_quantized(reader, target, Work(plans, chosen.why, seed, max_memory), progress)

@@ -34,6 +34,11 @@ PADDING = 64  # times the values of a tensor, where its blocks are longer than t
 MOST_PADDED = 1 << 22  # values that may always be
 
 
+def already_quantized(path: object) -> str:
+    """What is said of a file that is to be quantized, and was already."""
+    return f"{path} was quantized already; give the original, or the floats that `numerics dequantize` writes"
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one tensor is stored."""

@@ -12,8 +12,9 @@ from numerics.files.pickled import MODULE, Held, Thing, held_in
 PathLike = str | os.PathLike[str]
 _TORCH = "a PyTorch pickle"
 _GGUF = (
-    "a GGUF file; numerics.checkpoints.loading.load reads it, and `numerics convert FILE OUT.safetensors` "
-    "makes one of these of it"
+    "a GGUF file; numerics.checkpoints.loading.load reads it, `numerics convert FILE OUT.safetensors` makes "
+    "one of these of it, quantized as it is, and `numerics dequantize FILE OUT.safetensors` one of floats, "
+    "which can be quantized"
 )
 _GGML = "a file of ggml's older kinds, whose tensors are quantized; take the model's original .safetensors"
 _NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"
@@ -30,11 +31,17 @@ _JSON = (
     "JSON, as the index of a sharded model; numerics.checkpoints.loading.load reads such an index, and "
     "else give the .safetensors files that it names, one by one"
 )
+_REPORT = "JSON of a model's report; `numerics explore` and `numerics plot model` take it"
+_PICTURE = "a picture; `numerics plot image` draws it in formats"
+_PDF = "a PDF document"
+_PARQUET = "a Parquet file, whose tables its own tools read"
 _TEXT = "text, which has no tensors"
 _PACKED = "a compressed file; unpack it first"
 MAGICS = (
     (b"GGUF", _GGUF), (b"ggml", _GGML), (b"lmgg", _GGML), (b"\x93NUMPY", _NUMPY),
     (b"\x89HDF\r\n\x1a\n", _HDF5),
+    *((magic, _PICTURE) for magic in (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8")), (b"%PDF-", _PDF),
+    (b"PAR1", _PARQUET),
     (b"version https://git-lfs", _LFS), (b"\x1f\x8b", _PACKED), (b"BZh", _PACKED), (b"\xfd7zXZ\x00", _PACKED),
     (b"\x28\xb5\x2f\xfd", _PACKED), (b"7z\xbc\xaf\x27\x1c", _PACKED),
     *((b"\x80" + bytes([protocol]), _TORCH) for protocol in range(2, 6)),
@@ -61,7 +68,7 @@ def known(first: bytes | bytearray, path: PathLike | None = None) -> str | None:
     if text[:1] == b"<":
         return _HTML
     if text[:1] in (b"{", b"["):
-        return _JSON
+        return _REPORT if b'"layers"' in first and b'"weight_map"' not in first else _JSON
     if _is_onnx(first):
         return _ONNX
     return _TEXT if _is_text(first) else None

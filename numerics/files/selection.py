@@ -156,8 +156,8 @@ def _already(ruined: list[Companion], reader: Tensors) -> str:
     return (
         f"{reader.path} was quantized already by another tool ({one.source}): {len(codes)} tensors, such as "
         f"{one.codes!r} ({reader.entries[one.codes].dtype}), are decoded with others, such as {one.name!r}, "
-        "which would be quantized as if they were weights; dequantize the file with that tool first, or copy "
-        f"both: exclude {', '.join(map(repr, patterns))}"
+        "which would be quantized as if they were weights; `numerics dequantize`, or that tool, writes the "
+        f"floats, which can be quantized; or copy both: exclude {', '.join(map(repr, patterns))}"
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from numerics.backends.paths import path_of
-from numerics.files.header import KEY
+from numerics.files.header import KEY, already_quantized
 from numerics.files.json_members import Members
 from numerics.files.replacement import replace_file
 from numerics.files.safetensors import Entry, Reader, header_bytes
@@ -174,7 +174,7 @@ class Source:
 def _shard(path: Path, own: bool) -> Shard:
     reader = Reader(path)
     if KEY in reader.metadata and not own:
-        raise NumericsError(f"{path} was quantized already; give the original")
+        raise NumericsError(already_quantized(path))
     text = header_bytes(reader.entries, reader.metadata)
     header, ties = hashlib.sha256(text).hexdigest(), ties_of(reader, reader.entries)
     return Shard(path.name, path, reader.entries, reader.metadata, reader.status, header, ties)

@@ -40,8 +40,8 @@ class Bar:
     _line: str = ""
     _start: float = field(default_factory=time.monotonic)
 
-    def update(self, name: str, done: int, total: int | None) -> None:
-        """So much of the total is done, at the thing of that name."""
+    def update(self, name: str, done: int | None, total: int | None) -> None:
+        """So much of the total is done, at the thing of that name; None says nothing of how much."""
         now = time.monotonic()
         if self.screen is None or (now < self._next and done != total):
             return
@@ -61,10 +61,10 @@ class Bar:
         if self._drawn:
             self._draw("")
 
-    def _picture(self, screen: Screen, name: str, done: int, total: int | None, seconds: float) -> str:
-        said = (size if self.in_bytes else "{:,}".format)(done)
-        tail = f"  {said}"
-        if total:
+    def _picture(self, screen: Screen, name: str, done: int | None, total: int | None, seconds: float) -> str:
+        said = "" if done is None else (size if self.in_bytes else "{:,}".format)(done)
+        tail = f"  {said}" if said else ""
+        if total and done is not None:
             part = min(done / total, 1.0)
             left = seconds * (1 - part) / part if part else 0.0
             filled = round(WIDTH * part)

@@ -8,7 +8,17 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from numerics.formats.block import Block, ElementBlock, TieredBlock, reading, scale_values, tiered_scale
+import numpy as np
+
+from numerics.formats.block import (
+    Block,
+    Blocks,
+    ElementBlock,
+    TieredBlock,
+    reading,
+    scale_values,
+    tiered_scale,
+)
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import NO_FACTS, Dtype, Element, Float
 from numerics.formats.errors import NumericsError
@@ -85,12 +95,19 @@ def encoded(d: Dtype, numbers: list[float], **options: Any) -> list[Encoded]:
 
 
 def _encoded(d: Element, x: float, code: int, value: float, finite: list[float]) -> Encoded:
+    return _between(x, code, tuple(bit_fields(code, d)), value, finite)
+
+
+def _between(
+    x: float, code: int, bits: tuple[tuple[str, str], ...], value: float, finite: list[float]
+) -> Encoded:
+    """A number with those of the finite values, which are sorted, between which it lies."""
     below, above = _neighbours(x, finite)
     tie = False
     if below is not None and above is not None and below != above:
         tie = 2 * Fraction(x) == Fraction(below) + Fraction(above)
     error = 0.0 if value == x else value - x
-    return Encoded(x, code, tuple(bit_fields(code, d)), value, error, below, above, tie)
+    return Encoded(x, code, bits, value, error, below, above, tie)
 
 
 def _past(d: Element, sign: int) -> list[float]:
@@ -137,14 +154,16 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
     >>> block = encoded_blocks(mxfp4, [1.0, 0.3, 5.0]).blocks[0]
     >>> block.scale, block.scale_value, [one.value for one in block.elements]
     (127, 1.0, [1.0, 0.5, 4.0])
+    >>> block.elements[2].below, block.elements[2].above, block.elements[2].tie
+    (4.0, 6.0, True)
     """
     made = d.encode(numbers, **options)
-    rows = list(zip(numbers, made.codes, d.decode(made), strict=True))
+    rows = list(zip(numbers, made.codes, d.decode(made), _beside(d, made), strict=True))
     micro = made.microexponents or [None] * len(made.scale)
     blocks = [
         EncodedBlock(
             scale, _scale_value(d, scale), None if bits is None else _flags(d, bits), _counts(d, scale),
-            [_element(d, scale, *row) for row in rows[k * d.block : (k + 1) * d.block]],
+            [_element(d, scale, row) for row in rows[k * d.block : (k + 1) * d.block]],
         )
         for k, (scale, bits) in enumerate(zip(made.scale, micro, strict=True))
     ]  # fmt: skip
@@ -168,12 +187,25 @@ def _flags(d: Block, byte: int) -> str:
     return f"{byte:0{d.micro_bits}b}"
 
 
-def _element(d: Block, scale: int, x: float, code: int, value: float) -> Encoded:
-    """An element of a block; what lies beside x depends on its whole block, so nothing is said of that."""
+def _beside(d: Block, made: Blocks) -> list[list[float]]:
+    """The finite values that each element can take at the scale, and the microexponents, of its block."""
+    codes = np.arange(1 << d.element_bits)[:, None].repeat(len(made.codes), axis=1)
+    kind = np.uint8 if d.element_bits <= 8 else np.uint16
+    scale, micro = (
+        None if fields is None else np.asarray(fields)[None].repeat(len(codes), axis=0)
+        for fields in (made.scale, made.microexponents)
+    )
+    every = d.decode(Blocks(d, 1, codes.astype(kind), scale, micro, made.tensor_scale))
+    return [[v.item() for v in np.unique(column[np.isfinite(column)])] for column in every.T]
+
+
+def _element(d: Block, scale: int, row: tuple[float, int, float, list[float]]) -> Encoded:
+    """An element of a block.  row: a number, its code and value, and the values of its place."""
+    x, code, value, finite = row
     digits = f"{code:0{d.element_bits}b}"
     signed = [("sign", digits[:1]), ("mantissa", digits[1:])]
     bits = bit_fields(code, reading(d, scale)) if isinstance(d, ElementBlock) else signed
-    return Encoded(x, code, tuple(bits), value, 0.0 if value == x else value - x, None, None, False)
+    return _between(x, code, tuple(bits), value, finite)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Table:
     def text(self, *below: str) -> str:
         """The table as Python prints it, with what is said below it, in lines that fit where that is read."""
         screen = Screen.of_text()
-        lines = [*self.lines(screen), *self.left_out(screen)]
+        lines = [*self.lines(screen), *self.left_out(screen), *self.names_cut(screen)]
         return "\n".join([*(line.rstrip() for line in lines),
                           *(line for said in below for line in clauses(said, screen))])  # fmt: skip
 
@@ -145,6 +145,15 @@ class Table:
             return []
         way = self.way if screen.plain else "--json"
         said = f"left out: {', '.join(lost)}; a wider terminal or {way} shows {'them' if lost[1:] else 'it'}"
+        return wrapped(said, screen.width or len(said))
+
+    def names_cut(self, screen: Screen) -> list[str]:
+        """A sentence about names that `lines` shortens on that screen; nothing where all are whole."""
+        shown, widths = self._chosen(screen)
+        if widths is None or all(name == told for name, told in shown.names(widths).items()):
+            return []
+        way = self.way if screen.plain else "--json"
+        said = f"names are cut; a wider terminal or {way} shows them whole"
         return wrapped(said, screen.width or len(said))
 
     def _chosen(self, screen: Screen) -> tuple[_Shown, list[int] | None]:
@@ -223,10 +232,10 @@ class _Shown:
 
     def apart(self, widths: Sequence[int]) -> bool:
         """Are names that differ in the first column of names still different once they are shortened?"""
-        names = self._names(widths)
+        names = self.names(widths)
         return len(set(names.values())) == len(names)
 
-    def _names(self, widths: Sequence[int]) -> dict[str, str]:
+    def names(self, widths: Sequence[int]) -> dict[str, str]:
         """What is shown of the names of the first column of names."""
         if self.named is None:
             return {}
@@ -239,7 +248,7 @@ class _Shown:
         """The lines; headings and totals are set off only where somebody looks."""
         rows, totals = self.parts
         headings = [column.heading for column in self.columns]
-        names = self._names(widths)
+        names = self.names(widths)
         rows = [self._renamed(row, names) for row in rows]
         found = [self._line(row, widths) for row in (headings, *rows, *totals)]
         if self.screen.width is None or self.screen.plain:

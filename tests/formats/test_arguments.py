@@ -74,9 +74,12 @@ def test_a_word_of_others_is_answered_with_ours_and_with_all_that_is_allowed(ver
             lambda: nx.draw.formats(X, ["int4"], bins=4),
             "^formats takes no bins=; allowed: x, formats, scheme,",
         ),
-        (lambda: nx.draw.tensor(X, "int4", bins=4), "^tensor takes no bins=; allowed: x, d, scheme,"),
-        (lambda: nx.draw.tensor(X, "int4", dtype="int8"), "^tensor takes no dtype="),
-        (lambda: nx.draw.image(X, "int4", bins=4), "^image takes no bins=; allowed: x, d, original, scheme,"),
+        (lambda: nx.draw.tensor(X, "int4", bins=4), "^tensor takes no bins=; allowed: x, dtype, scheme,"),
+        (lambda: nx.draw.tensor(X, "int4", d="int8"), "^tensor takes no d="),
+        (
+            lambda: nx.draw.image(X, "int4", bins=4),
+            "^image takes no bins=; allowed: x, dtype, original, scheme,",
+        ),
         (
             lambda: nx.plan(torch.nn.Linear(4, 4), "int4", bins=4),
             r"takes no bins=; observer='mse\(bins=512\)'",

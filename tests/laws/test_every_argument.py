@@ -183,7 +183,7 @@ SPECIAL["conform.decidable"] = lambda kind: {
     "a": np.ones((2, 32), np.float32), "b": np.ones((3, 32), np.float32), "accumulate": "float32",
 }  # fmt: skip
 SPECIAL["conform.fingerprint"] = lambda kind: {
-    "target": np.inner, "a": "float32", "b": "float32", "shape": (2, 2, 4),
+    "target": np.inner, "a": "float32", "b": "float32", "shape": (2, 2, 4), "layout": "nk",
 }  # fmt: skip
 SPECIAL |= {f"observe.{name}": lambda kind: {"scale_type": "pof2"} for name in ("Pof2", "Pof2MSE")}
 SPECIAL |= {

@@ -590,6 +590,15 @@ def test_a_column_that_says_nothing_gives_way_to_names(look, tmp_path):
     assert "codes differ" in look(160, *words)[0]
 
 
+def test_names_that_are_cut_are_told(look, tmp_path):
+    names = [f"model.layers.{k}.block_sparse_moe.experts.gate_up_projection.weight" for k in range(3)]
+    save_file({name: np.ones((2, 32), np.float32) for name in names}, tmp_path / "long.safetensors")
+    told = "names are cut; a wider terminal or --json shows them whole"
+    assert told in look(80, "inspect", tmp_path / "long.safetensors")
+    assert told not in look(200, "inspect", tmp_path / "long.safetensors")
+    assert told not in look(None, "inspect", tmp_path / "long.safetensors")
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_scales_are_said_at_every_width(look, tmp_path, width):
     """80 columns had no room for them: they were left out, and who looked learned nothing of them."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 import numerics as nx
 from numerics import cli
-from numerics.cli.words import format_of, in_options
+from numerics.cli.words import WANTED, format_of, in_options
+from numerics.formats.block import ElementBlock
 from tests.helpers.children import LIMIT, child
 from tests.helpers.marks import either_sign
 from tests.helpers.shards import contents, tensors_of, write_shards
@@ -198,8 +200,9 @@ def test_errors(model, tmp_path, arguments, said):
 def test_encode_takes_block_formats():
     printed = run("encode", "mxfp4", "1", ".3", "-.05", "5")
     assert printed.splitlines()[0] == "block 0: scale 0x7f = 1"
-    assert [line.split()[0:1] + line.split()[-2:] for line in printed.splitlines()[2:]] == [
-        ["1", "1", "0"], ["0.3", "0.5", "0.2"], ["-0.05", "-0", "0.05"], ["5", "4", "-1"]]  # fmt: skip
+    assert [line.split()[0:1] + line.split()[-5:] for line in printed.splitlines()[2:]] == [
+        ["1", "1", "0", "1", "1", "-"], ["0.3", "0.5", "0.2", "0", "0.5", "-"],
+        ["-0.05", "-0", "0.05", "-0.5", "0", "-"], ["5", "4", "-1", "4", "6", "tie"]]  # fmt: skip
     scaled = json.loads(run("encode", "mxfp4", "9", "--scale-rule", "ceil", "--json"))
     blocks = nx.mxfp4.encode([9.0], scale_rule="ceil")
     assert (scaled["blocks"][0]["scale"], scaled["blocks"][0]["elements"][0]["code"]) == (
@@ -524,7 +527,7 @@ def test_refusals_name_commands_and_options_not_pythons_functions(model, tmp_pat
     assert "`numerics plot block` shows" in said("plot", "rounding", "mxfp4", picture)
     asked = said("plot", "block", two, picture, "--tensor", "w", "--dtype", "int4")
     assert "`numerics plot tensor` and `numerics plot rounding` show" in asked
-    assert "--to gguf writes that" in said("convert", model, tmp_path / "o.gguf")
+    assert "give --to gguf" in said("convert", model, tmp_path / "o.gguf")
     asked = said("quantize", model, tmp_path / "o", "--dtype", "int4", "--rounding", "nearest")
     assert "to the nearest there are four" in asked
 
@@ -878,6 +881,95 @@ def test_an_end_of_a_file_is_no_ctrl_c(capsys):
 
     assert cli.ended(work) == 2
     assert "no data left in file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("decode fp4", "`numerics show FORMAT` has the value of every code"),
+        ("help", "`numerics --help` and `numerics COMMAND --help`"),
+        ("plot help", "`numerics plot --help`"),
+        ("list", "`numerics formats`"),
+    ],
+)
+def test_a_command_that_there_is_not_names_the_one_that_does_it(asked, told):
+    done = python(*asked.split())
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Did you mean" not in done.stderr
+
+
+def test_commands_that_there_are_not_name_those_that_there_are():
+    assert not WANTED.keys() & cli.commands.commands.keys()
+    named = {name for way in WANTED.values() for name in re.findall(r"`numerics (\w+)", way)}
+    assert named <= cli.commands.commands.keys()
+
+
+def test_show_of_a_block_says_where_the_values_of_its_codes_are():
+    for d in (d for d in nx.dtypes() if isinstance(d, ElementBlock)):
+        told = run("show", d.name).splitlines()[-1]
+        assert f"`numerics show {d.element}`" in told
+        assert all(format_of(name) for name in re.findall(r"`numerics show (\w+)`", told))
+    assert "`numerics show" not in run("show", "mx6")
+
+
+def test_show_leaves_out_facts_that_say_nothing():
+    for d in nx.dtypes():
+        records = run("show", d.name).partition("\n\n")[0].splitlines()
+        assert all(len(line.split(None, 1)) == 2 for line in records)
+
+
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
+def test_encode_shows_what_lies_beside_the_elements_of_a_block(d):
+    x = (RNG.standard_normal(40) * 4).astype(np.float32).tolist()
+    for block in json.loads(run("encode", d, "--json", "--", *map(str, x)))["blocks"]:
+        for one in block["elements"]:
+            beside = [value for value in (one["below"], one["above"]) if value is not None]
+            assert one["value"] in beside
+            assert one["below"] is None or one["below"] <= one["x"]
+            assert one["above"] is None or one["x"] <= one["above"]
+            nearest = min(abs(Fraction(one["x"]) - Fraction(value)) for value in beside)
+            assert abs(Fraction(one["x"]) - Fraction(one["value"])) == nearest
+            assert not one["tie"] or 2 * Fraction(one["x"]) == sum(map(Fraction, beside))
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "0x1p5000"])
+def test_a_number_beyond_float64_was_read_as_inf(text):
+    assert "is beyond float64" in run("encode", "fp8_e4m3", "--", text, code=2)
+    assert "inf" in run("encode", "fp8_e4m3", "inf")
+
+
+def test_files_of_other_kinds_are_told_by_what_takes_them(tmp_path):
+    picture, report, out = tmp_path / "a.png", tmp_path / "r.json", tmp_path / "o.gguf"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    report.write_text(json.dumps({"output": 1.0, "layers": []}), encoding="utf-8")
+    assert "a picture; `numerics plot image`" in run("inspect", picture, code=2)
+    assert "a model's report; `numerics explore`" in run("inspect", report, code=2)
+    assert "but bytes that are no text" in run("plot", "model", picture, tmp_path / "p.png", code=2)
+    nx.save({"w": np.ones((2, 32), np.float32)}, tmp_path / "m.safetensors")
+    assert "give --to gguf, or another name" in run("convert", tmp_path / "m.safetensors", out, code=2)
+    assert f"give {tmp_path / 'o'}.gguf" in run(
+        "convert", tmp_path / "m.safetensors", tmp_path / "o", "--to", "gguf", code=2
+    )
+
+
+def test_a_picture_says_whose_tensor_it_is_and_how_it_was_quantized(model, tmp_path):
+    pytest.importorskip("matplotlib")
+    for command in ("tensor", "block", "scales", "formats"):
+        how = () if command == "formats" else ("--dtype", "mxfp4")
+        said = run("plot", command, model, tmp_path / "p.svg", "--tensor", "layer.weight", *how)
+        assert said.startswith(f"{tmp_path / 'p.svg'}: layer.weight: ")
+    said = run(
+        "plot",
+        "tensor",
+        model,
+        tmp_path / "p.svg",
+        "--tensor",
+        "layer.weight",
+        "--dtype",
+        "int4 per_group(32)",
+    )
+    assert "layer.weight: A tensor of shape 8x256 in int4 per_group(32): " in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import re
@@ -445,7 +446,7 @@ def test_what_is_quantized_is_drawn_as_it_is_stored(d):
 def test_what_is_drawn_as_stored_takes_no_options_and_floats_need_a_format():
     with pytest.raises(nx.NumericsError, match="leave axis= out"):
         nx.draw.tensor(nx.quantize(X, "mxfp4"), axis=0)
-    with pytest.raises(nx.NumericsError, match="give d="):
+    with pytest.raises(nx.NumericsError, match="give dtype="):
         nx.draw.tensor(X)
 
 
@@ -467,3 +468,52 @@ def test_of_very_many_values_the_worst_is_exact_and_the_median_says_of_how_many_
     assert lines[0]["worst"] == lines[1]["worst"]
     assert lines[0]["median"] != lines[1]["median"]
     assert some.get_title(loc="left").endswith("\nmedian: of 100 of 512 values, drawn by lot")
+
+
+def test_one_format_alone_is_drawn_and_none_is_taken_letter_by_letter():
+    for one in ("mxfp4", nx.mxfp4, nx.QuantSpec("mxfp4")):
+        assert nx.draw.formats(X, one).alt == nx.draw.formats(X, ["mxfp4"]).alt
+    with pytest.raises(nx.NumericsError, match="formats= takes a list of formats, not 3"):
+        nx.draw.formats(X, 3)
+
+
+def test_pictures_call_a_format_dtype_as_every_call_does():
+    drawn = {"tensor", "block", "image", "scales", "format", "rounding"}
+    assert {
+        name for name in drawn if "dtype" in inspect.signature(getattr(nx.draw, name)).parameters
+    } == drawn
+    assert all(getattr(nx.draw, name).__name__ == name for name in nx.draw.__all__)
+    with pytest.raises(nx.NumericsError, match=r"scales needs dtype, as in nx\.draw\.scales"):
+        nx.draw.scales(X)
+    with pytest.raises(nx.NumericsError, match="block takes no d="):
+        nx.draw.block(X, d="mxfp4")
+
+
+@pytest.mark.parametrize("came", [X, [1.0], None, nx.draw.Page, {"layers": 3}, {"layers": []}])
+def test_what_is_no_report_was_an_index_error(came):
+    with pytest.raises(nx.NumericsError, match=r"no report of a model|has no layers"):
+        nx.draw.model(came)
+
+
+@pytest.mark.parametrize("d", [nx.int8, nx.int4, nx.fp8_e4m3, nx.nf4], ids=str)
+def test_what_is_stored_has_a_bar_for_each_value_of_its_grid(d):
+    """120 bins over 255 integers gave every ninth of them twice as many: a comb that no tensor has."""
+    q = nx.quantize(X, d)
+    found = grids.Rounded(q.decoded(), q)
+    ends, counts = DRAW_TENSOR._use(found)
+    bars = np.histogram(found.normal, DRAW_TENSOR._around(ends))[0]
+    assert np.array_equal(bars, counts)
+
+
+def test_names_of_all_formats_cross_no_line_and_run_into_no_name():
+    figure = nx.draw.formats(X).figure
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text).expanded(0.98, 0.7) for text in figure.axes[0].texts]
+    assert len(boxes) > 30
+    assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
+
+
+def test_what_is_called_red_is_called_as_it_looks():
+    texts = [text.get_text() for text in nx.draw.tensor(X, "int8").figure.findobj(Text)]
+    assert any("orange-red: its ends" in text for text in texts)
+    assert not any(re.search(r"(?<!orange-)red:", text) for text in texts)

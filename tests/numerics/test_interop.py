@@ -1,5 +1,6 @@
 """Views as other libraries' types, against those libraries' own reading of the bits."""
 
+import re
 import warnings
 
 import ml_dtypes
@@ -252,3 +253,48 @@ def test_parts_go_through_dlpack(name):
 def test_to_raised_what_torch_raises(options):
     with pytest.raises(nx.NumericsError, match=r"to\(\) takes what torch.Tensor.to takes"):
         nx.quantize(X, "int4").to(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fp8", "'fp8_e4m3', which most people mean"),
+        ("mxfp8", "'mxfp8_e4m3'"),
+        ("fp8_e4m4", "did you mean 'fp8_e4m3'"),
+        ("e4m3", "nx.dtype('e4m3') is nx.fp8_e4m3"),
+        ("E4M3FN", "is nx.fp8_e4m3"),
+        ("mxfp", "family of formats: mxfp8_e4m3"),
+    ],
+)
+def test_attributes_forgive_as_strings_do(name, told):
+    """Python itself named what is spelled alike: fp3 for fp8."""
+    with pytest.raises(AttributeError, match=re.escape(told)) as wrong:
+        getattr(nx, name)
+    assert wrong.value.obj is None  # so that Python names nothing beside it
+    assert not hasattr(nx, name)
+
+
+@pytest.mark.parametrize("name", ["quantise", "__wrapped__", "_fp8", "load2"])
+def test_names_that_look_like_no_formats_are_left_to_python(name):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'$"):
+        getattr(nx, name)
+
+
+def test_families_are_told_whole_and_what_stands_in_a_formats_place_is_named():
+    with pytest.raises(nx.NumericsError, match="family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2"):
+        nx.dtype("mxfp")
+    assert [nx.dtype(name) for name in ("E4M3FN", "e4m3fnuz", "E5M2FNUZ")] == [
+        nx.fp8_e4m3,
+        nx.fp8_e4m3fnuz,
+        nx.fp8_e5m2fnuz,
+    ]
+    for turned in (
+        lambda: nx.conform.check("fp4", nx.fp4.encode),
+        lambda: nx.quantize("int8", np.ones(3, np.float32)),
+    ):
+        with pytest.raises(nx.NumericsError, match=r"is no format.* comes first, and the format behind it"):
+            turned()
+    with pytest.raises(nx.NumericsError, match=r"a file is read by nx\.load\(path\)"):
+        nx.quantize("w.npy", "int8")
+    with pytest.raises(nx.NumericsError, match="cannot encode texts; allowed: "):
+        nx.quantize([[1, 2], [3, "a"]], "int8")

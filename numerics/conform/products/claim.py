@@ -318,6 +318,12 @@ class Claim:
         """How its operands come."""
         return Layout.of(self.layout)
 
+    def laid_as(self, layout: str) -> Claim:
+        """The same of operands that come otherwise; raises NumericsError where they cannot."""
+        found = replace(self, layout=layout)
+        found._check_batches()
+        return found
+
     def __str__(self) -> str:
         spelled = self.accumulate if isinstance(self.accumulate, str) else repr(self.accumulate)
         said = f"{self.dtype} -> {self.out}, accumulate {spelled}"

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.claim import Claim
+from numerics.conform.products.claim import VALUES, Claim
 from numerics.conform.products.draw import SIGNIFICAND
 from numerics.conform.products.problem import Float64, Problem, Side, rounded
 from numerics.conform.products.trial import check_shapes
+from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.takes import Takes
 from numerics.conform.target import Fault
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 
 Tree = Any
 """A leaf's place, or a tuple of trees that are added: of two, or of all that are added at once."""
@@ -32,6 +33,8 @@ WIDE, NARROW = (100, 0), (15, -20)
 WIDEST = 54
 TRIED = 64
 LONGEST = 64
+WHOLE = 8
+"""Whole numbers below it are held by every type of an operand and of a sum."""
 HALVES = (1.0, 1.5, 0.5)
 ROUNDINGS = {
     "-U-": "to nearest, ties to even",
@@ -103,14 +106,17 @@ def fingerprint(
     out: str | None = None,
     shape: tuple[int, int, int] = (64, 64, 32),
     array: str = "numpy",
+    layout: str = "nk",
 ) -> Fingerprint:
     """Describes how a product adds: order, width, rounding, and what its bits depend on.
 
     target: a callable of (a, b), a (m, k) times the rows of b (n, k), or "module:function".  a, b: float32,
     bfloat16 or float16.  out: the type of the result, float32 by default.  shape: m, n, k of the product that
     is probed: 2 and more rows, 64 terms at most; the order may depend on it.  array: numpy or torch.
+    layout: nk (the default) where b comes as (n, k), kn where it comes turned, as (k, n); or both, as km,kn.
 
-    Raises NumericsError for other operands and shapes, and for a target that returns no product.
+    Raises NumericsError for other operands, shapes and layouts, and for a target that returns no product of
+    operands that come so.
 
     >>> import numpy as np
     >>> print(fingerprint(lambda a, b: (a.astype(np.float64) @ b.T).astype(np.float32), shape=(8, 8, 4)))
@@ -121,20 +127,35 @@ def fingerprint(
       a row      gives the same bits alone; calls agree
       this gives every bit of 64 of 64 random results
     """
-    claim = Claim.of(a, b, out=out)
-    if not (claim.a.is_value and claim.b.is_value):
-        raise NumericsError(f"a fingerprint is of plain numbers, not of {claim.dtype}: decode the operands")
+    for name, came in (("a", a), ("b", b)):
+        if not isinstance(came, str) or came not in VALUES:
+            raise NumericsError(
+                f"{name}={said(came)}: a fingerprint is of plain numbers, {', '.join(VALUES)}; decode the "
+                "operands"
+            )
+    claim = Claim.of(a, b, out=out, layout=layout)
+    if claim.laid.axes:
+        raise NumericsError(f"layout={said(layout)}: a fingerprint is of one product, without batches")
     checked = check_shapes([shape], claim)
     assert checked is not None
     m, n, k = checked[0]
     if m < 2 or n < 2 or not 3 <= k <= LONGEST:
         raise NumericsError(f"shape={(m, n, k)}; 2 rows and columns and 3 to {LONGEST} terms are due")
     judged = ProductTarget(target, claim, Takes.of(array))
+    prober = Prober(judged, (m, n, k))
     try:
-        return Prober(judged, (m, n, k)).fingerprint()
+        if (mistaken := prober.mistaken()) is not None:
+            raise NumericsError(_no_product(judged, mistaken))
+        return prober.fingerprint()
     except Fault as fault:
         lines = (line.strip().removesuffix(".") for line in str(fault.found).splitlines())
-        raise NumericsError(f"there is no product to describe: {'; '.join(lines)}") from fault
+        raise NumericsError(_no_product(judged, "; ".join(lines))) from fault
+
+
+def _no_product(target: ProductTarget, found: str) -> str:
+    """Why nothing is described: first that an operand comes turned, where it does."""
+    layout = fitting_layout(target)
+    return f"there is no product to describe: {found}" if layout is None else f"{target.name}: {hint(layout)}"
 
 
 @dataclass(frozen=True)
@@ -154,6 +175,20 @@ class Prober:
         claim = self.target.claim
         sides = [Side(op, np.ascontiguousarray(x, np.float32)) for op, x in ((claim.a, a), (claim.b, b))]
         return self.target.came(Problem(claim, sides[0], sides[1])).astype(np.float64)
+
+    def mistaken(self) -> str | None:
+        """What comes in place of small whole numbers times 1; None where they come themselves."""
+        m, n, k = self.shape
+        rng = np.random.default_rng(7)
+        a, b = np.zeros((m, k)), rng.integers(0, WHOLE, (n, k)).astype(np.float64)
+        a[np.arange(m), rng.integers(0, k, m)] = 1
+        came, due = self.product(a, b), a @ b.T
+        wrong = np.argwhere(came != due).tolist()
+        if not wrong:
+            return None
+        row, column = wrong[0]
+        what = f"of rows of a that hold a single 1, result {wrong[0]} is {came[row, column]:g}"
+        return f"{what} where {due[row, column]:g} is due, and {len(wrong)} of {m * n} results are wrong"
 
     def dots(self, a: Float64, b: Float64) -> Float64:
         """The products of rows with rows [rows, k], each as the first result of a product of the asked shape.

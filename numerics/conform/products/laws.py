@@ -84,3 +84,5 @@ LAWS: dict[str, Named] = {
                 special, subnormals, accumulator, corners, strides, repeatable, threads)
 }  # fmt: skip
 """The laws of products by name."""
+TELLING = ("sums", "integers", "two_terms")
+"""Those whose products say most where they are asked again."""

@@ -16,6 +16,8 @@ SPELLED = re.compile(r"(?:([c1]?)([b1]))?(mk|km),(?:([c1]?)([b1]))?(nk|kn)")
 LAYOUTS = ("nk", "kn", "km,nk", "km,kn", "bmk,nk", "bmk,bnk", "bmk,bkn", "bkm,bnk", "mk,bnk", "1mk,bnk",
            "cbmk,bnk", "cbmk,cbnk", "cbmk,c1nk", "c1mk,1bnk")  # fmt: skip
 """Those that are named most; others are spelled like them."""
+MATRICES = tuple(name for name in LAYOUTS if not set("bc1") & set(name))
+"""Those of one product, without batches."""
 ALLOWED = (
     "allowed: nk, kn, or both operands as in 'km,nk', 'bmk,bnk', 'cbmk,c1kn': m rows of a, n columns of the "
     "result, k summed; before them b, or c and b, axes of batches, 1 one of length 1 that is broadcast"

@@ -28,12 +28,13 @@ from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
-from numerics.conform.products.laws import LAWS, repeatable, strides
+from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
 from numerics.conform.products.lying import ways
 from numerics.conform.products.other_memory import alike, laid
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.products.together import at_once
+from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.conform.warned import warned_once
@@ -42,8 +43,6 @@ from numerics.formats.errors import NumericsError, said
 SHOWN = 4  # terms of a sum that are shown
 LOOKED_AT = 6  # products of which every bit is looked at again
 TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which kernels may go another way
-TELLING = ("sums", "integers", "two_terms")
-"""Laws whose products say most where they are asked again."""
 TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
 MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
@@ -59,6 +58,8 @@ class ProductCheck:
     shapes: tuple[tuple[int, ...], ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
+    hints: list[str] = field(default_factory=list)
+    """By which other claim a target that is wrong would be right."""
 
     @cached_property
     @inside_ieee
@@ -102,6 +103,8 @@ class ProductCheck:
                 failures += self._again(laws)
         except Fault as fault:
             failures.append(fault.found)
+        if failures and (layout := fitting_layout(self.target)) is not None:
+            self.hints.append(f"{hint(layout)} (--layout {layout}) judges it so")
         return self._verdict(tuple(laws), tuple(failures))
 
     def _note(self, problem: Problem, laws: list[str]) -> None:
@@ -113,9 +116,9 @@ class ProductCheck:
         tried = sum(int(seen.decided.sum()) for seen in self.seen)
         wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
         undecided = sum(int((~seen.decided & results_of(seen.problem)).sum()) for seen in self.seen)
-        notes = [f"{undecided} results depend on the order of sums and factors, and are not judged"] * bool(
-            undecided
-        )
+        notes = [*self.hints]
+        if undecided:
+            notes.append(f"{undecided} results depend on the order of sums and factors, and are not judged")
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
         if self.shapes is not None:

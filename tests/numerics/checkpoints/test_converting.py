@@ -203,8 +203,9 @@ def test_quantized_tensors_that_no_qtensor_holds_were_counted_as_others_or_not_a
     assert list(found.left) == (unheld if to == "gguf" else [])
     assert list(found.decoded) == (unheld if to == "numerics" else [])
     assert {*found.quantized, *found.left, *found.decoded} == {f"{name}.weight" for name in KINDS}
-    kept = {"gguf": " (3 left as they were)", "numerics": " (3 decoded to floats)", "dequantize": ""}[to]
-    assert str(found) == f"6 quantized tensors{kept}, 1 other"
+    kept = {"gguf": " (3 left as they were)", "numerics": " (3 decoded to floats)"}
+    said = f"6 quantized tensors{kept[to]}, 1 other" if to in kept else "6 tensors dequantized, 1 copied"
+    assert str(found) == said
     if to != "dequantize":
         done = CliRunner().invoke(
             commands, ["convert", str(source), str(tmp_path / f"c{out.suffix}"), "--to", to]
@@ -571,3 +572,20 @@ def test_a_shard_that_was_cut_ended_the_process(tmp_path, to, place):
     ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert ran.returncode == 1
     assert f"NumericsError: cannot read {shard}: it was cut" in ran.stderr or f"{shard} is not" in ran.stderr
+
+
+def test_what_gguf_says_when_it_is_to_be_quantized_went_in_a_circle(tmp_path):
+    """`quantize` sent to `convert`, and what that made to the original; nobody named `dequantize`."""
+    w = np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32)
+    gguf, ours, floats, out = (
+        tmp_path / name for name in ("a.gguf", "b.safetensors", "c.safetensors", "d.safetensors")
+    )
+    nx.save({"w": nx.quantize(w, "mxfp4"), "b": w[0]}, ours)
+    convert(ours, gguf, "gguf")
+    for quantized in (gguf, ours):
+        with pytest.raises(nx.NumericsError, match="`numerics dequantize"):
+            quantize(quantized, out, Request(nx.QuantSpec("mxfp4")))
+    assert str(dequantize(gguf, floats)) == "1 tensor dequantized, 1 copied"
+    assert [tensor.dtype for tensor in quantize(floats, out, Request(nx.QuantSpec("mxfp4"))).tensors].count(
+        "mxfp4"
+    ) == 1

@@ -18,7 +18,8 @@ BASH = shutil.which("bash")
 Q, P = "numerics quantize m.safetensors o ", "numerics plot tensor m.safetensors w.png "
 CASES = [
     (Q + "--dtype 'lm_head=mxfp4", ["lm_head=mxfp4"]), (Q + "--dtype lm_head=non", ["lm_head=none"]),
-    (Q + "--dtype=nvf", ["--dtype=nvfp4", "--dtype=nvfp3"]), (Q + "--dtype e4m", ["E4M3"]),
+    (Q + "--dtype=nvf", ["--dtype=nvfp4", "--dtype=nvfp3"]),
+    (Q + "--dtype e4m", ["E4M3", "E4M3FN", "E4M3FNUZ"]),
     (Q + "--dtype int8:per_c", ["int8:per_channel"]), (Q + "--dtype lm=int8:per_to", ["lm=int8:per_token"]),
     (Q + "--observer m", ["min_max", "moving_average", "mse"]), (Q + "--scale-type p", ["pof2"]),
     (Q + "--zero-point-type f", ["float32"]), (Q + "--quiet --exclude l", ["lm_head.weight"]),
@@ -33,6 +34,12 @@ CASES = [
     (Q + "--dtype=lm_h", ["--dtype=lm_head=", "--dtype=lm_head.weight="]),
     ("numerics show binary4p4", ["binary4p4ue", "binary4p4uf"]),
     (Q + "--plan kee", ["file"]), (Q + "--plan=kee", ["--plan=keep.toml", "--plan=keeper/"]),
+    ("numerics encode mxfp4 1 --scale-rule ", ["floor", "ceil", "even", "rceil", "tosa", "bump"]),
+    ("numerics conform a:b --dtype nvfp4 --scale-rule m", ["mse"]),
+    ("numerics fingerprint a:b --a f", ["float32", "float16"]), ("numerics conform ker", ["kernels:"]),
+    ("numerics conform pack", ["packed."]),
+    ("numerics conform kernels:e", ["kernels:encode", "kernels:encode_other"]),
+    ("numerics fingerprint packed.of", ["packed.of_it:"]),
     ("numerics ipu quantize a b --data kee", ["file"]), ("numerics plot model kee", ["file"]),
 ]  # fmt: skip
 
@@ -44,6 +51,12 @@ def place(tmp_path, monkeypatch):
     nx.save({"lm_head.weight": x, "odd name": x}, tmp_path / "m.safetensors")
     (tmp_path / "keep.toml").touch()
     (tmp_path / "keeper").mkdir()
+    (tmp_path / "kernels.py").write_text(
+        "def encode(x): 1 / 0\nencode_other = encode\n_e = 1\n", encoding="utf-8"
+    )
+    (tmp_path / "packed").mkdir()
+    for name in ("__init__", "of_it"):
+        (tmp_path / "packed" / f"{name}.py").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -78,7 +91,8 @@ def test_every_option_completes_what_it_takes(place, monkeypatch, capsys, shell,
     (Q + "--observer=", "=", "min_max\n.*\nmse\n.*"), (Q + "--plan=kee", "kee", "compopt -o default"),
     ("numerics explore kee", "kee", "compopt -o default"), (P + "--tensor 'o", "'o", "odd name"),
     ("numerics explore m", "m", r"compopt -o filenames\nmx.*\nm\.safetensors"),
-    (P + "--tensor o", "o", r"odd\\ name"),
+    (P + "--tensor o", "o", r"odd\\ name"), ("numerics conform ker", "ker", "compopt -o nospace\nkernels:"),
+    ("numerics conform kernels:e", "e", "encode\nencode_other"),
 ])  # fmt: skip
 def test_bash_gets_what_stands_after_its_last_cut(place, line, cut, due):
     """A rule has `=` and `:`, at which bash cuts words; and files were never completed."""

@@ -57,6 +57,10 @@ SOME = PLANTED[::EVERY]
 FAST = ((1, 1, 1), (1, 3, 33), (5, 4, 64))
 
 
+def decoded(w):
+    return w.dequantize() if isinstance(w, nx.QTensor) else w
+
+
 def judged(target, **claim):
     return check(target, kind="matmul", **claim)
 
@@ -572,6 +576,34 @@ def test_a_neighbour_that_changes_a_number_was_not_seen():
         return (np.rint(a / np.where(scale > 0, scale, 1)) * scale).astype(np.float32) @ b.T
 
     assert fingerprint(quantizing, shape=(4, 4, 16)).reach == 16
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (4, 8, 8), (8, 8, 4)])
+def test_a_product_of_a_turned_operand_was_described_as_one_of_rows(shape):
+    with pytest.raises(NumericsError, match=r"right where b comes turned: layout='kn'"):
+        fingerprint(torch.matmul, array="torch", shape=shape)
+    assert fingerprint(lambda a, b: np.matmul(a, b), shape=shape, layout="kn").reach == 0
+    with pytest.raises(NumericsError, match="right where a comes turned: layout='km,nk'"):
+        fingerprint(lambda a, b: a.T @ b.T, shape=shape)
+    with pytest.raises(NumericsError, match="where neither operand comes turned: layout='nk'"):
+        fingerprint(np.inner, shape=shape, layout="kn")
+
+
+def test_what_is_no_product_is_not_described():
+    with pytest.raises(NumericsError, match=r"result \[0, 0\] is .* where .* is due, and 16 of 16"):
+        fingerprint(lambda a, b: a @ b.T + 1, shape=(4, 4, 8))
+    with pytest.raises(NumericsError, match="without batches"):
+        fingerprint(np.inner, layout="bmk,bnk")
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("float32", "float32"), ("float32", "mxfp4"), ("float32", "int4 per_channel(0)")]
+)
+def test_a_verdict_says_that_an_operand_comes_turned(a, b):
+    turned = judged(lambda x, w: x @ decoded(w), a=a, b=b)
+    assert "it multiplies right where b comes turned: layout='kn' (--layout kn)" in str(turned)
+    wrong = judged(lambda x, w: x @ decoded(w) + 1, a=a, b=b)
+    assert not any("turned" in note for note in wrong.notes)
 
 
 @pytest.mark.parametrize("given", [{"a": "fp4"}, {"shape": (1, 4, 8)}, {"shape": (4, 4, 2)}, {"shape": 3}])

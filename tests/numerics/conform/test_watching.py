@@ -63,3 +63,13 @@ def test_a_comparison_tells_each_tensor_before_it_is_read(tmp_path):
     told = []
     compare(tmp_path / "m.safetensors", tmp_path / "m.safetensors", lambda *far: told.append(far))
     assert told == [("a", 0, 2), ("b", 1, 2)]
+
+
+def test_nothing_yet_was_shown_as_a_count_of_0():
+    from numerics.cli.conform import _come
+    from numerics.view.bar import Bar
+    from numerics.view.screen import Screen
+
+    bar = Bar(Screen(80), in_bytes=False)
+    assert bar._picture(bar.screen, *_come("calls of a:f", 0, 9), 1.0) == "calls of a:f: the first is awaited"
+    assert bar._picture(bar.screen, *_come("calls of a:f", 3, None), 1.0) == "calls of a:f  3"

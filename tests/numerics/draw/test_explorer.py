@@ -601,3 +601,38 @@ def test_a_block_of_a_convolution_lies_along_its_inputs():
     assert said.startswith("A block of 32 values in mxfp4, block 1 of 0 to 71, along axis 1: ")
     q = nx.quantize(x, nx.QuantSpec("mxfp4", axis=1))
     assert f"share the scale {nx.draw.block(q, block=1).alt.split('the scale ')[1][:-1]}," in said
+
+
+def test_a_path_was_an_unknown_format_and_a_model_held_no_tensor(tmp_path):
+    pages = {"w.npy": {"w": X}, "w.safetensors": {"w": X}}
+    np.save(tmp_path / "w.npy", X)
+    nx.save({"w": X}, tmp_path / "w.safetensors")
+    report = {"output": 9.0, "layers": [{"name": "a", "formats": "int4", "local": 9.5, "cumulative": 9.0}]}
+    (tmp_path / "r.json").write_text(json.dumps(report), encoding="utf-8")
+    for name, tensors in pages.items():
+        for path in (tmp_path / name, str(tmp_path / name)):
+            assert nx.explore(path, ["mxfp4"]).html == nx.explore(tensors, ["mxfp4"]).html
+    assert nx.explore(tmp_path / "r.json").html == nx.explore(report).html
+    for wrong in (
+        "nowhere",
+        tmp_path / "nowhere.npy",
+        tmp_path / "nowhere.json",
+        tmp_path / "nowhere.safetensors",
+    ):
+        with pytest.raises(nx.NumericsError, match="nowhere"):
+            nx.explore(wrong)
+
+    class Model:
+        def state_dict(self):
+            return {"w": X}
+
+    with pytest.raises(nx.NumericsError, match=r"explore\(model.state_dict\(\)\)"):
+        nx.explore(Model())
+
+
+def test_a_page_without_scripts_says_what_it_is_of_and_what_it_needs():
+    page = nx.explore({"<w> @DATA@": X}, ["mxfp4"]).html
+    before = page.partition("<script")[0]
+    assert "&lt;w&gt; @DATA@</h1>" in before
+    assert f'computed by <span id="made">numerics {nx.__version__}</span>' in before
+    assert re.search(r"<noscript>.*JavaScript", before)
