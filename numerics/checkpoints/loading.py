@@ -18,21 +18,25 @@ from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
-from numerics.files.nested import at, places_of
+from numerics.files.nested import at, by_name, model_in, place_of
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader, may_be_one
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.shards import Source
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, a_kind_of, one_of
+from numerics.formats.errors import NumericsError, a_kind_of, one_of, warn
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
+from numerics.view.text import many
 
 TOLD = (
     "bits", "w_bit", "group_size", "checkpoint_format", "weight_block_size", "num_bits", "activation_scheme",
 )  # fmt: skip
 """What is read of a quantization_config."""
+
+
+SHOWN = 6  # places of tensors that are named
 
 
 class Stored(NamedTuple):
@@ -120,8 +124,6 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
 
 def loaded(opened: Opened, library: str = "numpy") -> dict[str, Any]:
     """All tensors of a file that is open, as `load` gives them."""
-    from numerics.formats.errors import warn
-
     found = {name: opened.tensor(name) for name in opened.names}
     for name, why in list(opened.left.items())[:1]:
         warn(f"{opened.path}: {len(opened.left)} quantized weights came as no QTensor, such as {name}: {why}")
@@ -353,10 +355,35 @@ class OpenedPickle:
 
 
 def _state(came: Any, path: str) -> dict[str, Any]:
-    """The tensors of a state dict, alone or where training scripts put it."""
-    if places := places_of(came, is_tensor):
-        return {str(name): x.detach() for name, x in at(came, places[0]).items() if is_tensor(x)}
-    raise NumericsError(f"{path} holds no tensors by name, but {a_kind_of(came)}")
+    """The tensors of a state dict, alone or where training scripts put it; what lies beside it is warned of.
+
+    Raises NumericsError where there is none, and where nothing says which of several is the model's.
+    """
+    try:
+        found = model_in(came, is_tensor)
+        if len(found.places) == 1:
+            state = by_name(at(came, found.places[0]), is_tensor)
+    except NumericsError as wrong:
+        raise NumericsError(f"{path}: {wrong}") from None
+    if not found.places:
+        raise NumericsError(f"{path} holds no tensors by name, but {a_kind_of(came)}")
+    if len(found.places) > 1:
+        told = ", ".join(map(place_of, found.places[:SHOWN])) + ", ..." * (len(found.places) > SHOWN)
+        one = place_of(found.places[0])
+        raise NumericsError(
+            f"{path} holds tensors under {told}, and none of these names says that it is the model's; "
+            f"write the one that you want into a file: torch.save(torch.load({path!r}){one}, 'model.pth')"
+        )
+    if found.beside:
+        told = ", ".join(f"{place_of(keys)} ({count})" for keys, count in list(found.beside.items())[:SHOWN])
+        where = place_of(found.places[0])
+        taken = f"those under {where} are taken" if where else "those that it has by name are taken"
+        count = many(sum(found.beside.values()), "more tensor")
+        warn(
+            f"{path} holds {count}: {taken}, and left out is what lies under "
+            f"{told}{', ...' * (len(found.beside) > SHOWN)}"
+        )
+    return {name: x.detach() for name, x in state.items()}
 
 
 class OpenedONNX:
