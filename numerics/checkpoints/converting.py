@@ -29,7 +29,7 @@ from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import Before, refuse_same_file, replace_file
 from numerics.files.safetensors import PACKED, Entry, Writer
 from numerics.files.save_load import entry_of, on_host, packed_of
-from numerics.files.shards import places_of, write_index
+from numerics.files.shards import SINGLE, needs_index, places_of, write_index
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
@@ -46,7 +46,6 @@ from numerics.view.text import many
 
 Array = NDArray[Any]
 KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
-SINGLE = "model.safetensors"
 ARCHITECTURE = "general.architecture"
 
 
@@ -545,7 +544,7 @@ class _Folder:
         for told in noted.values():
             _join(work.found, Converted(**told["report"]["found"]))
             self.schemes |= told["report"]["schemes"]
-        if len(self.files) > 1:
+        if needs_index(noted):
             write_index(work.target, noted)
         copied = copy_beside(self._files_beside(), work.target, but=[CONFIG])
         if config := self._said():

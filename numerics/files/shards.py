@@ -22,7 +22,8 @@ from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.view.text import folded
 
-INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"  # the only file that readers look for without an index
+INDEX = f"{SINGLE}.index.json"
 ENDING = ".safetensors"
 LONGEST_INDEX = 1 << 28  # bytes
 WEIGHTS = re.compile(r".*(\.(safetensors|bin|pth|pt|gguf|onnx|h5|msgpack|ot)|\.index\.json)", re.DOTALL)
@@ -220,6 +221,15 @@ def write_index(folder: Path, names: Iterable[str]) -> None:
     """Writes the index of the shards of a folder; raises NumericsError for a tensor that two have."""
     files = {name: Reader(folder / name).entries for name in names}
     replace_file(folder / INDEX, _index(files))
+
+
+def needs_index(names: Iterable[str]) -> bool:
+    """Do readers find the weights of these files by an index alone?
+
+    >>> needs_index(["model.safetensors"]), needs_index(["model-00001-of-00002.safetensors"])
+    (False, True)
+    """
+    return list(names) != [SINGLE]
 
 
 def _index(files: Mapping[str, Mapping[str, Entry]]) -> bytes:

@@ -571,3 +571,40 @@ def test_a_shard_that_was_cut_ended_the_process(tmp_path, to, place):
     ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert ran.returncode == 1
     assert f"NumericsError: cannot read {shard}: it was cut" in ran.stderr or f"{shard} is not" in ran.stderr
+
+
+# ---- the index of a folder ----------------------------------------------------------------------
+
+
+def folder_of_scales_apart(folder):
+    """Two shards, one of scales alone: what becomes of their weight is in one file."""
+    q = nx.quantize(np.ones((128, 128), np.float32), "fp8_e4m3")
+    folder.mkdir()
+    codes = torch.from_numpy(q.codes.copy()).view(torch.float8_e4m3fn)
+    files = {"model-00001-of-00002.safetensors": {"l.weight": codes},
+             "model-00002-of-00002.safetensors": {"l.weight_scale_inv": torch.ones(1, 1)}}  # fmt: skip
+    for name, tensors in files.items():
+        save_file(tensors, folder / name)
+    places = {tensor: name for name, tensors in files.items() for tensor in tensors}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("to", ["floats", "numerics", "compressed-tensors"])
+def test_one_shard_with_a_number_in_its_name_had_no_index(tmp_path, to):
+    """Readers look for model.safetensors, or for an index, and found neither."""
+    source, out = folder_of_scales_apart(tmp_path / "in"), tmp_path / "out"
+    dequantize(source, out) if to == "floats" else convert(source, out, to)
+    index = json.loads((out / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    assert set(index.values()) == {"model-00001-of-00002.safetensors"}
+    assert index.keys() == Reader(out / "model-00001-of-00002.safetensors").entries.keys()
+
+
+@pytest.mark.parametrize(("name", "due"), [("b", True), ("model", False)])
+def test_a_folder_with_one_file_gets_an_index_where_its_name_needs_one(tmp_path, name, due):
+    (tmp_path / "a").mkdir()
+    nx.save({"w.weight": np.ones((4, 64), np.float32)}, tmp_path / "a" / f"{name}.safetensors")
+    quantize(tmp_path / "a", tmp_path / "q", Request(nx.QuantSpec("mxfp4")))
+    dequantize(tmp_path / "q", tmp_path / "f")
+    assert [(tmp_path / made / INDEX).exists() for made in ("q", "f")] == [due, due]
+    assert load(tmp_path / "f")["w.weight"].tobytes() == np.ones((4, 64), np.float32).tobytes()
