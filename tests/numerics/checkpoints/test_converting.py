@@ -21,7 +21,7 @@ import numerics as nx
 from numerics.checkpoints import Request, converting, quantize
 from numerics.checkpoints.converting import Running, convert, dequantize
 from numerics.checkpoints.loading import OpenedSafetensors, load
-from numerics.checkpoints.looking import inspect
+from numerics.checkpoints.looking import compare, inspect
 from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands
 from numerics.files.safetensors import Reader
@@ -608,3 +608,32 @@ def test_a_folder_with_one_file_gets_an_index_where_its_name_needs_one(tmp_path,
     dequantize(tmp_path / "q", tmp_path / "f")
     assert [(tmp_path / made / INDEX).exists() for made in ("q", "f")] == [due, due]
     assert load(tmp_path / "f")["w.weight"].tobytes() == np.ones((4, 64), np.float32).tobytes()
+
+
+# ---- the type of the values ---------------------------------------------------------------------
+
+
+TYPED = [("int4", "per_group(32)", "float32"), ("int8", "per_channel(0)", "float"),
+         ("uint4", "per_group(32)", "float"), ("int8", "per_tensor", "float32"),
+         ("fp8_e4m3", "per_channel(0)", "float")]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("d", "scheme", "scale_type"), TYPED)
+def test_integers_came_back_from_compressed_tensors_as_float32(tmp_path, kind, d, scheme, scale_type):
+    """By the type of their scales, or of the configuration where those are float32."""
+    (tmp_path / "in").mkdir()
+    x = torch.from_numpy(RNG.standard_normal((16, 64)).astype(np.float32)).to(getattr(torch, kind))
+    q = nx.quantize(x, d, scheme=scheme, scale_type=scale_type, symmetric=d != "uint4")
+    nx.save({"l.weight": q}, tmp_path / "in" / "model.safetensors")
+    (tmp_path / "in" / "config.json").write_text(json.dumps({"torch_dtype": kind}), encoding="utf-8")
+    convert(tmp_path / "in", tmp_path / "ct", "compressed-tensors")
+    dequantize(tmp_path / "ct", tmp_path / "back")
+    found = load(tmp_path / "back", library="torch")["l.weight"]
+    assert found.dtype == x.dtype
+    assert torch.equal(found, q.dequantize())
+    scales = {"BF16", "F16"} if scale_type == "float" else {"F32"}
+    assert Reader(tmp_path / "ct" / "model.safetensors").entries["l.weight_scale"].dtype in scales
+    compared = compare(tmp_path / "in", tmp_path / "ct")
+    assert compared.equal
+    assert not any("values of" in one.stored for one in compared.tensors)
