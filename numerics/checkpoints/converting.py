@@ -292,9 +292,12 @@ class _Conversion:
                 raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
             self.look.found.left[name] = self.opened.left[name]
             return self._as_they_were(name)
-        if layout in (_compressed, _torchao, _floats) and (why := lone_codes(x)):
-            raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
         found = self.look.found
+        if why := lone_codes(x):
+            if layout in (_compressed, _torchao, _floats):
+                raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
+            found.left[name] = why
+            return {name: _plain(name, x)}
         if name in self.opened.left and layout is not _floats:
             found.decoded[name] = self.opened.left[name]
             return {name: _plain(name, x)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
 from numerics.files.nested import at, by_name, model_in, place_of
+from numerics.files.pickled import held_in
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader, may_be_one
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.shards import Source
@@ -37,6 +39,7 @@ TOLD = (
 
 
 SHOWN = 6  # places of tensors that are named
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # by which torch paints its errors
 
 
 class Stored(NamedTuple):
@@ -321,10 +324,7 @@ class OpenedPickle:
         try:
             came = torch.load(self.path, weights_only=True, map_location="cpu")
         except Exception as wrong:  # whatever a damaged pickle raises
-            first = str(wrong).strip().splitlines()[0] if str(wrong).strip() else type(wrong).__name__
-            raise NumericsError(
-                f"cannot read {self.path}: torch.load(weights_only=True): {first:.300}"
-            ) from wrong
+            raise NumericsError(f"cannot read {self.path}: {_why_unread(self.path, wrong)}") from wrong
         self._tensors = _state(came, str(self.path))
         self.ties = ties_among(self._tensors)
 
@@ -352,6 +352,19 @@ class OpenedPickle:
 
     def stored(self, name: str) -> None:
         """As Opened says: what tensors take in a pickle is what they take here."""
+
+
+def _why_unread(path: Path, wrong: Exception) -> str:
+    """Why torch.load(weights_only=True) does not take a file, and what does."""
+    held, first = held_in(path), _ESCAPES.sub("", str(wrong)).strip().splitlines() or [type(wrong).__name__]
+    if held is None:
+        return f"it is a PyTorch pickle that is damaged or cut short (torch.load: {first[0]:.200})"
+    if held.is_safe:
+        return f"torch.load(weights_only=True): {first[0]:.300}"
+    called = list(dict.fromkeys(f"{one.module}.{one.name}" for one in held.called if not one.is_safe))
+    told = ", ".join(called[:SHOWN]) + ", ..." * (len(called) > SHOWN)
+    what = kinds.known(_first(path), path)
+    return f"it would call {told}, and nothing in a pickle is executed here; it is {what}"
 
 
 def _state(came: Any, path: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
-from numerics.view.text import brief, figure, hanging, some_of, wrapped
+from numerics.view.text import brief, figure, hanging, many, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
@@ -60,7 +60,7 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with stoppable(out), bar(quiet, in_bytes=False) as shown:
+    with stoppable(out, quiet), bar(quiet, in_bytes=False) as shown:
         found = convert(model, out, to, ggml=ggml, running=Running(shown.update, ranks))
     if not quiet:
         with after(f"{out} is written"):
@@ -137,7 +137,7 @@ def _looks(looks: list[Look], room: int | None, every: bool) -> Table:
         made = ([look.stored or EMPTY] if named else []) + [brief(look.format, room), figure(look.bits, 8)]
         table.add(look.name, shape, *made, amax, scales, str(look.nbytes))
     total, others = sum(look.nbytes for look in looks), len(table.columns) - 2
-    table.totals = [[f"{len(looks)} tensors", *[""] * others, str(total)]]
+    table.totals = [[many(len(looks), "tensor"), *[""] * others, str(total)]]
     return table
 
 
@@ -239,7 +239,7 @@ def _places(table: Table, screen: Screen, every: bool) -> list[str]:
 
 def _summary(found: Comparison, differing: int) -> str:
     """How many tensors both have, how many of those differ and how, and how many only one has."""
-    both = f"{len(found.tensors)} tensors"
+    both = many(len(found.tensors), "tensor")
     if found.same:
         return f"{both}, all the same"
     alone = f", {len(found.only_first)} only in the first, {len(found.only_second)} only in the second"

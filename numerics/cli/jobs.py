@@ -14,7 +14,17 @@ from click.core import ParameterSource
 
 from numerics.cli.completing import FILE
 from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
-from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept, stoppable
+from numerics.cli.words import (
+    as_json,
+    check_seed,
+    examples,
+    format_of,
+    json_of,
+    of_text,
+    quietly,
+    say_kept,
+    stoppable,
+)
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, say_beside, tell
@@ -68,7 +78,7 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
     job = {name: options.pop(name) for name in OF_JOBS}
     most, ranks = memory(job["max_memory"]), Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with stoppable(out), bar(quiet) as shown:
+    with stoppable(out, quiet), bar(quiet) as shown:
         source = Source(model)
         _check_outputs(model, out, job)
         request = _request(source, options, job)
@@ -148,14 +158,15 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     from numerics.model.deciding.plan import Plan
     from numerics.tensor.spec import QuantSpec
 
-    usual, rules = rules_of_texts(options.pop("dtypes"), format_of)
+    with of_text():
+        usual, rules = rules_of_texts(options.pop("dtypes"), format_of)
+        plan = None if job["plan_file"] is None else Plan.load(job["plan_file"])
     if usual is None and not rules and job["plan_file"] is None:
         raise NumericsError(
             "Missing option '--dtype': a format such as mxfp4 (`numerics formats`), a rule, or --plan"
         )
     spec, free = None, True
     usual, options = _with_words(usual, options)
-    plan = None if job["plan_file"] is None else Plan.load(job["plan_file"])
     others = [*(spec for _, spec in rules), *(row.spec for row in (plan.rows if plan else ()))]
     stochastic = any(one.rounding == "stochastic" for one in others if one is not None)
     check_seed("stochastic" if stochastic else options["rounding"], job["seed"])

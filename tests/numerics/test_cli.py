@@ -915,3 +915,43 @@ def test_a_format_of_all_that_a_plan_leaves_nothing_for_had_no_effect(tmp_path):
     assert "since the plan speaks of every one" in told
     told = run("quantize", model, tmp_path / "q", "--plan", plan, "--scale-rule", "rceil", code=2)
     assert "--scale-rule belongs to the format of all" in told
+
+
+def ended_line(capsys, monkeypatch, *arguments):
+    """What is said on stderr of a command that ends with an error."""
+    monkeypatch.setattr(sys, "argv", ["numerics", *map(str, arguments)])
+    assert cli.ended(lambda: cli.commands.main(sys.argv[1:], standalone_mode=False)) == 2
+    return capsys.readouterr().err
+
+
+def test_the_names_of_a_specs_text_were_told_as_options(tmp_path, capsys, monkeypatch):
+    model, out = two_layers(tmp_path / "m.safetensors"), tmp_path / "q.safetensors"
+    for rule in ('lm_head={"dtype":"int4","shceme":"per_tensor"}', "lm_head=int4 scale_rule=rceil"):
+        said = ended_line(capsys, monkeypatch, "quantize", model, out, "--dtype", rule)
+        assert "scale_rule" in said
+        assert "--" not in said
+    said = ended_line(capsys, monkeypatch, "quantize", model, out, "--dtype", "int4", "--scale-rule", "rceil")
+    assert "--observer has scales of the least error" in said
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ('{dtyp = "mxfp4"}', "it says no dtype; did you mean 'dtype'?"),
+        ('"{}"', "it says no dtype"),
+        ("3", "spec=3; allowed: the text of a QuantSpec"),
+        ('"mxfp"', "unknown format 'mxfp'"),
+    ],
+)
+def test_a_plan_that_was_edited_said_what_python_says(spec, said, tmp_path):
+    model, plan = two_layers(tmp_path / "m.safetensors"), tmp_path / "p.toml"
+    words = ("quantize", model, tmp_path / "q.safetensors")
+    run(*words, "--dtype", "lm_head=mxfp4", "--dry-run", "--save-plan", plan)
+    text = plan.read_text()
+    plan.write_text(re.sub(r"spec = .*", f"spec = {spec}", text))
+    assert said in run(*words, "--plan", plan, code=2)
+    plan.write_text(re.sub(r"spec = .*", 'spec = "int4 per_group(32)"', text))
+    run(*words, "--plan", plan)
+    assert nx.load(tmp_path / "q.safetensors")["lm_head.weight"].spec == nx.QuantSpec(
+        "int4", scheme="per_group(32)"
+    )

@@ -637,3 +637,63 @@ def test_integers_came_back_from_compressed_tensors_as_float32(tmp_path, kind, d
     compared = compare(tmp_path / "in", tmp_path / "ct")
     assert compared.equal
     assert not any("values of" in one.stored for one in compared.tensors)
+
+
+# ---- what is written where something is ---------------------------------------------------------
+
+
+def ended(*words):
+    """What a command gave back, or its error, and what it said."""
+    came = CliRunner().invoke(commands, [str(word) for word in words], standalone_mode=False)
+    return came.exception, came.output
+
+
+COMMANDS = {"quantize": ("--dtype", "mxfp4"), "convert": (), "dequantize": ()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_was_replaced_without_a_word(tmp_path, command):
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    given = x if command == "quantize" else nx.quantize(x, "int8")
+    nx.save({"l.weight": given}, tmp_path / "a.safetensors")
+    words = (command, tmp_path / "a.safetensors", tmp_path / "b.safetensors", *COMMANDS[command])
+    assert "is replaced" not in ended(*words)[1]
+    assert f"the file that was {tmp_path / 'b.safetensors'} is replaced" in ended(*words)[1]
+    assert "is replaced" not in ended(*words, "--quiet")[1]
+    if command == "quantize":
+        assert "is replaced" not in ended(*words, "--dry-run")[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_got_the_name_of_a_file(tmp_path, command):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    nx.save(
+        {"l.weight": x if command == "quantize" else nx.quantize(x, "int8")}, folder / "model.safetensors"
+    )
+    options = COMMANDS[command]
+    wrong, _ = ended(command, folder, tmp_path / "a.safetensors", *options)
+    assert "a.safetensors has the name of a file (.safetensors), and what is written is a folder" in str(
+        wrong
+    )
+    (tmp_path / "there").write_bytes(b"")
+    wrong, _ = ended(command, folder, tmp_path / "there", *options)
+    assert "there is a file, and what is written is a folder" in str(wrong)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "there"]
+    (tmp_path / "my.bin").mkdir()  # a folder is one, whatever its name
+    assert ended(command, folder, tmp_path / "my.bin", *options)[0] is None
+
+
+@pytest.mark.parametrize("to", ["numerics", "safetensors"])
+def test_codes_without_their_scales_were_converted_without_a_word(tmp_path, to):
+    """They counted as tensors that nobody quantized."""
+    made = {"l.weight": torch.ones(2, 32).to(torch.float8_e4m3fn), "n": torch.ones(3)}
+    save_file(made, tmp_path / "a.safetensors")
+    found = convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to)
+    assert (found.quantized, found.plain, list(found.left)) == ([], ["n"], ["l.weight"])
+    assert str(found) == "1 quantized tensor (1 left as they were), 1 other"
+    assert "float8_e4m3fn with no scale beside it" in found.left["l.weight"]
+    assert load(tmp_path / "b.safetensors")["l.weight"].tobytes() == bytes([0x38]) * 64
+    with pytest.raises(nx.NumericsError, match="holds no quantized tensors"):
+        dequantize(tmp_path / "a.safetensors", tmp_path / "c.safetensors")

@@ -190,3 +190,24 @@ def test_what_would_have_one_name_and_what_has_no_end_is_refused(tmp_path):
     with pytest.raises(nx.NumericsError, match="more than 100 deep"):
         load_any(tmp_path / "m.pth")
     assert "write the state_dict in it again" in said_of(tmp_path / "m.pth")
+
+
+def test_what_torch_does_not_load_is_said_in_our_words(tmp_path):
+    """torch's error was cut in its middle, with escapes of its colours; of half a file it was an errno."""
+    torch.save(model(), tmp_path / "module.pth")
+    with pytest.raises(nx.NumericsError, match=r"it would call torch\.nn\.modules") as caught:
+        load_any(tmp_path / "module.pth")
+    assert "\x1b" not in str(caught.value)
+    assert "nx.save(torch.load(path, weights_only=False).state_dict()" in str(caught.value)
+    torch.save({"model": model().state_dict(), "b": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(
+        nx.NumericsError, match=r"it would call .*io.open, and nothing in a pickle is executed"
+    ):
+        load_any(tmp_path / "bomb.pth")
+    torch.save(model().state_dict(), tmp_path / "half.pth")
+    whole = (tmp_path / "half.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        nx.NumericsError, match=r"half\.pth: it is a PyTorch pickle that is damaged or cut short"
+    ):
+        load_any(tmp_path / "half.pth")
