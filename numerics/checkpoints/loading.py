@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from numerics.backends.host.tensors import is_tensor
-from numerics.backends.paths import check_regular, path_of
+from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import Weight, read, weights_of
 from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
+from numerics.checkpoints.pickles import OpenedPickle, OpenedPickles, holds_pickles
 from numerics.checkpoints.torchao_file import weights_in
 from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
-from numerics.files.nested import at, by_name, model_in, place_of
-from numerics.files.pickled import held_in
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader, may_be_one
-from numerics.files.save_load import LIBRARIES, on_host
+from numerics.files.save_load import LIBRARIES
 from numerics.files.shards import Source
 from numerics.files.stream import Shared, qtensor
-from numerics.files.ties import ties_among
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, a_kind_of, one_of, warn
+from numerics.formats.errors import NumericsError, one_of, warn
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
-from numerics.view.text import many
 
 TOLD = (
     "bits", "w_bit", "group_size", "checkpoint_format", "weight_block_size", "num_bits", "activation_scheme",
 )  # fmt: skip
 """What is read of a quantization_config."""
-
-
-SHOWN = 6  # places of tensors that are named
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # by which torch paints its errors
 
 
 class Stored(NamedTuple):
@@ -87,13 +78,15 @@ def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     mapped: tensors of .safetensors files are views of them, which must not be cut while they are used; else
     each is read into memory of its own when it is asked for.
 
-    Known are .safetensors files, folders of them and their indexes, GGUF files, PyTorch's pickles (tensors
-    only), and ONNX models.  Raises NumericsError, naming it, for what is none of them.
+    Known are .safetensors files and PyTorch's pickles (tensors only), folders of either and their indexes,
+    GGUF files, and ONNX models.  Raises NumericsError, naming it, for what is none of them.
     """
     came = path_of(path)
+    if holds_pickles(came):
+        return OpenedPickles(came)
     if os.path.isdir(came) or came.name.endswith(".index.json"):
         return OpenedSafetensors(came, mapped)
-    first = _first(came)
+    first = kinds.first_of(came)
     if first.startswith(MAGIC):
         return OpenedGGUF(came)
     what = "" if may_be_one(first) else kinds.known(first) or ""
@@ -146,15 +139,6 @@ def _torch(x: Any) -> Any:
     return found.view(own) if isinstance(own, torch.dtype) else found
 
 
-def _first(path: Path) -> bytes:
-    check_regular(path)
-    try:
-        with open(path, "rb") as file:
-            return file.read(kinds.LOOKED_AT)
-    except OSError as wrong:
-        raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
-
-
 # ---- safetensors ------------------------------------------------------------------------------------
 
 
@@ -199,6 +183,20 @@ class OpenedSafetensors:
             if alias in names or name not in names:
                 raise NumericsError(f"{self.path}: {alias!r} is tied to {name!r}, which cannot be")
         return self.source.ties
+
+    @property
+    def folder(self) -> bool:
+        """Is it a folder, with what lies beside the shards?"""
+        return self.source.folder
+
+    @property
+    def files_beside(self) -> list[Path]:
+        """Configuration, tokenizer and what else lies beside the shards."""
+        return self.source.beside
+
+    def said_of_not_copied(self) -> list[str]:
+        """One line that names what is not copied, where there is anything."""
+        return self.source.said_of_not_copied()
 
     @property
     def quantized(self) -> bool:
@@ -311,92 +309,6 @@ class OpenedGGUF:
         """As Opened says; each has a type of ggml's."""
         size = sum(self.file.entries[part].nbytes for part in self.file.parts(name))
         return Stored(self.file.entries[name].kind, size)
-
-
-class OpenedPickle:
-    """A file of torch.save: tensors only, nothing in it is executed."""
-
-    def __init__(self, path: PathLike) -> None:
-        import torch
-
-        self.path = path_of(path)
-        self.left: dict[str, str] = {}
-        try:
-            came = torch.load(self.path, weights_only=True, map_location="cpu")
-        except Exception as wrong:  # whatever a damaged pickle raises
-            raise NumericsError(f"cannot read {self.path}: {_why_unread(self.path, wrong)}") from wrong
-        self._tensors = _state(came, str(self.path))
-        self.ties = ties_among(self._tensors)
-
-    @property
-    def names(self) -> list[str]:
-        """Of its tensors, each once."""
-        return [name for name in self._tensors if name not in self.ties]
-
-    @property
-    def quantized(self) -> bool:
-        """As Opened says."""
-        return any(isinstance(x, QTensor) for x in self._tensors.values())
-
-    def tensor(self, name: str) -> Any:
-        """As Opened says."""
-        x = self._tensors[name]
-        if not type(x).__module__.startswith("torchao."):
-            return on_host(name, x)
-        from numerics.interop.torchao import from_host
-
-        try:
-            return on_host(name, from_host(x))
-        except NumericsError as wrong:
-            raise NumericsError(f"{self.path}: tensor {name!r}: {wrong}") from None
-
-    def stored(self, name: str) -> None:
-        """As Opened says: what tensors take in a pickle is what they take here."""
-
-
-def _why_unread(path: Path, wrong: Exception) -> str:
-    """Why torch.load(weights_only=True) does not take a file, and what does."""
-    held, first = held_in(path), _ESCAPES.sub("", str(wrong)).strip().splitlines() or [type(wrong).__name__]
-    if held is None:
-        return f"it is a PyTorch pickle that is damaged or cut short (torch.load: {first[0]:.200})"
-    if held.is_safe:
-        return f"torch.load(weights_only=True): {first[0]:.300}"
-    called = list(dict.fromkeys(f"{one.module}.{one.name}" for one in held.called if not one.is_safe))
-    told = ", ".join(called[:SHOWN]) + ", ..." * (len(called) > SHOWN)
-    what = kinds.known(_first(path), path)
-    return f"it would call {told}, and nothing in a pickle is executed here; it is {what}"
-
-
-def _state(came: Any, path: str) -> dict[str, Any]:
-    """The tensors of a state dict, alone or where training scripts put it; what lies beside it is warned of.
-
-    Raises NumericsError where there is none, and where nothing says which of several is the model's.
-    """
-    try:
-        found = model_in(came, is_tensor)
-        if len(found.places) == 1:
-            state = by_name(at(came, found.places[0]), is_tensor)
-    except NumericsError as wrong:
-        raise NumericsError(f"{path}: {wrong}") from None
-    if not found.places:
-        raise NumericsError(f"{path} holds no tensors by name, but {a_kind_of(came)}")
-    if len(found.places) > 1:
-        told = ", ".join(map(place_of, found.places[:SHOWN])) + ", ..." * (len(found.places) > SHOWN)
-        one = place_of(found.places[0])
-        raise NumericsError(
-            f"{path} holds tensors under {told}, and none of these names says that it is the model's; "
-            f"write the one that you want into a file: torch.save(torch.load({path!r}){one}, 'model.pth')"
-        )
-    if found.beside:
-        told = ", ".join(f"{place_of(keys)} ({count})" for keys, count in list(found.beside.items())[:SHOWN])
-        where = place_of(found.places[0])
-        taken = f"those under {where} are taken" if where else "those that it has by name are taken"
-        count = many(sum(found.beside.values()), "more tensor")
-        warn(
-            f"{path} holds {count}: {taken}, and left out is what lies under "
-            f"{told}{', ...' * (len(found.beside) > SHOWN)}"
-        )
-    return {name: x.detach() for name, x in state.items()}
 
 
 class OpenedONNX:

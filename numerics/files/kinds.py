@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from numerics.backends.paths import check_regular
 from numerics.files.nested import Found, Keys, at, by_name, every, model_in, place_of, tensors_in
 from numerics.files.pickled import MODULE, Held, Thing, held_in
 from numerics.formats.errors import NumericsError
@@ -67,6 +69,16 @@ def known(first: bytes | bytearray, path: PathLike | None = None) -> str | None:
     if _is_onnx(first):
         return _ONNX
     return _TEXT if _is_text(first) else None
+
+
+def first_of(path: Path) -> bytes:
+    """The bytes with which a file begins; raises NumericsError for what is no file that can be read."""
+    check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read(LOOKED_AT)
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
 
 
 def _of_zip(first: bytes | bytearray, path: PathLike | None) -> str:

@@ -134,7 +134,8 @@ def rules_of(came: Any, once: bool = False) -> list[Rule]:
             continue
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise NumericsError(f"rules: {said(pair)} is not a pair of where and what")
-        found.append(_rule(*pair, once))
+        where, what = pair
+        found.append(_rule(where, what, once))
     return found
 
 

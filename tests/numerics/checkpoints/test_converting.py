@@ -227,7 +227,9 @@ def test_a_gguf_file_of_floats_becomes_what_ggml_makes_of_it(tmp_path, kind):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf", ggml=kind)
+    found = convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf", ggml=kind)
+    assert set(found.made.values()) == {kind}
+    assert str(found).startswith(f"0 quantized tensors, {len(found.made)} made {kind}, ")
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(str(tmp_path / "b.gguf")).tensors}
     number = gguf.GGMLQuantizationType[kind]
     for name, values in (("w", x), ("half", x.astype(np.float16).astype(np.float32))):
@@ -697,3 +699,68 @@ def test_codes_without_their_scales_were_converted_without_a_word(tmp_path, to):
     assert load(tmp_path / "b.safetensors")["l.weight"].tobytes() == bytes([0x38]) * 64
     with pytest.raises(nx.NumericsError, match="holds no quantized tensors"):
         dequantize(tmp_path / "a.safetensors", tmp_path / "c.safetensors")
+
+
+# ---- folders of pickles -------------------------------------------------------------------------
+
+
+def folder_of_pickles(folder, lie=None, index=True):
+    """Two files of torch.save with a tied head, configuration and tokenizer, as Hugging Face had them."""
+    folder.mkdir()
+    w = torch.from_numpy(RNG.standard_normal((8, 64)).astype(np.float32)).bfloat16()
+    q = nx.quantize(w, "int8", scheme="per_channel(0)")
+    files = {"pytorch_model-00001-of-00002.bin": {"embed.weight": w, "lm_head.weight": w},
+             "pytorch_model-00002-of-00002.bin": {"l.weight": 2 * w, "q.weight": q}}  # fmt: skip
+    for name, tensors in files.items():
+        torch.save(tensors, folder / name)
+    places = {tensor: name for name, tensors in files.items() for tensor in tensors} | (lie or {})
+    (folder / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16"}), encoding="utf-8")
+    if index:
+        told = {"metadata": {}, "weight_map": places}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(told), encoding="utf-8")
+    return folder
+
+
+def test_a_folder_of_pickles_could_not_be_read(tmp_path):
+    folder = folder_of_pickles(tmp_path / "in")
+    found = convert(folder, tmp_path / "out", "numerics")
+    assert (found.quantized, sorted(found.plain)) == (
+        ["q.weight"],
+        ["embed.weight", "l.weight", "lm_head.weight"],
+    )
+    assert found.notes == []
+    names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX]
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "numerics_job.json"])
+    assert load(tmp_path / "out").keys() == load(folder).keys()
+    assert compare(folder, tmp_path / "out").same
+    assert convert(folder, tmp_path / "out", "numerics").resumed == 2
+    looks = {look.name: look for look in inspect(folder / "pytorch_model.bin.index.json")}
+    assert looks["lm_head.weight"].odd == ("tied: it is embed.weight",)
+    wrong, _ = ended("quantize", folder, tmp_path / "q", "--dtype", "mxfp4")
+    assert "has no .safetensors file; name a file" in str(wrong)
+    assert "`numerics convert FOLDER OUT` makes one of its .bin files" in str(wrong)
+
+
+def test_an_index_of_pickles_that_lies_is_refused(tmp_path):
+    one, two = ("pytorch_model-0000{n}-of-00002.bin".replace("{n}", n) for n in "12")
+    for n, (lie, said) in enumerate({"x": one, "l.weight": one}.items()):
+        folder = folder_of_pickles(tmp_path / str(n), {lie: said})
+        with pytest.raises(nx.NumericsError, match=f"index.json lies: '{lie}'"):
+            load(folder)
+    folder = folder_of_pickles(tmp_path / "twice")
+    torch.save({"l.weight": torch.ones(2), "embed.weight": torch.ones(2)}, folder / two)
+    with pytest.raises(nx.NumericsError, match=r"'embed\.weight' is in .*and in another file"):
+        load(folder)
+    (folder / two).unlink()
+    with pytest.raises(nx.NumericsError, match=f"cannot read .*{two}"):
+        load(folder)
+
+
+def test_a_folder_with_one_pickle_is_read_without_an_index(tmp_path):
+    (tmp_path / "in").mkdir()
+    torch.save({"l.weight": torch.ones(2, 3)}, tmp_path / "in" / "pytorch_model.bin")
+    (tmp_path / "in" / "training_args.bin").write_bytes(b"")
+    found = convert(tmp_path / "in", tmp_path / "out", "numerics")
+    assert found.notes == ["not copied: training_args.bin"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["model.safetensors", "numerics_job.json"]
+    assert load(tmp_path / "out")["l.weight"].shape == (2, 3)
