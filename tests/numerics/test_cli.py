@@ -947,10 +947,10 @@ def test_a_plan_that_was_edited_said_what_python_says(spec, said, tmp_path):
     model, plan = two_layers(tmp_path / "m.safetensors"), tmp_path / "p.toml"
     words = ("quantize", model, tmp_path / "q.safetensors")
     run(*words, "--dtype", "lm_head=mxfp4", "--dry-run", "--save-plan", plan)
-    text = plan.read_text()
-    plan.write_text(re.sub(r"spec = .*", f"spec = {spec}", text))
+    text = plan.read_text(encoding="utf-8")
+    plan.write_text(re.sub(r"spec = .*", f"spec = {spec}", text), encoding="utf-8")
     assert said in run(*words, "--plan", plan, code=2)
-    plan.write_text(re.sub(r"spec = .*", 'spec = "int4 per_group(32)"', text))
+    plan.write_text(re.sub(r"spec = .*", 'spec = "int4 per_group(32)"', text), encoding="utf-8")
     run(*words, "--plan", plan)
     assert nx.load(tmp_path / "q.safetensors")["lm_head.weight"].spec == nx.QuantSpec(
         "int4", scheme="per_group(32)"
