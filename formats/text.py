@@ -121,9 +121,9 @@ def facts_in(text: str, what: str) -> dict[str, Any]:
         letters = text_in(text)
         if letters is None or len(letters) > LONGEST:
             raise ValueError(f"at most {LONGEST} characters are allowed")
-        facts = json_in(letters)
+        facts = json_in(letters) if letters.lstrip()[:1] in '{"[' else None
         if isinstance(facts, dict):
             return facts
-        raise ValueError("it is no JSON object")
+        raise ValueError('it is no JSON object, such as {"dtype": "mxfp4"}')
     except ValueError as wrong:
         raise NumericsError(f"{said(text)} does not describe {what}: {wrong}") from wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,6 +23,7 @@ from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
 from numerics.checkpoints.journal import Journal, digest_of, making
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, Stored, open_any
+from numerics.checkpoints.pickles import OpenedPickles
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
@@ -29,7 +31,7 @@ from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import Before, refuse_same_file, replace_file
 from numerics.files.safetensors import PACKED, Entry, Writer
 from numerics.files.save_load import entry_of, on_host, packed_of
-from numerics.files.shards import places_of, write_index
+from numerics.files.shards import SINGLE, needs_index, places_of, write_index
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
@@ -46,18 +48,18 @@ from numerics.view.text import many
 
 Array = NDArray[Any]
 KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
-SINGLE = "model.safetensors"
 ARCHITECTURE = "general.architecture"
 
 
 @named_fields
 @dataclass
 class Converted:
-    """What became of a checkpoint: each of its tensors, of several parts too, is in one of the first four.
+    """What became of a checkpoint: each of its tensors, of several parts too, is in one of the first five.
 
     quantized: names of weights whose codes and scales were written, of `dequantize` their values.  plain:
     names of all that was not quantized.  left: weights that no QTensor holds, whose bytes were copied, and
-    why.  decoded: weights that no QTensor holds, whose values were written as floats, and why.
+    why.  decoded: weights that no QTensor holds, whose values were written as floats, and why.  made: float
+    matrices that became a type of ggml's, where that was asked for, and which.
     notes: what the source says or has that the target does not.  resumed: files that were done before.
     floats: was it `dequantize` that wrote them, so that none is quantized any more?
     """
@@ -66,6 +68,7 @@ class Converted:
     plain: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     decoded: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     resumed: int = field(default=0, compare=False)
     floats: bool = False
@@ -77,7 +80,8 @@ class Converted:
         found = [f"{len(self.left)} left as they were"] if self.left else []
         found += [f"{len(self.decoded)} decoded to floats"] if self.decoded else []
         of_them = f" ({', '.join(found)})" if found else ""
-        return f"{many(quantized, 'quantized tensor')}{of_them}, {many(len(self.plain), 'other')}"
+        made = "".join(f", {count} made {kind}" for kind, count in Counter(self.made.values()).items())
+        return f"{many(quantized, 'quantized tensor')}{of_them}{made}, {many(len(self.plain), 'other')}"
 
 
 @named_fields
@@ -238,20 +242,21 @@ class _Conversion:
         return self.found
 
     def _is_folder(self) -> bool:
-        return isinstance(self.opened, OpenedSafetensors) and self.opened.source.folder
+        return isinstance(self.opened, OpenedSafetensors | OpenedPickles) and self.opened.folder
 
     def _files(self) -> list[_File]:
         """The files of the output, with the tensors that go into each."""
-        if not isinstance(self.opened, OpenedSafetensors):
+        if not isinstance(self.opened, OpenedSafetensors | OpenedPickles):
             return [_File(SINGLE, self.opened.names, {str(self.opened.path): os.stat(self.opened.path)}, {})]
         named: dict[str, list[str]] = {}
         for name in self.opened.names:
-            named.setdefault(self.opened.shard(name) if self.opened.source.folder else SINGLE, []).append(
-                name
-            )
+            named.setdefault(self.opened.shard(name) if self.opened.folder else SINGLE, []).append(name)
         return [self._file(self.opened, shard, names) for shard, names in sorted(named.items())]
 
-    def _file(self, opened: OpenedSafetensors, shard: str, names: list[str]) -> _File:
+    def _file(self, opened: OpenedSafetensors | OpenedPickles, shard: str, names: list[str]) -> _File:
+        if isinstance(opened, OpenedPickles):
+            files = sorted({str(opened.source_of(name)) for name in names})
+            return _File(shard, names, {file: os.stat(file) for file in files}, {})
         places = opened.source.shard_of
         used = {places[part].name: places[part] for name in names for part in opened.parts(name)}
         sources = {str(used[name].path): used[name].status for name in sorted(used)}
@@ -302,9 +307,12 @@ class _Conversion:
                 raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
             self.look.found.left[name] = self.opened.left[name]
             return self._as_they_were(name)
-        if layout in (_compressed, _torchao, _floats) and (why := lone_codes(x)):
-            raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
         found = self.look.found
+        if why := lone_codes(x):
+            if layout in (_compressed, _torchao, _floats):
+                raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
+            found.left[name] = why
+            return {name: _plain(name, x)}
         if name in self.opened.left and layout is not _floats:
             found.decoded[name] = self.opened.left[name]
             return {name: _plain(name, x)}
@@ -358,11 +366,13 @@ class _Conversion:
         if file is not None and isinstance(x, str):  # which no QTensor holds: its bytes stay as they are
             self.found.left[name] = x
             return file.blocks(name)
-        x = self._for_ggml(x)
         if name in self.opened.left:
             raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
+        made = self._for_ggml(x)
+        if made is not x:
+            self.found.made[name], x = str(self.ggml), made
         kept = self.found.quantized if isinstance(x, QTensor) else self.found.plain
-        if name not in kept:
+        if name not in kept and name not in self.found.made:
             kept.append(name)
         if not isinstance(x, QTensor):
             kind = _plain(name, x)[0].dtype
@@ -554,28 +564,28 @@ class _Folder:
         for told in noted.values():
             _join(work.found, Converted(**told["report"]["found"]))
             self.schemes |= told["report"]["schemes"]
-        if len(self.files) > 1:
+        if needs_index(noted):
             write_index(work.target, noted)
         copied = copy_beside(self._files_beside(), work.target, but=[CONFIG])
         if config := self._said():
             replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         work._note(self.layout is _compressed)
-        if isinstance(work.opened, OpenedSafetensors):
-            work.found.notes += work.opened.source.said_of_not_copied()
+        if isinstance(work.opened, OpenedSafetensors | OpenedPickles):
+            work.found.notes += work.opened.said_of_not_copied()
         journal.finish(work.opened.path, noted, copied, {"found": asdict(work.found)})
         return work.found
 
     def _files_beside(self) -> list[Path]:
         """Configuration, tokenizer and what else lies beside the shards."""
         opened = self.work.opened
-        return opened.source.beside if isinstance(opened, OpenedSafetensors) else []
+        return opened.files_beside if isinstance(opened, OpenedSafetensors | OpenedPickles) else []
 
     def _said(self) -> dict[str, Any]:
         """The configuration of the output."""
         config = {**self.config}
         if self.layout is _compressed:
             self._say_schemes(config)
-        else:
+        elif not isinstance(self.work.opened, OpenedPickles):  # whose codes stay what they were
             config.pop("quantization_config", None)  # of what it was
         return config
 
@@ -599,6 +609,7 @@ def _join(found: Converted, other: Converted) -> None:
     found.plain += other.plain
     found.left |= other.left
     found.decoded |= other.decoded
+    found.made |= other.made
 
 
 __all__ = ["KINDS", "Converted", "Running", "convert", "dequantize"]

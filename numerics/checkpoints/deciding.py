@@ -21,7 +21,7 @@ from numerics.model.deciding.rows import Row, told_scales
 from numerics.model.deciding.rules import KEPT, Asked, Rule, rules_of
 from numerics.observe import OBSERVERS, observer, observer_text
 from numerics.tensor.scheme import per_channel
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import QuantSpec, described
 from numerics.tensor.words import words_in
 
 """How a rule on the command line says that tensors stay as they are."""
@@ -97,11 +97,12 @@ def decide(source: Source, request: Request) -> Decision:
     chosen = Selection(source, request.include, request.exclude, source.ties)
     asked = Asked(_rules(request))
     found = Decision({}, dict(chosen.why), {}, source.entries, also=chosen.also)
-    taken = set(source.entries)
+    taken, left = set(source.entries), False
     for name in chosen.names:
         names = chosen.names_of(name)
         rule = asked.rule("weights", names, [(one.rpartition(".")[0], None) for one in names])
         told = _told(names, rule, request)
+        left |= told.reason == ALL
         if told.spec is None:
             found.why[name] = told.reason
         else:
@@ -110,6 +111,8 @@ def decide(source: Source, request: Request) -> Decision:
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
     asked.check([one for name in chosen.names for one in chosen.names_of(name)], chosen.why)
+    if chosen.names and not left:
+        _check_of_all(request)
     if not found.plans:
         raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
     _check_observer(request, found)
@@ -151,9 +154,20 @@ def _check_observer(request: Request, found: Decision) -> None:
         )
 
 
+def _check_of_all(request: Request) -> None:
+    """Raises NumericsError for a format of all tensors that no rule and no plan names, of which none is."""
+    who = " and ".join(["the rules"] * bool(request.rules) + ["the plan"] * (request.plan is not None))
+    if request.spec is not None:
+        raise NumericsError(
+            f"{described(request.spec)} is the format of all that nothing else speaks of, and that is no "
+            f"tensor: leave it out, since {who} speak{'s' * (who == 'the plan')} of every one that can be "
+            "quantized"
+        )
+
+
 def _rules(request: Request) -> list[Rule]:
     """Rules first; what a saved plan says of each tensor comes after them."""
-    found = rules_of(request.rules)
+    found = rules_of(request.rules, once=True)
     for rule in found:
         if "weights" not in rule.specs:
             raise NumericsError(

@@ -365,7 +365,7 @@ def _words(parts: Parts) -> QTensor:
     _check_order(parts, columns, scheme.size or columns)
     options: dict[str, Any] = {"scheme": scheme, "scale_type": _scale_type(parts)}
     if "zero" not in parts:
-        return QTensor.from_parts(QuantSpec(d, **options), codes, scale, original=parts.original)
+        return QTensor.from_parts(QuantSpec(d, **options), codes, scale, original=_wide(parts))
     zero = parts.words("zero")
     if _is_packed(zero, parts.entry("scale").shape, bits):
         half = 1 << (bits - 1)
@@ -374,7 +374,7 @@ def _words(parts: Parts) -> QTensor:
     spec = QuantSpec(d, symmetric=False, **options)
     _check_signs(scale)
     zero = _whole(zero).reshape(scale.shape).copy()  # ascontiguousarray would give () an axis
-    return QTensor.from_parts(spec, codes, scale, zero_point=zero, original=parts.original)
+    return QTensor.from_parts(spec, codes, scale, zero_point=zero, original=_wide(parts))
 
 
 def _is_packed(zero: Array, scale: tuple[int, ...], bits: int) -> bool:
@@ -480,7 +480,7 @@ def _transposed(parts: Parts, lie: dict[str, Any], less: int) -> QTensor:
     _check_signs(scales)
     return QTensor.from_parts(
         spec, np.ascontiguousarray(codes.T), scales,
-        zero_point=np.ascontiguousarray(zero.T.astype(np.int32) + less), original=parts.original,
+        zero_point=np.ascontiguousarray(zero.T.astype(np.int32) + less), original=_wide(parts),
     )  # fmt: skip
 
 

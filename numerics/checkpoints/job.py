@@ -27,7 +27,7 @@ from numerics.files.checkpoint import (
 )
 from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file
-from numerics.files.shards import Shard, Source, write_index
+from numerics.files.shards import Shard, Source, needs_index, write_index
 from numerics.files.stream import ERRORS, Scales, amax_of
 from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.block import Block, stored_scale
@@ -222,7 +222,7 @@ class _Job:
     def _end(self, journal: Journal, resumed: int) -> JobReport:
         """Waits for the other ranks' shards, and writes what says where all is."""
         source, noted = self.source, journal.await_all()
-        if source.index is not None:
+        if source.index is not None or needs_index(noted):
             write_index(self.target, noted)
         copied = copy_beside(source.beside, self.target)
         reports = {name: found["report"] for name, found in noted.items()}

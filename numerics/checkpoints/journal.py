@@ -22,7 +22,7 @@ from numerics._version import __version__
 from numerics.checkpoints.beside import RECORD, hashes_beside
 from numerics.checkpoints.ranks import Ranks, Work
 from numerics.files.folders import made_folder
-from numerics.files.replacement import DANGLING, lock, refuse_same_file, replace_file
+from numerics.files.replacement import DANGLING, lock, refuse_file_for_folder, refuse_same_file, replace_file
 from numerics.files.signals import terminable
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.text import json_in
@@ -331,13 +331,16 @@ def making(
 
 
 def _refuse_inside(source: Path, target: Path) -> None:
-    """Raises NumericsError for an output that is the input, lies in it, or behind a link to nowhere."""
+    """Raises NumericsError for an output that is the input, lies in it, or behind a link to nowhere, and for
+    one that has the place or the name of a file.
+    """
     for folder in (target, *target.parents):
         if os.path.islink(folder) and not os.path.exists(folder):
             raise NumericsError(
                 f"cannot write {target}: {folder} is {DANGLING}; name a folder, or a new name"
             )
     refuse_same_file(source, target)
+    refuse_file_for_folder(target)
     inner, outer = (Path(os.path.realpath(path)) for path in (target, source))
     if inner.is_relative_to(outer):
         raise NumericsError(f"the output {target} lies in the input; name another folder")

@@ -9,23 +9,21 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from numerics.backends.host.tensors import is_tensor
-from numerics.backends.paths import check_regular, path_of
+from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import Weight, read, weights_of
 from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
+from numerics.checkpoints.pickles import OpenedPickle, OpenedPickles, holds_pickles
 from numerics.checkpoints.torchao_file import weights_in
 from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
-from numerics.files.nested import at, places_of
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader, may_be_one
-from numerics.files.save_load import LIBRARIES, on_host
+from numerics.files.save_load import LIBRARIES
 from numerics.files.shards import Source
 from numerics.files.stream import Shared, qtensor
-from numerics.files.ties import ties_among
 from numerics.formats.arguments import keywords
-from numerics.formats.errors import NumericsError, a_kind_of, one_of
+from numerics.formats.errors import NumericsError, one_of, warn
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
 
@@ -80,13 +78,15 @@ def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     mapped: tensors of .safetensors files are views of them, which must not be cut while they are used; else
     each is read into memory of its own when it is asked for.
 
-    Known are .safetensors files, folders of them and their indexes, GGUF files, PyTorch's pickles (tensors
-    only), and ONNX models.  Raises NumericsError, naming it, for what is none of them.
+    Known are .safetensors files and PyTorch's pickles (tensors only), folders of either and their indexes,
+    GGUF files, and ONNX models.  Raises NumericsError, naming it, for what is none of them.
     """
     came = path_of(path)
+    if holds_pickles(came):
+        return OpenedPickles(came)
     if os.path.isdir(came) or came.name.endswith(".index.json"):
         return OpenedSafetensors(came, mapped)
-    first = _first(came)
+    first = kinds.first_of(came)
     if first.startswith(MAGIC):
         return OpenedGGUF(came)
     what = "" if may_be_one(first) else kinds.known(first) or ""
@@ -120,8 +120,6 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
 
 def loaded(opened: Opened, library: str = "numpy") -> dict[str, Any]:
     """All tensors of a file that is open, as `load` gives them."""
-    from numerics.formats.errors import warn
-
     found = {name: opened.tensor(name) for name in opened.names}
     for name, why in list(opened.left.items())[:1]:
         warn(f"{opened.path}: {len(opened.left)} quantized weights came as no QTensor, such as {name}: {why}")
@@ -139,15 +137,6 @@ def _torch(x: Any) -> Any:
     own, words = getattr(torch, x.dtype.name, None), x.view(f"{'u' if x.itemsize == 1 else 'i'}{x.itemsize}")
     found = torch.from_numpy(np.array(words))
     return found.view(own) if isinstance(own, torch.dtype) else found
-
-
-def _first(path: Path) -> bytes:
-    check_regular(path)
-    try:
-        with open(path, "rb") as file:
-            return file.read(kinds.LOOKED_AT)
-    except OSError as wrong:
-        raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
 
 
 # ---- safetensors ------------------------------------------------------------------------------------
@@ -194,6 +183,20 @@ class OpenedSafetensors:
             if alias in names or name not in names:
                 raise NumericsError(f"{self.path}: {alias!r} is tied to {name!r}, which cannot be")
         return self.source.ties
+
+    @property
+    def folder(self) -> bool:
+        """Is it a folder, with what lies beside the shards?"""
+        return self.source.folder
+
+    @property
+    def files_beside(self) -> list[Path]:
+        """Configuration, tokenizer and what else lies beside the shards."""
+        return self.source.beside
+
+    def said_of_not_copied(self) -> list[str]:
+        """One line that names what is not copied, where there is anything."""
+        return self.source.said_of_not_copied()
 
     @property
     def quantized(self) -> bool:
@@ -306,57 +309,6 @@ class OpenedGGUF:
         """As Opened says; each has a type of ggml's."""
         size = sum(self.file.entries[part].nbytes for part in self.file.parts(name))
         return Stored(self.file.entries[name].kind, size)
-
-
-class OpenedPickle:
-    """A file of torch.save: tensors only, nothing in it is executed."""
-
-    def __init__(self, path: PathLike) -> None:
-        import torch
-
-        self.path = path_of(path)
-        self.left: dict[str, str] = {}
-        try:
-            came = torch.load(self.path, weights_only=True, map_location="cpu")
-        except Exception as wrong:  # whatever a damaged pickle raises
-            first = str(wrong).strip().splitlines()[0] if str(wrong).strip() else type(wrong).__name__
-            raise NumericsError(
-                f"cannot read {self.path}: torch.load(weights_only=True): {first:.300}"
-            ) from wrong
-        self._tensors = _state(came, str(self.path))
-        self.ties = ties_among(self._tensors)
-
-    @property
-    def names(self) -> list[str]:
-        """Of its tensors, each once."""
-        return [name for name in self._tensors if name not in self.ties]
-
-    @property
-    def quantized(self) -> bool:
-        """As Opened says."""
-        return any(isinstance(x, QTensor) for x in self._tensors.values())
-
-    def tensor(self, name: str) -> Any:
-        """As Opened says."""
-        x = self._tensors[name]
-        if not type(x).__module__.startswith("torchao."):
-            return on_host(name, x)
-        from numerics.interop.torchao import from_host
-
-        try:
-            return on_host(name, from_host(x))
-        except NumericsError as wrong:
-            raise NumericsError(f"{self.path}: tensor {name!r}: {wrong}") from None
-
-    def stored(self, name: str) -> None:
-        """As Opened says: what tensors take in a pickle is what they take here."""
-
-
-def _state(came: Any, path: str) -> dict[str, Any]:
-    """The tensors of a state dict, alone or where training scripts put it."""
-    if places := places_of(came, is_tensor):
-        return {str(name): x.detach() for name, x in at(came, places[0]).items() if is_tensor(x)}
-    raise NumericsError(f"{path} holds no tensors by name, but {a_kind_of(came)}")
 
 
 class OpenedONNX:

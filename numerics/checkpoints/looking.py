@@ -219,6 +219,8 @@ class Difference:
     where all of them are equal, NaN where there are none.  non_finite: how many values of the first are NaN
     or Inf, and lost: how many finite ones are that in the second.  why: it was not compared.
     type: as what the values were compared, float32 or float64.
+    types: as what the values of quantized tensors come back, those of the first and of the second; empty of
+    others.  bits: how many values of plain arrays that are equal as numbers have other bits: 0 and -0, NaN.
     """
 
     name: str
@@ -233,6 +235,8 @@ class Difference:
     lost: int = 0
     type: str = "float32"
     scales: int | None = None
+    types: tuple[str, ...] = ()
+    bits: int = 0
 
     @property
     def equal(self) -> bool:
@@ -249,8 +253,9 @@ class Difference:
         """What differs in how it is stored, in words; nothing where nothing does."""
         if self.formats[0] != self.formats[1]:
             return f"{self.formats[0]} and {self.formats[1]}"
-        told = [(self.codes, "codes"), (self.scales, "scales")]
-        return ", ".join(f"other {what}" for count, what in told if count)
+        told = [(self.codes, "codes"), (self.scales, "scales"), (self.bits, "bits of 0 or NaN")]
+        types = [f"values of {' and '.join(self.types)}"] if len(set(self.types)) > 1 else []
+        return ", ".join([*types, *(f"other {what}" for count, what in told if count)])
 
 
 @dataclass
@@ -301,24 +306,45 @@ def _difference(name: str, x: Any, y: Any) -> Difference:
     if tuple(x.shape) != tuple(y.shape):
         why = f"shapes {tuple(x.shape)} and {tuple(y.shape)}"
         return Difference(name, formats, why=why)
-    codes, scales = _parts(x, y)
+    found = Difference(name, formats, **_stored(x, y))
     try:
         left, right = _values(x), _values(y)
     except NumericsError as wrong:
-        return Difference(name, formats, codes=codes, scales=scales, why=str(wrong))
+        return replace(found, why=str(wrong))
+    if left.shape != right.shape:
+        return replace(found, why="of complex and real numbers")
     wrong_ones = _unlike(left, right)
     count = int(np.count_nonzero(wrong_ones))
+    found = replace(found, size=left.size)
     if not count:
         bad = left.size - int(np.count_nonzero(np.isfinite(left)))
         sqnr = math.nan if bad and bad == left.size else math.inf
-        return Difference(name, formats, left.size, codes, sqnr=sqnr, non_finite=bad, scales=scales)
+        return replace(found, sqnr=sqnr, non_finite=bad)
     place = tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong_ones)), left.shape))
     sums = ErrorSums()
     sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))
     first = place, float(left[place]), float(right[place])
     error, kind = sums.error, np.result_type(left, right).name
-    return Difference(name, formats, left.size, codes, count, first, error.sqnr,
-                      non_finite=error.non_finite, lost=sums.lost, type=kind, scales=scales)  # fmt: skip
+    return replace(found, values=count, first=first, sqnr=error.sqnr, non_finite=error.non_finite,
+                   lost=sums.lost, type=kind)  # fmt: skip
+
+
+def _stored(x: Any, y: Any) -> dict[str, Any]:
+    """What differs in how two tensors are stored: codes, scales, types of values, bits of equal numbers."""
+    codes, scales = _parts(x, y)
+    if isinstance(x, QTensor) and isinstance(y, QTensor):
+        types = tuple("float64" if one.original == "python" else one.original for one in (x, y))
+        return {"codes": codes, "scales": scales, "types": types}
+    plain = not isinstance(x, QTensor) and not isinstance(y, QTensor) and x.dtype == y.dtype
+    return {"bits": _bits(x, y) if plain and x.dtype.kind not in "iub" else 0}
+
+
+def _bits(left: Array, right: Array) -> int:
+    """How many numbers that are equal, NaN with NaN, have other bits."""
+    real = [_values(x) for x in (left, right)]
+    words = [np.ascontiguousarray(x).view(np.uint8).reshape(*one.shape, -1)
+             for x, one in zip((left, right), real, strict=True)]  # fmt: skip
+    return int(np.count_nonzero((words[0] != words[1]).any(axis=-1) & ~_unlike(*real)))
 
 
 def _parts(x: Any, y: Any) -> tuple[int | None, int | None]:
@@ -342,11 +368,11 @@ def _format(x: Any) -> str:
 
 
 def _values(x: Any) -> Array:
-    """As float32, or float64 where that is it, and for integers."""
+    """As float32, or float64 where that is it, and for integers; of complex ones the parts in a last axis."""
     if isinstance(x, QTensor):
         return cast(Array, x.decoded())
     if x.dtype.kind in "iub":
         return cast(Array, x.astype(np.float64))
     if x.dtype.kind == "c":
-        raise NumericsError(f"{x.dtype.name} is not compared")
+        return cast(Array, np.ascontiguousarray(x)[..., None].view(f"f{x.dtype.itemsize // 2}"))
     return cast(Array, x.astype(np.float64 if x.dtype.name == "float64" else np.float32))

@@ -24,7 +24,7 @@ from numerics.cli.plot import plot_group
 from numerics.cli.scales import scales_command
 from numerics.cli.vectors import vectors_group
 from numerics.cli.verify import verify_command
-from numerics.cli.words import examples, in_options, say_usage, with_help
+from numerics.cli.words import OfText, examples, in_options, say_usage, with_help
 from numerics.formats.errors import NumericsError
 from numerics.view import screen
 
@@ -91,7 +91,8 @@ def ended(work: Callable[[], Any]) -> int:
         _say_notes(stopped)
         raise
     except NumericsError as wrong:
-        screen.say_error(in_options(str(wrong), commands, sys.argv[1:]))
+        text = str(wrong) if isinstance(wrong, OfText) else in_options(str(wrong), commands, sys.argv[1:])
+        screen.say_error(text)
         _say_notes(wrong)
         return 2
     except screen.Undelivered as lost:

@@ -68,7 +68,7 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
     check_output(out, (".gguf" if to == "gguf" else ".safetensors",), model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with stoppable(out), bar(quiet, in_bytes=False) as shown:
+    with stoppable(out, quiet), bar(quiet, in_bytes=False) as shown:
         found = convert(model, out, to, ggml=ggml, running=Running(shown.update, ranks))
     if not quiet:
         with after(f"{out} is written"):
@@ -177,7 +177,7 @@ def _looks(looks: list[Look], room: int | None, every: bool, places: int = RANGE
         made = ([look.stored or EMPTY] if named else []) + [brief(look.format, room), figure(look.bits, 8)]
         table.add(look.name, shape, *made, amax, scales, str(look.nbytes))
     total, others = sum(look.nbytes for look in looks), len(table.columns) - 2
-    table.totals = [[f"{len(looks)} tensors", *[""] * others, str(total)]]
+    table.totals = [[many(len(looks), "tensor"), *[""] * others, str(total)]]
     return table
 
 
@@ -281,7 +281,7 @@ def _places(table: Table, screen: Screen, every: bool) -> list[str]:
 
 def _summary(found: Comparison, differing: int) -> str:
     """How many tensors both have, how many of those differ and how, and how many only one has."""
-    both = f"{len(found.tensors)} tensors"
+    both = many(len(found.tensors), "tensor")
     if found.same:
         return f"{both}, all the same"
     alone = f", {len(found.only_first)} only in the first, {len(found.only_second)} only in the second"

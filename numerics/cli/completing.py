@@ -6,6 +6,7 @@ import ast
 import importlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -166,7 +167,9 @@ def _tensors(path: str) -> Iterable[str]:
     from numerics.checkpoints.loading import open_any
 
     try:
-        opened = open_any(path, mapped=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the line that is typed is no place for them
+            opened = open_any(path, mapped=False)
         return (*opened.names, *opened.ties)
     except (NumericsError, OSError):
         return ()

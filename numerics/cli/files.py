@@ -168,7 +168,7 @@ def dequantize_command(model: str, out: str, quiet: bool) -> None:
     ours = is_ours(model)
     ranks = Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with stoppable(out), bar(quiet, in_bytes=ours) as shown:
+    with stoppable(out, quiet), bar(quiet, in_bytes=ours) as shown:
         if ours and ranks.world == 1:
             report = dequantize_file(model, out, progress=shown.update)
         else:

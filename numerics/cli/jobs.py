@@ -20,6 +20,7 @@ from numerics.cli.words import (
     examples,
     format_of,
     json_of,
+    of_text,
     quietly_or_json,
     say_kept,
     stoppable,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from numerics.model.deciding.plan import Plan
 
 UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-OF_FORMATS = ("scheme", "group_size", "axis", "asymmetric", "scale_type")
+OF_FORMATS = (
+    "scheme", "group_size", "axis", "asymmetric", "scale_type", "zero_point_type", "rounding", "scale_rule",
+)  # fmt: skip
 OF_JOBS = (
     "plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", "include", "exclude", "tensor_scale",
     "every", "observer",
@@ -75,7 +78,7 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
     job = {name: options.pop(name) for name in OF_JOBS}
     most, ranks = memory(job["max_memory"]), Ranks.of_environment()
     quiet = quiet or ranks.rank > 0
-    with stoppable(out), bar(quiet) as shown:
+    with stoppable(out, quiet), bar(quiet) as shown:
         source = Source(model)
         _check_outputs(model, out, job)
         request = _request(source, options, job)
@@ -156,14 +159,18 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     from numerics.model.deciding.plan import Plan
     from numerics.tensor.spec import QuantSpec
 
-    usual, rules = rules_of_texts(options.pop("dtypes"), format_of)
+    with of_text():
+        usual, rules = rules_of_texts(options.pop("dtypes"), format_of)
+        plan = None if job["plan_file"] is None else Plan.load(job["plan_file"])
     if usual is None and not rules and job["plan_file"] is None:
         raise NumericsError(
             "Missing option '--dtype': a format such as mxfp4 (`numerics formats`), a rule, or --plan"
         )
     spec, free = None, True
     usual, options = _with_words(usual, options)
-    check_seed(options["rounding"], job["seed"])
+    others = [*(spec for _, spec in rules), *(row.spec for row in (plan.rows if plan else ()))]
+    stochastic = any(one.rounding == "stochastic" for one in others if one is not None)
+    check_seed("stochastic" if stochastic else options["rounding"], job["seed"])
     if usual is not None:
         found = spec_arguments(**options, dtype=format_of(usual))
         scheme = found.get("scheme")
@@ -172,10 +179,10 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     elif given := [name for name in OF_FORMATS if _is_given(name)]:
         raise NumericsError(
             f"--{given[0].replace('_', '-')} belongs to the format of all, and there is none; "
-            "give --dtype FORMAT too, or PATTERN=FORMAT:SCHEME"
+            "give --dtype FORMAT too, or say it in a rule, as 'PATTERN=FORMAT:SCHEME rounding=floor'"
         )
     request = Request(spec, rules, None, job["include"], job["exclude"], free, job["observer"])
-    return request if job["plan_file"] is None else planned(request, Plan.load(job["plan_file"]), source)
+    return request if plan is None else planned(request, plan, source)
 
 
 def _is_given(option: str) -> bool:

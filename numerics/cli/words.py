@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -237,6 +239,19 @@ def json_of(said: Any) -> str:
     return json.dumps(plain(said), indent=1, allow_nan=False).replace("\x7f", "\\u007f")
 
 
+class OfText(NumericsError):
+    """An error about a text that was given, whose names are that text's and no options."""
+
+
+@contextmanager
+def of_text() -> Iterator[None]:
+    """Errors inside are about a text: a rule, a plan, facts of a format."""
+    try:
+        yield
+    except NumericsError as wrong:
+        raise OfText(str(wrong)) from wrong
+
+
 def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     """An error of the library with its arguments spelled as the options of the command that was asked.
 
@@ -253,6 +268,7 @@ def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     '`numerics plot block` shows how it rounds'
     """
     options = _options(group, arguments)
+    said = said.replace("nx.observe has", "--observer has") if "observer" in options else said
     said = PICTURE.sub(r"`numerics plot \1`", said)
 
     def spelled(found: re.Match[str]) -> str:
@@ -376,17 +392,30 @@ def with_help(command: click.Command) -> None:
 
 
 @contextmanager
-def stoppable(out: str) -> Iterator[None]:
+def stoppable(out: str, quiet: bool = False) -> Iterator[None]:
     """Whoever stops what is done inside reads what became of the output, where nobody else says it.
 
-    A folder's journal does, as soon as a shard is done.
+    A folder's journal does, as soon as a shard is done.  Of a file that was there and is another one
+    afterwards it is said that it was replaced, but to who wants it quiet.
     """
+    before = _file_at(out)
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stopped:
         if not getattr(stopped, "__notes__", ()):
             stopped.add_note(f"stopped: nothing new is kept in {out}; the same command begins again")
         raise
+    if not quiet and before is not None and before != _file_at(out):
+        say_beside(f"the file that was {out} is replaced")
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Which file lies there; None for none, and for whatever else."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def say_kept(shards: int) -> None:

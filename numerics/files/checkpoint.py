@@ -163,9 +163,9 @@ def quantize_file(
 class Work:
     """What is done to the tensors of one file.
 
-    plans: of those that are quantized; why: the others are copied; seed: of stochastic rounding;
-    max_memory: bytes, about; errors: which pieces are measured (stream.ERRORS).  scales: of tensors whose
-    spec alone does not find them.
+    plans: of those that are quantized; why: the others are copied; seed: of those whose rounding is
+    stochastic; max_memory: bytes, about; errors: which pieces are measured (stream.ERRORS).  scales: of
+    tensors whose spec alone does not find them.
     """
 
     plans: Mapping[str, Plan]
@@ -193,7 +193,8 @@ def write_quantized(
         stream = Stream(reader, writer, most(work.max_memory), done.add, work.errors)
         for name, entry in reader.entries.items():
             if name in plans:
-                sums = encode(stream, name, plans[name], work.seed, work.scales.get(name, NO_SCALES))
+                seed = work.seed if plans[name].spec.rounding == "stochastic" else None
+                sums = encode(stream, name, plans[name], seed, work.scales.get(name, NO_SCALES))
                 report.sums.merge(sums)
                 report.tensors.append(_quantized(name, entry, plans[name], sums))
             else:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from numerics.files.nested import Keys, at, every, places_of
+from numerics.backends.paths import check_regular
+from numerics.files.nested import Found, Keys, at, by_name, every, model_in, place_of, tensors_in
 from numerics.files.pickled import MODULE, Held, Thing, held_in
+from numerics.formats.errors import NumericsError
 
 PathLike = str | os.PathLike[str]
 _TORCH = "a PyTorch pickle"
+_NAMED = "numerics.files.nested.by_name"  # of dicts in dicts
 _GGUF = (
     "a GGUF file; numerics.checkpoints.loading.load reads it, `numerics convert FILE OUT.safetensors` makes "
     "one of these of it, quantized as it is, and `numerics dequantize FILE OUT.safetensors` one of floats, "
@@ -74,6 +78,16 @@ def known(first: bytes | bytearray, path: PathLike | None = None) -> str | None:
     return _TEXT if _is_text(first) else None
 
 
+def first_of(path: Path) -> bytes:
+    """The bytes with which a file begins; raises NumericsError for what is no file that can be read."""
+    check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read(LOOKED_AT)
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
+
+
 def _of_zip(first: bytes | bytearray, path: PathLike | None) -> str:
     """Returns what a zip is by its first member: torch's is archive/data.pkl, NumPy's name.npy."""
     name = first[30 : 30 + int.from_bytes(first[26:28], "little")]
@@ -85,14 +99,18 @@ def _of_zip(first: bytes | bytearray, path: PathLike | None) -> str:
 
 
 def _of_torch(path: PathLike | None) -> str:
-    """Where the tensors of a file of torch.save lie, and the call that writes them again."""
-    held = None if path is None else held_in(path)
-    if held is None:
+    """Where the tensors of a file of torch.save lie, and what writes them again."""
+    try:
+        held = None if path is None else held_in(path)
+        found = None if held is None else model_in(held.root, _is_tensor)
+    except NumericsError:  # nested too deep
+        held = found = None
+    if held is None or found is None:
         return f"{_TORCH}; write the state_dict in it again with nx.save(state, 'out.safetensors')"
-    places = places_of(held.root, _is_tensor)
+    places = found.places
     modules = [keys for keys, one in every(held.root) if one is MODULE]
     if places:
-        way, under = _dict_of(at(held.root, places[0]), _loaded(held, places[0])), _said_under(places)
+        way, under = _dict_of(at(held.root, places[0]), _loaded(held, places[0])), _said_under(places, found)
     elif modules:
         way, under = f"{_loaded(held, modules[0])}.state_dict()", ""
     elif isinstance(held.root, list) and any(map(_is_tensor, held.root)):
@@ -103,6 +121,11 @@ def _of_torch(path: PathLike | None) -> str:
         return f"{_TORCH}, in which no tensors lie by name"
     what = f"{_TORCH} of a whole module" if not places and modules == [()] else _TORCH
     trusted = "" if held.is_safe else "where you trust it, "
+    if len(places) == 1 and held.is_safe:
+        command = "`numerics convert FILE OUT.safetensors` makes one of these of it"
+        if way.startswith(_NAMED):
+            return f"{what}; {command}{under}"
+        return f"{what}; {command}, or write it again with nx.save({way}, 'out.safetensors'){under}"
     return f"{what}; {trusted}write it again with nx.save({way}, 'out.safetensors'){under}"
 
 
@@ -112,19 +135,21 @@ def _is_tensor(one: Any) -> bool:
 
 def _loaded(held: Held, keys: Keys) -> str:
     """The expression that reads what lies there in a file."""
-    return f"torch.load(path, weights_only={held.is_safe})" + "".join(f"[{key!r}]" for key in keys)
+    return f"torch.load(path, weights_only={held.is_safe}){place_of(keys)}"
 
 
 def _dict_of(one: Mapping[Any, Any], loaded: str) -> str:
     """The expression that gives its tensors, and nothing beside them, by name."""
     if all(isinstance(key, str) and _is_tensor(value) for key, value in one.items()):
         return loaded
+    if len(by_name(one, _is_tensor)) > tensors_in(one, _is_tensor):
+        return f"{_NAMED}({loaded}, torch.is_tensor)"
     return f"{{str(k): x for k, x in {loaded}.items() if torch.is_tensor(x)}}"
 
 
-def _said_under(places: list[Keys]) -> str:
+def _said_under(places: list[Keys], found: Found) -> str:
     """Where the tensors lie, and others beside them."""
-    first, *others = ("".join(f"[{key!r}]" for key in keys) for keys in places[:4])
+    first, *others = map(place_of, [*places, *found.beside][:4])
     beside = f"; others lie under {', '.join(filter(None, others))}" if any(others) else ""
     return (", as its tensors lie under that name" if first else "") + beside
 

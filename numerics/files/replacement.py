@@ -154,7 +154,7 @@ class Replacement:
             if os.name == "nt" and isinstance(wrong, PermissionError):
                 help = "; Windows replaces no file that is open or mapped, as nx.load maps it"
             raise NumericsError(
-                f"cannot write {self.target}: {wrong.strerror or wrong}{help}; nothing was changed"
+                f"cannot write {self.target}: {wrong.strerror or wrong}{help}; that file was not changed"
             ) from wrong
 
 
@@ -199,6 +199,20 @@ def check_output(
         raise NumericsError(
             f"the output {target} has the name of another kind of file; allowed: names that end in "
             f"{', '.join(endings)}"
+        )
+
+
+def refuse_file_for_folder(target: str | os.PathLike[str]) -> None:
+    """Raises NumericsError where a folder would have the place or the name of a file."""
+    path = path_of(target)
+    if os.path.isdir(path):
+        return
+    if os.path.isfile(path):
+        raise NumericsError(f"the output {target} is a file, and what is written is a folder: name a new one")
+    if path.suffix.lower() in OTHERS:
+        raise NumericsError(
+            f"the output {target} has the name of a file ({path.suffix}), and what is written is a folder: "
+            "give it another name"
         )
 
 

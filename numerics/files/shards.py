@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,8 @@ from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.view.text import folded
 
-INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"  # the only file that readers look for without an index
+INDEX = f"{SINGLE}.index.json"
 ENDING = ".safetensors"
 LONGEST_INDEX = 1 << 28  # bytes
 WEIGHTS = re.compile(r".*(\.(safetensors|bin|pth|pt|gguf|onnx|h5|msgpack|ot)|\.index\.json)", re.DOTALL)
@@ -115,19 +116,15 @@ class Source:
     @property
     def beside(self) -> list[Path]:
         """What is copied: the files of the folder that hold no weights, but hidden ones."""
-        if not self.folder:
-            return []
-        found = sorted(entry for entry in self.path.iterdir() if os.path.isfile(entry))
-        return [file for file in found if not file.name.startswith(".") and not WEIGHTS.fullmatch(file.name)]
+        return beside_shards(self.path) if self.folder else []
 
     @property
     def not_copied(self) -> list[str]:
         """Names of what lies in the folder and goes nowhere: hidden files, folders, pipes, other weights."""
         if not self.folder:
             return []
-        taken = {shard.name for shard in self.shards} | {file.name for file in self.beside}
-        taken |= set() if self.index is None else {self.index.name}
-        return sorted(entry.name for entry in self.path.iterdir() if entry.name not in taken)
+        taken = {shard.name for shard in self.shards}
+        return not_copied(self.path, taken | (set() if self.index is None else {self.index.name}))
 
     @keywords
     def said_of_not_copied(self) -> list[str]:
@@ -149,11 +146,13 @@ class Source:
             if indexes:
                 self.index = self.path / (INDEX if INDEX in indexes else indexes[0])
         if self.index is not None:
-            return _weight_map(self.index)
+            return weight_map(self.index)
         shards = [name for name in files if name.endswith(ENDING) and not name.startswith(".")]
         if len(shards) != 1:
             what = f"{len(shards)} .safetensors files and no index" if shards else "no .safetensors file"
-            raise NumericsError(f"{self.path} has {what}; name a file, or a folder with {INDEX}")
+            pickled = not shards and any(name.endswith((".bin", ".bin.index.json")) for name in files)
+            way = "; `numerics convert FOLDER OUT` makes one of its .bin files" if pickled else ""
+            raise NumericsError(f"{self.path} has {what}; name a file, or a folder with {INDEX}{way}")
         return {"": shards[0]}
 
     def _take(self, shard: Shard, names: Mapping[str, str]) -> None:
@@ -171,6 +170,18 @@ class Source:
                 raise NumericsError(f"{self.index} lies: {name!r} should be in {file}, which lacks it")
 
 
+def beside_shards(folder: Path) -> list[Path]:
+    """The files of a folder that hold no weights, but hidden ones."""
+    found = sorted(entry for entry in folder.iterdir() if os.path.isfile(entry))
+    return [file for file in found if not file.name.startswith(".") and not WEIGHTS.fullmatch(file.name)]
+
+
+def not_copied(folder: Path, taken: Set[str]) -> list[str]:
+    """Names of what lies in a folder, but what is taken and what lies beside the shards."""
+    copied = taken | {file.name for file in beside_shards(folder)}
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in copied)
+
+
 def _shard(path: Path, own: bool) -> Shard:
     reader = Reader(path)
     if KEY in reader.metadata and not own:
@@ -180,8 +191,8 @@ def _shard(path: Path, own: bool) -> Shard:
     return Shard(path.name, path, reader.entries, reader.metadata, reader.status, header, ties)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    """What an index says; raises NumericsError where it says something else than names of files."""
+def weight_map(index: Path, ending: str = ENDING) -> dict[str, str]:
+    """What an index says; raises NumericsError where it says something else than names of such files."""
     try:
         if index.stat().st_size > LONGEST_INDEX:
             raise NumericsError(f"{index} is longer than {LONGEST_INDEX} bytes")
@@ -201,7 +212,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not found:
         raise NumericsError(f"{index} is no index: it has no weight_map")
     for name, file in found.items():
-        if Path(file).name != file or not file.endswith(ENDING):
+        if Path(file).name != file or not file.endswith(ending):
             raise NumericsError(f"{index} says that {said(name)} is in {said(file)}, which is no shard here")
     return found
 
@@ -220,6 +231,15 @@ def write_index(folder: Path, names: Iterable[str]) -> None:
     """Writes the index of the shards of a folder; raises NumericsError for a tensor that two have."""
     files = {name: Reader(folder / name).entries for name in names}
     replace_file(folder / INDEX, _index(files))
+
+
+def needs_index(names: Iterable[str]) -> bool:
+    """Do readers find the weights of these files by an index alone?
+
+    >>> needs_index(["model.safetensors"]), needs_index(["model-00001-of-00002.safetensors"])
+    (False, True)
+    """
+    return list(names) != [SINGLE]
 
 
 def _index(files: Mapping[str, Mapping[str, Entry]]) -> bytes:

@@ -351,8 +351,14 @@ def _strategy(q: TensorQTensor) -> dict[str, Any]:
 
 
 def _scales(q: TensorQTensor) -> Tensor:
-    """The scales in the shape that they have there: [1], [rows, 1], [rows, groups], or one of each block."""
+    """The scales in the shape that they have there: [1], [rows, 1], [rows, groups], or one of each block.
+
+    Those of the type that the values have are stored as that, as compressed-tensors itself has them: a code
+    times its scale is rounded to it once, there as here.
+    """
     scale = _there(q.shared)
+    if (kind := q.spec.stored_scale_type(q.original)) == q.original and kind in ("bfloat16", "float16"):
+        scale = scale.to(getattr(torch, kind))
     if scale.ndim == 0:
         return scale.reshape(1)
     return scale.reshape(q.shape[0], -1) if scale.ndim == 1 else scale

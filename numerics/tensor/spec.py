@@ -14,7 +14,7 @@ from numerics.backends.partition import Blocking, Partition, check_axis
 from numerics.formats.arguments import MISSING, keywords, required, unknown_argument
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element, told_apart
-from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
+from numerics.formats.errors import NumericsError, hint, integer, one_of, said, text_in, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding, check_rule
@@ -468,11 +468,18 @@ def spec_of_text(text: str) -> QuantSpec:
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> QuantSpec:
+    no_text = f"{said(text)} is not the text of a QuantSpec"
     try:
         facts = facts_in(text, "a QuantSpec")
+    except NumericsError as wrong:
+        raise NumericsError(f"{no_text}: {wrong.__cause__ or wrong}") from wrong
+    if "dtype" not in facts:
+        near = next(filter(None, (hint(name, ["dtype"]) for name in facts)), "")
+        raise NumericsError(f"{no_text}: it says no dtype{';' * bool(near)}{near}")
+    try:
         return QuantSpec(read(facts.pop("dtype")), **facts)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as wrong:
-        raise NumericsError(f"{said(text)} is not the text of a QuantSpec: {wrong!s:.400}") from wrong
+        raise NumericsError(f"{no_text}: {wrong!s:.400}") from wrong
 
 
 @lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused

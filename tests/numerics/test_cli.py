@@ -753,6 +753,12 @@ def test_what_is_not_measured_has_no_figures(shards, tmp_path):
         (("--dtype", "mx6", "--max-memory", "9"), "9 bytes are too few"),
         (("--dtype", "lm_head=int4", "--scheme", "per_tensor"), "--scheme belongs to the format of all"),
         (("--dtype", "lm_head=int4", "--axis", "0"), "--axis belongs to the format of all"),
+        (("--dtype", "lm_head=int4", "--rounding", "floor"), "--rounding belongs to the format of all"),
+        (("--dtype", "lm_head=mxfp4", "--scale-rule", "rceil"), "--scale-rule belongs to the format of all"),
+        (
+            ("--dtype", "lm_head=int4", "--zero-point-type", "float32"),
+            "--zero-point-type belongs to the format",
+        ),
         ((), "Missing option '--dtype'"),
         (("--dtype", "mx6", "--dtype", "nothing=int4"), "'nothing' matches no name"),
         (("--dtype", "mx6", "--plan", "missing.toml"), "No such file"),
@@ -1001,3 +1007,85 @@ def test_an_input_that_is_not_there_is_told_before_the_name_of_the_output(tmp_pa
     monkeypatch.chdir(tmp_path)
     said = run(*words.replace("LOST", "lost.safetensors").split(), code=2)
     assert re.match(r"cannot read lost\.safetensors\S*: No such file or directory", said), said
+
+
+def two_layers(path):
+    w = RNG.standard_normal((8, 256)).astype(np.float32)
+    save_file({"a.weight": w, "lm_head.weight": w}, path)
+    return path
+
+
+STOCHASTIC = "lm_head={'dtype':'mxfp4','rounding':'stochastic'}".replace("'", '"')
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        (("--dtype", "mxfp4", "--rounding", "stochastic", "--dtype", "lm_head=mxfp6_e2m3"), "a"),
+        (("--dtype", "mxfp4", "--dtype", STOCHASTIC), "lm_head"),
+        (("--dtype", "mxfp4", "--dtype", "lm_head=mxfp4 rounding=stochastic"), "lm_head"),
+        (("--dtype", STOCHASTIC), "lm_head"),
+    ],
+)
+def test_a_seed_and_rules_led_from_one_error_to_the_other(asked, drawn, tmp_path):
+    """--seed belongs to whatever is rounded at random, be it by a rule or by a saved plan."""
+    model, out, plan = two_layers(tmp_path / "m.safetensors"), tmp_path / "q.safetensors", tmp_path / "p.toml"
+    run("quantize", model, out, *asked, "--seed", 3, "--save-plan", plan)
+    found, x = nx.load(out), nx.load(model)["a.weight"]
+    expected = nx.quantize(x, "mxfp4", rounding="stochastic", seed=3)
+    assert found[f"{drawn}.weight"].codes.tobytes() == expected.codes.tobytes()
+    assert "--rounding stochastic draws at random" in run("quantize", model, out, *asked, code=2)
+    run("quantize", model, tmp_path / "again.safetensors", "--plan", plan, "--seed", 3)
+    assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
+    told = run("quantize", model, out, "--dtype", "mxfp4", "--dtype", "lm_head=int4", "--seed", 3, code=2)
+    assert told == "--seed belongs to --rounding stochastic, not to half_even"
+
+
+def test_a_format_of_all_that_a_plan_leaves_nothing_for_had_no_effect(tmp_path):
+    model, plan = two_layers(tmp_path / "m.safetensors"), tmp_path / "p.toml"
+    run("quantize", model, tmp_path / "q.safetensors", "--dtype", "mxfp4", "--dry-run", "--save-plan", plan)
+    told = run("quantize", model, tmp_path / "q.safetensors", "--plan", plan, "--dtype", "int8", code=2)
+    assert "int8 is the format of all that nothing else speaks of" in told
+    assert "since the plan speaks of every one" in told
+    told = run("quantize", model, tmp_path / "q", "--plan", plan, "--scale-rule", "rceil", code=2)
+    assert "--scale-rule belongs to the format of all" in told
+
+
+def ended_line(capsys, monkeypatch, *arguments):
+    """What is said on stderr of a command that ends with an error."""
+    monkeypatch.setattr(sys, "argv", ["numerics", *map(str, arguments)])
+    assert cli.ended(lambda: cli.commands.main(sys.argv[1:], standalone_mode=False)) == 2
+    return capsys.readouterr().err
+
+
+def test_the_names_of_a_specs_text_were_told_as_options(tmp_path, capsys, monkeypatch):
+    model, out = two_layers(tmp_path / "m.safetensors"), tmp_path / "q.safetensors"
+    for rule in ('lm_head={"dtype":"int4","shceme":"per_tensor"}', "lm_head=int4 scale_rule=rceil"):
+        said = ended_line(capsys, monkeypatch, "quantize", model, out, "--dtype", rule)
+        assert "scale_rule" in said
+        assert "--" not in said
+    said = ended_line(capsys, monkeypatch, "quantize", model, out, "--dtype", "int4", "--scale-rule", "rceil")
+    assert "--observer has scales of the least error" in said
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ('{dtyp = "mxfp4"}', "it says no dtype; did you mean 'dtype'?"),
+        ('"{}"', "it says no dtype"),
+        ("3", "spec=3; allowed: the text of a QuantSpec"),
+        ('"mxfp"', "unknown format 'mxfp'"),
+    ],
+)
+def test_a_plan_that_was_edited_said_what_python_says(spec, said, tmp_path):
+    model, plan = two_layers(tmp_path / "m.safetensors"), tmp_path / "p.toml"
+    words = ("quantize", model, tmp_path / "q.safetensors")
+    run(*words, "--dtype", "lm_head=mxfp4", "--dry-run", "--save-plan", plan)
+    text = plan.read_text(encoding="utf-8")
+    plan.write_text(re.sub(r"spec = .*", f"spec = {spec}", text), encoding="utf-8")
+    assert said in run(*words, "--plan", plan, code=2)
+    plan.write_text(re.sub(r"spec = .*", 'spec = "int4 per_group(32)"', text), encoding="utf-8")
+    run(*words, "--plan", plan)
+    assert nx.load(tmp_path / "q.safetensors")["lm_head.weight"].spec == nx.QuantSpec(
+        "int4", scheme="per_group(32)"
+    )

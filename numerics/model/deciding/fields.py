@@ -132,11 +132,20 @@ def check_whole(came: Mapping[str, Any], row: type) -> None:
             )
 
 
+def spec_in(came: Any) -> QuantSpec:
+    """The spec of a row, as a plan is saved with it, or in words, as "int4 per_group(32)".
+
+    Raises NumericsError for what is neither.
+    """
+    words = isinstance(came, str) and not came.lstrip().startswith("{")
+    return QuantSpec(came) if words else QuantSpec.parse(came)
+
+
 def _check_row(where: str, row: Mapping[str, Any]) -> None:
     """What the texts of a row say, and whether it has a site where its kind has one."""
     try:
         if row.get("spec") is not None:
-            QuantSpec.parse(row["spec"])
+            spec_in(row["spec"])
     except NumericsError as wrong:
         raise _no_plan(f"{where}.spec: {wrong}") from None
     computed = row["kind"] in COMPUTED

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 from numerics.model.deciding.agreeing import check_acting, check_rows
-from numerics.model.deciding.fields import check_fields, check_whole
+from numerics.model.deciding.fields import check_fields, check_whole, spec_in
 from numerics.model.deciding.folded import table
 from numerics.model.deciding.reach import unreached
 from numerics.model.deciding.routers import ROUTER, told_routers
 from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import observer_of
 from numerics.model.deciding.written import read, shown, written
-from numerics.tensor.spec import QuantSpec
 from numerics.view.screen import Screen
 from numerics.view.table import clauses
 
@@ -237,7 +236,7 @@ def _row(values: Mapping[str, Any]) -> Row:
     site = values.get("site")
     return Row(
         kind=values["kind"], name=values["name"], shape=tuple(values["shape"]),
-        spec=None if spec is None else QuantSpec.parse(spec), reason=values["reason"],
+        spec=None if spec is None else spec_in(spec), reason=values["reason"],
         uses=tuple(values.get("uses", ())), also=tuple(values.get("also", ())),
         observer=observer_of(values.get("observer")), site=None if site is None else _site(site),
         graph=values.get("graph", False), value_bits=values.get("value_bits", 32),

@@ -25,15 +25,18 @@ UNSET = object()
 Where = str | type | Callable[[str, Any], bool]
 
 
-def spec_of(what: str, came: Any) -> QuantSpec | None:
-    """A format, its name, or a QuantSpec as a QuantSpec; None as None.  Raises NumericsError for others."""
+def spec_of(what: str, came: Any, once: bool = False) -> QuantSpec | None:
+    """A format, its name, or a QuantSpec as a QuantSpec; None as None.  Raises NumericsError for others.
+
+    once: the tensor is read once, as that of a file: its rounding may be stochastic.
+    """
     if came is None or text_in(came) in KEPT:
         return None
     try:
         found = came if isinstance(came, QuantSpec) else QuantSpec(came)
     except NumericsError as wrong:
         raise NumericsError(f"{what}={said(came)}: {wrong}") from None
-    if found.rounding == "stochastic":
+    if found.rounding == "stochastic" and not once:
         raise NumericsError(
             f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model "
             "reads it several times; give another rounding"
@@ -114,8 +117,11 @@ class Rule:
         return name == where or fnmatch.fnmatchcase(name, _PLACE.sub(r"\1[[]\2]", where))
 
 
-def rules_of(came: Any) -> list[Rule]:
-    """rules= as it may come: a mapping, or pairs of where and what; raises NumericsError for others."""
+def rules_of(came: Any, once: bool = False) -> list[Rule]:
+    """rules= as it may come: a mapping, or pairs of where and what; raises NumericsError for others.
+
+    once: of weights of a file, as in spec_of.
+    """
     if came is None:
         return []
     if isinstance(came, (str, bytes)) or not isinstance(came, Iterable):
@@ -128,15 +134,16 @@ def rules_of(came: Any) -> list[Rule]:
             continue
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise NumericsError(f"rules: {said(pair)} is not a pair of where and what")
-        found.append(_rule(*pair))
+        where, what = pair
+        found.append(_rule(where, what, once))
     return found
 
 
-def _rule(where: Any, what: Any) -> Rule:
+def _rule(where: Any, what: Any, once: bool) -> Rule:
     _check_where(where)
     if not isinstance(what, Mapping):
         name = f"rule {where!r}"
-        kept: dict[str, QuantSpec | None] = {"weights": spec_of(name, what)}
+        kept: dict[str, QuantSpec | None] = {"weights": spec_of(name, what, once)}
         if kept["weights"] is None:
             kept["activations"] = None
         return Rule(where, kept)
@@ -149,7 +156,7 @@ def _rule(where: Any, what: Any) -> Rule:
             f"rule {where!r}: observer= finds the scales of activations and outputs, and the rule gives "
             "neither a format: give activations= or outputs= beside it, or leave it out"
         )
-    specs = {key: spec_of(f"rule {where!r}, {key}", what[key]) for key in WHAT if key in what}
+    specs = {key: spec_of(f"rule {where!r}, {key}", what[key], once) for key in WHAT if key in what}
     if "group" in what:
         specs["group"] = None  # it speaks of groups, and gives no format
     observer = observer_of(what["observer"]) if "observer" in what else UNSET

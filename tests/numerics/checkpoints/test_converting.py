@@ -21,7 +21,7 @@ import numerics as nx
 from numerics.checkpoints import Request, converting, quantize
 from numerics.checkpoints.converting import Running, convert, dequantize
 from numerics.checkpoints.loading import OpenedSafetensors, load
-from numerics.checkpoints.looking import inspect
+from numerics.checkpoints.looking import compare, inspect
 from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands
 from numerics.files.safetensors import Reader
@@ -228,7 +228,9 @@ def test_a_gguf_file_of_floats_becomes_what_ggml_makes_of_it(tmp_path, kind):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf", ggml=kind)
+    found = convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf", ggml=kind)
+    assert set(found.made.values()) == {kind}
+    assert str(found).startswith(f"0 quantized tensors, {len(found.made)} made {kind}, ")
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(str(tmp_path / "b.gguf")).tensors}
     number = gguf.GGMLQuantizationType[kind]
     for name, values in (("w", x), ("half", x.astype(np.float16).astype(np.float32))):
@@ -589,3 +591,194 @@ def test_what_gguf_says_when_it_is_to_be_quantized_went_in_a_circle(tmp_path):
     assert [tensor.dtype for tensor in quantize(floats, out, Request(nx.QuantSpec("mxfp4"))).tensors].count(
         "mxfp4"
     ) == 1
+
+
+# ---- the index of a folder ----------------------------------------------------------------------
+
+
+def folder_of_scales_apart(folder):
+    """Two shards, one of scales alone: what becomes of their weight is in one file."""
+    q = nx.quantize(np.ones((128, 128), np.float32), "fp8_e4m3")
+    folder.mkdir()
+    codes = torch.from_numpy(q.codes.copy()).view(torch.float8_e4m3fn)
+    files = {"model-00001-of-00002.safetensors": {"l.weight": codes},
+             "model-00002-of-00002.safetensors": {"l.weight_scale_inv": torch.ones(1, 1)}}  # fmt: skip
+    for name, tensors in files.items():
+        save_file(tensors, folder / name)
+    places = {tensor: name for name, tensors in files.items() for tensor in tensors}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("to", ["floats", "numerics", "compressed-tensors"])
+def test_one_shard_with_a_number_in_its_name_had_no_index(tmp_path, to):
+    """Readers look for model.safetensors, or for an index, and found neither."""
+    source, out = folder_of_scales_apart(tmp_path / "in"), tmp_path / "out"
+    dequantize(source, out) if to == "floats" else convert(source, out, to)
+    index = json.loads((out / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    assert set(index.values()) == {"model-00001-of-00002.safetensors"}
+    assert index.keys() == Reader(out / "model-00001-of-00002.safetensors").entries.keys()
+
+
+@pytest.mark.parametrize(("name", "due"), [("b", True), ("model", False)])
+def test_a_folder_with_one_file_gets_an_index_where_its_name_needs_one(tmp_path, name, due):
+    (tmp_path / "a").mkdir()
+    nx.save({"w.weight": np.ones((4, 64), np.float32)}, tmp_path / "a" / f"{name}.safetensors")
+    quantize(tmp_path / "a", tmp_path / "q", Request(nx.QuantSpec("mxfp4")))
+    dequantize(tmp_path / "q", tmp_path / "f")
+    assert [(tmp_path / made / INDEX).exists() for made in ("q", "f")] == [due, due]
+    assert load(tmp_path / "f")["w.weight"].tobytes() == np.ones((4, 64), np.float32).tobytes()
+
+
+# ---- the type of the values ---------------------------------------------------------------------
+
+
+TYPED = [("int4", "per_group(32)", "float32"), ("int8", "per_channel(0)", "float"),
+         ("uint4", "per_group(32)", "float"), ("int8", "per_tensor", "float32"),
+         ("fp8_e4m3", "per_channel(0)", "float")]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("d", "scheme", "scale_type"), TYPED)
+def test_integers_came_back_from_compressed_tensors_as_float32(tmp_path, kind, d, scheme, scale_type):
+    """By the type of their scales, or of the configuration where those are float32."""
+    (tmp_path / "in").mkdir()
+    x = torch.from_numpy(RNG.standard_normal((16, 64)).astype(np.float32)).to(getattr(torch, kind))
+    q = nx.quantize(x, d, scheme=scheme, scale_type=scale_type, symmetric=d != "uint4")
+    nx.save({"l.weight": q}, tmp_path / "in" / "model.safetensors")
+    (tmp_path / "in" / "config.json").write_text(json.dumps({"torch_dtype": kind}), encoding="utf-8")
+    convert(tmp_path / "in", tmp_path / "ct", "compressed-tensors")
+    dequantize(tmp_path / "ct", tmp_path / "back")
+    found = load(tmp_path / "back", library="torch")["l.weight"]
+    assert found.dtype == x.dtype
+    assert torch.equal(found, q.dequantize())
+    scales = {"BF16", "F16"} if scale_type == "float" else {"F32"}
+    assert Reader(tmp_path / "ct" / "model.safetensors").entries["l.weight_scale"].dtype in scales
+    compared = compare(tmp_path / "in", tmp_path / "ct")
+    assert compared.equal
+    assert not any("values of" in one.stored for one in compared.tensors)
+
+
+# ---- what is written where something is ---------------------------------------------------------
+
+
+def ended(*words):
+    """What a command gave back, or its error, and what it said."""
+    came = CliRunner().invoke(commands, [str(word) for word in words], standalone_mode=False)
+    return came.exception, came.output
+
+
+COMMANDS = {"quantize": ("--dtype", "mxfp4"), "convert": (), "dequantize": ()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_was_replaced_without_a_word(tmp_path, command):
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    given = x if command == "quantize" else nx.quantize(x, "int8")
+    nx.save({"l.weight": given}, tmp_path / "a.safetensors")
+    words = (command, tmp_path / "a.safetensors", tmp_path / "b.safetensors", *COMMANDS[command])
+    assert "is replaced" not in ended(*words)[1]
+    assert f"the file that was {tmp_path / 'b.safetensors'} is replaced" in ended(*words)[1]
+    assert "is replaced" not in ended(*words, "--quiet")[1]
+    if command == "quantize":
+        assert "is replaced" not in ended(*words, "--dry-run")[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_got_the_name_of_a_file(tmp_path, command):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    nx.save(
+        {"l.weight": x if command == "quantize" else nx.quantize(x, "int8")}, folder / "model.safetensors"
+    )
+    options = COMMANDS[command]
+    wrong, _ = ended(command, folder, tmp_path / "a.safetensors", *options)
+    assert "a.safetensors has the name of a file (.safetensors), and what is written is a folder" in str(
+        wrong
+    )
+    (tmp_path / "there").write_bytes(b"")
+    wrong, _ = ended(command, folder, tmp_path / "there", *options)
+    assert "there is a file, and what is written is a folder" in str(wrong)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "there"]
+    (tmp_path / "my.bin").mkdir()  # a folder is one, whatever its name
+    assert ended(command, folder, tmp_path / "my.bin", *options)[0] is None
+
+
+@pytest.mark.parametrize("to", ["numerics", "safetensors"])
+def test_codes_without_their_scales_were_converted_without_a_word(tmp_path, to):
+    """They counted as tensors that nobody quantized."""
+    made = {"l.weight": torch.ones(2, 32).to(torch.float8_e4m3fn), "n": torch.ones(3)}
+    save_file(made, tmp_path / "a.safetensors")
+    found = convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to)
+    assert (found.quantized, found.plain, list(found.left)) == ([], ["n"], ["l.weight"])
+    assert str(found) == "1 quantized tensor (1 left as they were), 1 other"
+    assert "float8_e4m3fn with no scale beside it" in found.left["l.weight"]
+    assert load(tmp_path / "b.safetensors")["l.weight"].tobytes() == bytes([0x38]) * 64
+    with pytest.raises(nx.NumericsError, match="holds no quantized tensors"):
+        dequantize(tmp_path / "a.safetensors", tmp_path / "c.safetensors")
+
+
+# ---- folders of pickles -------------------------------------------------------------------------
+
+
+def folder_of_pickles(folder, lie=None, index=True):
+    """Two files of torch.save with a tied head, configuration and tokenizer, as Hugging Face had them."""
+    folder.mkdir()
+    w = torch.from_numpy(RNG.standard_normal((8, 64)).astype(np.float32)).bfloat16()
+    q = nx.quantize(w, "int8", scheme="per_channel(0)")
+    files = {"pytorch_model-00001-of-00002.bin": {"embed.weight": w, "lm_head.weight": w},
+             "pytorch_model-00002-of-00002.bin": {"l.weight": 2 * w, "q.weight": q}}  # fmt: skip
+    for name, tensors in files.items():
+        torch.save(tensors, folder / name)
+    places = {tensor: name for name, tensors in files.items() for tensor in tensors} | (lie or {})
+    (folder / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16"}), encoding="utf-8")
+    if index:
+        told = {"metadata": {}, "weight_map": places}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(told), encoding="utf-8")
+    return folder
+
+
+def test_a_folder_of_pickles_could_not_be_read(tmp_path):
+    folder = folder_of_pickles(tmp_path / "in")
+    found = convert(folder, tmp_path / "out", "numerics")
+    assert (found.quantized, sorted(found.plain)) == (
+        ["q.weight"],
+        ["embed.weight", "l.weight", "lm_head.weight"],
+    )
+    assert found.notes == []
+    names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX]
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "numerics_job.json"])
+    assert load(tmp_path / "out").keys() == load(folder).keys()
+    assert compare(folder, tmp_path / "out").same
+    assert convert(folder, tmp_path / "out", "numerics").resumed == 2
+    looks = {look.name: look for look in inspect(folder / "pytorch_model.bin.index.json")}
+    assert looks["lm_head.weight"].odd == ("tied: it is embed.weight",)
+    wrong, _ = ended("quantize", folder, tmp_path / "q", "--dtype", "mxfp4")
+    assert "has no .safetensors file; name a file" in str(wrong)
+    assert "`numerics convert FOLDER OUT` makes one of its .bin files" in str(wrong)
+
+
+def test_an_index_of_pickles_that_lies_is_refused(tmp_path):
+    one, two = ("pytorch_model-0000{n}-of-00002.bin".replace("{n}", n) for n in "12")
+    for n, (lie, said) in enumerate({"x": one, "l.weight": one}.items()):
+        folder = folder_of_pickles(tmp_path / str(n), {lie: said})
+        with pytest.raises(nx.NumericsError, match=f"index.json lies: '{lie}'"):
+            load(folder)
+    folder = folder_of_pickles(tmp_path / "twice")
+    torch.save({"l.weight": torch.ones(2), "embed.weight": torch.ones(2)}, folder / two)
+    with pytest.raises(nx.NumericsError, match=r"'embed\.weight' is in .*and in another file"):
+        load(folder)
+    (folder / two).unlink()
+    with pytest.raises(nx.NumericsError, match=f"cannot read .*{two}"):
+        load(folder)
+
+
+def test_a_folder_with_one_pickle_is_read_without_an_index(tmp_path):
+    (tmp_path / "in").mkdir()
+    torch.save({"l.weight": torch.ones(2, 3)}, tmp_path / "in" / "pytorch_model.bin")
+    (tmp_path / "in" / "training_args.bin").write_bytes(b"")
+    found = convert(tmp_path / "in", tmp_path / "out", "numerics")
+    assert found.notes == ["not copied: training_args.bin"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["model.safetensors", "numerics_job.json"]
+    assert load(tmp_path / "out")["l.weight"].shape == (2, 3)

@@ -49,6 +49,7 @@ def test_the_first_rule_that_matches_holds(source):
         ),
         (Request(NVFP4, include=["x"]), "include='x' matches no tensor"),
         (Request(NVFP4, exclude=["*"]), "nothing of .* would be quantized"),
+        (Request(NVFP4, {"re:.*": "int4"}), "nvfp4 is the format of all .* since the rules speak of every"),
         (Request(None, {"lm_head": None}), "nothing of .* would be quantized"),
         (Request(NVFP4, {"lm_head": {"activations": "int8"}}), "says nothing of weights"),
         (Request(nx.QuantSpec("int4", scheme="per_channel(2)")), "tensor '.*': axis 2 does not exist"),

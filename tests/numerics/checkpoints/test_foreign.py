@@ -327,7 +327,7 @@ class Evil:
 
 def test_a_pickle_that_would_execute_something_is_refused(tmp_path):
     torch.save({"w": Evil()}, tmp_path / "a.pth")
-    with pytest.raises(nx.NumericsError, match=r"cannot read .*a.pth: torch.load"):
+    with pytest.raises(nx.NumericsError, match=r"cannot read .*a.pth: it would call .*system, and nothing"):
         load(tmp_path / "a.pth")
 
 

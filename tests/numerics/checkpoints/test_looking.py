@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import ml_dtypes  # noqa: F401  # whose bfloat16 NumPy knows by its name
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
@@ -323,3 +325,45 @@ def test_a_terminal_with_room_got_numbers_for_formats_and_names_without_their_mi
     assert len(legend) == 3 - len(stay)
     assert table.spared(screen) == spared
     assert all(any(name in line for line in table.lines(screen)) for name in tensors) == whole
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16", "bfloat16"])
+def test_a_zero_of_the_other_sign_and_another_nan_were_the_same(kind, tmp_path):
+    x = np.array([[0.0, 1.0], [np.nan, 2.0]]).astype(kind)
+    other = x.copy()
+    other[0, 0] = -0.0
+    words = other.view(f"u{other.itemsize}")
+    words[1, 0] += 1  # of the payload
+    for name, made in (("a", x), ("b", other)):
+        nx.save({"w": made, "same": x}, tmp_path / f"{name}.safetensors")
+    found = compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    same, w = sorted(found.tensors, key=lambda one: one.name)
+    assert same.same
+    assert (w.equal, w.same, w.bits, w.stored) == (True, False, 2, "other bits of 0 or NaN")
+    came = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert came.return_value == 1
+    assert "equal values, stored otherwise (other bits of 0 or NaN): w" in came.output
+
+
+def test_complex_numbers_differed_from_themselves(tmp_path):
+    """They were not compared, and that was counted as a difference."""
+    x = torch.tensor([1 + 2j, 0 - 3j])
+    made = {"a": x, "b": torch.tensor([1 + 2j, 0 - 4j]), "c": x.clone(), "r": x.real.clone()}
+    made["c"][1] = torch.complex(torch.tensor(-0.0), torch.tensor(-3.0))
+    for name, one in made.items():
+        torch.save({"w": one}, tmp_path / f"{name}.pth")
+    found = {name: compare(tmp_path / "a.pth", tmp_path / f"{name}.pth").tensors[0] for name in made}
+    assert found["a"].same
+    assert (found["b"].values, found["b"].first) == (1, ((1, 1), -3.0, -4.0))
+    assert (found["c"].equal, found["c"].bits) == (True, 1)
+    assert found["r"].why == "of complex and real numbers"
+
+
+def test_weights_that_come_back_in_another_type_were_the_same(tmp_path):
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    wide = nx.quantize(x, "int8", scheme="per_channel(0)")
+    narrow = nx.QTensor.from_parts(wide.spec, wide.codes, wide.scale, original="bfloat16")
+    nx.save({"w": wide}, tmp_path / "a.safetensors")
+    nx.save({"w": narrow}, tmp_path / "b.safetensors")
+    (found,) = compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors").tensors
+    assert (found.equal, found.same, found.stored) == (True, False, "values of float32 and bfloat16")

@@ -348,7 +348,7 @@ def test_the_output_may_not_be_the_input(source, tmp_path):
 def test_a_place_that_cannot_be_written(source, tmp_path, place):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(nx.NumericsError, match=f"cannot write .*{place}: .*; nothing was changed"):
+    with pytest.raises(nx.NumericsError, match=f"cannot write .*{place}: .*; (nothing|that file) was "):
         quantize_file(source, tmp_path / place, "mx6")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 

@@ -67,7 +67,7 @@ def test_a_value_of_another_type_gets_past_the_reading(plain, tmp_path):
         (("rows", 0, "graph"), 1, r"rows\[0\].graph=1; allowed: true or false"),
         (("rows", 0, "value_bits"), 0, r"rows\[0\].value_bits=0; allowed: an integer from 1 to 128"),
         (("rows", 0, "observer"), "mse2", r"rows\[0\].observer='mse2'; allowed: one of .*min_max"),
-        (("rows", 0, "spec"), "", r"rows\[0\].spec: '' is not the text of a QuantSpec"),
+        (("rows", 0, "spec"), "", r"rows\[0\].spec: unknown format ''"),
         (("rows", 0, "obsever"), "mse", r"rows\[0\].obsever is no field; did you mean 'observer'"),
         (("rows", 0, "site"), ["", "linear", 0, 0], r"rows\[0\].site=.*; a row of kind 'parameter' has none"),
         (("rows", -1, "site", 3), 1.5, r"\.site=.*1.5\]; allowed: a module's name"),
