@@ -144,7 +144,7 @@ def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
     assert_same_bits(GPU.decode_blocks(came, None).numpy(), due.decode())
 
 
-@pytest.mark.turns
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("bits", range(1, 17))
 def test_small_programs_pack_every_width(monkeypatch, bits):
     for module in (launch, gpu_backend, blocks, packing):

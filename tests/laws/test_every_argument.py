@@ -345,6 +345,7 @@ def as_it_is(values):
     return {name: pickle.dumps(value) for name, value in values.items()}
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("name", "library"),
     [pair for name in NAMES for pair in ((name, kind) for kind in KINDS) if pair not in OTHERS],

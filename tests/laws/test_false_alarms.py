@@ -215,7 +215,7 @@ ROUTES = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ROUTES)
 def test_a_right_kernel_was_blamed(name, request):
     kernel, dtype, options = ROUTES[name]

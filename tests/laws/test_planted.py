@@ -13,6 +13,7 @@ NO_FAULT = {67, 105, 175, 183, 258, 83}
 DRAWN = [seed for seed in range(300) if seed not in NO_FAULT]
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_sources_are_right(name):
     dtype, kind, _ = SOURCES[name]

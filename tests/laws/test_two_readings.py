@@ -93,6 +93,7 @@ def answers(name: str, rule: str, whole: float) -> tuple[np.ndarray, list[tuple[
     return x, [oracle.block([Fraction(float(a)) for a in row], f32(Fraction(whole)), rule) for row in x]
 
 
+@pytest.mark.turns
 @EACH
 @pytest.mark.parametrize("rule", ["floor", "mse"])
 @pytest.mark.parametrize("whole", [1.0, 0.0371])

@@ -49,12 +49,13 @@ def caught(target, dtype, options, law):
     assert law in (None, found.law), str(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", MISSED if LONG else list(MISSED)[1:-3:3])
 def test_a_fault_of_one_place_passed(name):
     caught(*MISSED[name])
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("name", UNSEEN)
 def test_a_fault_planted_without_a_look_passed(name):
     with np.errstate(all="ignore"):
@@ -71,6 +72,7 @@ def test_the_order_that_the_law_says_is_right(rule):
     assert other, str(other)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", PASSED)
 def test_a_fault_of_some_strides_lengths_and_scales_passed(name):
     assert PASSED[name][-1]  # each is named
@@ -138,7 +140,7 @@ def own(dtype, kind, **options):
 KINDS = {True: ("encode", "round", "decode"), False: ("encode", "round", "decode", "pack", "unpack")}
 
 
-@pytest.mark.turns(11)
+@pytest.mark.turns(55)
 @pytest.mark.parametrize("dtype", nx.dtypes(), ids=repr)
 def test_our_own_kernels_pass(host_executor, dtype):
     for kind in KINDS[dtype.kind == "block"]:
@@ -160,7 +162,7 @@ def test_every_rounding_of_our_own_passes(rounding):
             assert found, str(found)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("dtype", [*DECLARED, *DECLARED_BLOCKS], ids=repr)
 def test_declared_formats_pass(dtype):
     for kind in ("encode",) if getattr(dtype, "block", 0) > 100 else ("encode", "round", "decode"):
@@ -168,7 +170,7 @@ def test_declared_formats_pass(dtype):
         assert found, str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("axis", [0, 1, -2, 2])
 def test_every_scale_rule_and_axis_passes(rule, axis):
@@ -180,7 +182,7 @@ def test_every_scale_rule_and_axis_passes(rule, axis):
     assert check(own(nx.mxfp4, "decode", axis=axis), "mxfp4", kind="decode", axis=axis)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ["int8", "int4", "uint4", "uint8", "int16"])
 def test_affine_kernels_pass(name):
     def quantized(x, scale, zero_point):
@@ -197,6 +199,7 @@ def test_affine_kernels_pass(name):
         assert found, str(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz"])
 def test_foreign_kernels_pass(dtype):
     """Judges judged: ml_dtypes and torch, by the bits of their own types."""

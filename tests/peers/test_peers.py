@@ -42,6 +42,7 @@ def test_dialects_are_those_of_the_table():
     assert len(heard) >= 15
 
 
+@pytest.mark.turns(3)
 @pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize("name", ["ml_dtypes", "torch", "gfloat"])
 def test_libraries_that_are_here_say_the_same(name):

@@ -196,6 +196,7 @@ print(json.dumps({name: hashes(name) for name in sys.argv[1:]}))
 """
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_other_machines_look_up_the_same_bits(machine, tmp_path):
     """Without permutations, with those of eight numbers, and without shifts that take bits from elsewhere."""

@@ -42,7 +42,7 @@ def test_stochastic_elements(dtype):
         assert_same_bits(lookup.encode(x, dtype, "stochastic", overflow, draws), due, x)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_encoded_blocks(dtype):
     rng = np.random.default_rng(1)

@@ -123,6 +123,7 @@ def damaged(data, told, rng):
     return bytes(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [*FOREIGN, "gguf", "pth", "onnx"])
 def test_a_damaged_file_gives_tensors_or_an_error_that_names_it(tmp_path, kind):

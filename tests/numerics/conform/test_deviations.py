@@ -441,6 +441,7 @@ OTHERWISE = [
 ]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("dtype", "rule", "asked", "read", "name"), OTHERWISE, ids=[f"{d}-{r}-{a}" for d, r, a, *_ in OTHERWISE]
 )
@@ -477,6 +478,7 @@ STOCHASTIC = {"rounding": "stochastic"}
 E4M3 = Task.of("fp8_e4m3", **STOCHASTIC)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(
     "taken",
     [

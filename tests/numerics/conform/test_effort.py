@@ -67,6 +67,7 @@ class Shared:
         return room.reshape(x.shape).copy()
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("most", [4096, 100, 16])
 def test_small_answers_of_another_thread_passed(most):
     found = check(Shared(most), "fp8_e4m3")

@@ -586,6 +586,7 @@ def test_an_import_that_makes_the_process_flush_bent_what_is_due(tmp_path, monke
     assert (found.law, found.dialect) == ("subnormals", "flushes subnormal results")
 
 
+@pytest.mark.turns(3)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
@@ -626,6 +627,7 @@ def test_a_product_that_was_wrong_at_the_end_of_its_memory_passed():
     assert "memory" in found.where
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("call", [5, 9, 70, 71, 230, 300])
 def test_a_call_whose_answer_nobody_looked_at(monkeypatch, call):

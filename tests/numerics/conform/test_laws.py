@@ -77,6 +77,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_found(name):
     found = check(wrong_where(LAYOUTS[name], e4m3), "fp8_e4m3")
@@ -192,6 +193,7 @@ SCALED = {
 }  # fmt: skip
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", SCALED)
 def test_a_wrong_kernel_of_arrays_of_scales_passed(name):
     """Of schemes 94 to 108 calls were asked, of 4,290 numbers and 300 rows at the most."""
@@ -319,6 +321,7 @@ DEPENDENT = {**{f"a period of {n}": of_period(n) for n in (65535, 100003, 500000
              "two warps": lanes_of(32), "two blocks": lanes_of(1024)}  # fmt: skip
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_draws_that_depend_on_each_other_passed(name):
     kernel = drawn_by(DEPENDENT[name](np.random.default_rng(0)))
@@ -351,7 +354,7 @@ FEW_BITS = [
 ]
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(15)
 @pytest.mark.parametrize(("dtype", "inputs"), FEW_BITS)
 def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     options = {"rounding": "stochastic", "draw": "own", "inputs": inputs, "one_thread": True}
@@ -360,7 +363,7 @@ def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     assert check(of_bits(dtype, 30), dtype, **options)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("inputs", ["bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", ["int8", "int16", "bfloat16", "float16"])
 def test_right_draws_were_blamed_for_numbers_that_their_inputs_do_not_hold(dtype, inputs):
@@ -525,6 +528,7 @@ BLOCK_DRAWS = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp8_e4m3, nx.mxint8, nx.mx6], ids=str)
 @pytest.mark.parametrize("name", BLOCK_DRAWS)
 def test_a_wrong_draw_of_blocks_is_found_and_shown(dtype, name):
@@ -555,6 +559,7 @@ AFFINE = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", AFFINE)
 def test_a_wrong_scale_is_found(name):
     assert check(affine, "int8", kind="affine")
@@ -708,6 +713,7 @@ TAILS = [
 ]
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(("tile", "left"), TAILS)
 @pytest.mark.parametrize(("kind", "right"), [("encode", nx.fp8_e4m3.encode), ("round", nx.fp8_e4m3.round)])
 def test_what_a_large_tile_leaves_over_was_not_asked(tile, left, kind, right):
@@ -739,6 +745,7 @@ def without_last(dtype, longer, left, kind):
     return wrong
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", ["encode", "round"])
 @pytest.mark.parametrize("longer", [3, 9, 63])
 @pytest.mark.parametrize("name", ["mxfp8_e4m3", "nvfp4", "mx6"])
@@ -876,6 +883,7 @@ def of_largest(reduce):
     return kernel
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [("nvfp4", {}), ("nvfp4", {"kind": "round"}), ("nvint4", {"kind": "round"}), ("nvfp4", {"axis": 0}),
@@ -907,6 +915,7 @@ FINDERS = {
 }  # fmt: skip
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_verdict_names_amax_where_the_target_finds_the_scale_of_the_tensor(name):
     dtype, kind = name.split()
@@ -943,6 +952,7 @@ def pack_nibbles(codes):
     return (codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     "reduce",
     [lambda x: x.max(), lambda x: np.abs(x[:1000]).max(), lambda x: np.abs(x[::2]).max(),
@@ -996,7 +1006,7 @@ SOME_LARGEST = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("name", SOME_LARGEST)
 @pytest.mark.parametrize("dtype", ["nvfp4", "nvint4", "nvfp3"])
@@ -1029,6 +1039,7 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", ["encode", "round"])
 @pytest.mark.parametrize("name", PARTS)
 def test_the_largest_of_a_tensor_never_stood_in_what_is_left_over(name, kind):
@@ -1057,6 +1068,7 @@ def test_what_a_verdict_on_found_scales_showed_was_right_alone():
     assert f"scale 0x{due.scale[0, 1]:02X}" in found.counterexample.due
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rule", nx.nvfp4.scale_rules)
 def test_a_right_kernel_of_a_rule_that_finds_another_tensor_scale_was_wrong(rule):
     found = check(

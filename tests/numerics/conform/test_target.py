@@ -110,7 +110,7 @@ NO_ANSWERS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("name", NO_ANSWERS)
 def test_a_target_without_an_answer_ended_the_judge(name):
     """An affine target with one scale that raised was cut in halves along an axis that its scale lacks."""
@@ -264,7 +264,7 @@ def test_numbers_that_are_masked_were_taken_for_an_answer(mask, name):
     assert not found, mask
 
 
-@pytest.mark.turns(7)
+@pytest.mark.turns(35)
 @pytest.mark.parametrize("name", [name for name in BUFFERS if name != "own draws"])
 @pytest.mark.parametrize("kind", SAME)
 def test_a_right_answer_in_an_array_of_another_kind_was_blamed(kind, name):
@@ -507,7 +507,7 @@ FILLS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("name", FILLS)
 def test_a_target_that_fills_arrays_was_not_judged(name):
     dtype, options, kernel = FILLS[name]

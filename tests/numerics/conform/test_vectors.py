@@ -92,6 +92,7 @@ def test_elements_are_those_of_the_kernels(dtype):
     np.testing.assert_array_equal(dtype.decode(codes.astype(dtype.code_dtype)), as_floats(values))
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("dtype", BLOCKS, ids=str)
 def test_blocks_are_those_of_the_kernels(dtype):
     options = {"scale_rule": "rceil"} if isinstance(dtype, nx.MXBlock) else {}
@@ -234,6 +235,7 @@ PLACES = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("wrong", PLACES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
@@ -247,7 +249,7 @@ def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
     assert not judged(lines_of(asked, bend, seed=seed))
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("dtype", ["fp6_e3m2", "fp4", "int8"])
 @pytest.mark.parametrize("rule", ["a30", "b29", "c29", "a29", "a28", "b30", "c30", "up30"])
 def test_a_device_that_draws_by_nearly_the_rule_passed(dtype, rule):
@@ -274,7 +276,7 @@ HIGHEST = [("fp6_e3m2", "a12"), ("fp6_e3m2", "a24"), ("fp8_e5m2", "a16"), ("fp4"
            ("mxfp4", "a12"), ("mx6", "a16")]  # fmt: skip
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("dtype", "draw"), HIGHEST, ids=str)
 def test_a_device_of_fewer_bits_spoke_no_dialect_or_that_of_the_lowest(dtype, draw):
     asked, narrow = (operation(dtype, rounding="stochastic", draw=way) for way in (None, draw))
@@ -292,6 +294,7 @@ FEW_BITS = [("fp6_e3m2", "a8", 2), ("bfloat16", "b16", 4), ("int8", "c9", 3), ("
             ("nvfp4", "b12", 3)]  # fmt: skip
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(("dtype", "draw", "digits"), FEW_BITS)
 def test_a_device_of_few_random_bits_could_not_be_judged(dtype, draw, digits):
     asked = operation(dtype, rounding="stochastic", draw=draw)
@@ -332,6 +335,7 @@ def planted(text, row, column):
     return b"".join(every), at + 1
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("dtype", "name"),
     asked_of([nx.fp8_e4m3, nx.fp6_e2m3, nx.bfloat16, nx.int4, nx.mxfp4, nx.mx9, nx.nvfp4]),
@@ -682,6 +686,7 @@ def test_what_a_device_keeps_of_the_vector_before_hardly_showed(kept, rounding):
     assert found.mismatches > (1 if kept != "an answer in 4096" else 0), str(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", ["int4", "uint4", "int8", "uint8"])
 @pytest.mark.parametrize("late", [slice(1, 2), slice(2, 3)], ids=["scale", "zero point"])
 def test_a_scale_or_zero_point_of_the_vector_before_passed(name, late):
@@ -913,6 +918,7 @@ OTHERWISE = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_a_device_that_finds_scales_otherwise_is_told_how(name):
     dtype, steps, law = OTHERWISE[name]
@@ -937,6 +943,7 @@ def kept_scale(of_codes):
     return device
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("dtype", ["int8", "uint8 symmetric=False"])
 @pytest.mark.parametrize(("of_codes", "told"), [(False, "the scale"), (True, "the scale of the codes")])
 def test_a_scale_of_the_group_before_is_told(dtype, of_codes, told):
@@ -979,6 +986,7 @@ ORDERS = {
 }  # fmt: skip
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("told", ORDERS)
 @pytest.mark.parametrize(("dtype", "name"), EVERY)
 def test_answers_of_another_line_or_lane_were_told_as_wrong_values(dtype, name, told):
@@ -990,6 +998,7 @@ def turned(part, order):
     return part[:, order] if part.shape[1] > 1 else part
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(("dtype", "name"), [("mxfp4", "encode"), ("mxfp4", "decode"), ("int8", "quantize")])
 @pytest.mark.parametrize(
     ("told", "order"),
@@ -1290,6 +1299,7 @@ LATE = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("said", LATE)
 def test_a_unit_that_is_late_was_called_wrong_by_its_numbers(said):
     asked, bend = LATE[said]

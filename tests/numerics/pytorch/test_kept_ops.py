@@ -413,6 +413,7 @@ def _check_compiled(call, backend, *beside):
     assert all(map(torch.equal, compiled.parts, q.parts))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", [*PARTS_WRITTEN, *IN_ONE_GRAPH])
 def test_a_part_that_was_written_in_a_graph_was_read_as_it_came(name, backend):
@@ -478,6 +479,7 @@ def test_a_layer_that_writes_into_its_weight_is_compiled_and_exported(strict):
         assert torch.equal(exported(X), due)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_into_a_compiled_qtensor_died_of_a_missing_address(name, backend):

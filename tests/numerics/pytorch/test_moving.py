@@ -73,6 +73,7 @@ def _held(model):
     return {name: x for name, x in model.named_parameters() if isinstance(x, nx.QTensor)}
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize("made", [_plain, _frozen, _graph])
 @pytest.mark.parametrize("dtype", TYPES)

@@ -177,6 +177,7 @@ def drawn(d, count, columns):
     return list(np.where(chosen, rng.choice(ends, codes.shape), codes))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     "name", ["add", "subtract", "multiply", "minimum_finite", "maximum_magnitude", "less"]
 )

@@ -16,13 +16,13 @@ SAYS = {"repeatable": ("depends on the calls before it", "a buffer that is used 
         "threads": ("another thread", "the thread", "at once", "a second thread")}  # fmt: skip
 
 
-@pytest.mark.turns(5)
+@pytest.mark.turns(25)
 @pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] not in SLOW])
 def test_a_fault_of_memory_of_calls_or_of_threads_was_told_as_a_wrong_value(kind, fault):
     _told(kind, fault)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(36)
 @pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] in SLOW])
 def test_so_it_was_of_kernels_that_find_their_scales(kind, fault):
     """A scratch buffer that was kept was `layout`, or a scale by a wrong rule."""
@@ -40,7 +40,7 @@ def _told(kind, fault):
         assert any(word in found.counterexample.where for word in SAYS[law]), str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kernels_in_which_they_are_planted_are_right(kind):
     kernel, _, dtype, options = KINDS[kind]
@@ -49,7 +49,7 @@ def test_the_kernels_in_which_they_are_planted_are_right(kind):
     assert found, str(found)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(27)
 @pytest.mark.parametrize("name", OTHERS)
 def test_no_more_inputs_differ_than_were_tried(name):
     fault = OTHERS[name]

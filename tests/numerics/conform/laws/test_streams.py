@@ -15,7 +15,7 @@ OWN = {"rounding": "stochastic", "draw": "own"}
 SEEDS = range(40) if LONG else (0,)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_draw_that_is_used_again_passed(name):
     found = check(kernel(FAULTS[name]()), "fp8_e5m2", **OWN)
@@ -30,7 +30,7 @@ def test_a_second_thread_that_does_not_draw_passed(name):
     assert check(kernel(IN_A_THREAD[name]()), "fp8_e5m2", one_thread=True, **OWN)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_draws_are_right(name):
     for seed in SEEDS:

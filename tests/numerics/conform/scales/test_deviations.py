@@ -177,10 +177,15 @@ def judged(target, claim, **options):
     return check(target, claim.pop("dtype"), **claim, **{"kind": "quantize", "effort": "quick", **options})
 
 
-def test_these_kernels_are_right_without_their_deviation():
-    for target, claim in ((kernel(), ROWS), (ranged(), RANGED), (fp8(), FP8), (nf4(), NF4)):
-        found = judged(target, claim)
-        assert found, str(found)
+@pytest.mark.turns(4)
+@pytest.mark.parametrize(
+    ("target", "claim"),
+    [(kernel(), ROWS), (ranged(), RANGED), (fp8(), FP8), (nf4(), NF4)],
+    ids=["int8", "uint8", "fp8", "nf4"],
+)
+def test_these_kernels_are_right_without_their_deviation(target, claim):
+    found = judged(target, claim)
+    assert found, str(found)
 
 
 @pytest.mark.turns(6)

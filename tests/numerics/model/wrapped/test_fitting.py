@@ -497,7 +497,7 @@ def gone(said, state, path):
     return made
 
 
-@pytest.mark.turns(12)
+@pytest.mark.turns(36)
 @pytest.mark.parametrize("source", [f"{kept} {way}" for kept in KEPT for way in WAYS] + ["float"])
 @pytest.mark.parametrize("target", [f"{kept} {way}" for kept in KEPT for way in WAYS] + ["quantize_"])
 def test_a_state_was_refused_with_advice_that_was_refused_in_turn(source, target, tmp_path):

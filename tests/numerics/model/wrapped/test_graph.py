@@ -122,6 +122,7 @@ class Recurrent(nn.Module):
         return self.out(found[0] if isinstance(found, tuple) else found)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN, nn.GRUCell, nn.LSTMCell])
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("frozen", [False, True])
@@ -205,6 +206,7 @@ class Branches(nn.Module):
         return torch.cond(x.sum() > 0, lambda x: self.yes(x).relu(), lambda x: self.no(x).tanh(), (x,))
 
 
+@pytest.mark.turns(3)
 @pytest.mark.filterwarnings("ignore:.*grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("without_gradients", [False, True])
 @pytest.mark.parametrize("sign", [1, -1])
