@@ -150,8 +150,7 @@ class Journal:
 
     def _refuse_others(self) -> None:
         """Raises NumericsError for a file, and for a folder with something that is no part of this job."""
-        if os.path.exists(self.target) and not os.path.isdir(self.target):
-            raise NumericsError(f"cannot write {self.target}: it is a file; name a folder")
+        refuse_file_for_folder(self.target)
         if self._record() is None and os.path.isdir(self.target) and not os.path.isdir(self.folder):
             held = sorted(os.listdir(self.target))
             if (other := _read(self.target / RECORD)) is not None:

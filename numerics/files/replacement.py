@@ -207,8 +207,8 @@ def refuse_file_for_folder(target: str | os.PathLike[str]) -> None:
     path = path_of(target)
     if os.path.isdir(path):
         return
-    if os.path.isfile(path):
-        raise NumericsError(f"the output {target} is a file, and what is written is a folder: name a new one")
+    if os.path.exists(path):
+        raise NumericsError(f"cannot write {target}: it is a file; name a folder")
     if path.suffix.lower() in OTHERS:
         raise NumericsError(
             f"the output {target} has the name of a file ({path.suffix}), and what is written is a folder: "

@@ -699,7 +699,7 @@ def test_a_folder_got_the_name_of_a_file(tmp_path, command):
     )
     (tmp_path / "there").write_bytes(b"")
     wrong, _ = ended(command, folder, tmp_path / "there", *options)
-    assert "there is a file, and what is written is a folder" in str(wrong)
+    assert "there: it is a file; name a folder" in str(wrong)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "there"]
     (tmp_path / "my.bin").mkdir()  # a folder is one, whatever its name
     assert ended(command, folder, tmp_path / "my.bin", *options)[0] is None
