@@ -275,6 +275,8 @@ def _scaled(correct: bool) -> Any:
         if rows is None:
             return NotImplemented
         steps = scale.reshape(-1)
+        if element is None and qscheme == "per_channel" and x.dim() == 1 and axis and not correct:
+            return NotImplemented  # Quark's integers of one axis, counted from behind, have two
         if element is not None:
             if qscheme == "per_tensor" and quant_dtype in SMALL:  # which Quark refuses
                 return NotImplemented
