@@ -31,7 +31,16 @@ from numerics.adapters.base import (
     replaced,
 )
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, laid_like, ordinary, takes, values_of, within
+from numerics.adapters.scaled import (
+    FLOATS,
+    has_specials,
+    is_odd,
+    laid_like,
+    ordinary,
+    takes,
+    values_of,
+    within,
+)
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
@@ -167,7 +176,7 @@ def _fake(host: Function, correct: bool) -> Function:
         global_scale: Tensor | None = None,
     ) -> Any:  # fmt: skip
         element = _element(args, q_min, q_max)
-        if element is None or not _number(x) or not takes(scale):
+        if element is None or not _number(x) or not takes(scale) or is_odd(x):
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
         if not _quotients(x, effective):
@@ -192,8 +201,11 @@ def _fake(host: Function, correct: bool) -> Function:
 
 
 def _quotients(x: Tensor, scale: Tensor) -> bool:
-    """Are quotients of a type that we round?  torch's cast of float64 to fp8 rounds twice."""
-    return torch.result_type(x, scale) in FLOATS
+    """Are quotients of a type that we round, and in the axes of x?
+
+    torch's cast of float64 to fp8 rounds twice; what has more axes than x lies in memory as its scale says.
+    """
+    return torch.result_type(x, scale) in FLOATS and scale.dim() <= x.dim()
 
 
 def _scaled(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
@@ -258,7 +270,7 @@ def _dequantize(host: Function, correct: bool) -> Function:
         global_scale: Tensor | None = None,
     ) -> Any:  # fmt: skip
         element = containers.get(x_q.dtype)
-        if element is None or not takes(x_q, scale) or not x_q.is_contiguous():
+        if element is None or not takes(x_q, scale) or not x_q.is_contiguous() or is_odd(x_q):
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
         steps = _rows_like(x_q, effective.float()) if effective.dtype in FLOATS else None

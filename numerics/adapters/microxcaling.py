@@ -44,7 +44,7 @@ from numerics.adapters.base import (
     standing_in,
 )
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import laid_like, rows_of, rows_of_blocks, takes
+from numerics.adapters.scaled import is_odd, laid_like, rows_of, rows_of_blocks, takes
 from numerics.adapters.scaled import largest as largest_of_rows
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, said
@@ -393,7 +393,7 @@ def _in_its_place(
         if torch.compiler.is_compiling():
             return host(*by_pytorch[0], **by_pytorch[1])
         with calls.one(name):
-            if not _numbers(x) or is_hosts((x,)):
+            if not _numbers(x) or is_odd(x) or is_hosts((x,)):
                 arguments, named = by_pytorch
             elif answered(taken, arguments, named) is True:
                 return _laid(_asked(ours, *_with(True, place, arguments, named)), x)
