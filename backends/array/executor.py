@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
-from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, RowFunction
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, RowFunction, check_rows
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL, words
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
@@ -141,6 +141,7 @@ class ArrayExecutor(Composed):
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
         """A tile at a time, with the numbers of its rows beside it."""
+        check_rows(how.name, (*inputs, *outputs), numbers)
         with ieee_arithmetic():
             for part in _tiles((inputs[0].shape[0], inputs[0].shape[1])):
                 own = [n[part[0], None].view(np.int32) for n in numbers]

@@ -48,7 +48,16 @@ from numerics.backends.cpu.streams import (
     packed,
 )
 from numerics.backends.host import sums
-from numerics.backends.host.executor import WIDEST, Affine, Array, BlockFields, Codes, RowFunction
+from numerics.backends.host.executor import (
+    WIDEST,
+    Affine,
+    Array,
+    BlockFields,
+    Codes,
+    RowFunction,
+    check_numbers,
+    check_rows,
+)
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
@@ -322,12 +331,16 @@ class CpuExecutor(ArrayExecutor):
         kind = "none" if zero is None else "integer" if zero.dtype.kind == "i" else "float"
         key = AffineKind(*asked, kind, columns, cut(shape[-1]))
         make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
-        return self._once(key, lambda: make(key)), [np.ascontiguousarray(n) for n in affine if n is not None]
+        count = shape[0] * shape[-1] if columns else shape[0]
+        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
+        check_numbers(key.verb, numbers, count)
+        return self._once(key, lambda: make(key)), numbers
 
     def by_rows(
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
         """One pass over all arrays."""
+        check_rows(how.name, (*inputs, *outputs), numbers)
         kinds = tuple(tuple(name_of(array.dtype) for array in some) for some in (inputs, outputs))
         width = widths(inputs[0].shape[-1])
         operation = self._once(

@@ -185,6 +185,11 @@ class Operation:
         """The streams of the inputs, then of the outputs."""
         return (*self.inputs, *self.outputs)
 
+    @cached_property
+    def memory(self) -> tuple[tuple[int, int], ...]:
+        """Of each stream its bits of an element as a fraction, the denominator in bits of a byte."""
+        return tuple((stream.bits.numerator, 8 * stream.bits.denominator) for stream in self.streams)
+
     def kernel_name(self, streaming: bool) -> str:
         """Says all that its instructions depend on."""
         kinds = hashlib.sha256(self.parameters.shape.encode()).hexdigest()[:8]
@@ -250,7 +255,7 @@ class Launcher:
 
     def run(self, operation: Operation, size: int, arrays: Sequence[Array]) -> None:
         """The operation over `size` elements of inputs and outputs."""
-        _check_count(operation, arrays)
+        _check_arrays(operation, size, arrays)
         addresses = [address_of(array) for array in arrays]
         fixed, kernel = operation.parameters.address, self.kernel(operation)
         if size < threads.WORTHWHILE:
@@ -272,7 +277,7 @@ class Launcher:
     ) -> None:
         """The operation over rows of elements, each with its own numbers."""
         rows, n = shape
-        _check_count(operation, arrays)
+        _check_arrays(operation, rows * n, arrays)
         if 0 < rows * n < threads.WORTHWHILE:
             every = [address_of(array) for array in (*arrays, *numbers)]
             self.kernel(operation)(*every, rows, n, operation.parameters.address)
@@ -288,7 +293,7 @@ class Launcher:
     ) -> None:
         """The operation over batches of rows, each batch with numbers for its columns."""
         batches, per_batch, n = shape
-        _check_count(operation, arrays)
+        _check_arrays(operation, batches * per_batch * n, arrays)
         threads.run_columns(self._job(operation, arrays, numbers, n), batches * per_batch, per_batch, n)
 
     def _job(
@@ -302,10 +307,18 @@ class Launcher:
         )  # fmt: skip
 
 
-def _check_count(operation: Operation, arrays: Sequence[Array]) -> None:
-    """A kernel reads as many addresses as it was compiled for, whatever it is given."""
+def _check_arrays(operation: Operation, size: int, arrays: Sequence[Array]) -> None:
+    """A kernel reads and writes what it was compiled for, whatever it is given: raises NumericsError for
+    another count of arrays, and for one that is shorter than `size` elements.
+    """
     if len(arrays) != len(operation.streams):
         raise NumericsError(f"{operation.name} takes {len(operation.streams)} arrays, not {len(arrays)}")
+    for place, (array, (bits, bits_of_bytes)) in enumerate(zip(arrays, operation.memory, strict=True)):
+        if array.nbytes * bits_of_bytes < size * bits:
+            raise NumericsError(
+                f"{operation.name}: array {place} has {array.nbytes} bytes, and {size} elements take "
+                f"{-(-size * bits // bits_of_bytes)}"
+            )
 
 
 def _moving(operation: Operation, arrays: Sequence[Array]) -> list[threads.Moving]:

@@ -18,6 +18,7 @@ from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import BlockOptions, Rounding
 
 Array = NDArray[Any]
@@ -56,6 +57,28 @@ class RowFunction(NamedTuple):
     function: Callable[..., Any]
     records: tuple[Any, ...]
     past: bool = False
+
+
+def check_numbers(name: str, numbers: Sequence[Array], count: int) -> None:
+    """Raises NumericsError where an array does not hold one number for each of `count` rows, or columns.
+
+    A kernel would read past the end of a shorter one.
+    """
+    for place, array in enumerate(numbers):
+        if array.size != count:
+            raise NumericsError(f"{name}: array {place} of numbers has {array.size}, and {count} are needed")
+
+
+def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> None:
+    """Raises NumericsError where arrays are not rows of one shape, each with its numbers."""
+    shape = arrays[0].shape
+    for place, array in enumerate(arrays):
+        if array.ndim != 2 or array.shape != shape:
+            raise NumericsError(
+                f"{name}: array {place} of rows has the shape {array.shape}, and the first has {shape}; "
+                "all have the same two dimensions"
+            )
+    check_numbers(name, numbers, shape[0])
 
 
 class Executor(Protocol):

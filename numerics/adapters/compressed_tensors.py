@@ -31,7 +31,16 @@ from numerics.adapters.base import (
     replaced,
 )
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, laid_like, ordinary, takes, values_of, within
+from numerics.adapters.scaled import (
+    FLOATS,
+    has_specials,
+    is_odd,
+    laid_like,
+    ordinary,
+    takes,
+    values_of,
+    within,
+)
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
@@ -77,25 +86,27 @@ def _number(x: Any) -> bool:
     return takes(x) and x.dtype in FLOATS
 
 
-def _rounding(element: Element, plain_zero: bool) -> Maker:
-    """cast_to_fp4, cast_to_fp6: NaN stays NaN, which neither has; of -0 fp4 makes 0."""
+def _cast_to_fp6(host: Function, correct: bool) -> Function:
+    """cast_to_fp6: NaN stays NaN, which it has not."""
 
-    def made(host: Function, correct: bool) -> Function:
-        def rounded(x: Tensor) -> Any:
-            if not _number(x):
-                return NotImplemented
-            return _rounded(x, element, plain_zero and not correct)
+    def cast_to_fp6(x: Tensor) -> Any:
+        return _rounded(x, fp6_e2m3, correct) if _number(x) else NotImplemented
 
-        return rounded
-
-    return made
+    return cast_to_fp6
 
 
-def _rounded(x: Tensor, element: Element, plain_zero: bool) -> Any:
-    """The element's value of each number; NaN stays NaN."""
-    made: Tensor = element.round(x + 0.0 if plain_zero else x)  # -0 + 0 is 0
-    if has_specials(x):
-        made[torch.isnan(x)] = torch.nan
+def _rounded(x: Tensor, element: Element, correct: bool) -> Any:
+    """The element's value of each number: of -0 fp4 makes 0, and of NaN NaN.
+
+    NotImplemented of numbers with a NaN among them, unless `correct`: its sign, which is packed into a code,
+    hangs on which of torch's loops computed it, and so on where it stands.
+    """
+    nan = torch.isnan(x) if has_specials(x) else None
+    if nan is not None and not correct and bool(nan.any()):
+        return NotImplemented
+    made: Tensor = element.round(x + 0.0 if element is fp4 and not correct else x)  # -0 + 0 is 0
+    if nan is not None:
+        made[nan] = torch.nan
     return laid_like(made, x)
 
 
@@ -165,7 +176,7 @@ def _fake(host: Function, correct: bool) -> Function:
         global_scale: Tensor | None = None,
     ) -> Any:  # fmt: skip
         element = _element(args, q_min, q_max)
-        if element is None or not _number(x) or not takes(scale):
+        if element is None or not _number(x) or not takes(scale) or is_odd(x):
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
         if not _quotients(x, effective):
@@ -178,8 +189,10 @@ def _fake(host: Function, correct: bool) -> Function:
             made = _fused(x, steps, zero, element)
             if made is not None:
                 return made.view(x.shape)
-        scaled = _scaled(x, effective, zero_point)
-        quantized = _to_range(scaled, element, correct).to(effective.dtype)
+        quantized = _to_range(_scaled(x, effective, zero_point), element, correct)
+        if quantized is NotImplemented:
+            return NotImplemented
+        quantized = quantized.to(effective.dtype)
         if zero_point is not None:
             quantized -= zero_point.to(effective.dtype)
         return quantized * effective
@@ -188,8 +201,11 @@ def _fake(host: Function, correct: bool) -> Function:
 
 
 def _quotients(x: Tensor, scale: Tensor) -> bool:
-    """Are quotients of a type that we round?  torch's cast of float64 to fp8 rounds twice."""
-    return torch.result_type(x, scale) in FLOATS
+    """Are quotients of a type that we round, and in the axes of x?
+
+    torch's cast of float64 to fp8 rounds twice; what has more axes than x lies in memory as its scale says.
+    """
+    return torch.result_type(x, scale) in FLOATS and scale.dim() <= x.dim()
 
 
 def _scaled(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
@@ -200,10 +216,10 @@ def _scaled(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     return scaled
 
 
-def _to_range(scaled: Tensor, element: Element, correct: bool) -> Tensor:
-    """Rounded to the element; NaN stays NaN, and an integer keeps the sign of a zero."""
-    made: Tensor = _rounded(scaled, element, element is fp4 and not correct)
-    if isinstance(element, Integer) and not correct:
+def _to_range(scaled: Tensor, element: Element, correct: bool) -> Any:
+    """What _rounded gives; an integer keeps the sign of a zero."""
+    made = _rounded(scaled, element, correct)
+    if made is not NotImplemented and isinstance(element, Integer) and not correct:
         made.copysign_(scaled)
     return made
 
@@ -219,7 +235,7 @@ def _quantize(correct: bool) -> Function:
         if not _quotients(x, effective):
             return NotImplemented
         made = _to_range(_scaled(x, effective, zero_point), element, correct)
-        return made if dtype is None else made.to(dtype)
+        return made if dtype is None or made is NotImplemented else made.to(dtype)
 
     return numerics_quantize
 
@@ -254,7 +270,7 @@ def _dequantize(host: Function, correct: bool) -> Function:
         global_scale: Tensor | None = None,
     ) -> Any:  # fmt: skip
         element = containers.get(x_q.dtype)
-        if element is None or not takes(x_q, scale) or not x_q.is_contiguous():
+        if element is None or not takes(x_q, scale) or not x_q.is_contiguous() or is_odd(x_q):
             return NotImplemented
         effective = scale if global_scale is None else scale / global_scale
         steps = _rows_like(x_q, effective.float()) if effective.dtype in FLOATS else None
@@ -307,12 +323,15 @@ def _pack_words(host: Function, correct: bool) -> Function:
             value = value.T.contiguous()
         half = 1 << (num_bits - 1)
         low, high = value.aminmax()
+        length = value.shape[1] * num_bits // WORD
         if value.shape[1] * num_bits % WORD or int(low) < -half or int(high) >= half:
+            return NotImplemented
+        if 1 in (len(value), length):  # whose strides are those of what the host cuts off
             return NotImplemented
         packed = _integer(num_bits, False).pack(
             (value + half if num_bits < 8 else value ^ -half).view(torch.uint8)
         )
-        words: Tensor = packed.view(torch.int32).view(value.shape[0], -1)
+        words: Tensor = packed.view(torch.int32).view(-1, length)
         return words.T.contiguous() if packed_dim == 0 else words
 
     return pack_to_int32
@@ -406,7 +425,7 @@ class _Registered:
 
 REPLACED: dict[str, dict[str, Maker]] = {
     HELPERS: {"_quantize_dequantize": _fake, "_dequantize": _dequantize},
-    FP6: {"cast_to_fp6": _rounding(fp6_e2m3, plain_zero=False)},
+    FP6: {"cast_to_fp6": _cast_to_fp6},
     NVFP4: {"unpack_fp4_from_uint8": _unpack_fp4},
     PACKED: {"pack_to_int32": _pack_words, "unpack_from_int32": _unpack_words},
 }
@@ -414,7 +433,7 @@ REPLACED: dict[str, dict[str, Maker]] = {
 
 def _cast_to_fp4(correct: bool) -> Function:
     def numerics_cast_to_fp4(x: Tensor) -> Any:
-        return _rounded(x, fp4, not correct)
+        return _rounded(x, fp4, correct)
 
     return numerics_cast_to_fp4
 

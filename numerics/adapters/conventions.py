@@ -326,7 +326,9 @@ def in_rows(x: Tensor, *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | 
             one = one.float()
         if one.is_floating_point() and one.dtype != torch.float32:
             return None
-        if one.numel() != 1 and (one.shape != (*x.shape[:-1], 1)):
+        if one.numel() != 1 and one.shape != (*x.shape[:-1], 1):
+            return None
+        if one.dim() > x.dim():  # beside which x has more axes
             return None
         beside.append(one.reshape(-1).expand(x.numel() // length))
     return x.view(-1, length), tuple(beside)

@@ -44,7 +44,7 @@ from numerics.adapters.base import (
     standing_in,
 )
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import laid_like, rows_of_blocks, takes
+from numerics.adapters.scaled import is_odd, laid_like, rows_of, rows_of_blocks, takes
 from numerics.adapters.scaled import largest as largest_of_rows
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, said
@@ -70,12 +70,18 @@ NEARLY = 0x7FFF00  # of a mantissa: just below a power of two, where that logari
 
 
 @lru_cache(maxsize=64, typed=True)  # a format that numbers of another type have not is remembered, too
-def _format(bits: int, exponent: int, largest: float) -> Float | None:
+def _format(bits: int, exponent: int, largest: float, rmode: int) -> Float | None:
     """The format with that many bits of significand, sign and hidden one counted; None where we have none.
 
     exponent: its bits; 0 for numbers of one step, which are a float of one exponent bit: sign and magnitude.
+    A float that has one exponent bit itself is the host's, whose range of exponents ends elsewhere.
+    rmode: None, too, where the host rounds half to even and no number above the least has an even one beside
+    it, without mantissa bits: of two powers it takes the larger one, as IEEE 754-2019 §4.3.1 says, ours the
+    one with the even code (docs/formats.md §2).
     """
     mantissa = bits - 2
+    if exponent == 1 or (not mantissa and exponent and ROUNDINGS[rmode] == "half_even"):
+        return None
     shape: dict[str, Any] = {"exponent": exponent or 1, "mantissa": mantissa}
     shape["bias"] = (1 << (exponent - 1)) - 1 if exponent else 1
     for specials in ("ieee", "fn", "none"):
@@ -197,7 +203,8 @@ class Functions:
         allow_denorm: bool,
     ) -> Tensor:  # fmt: skip
         """Returns x rounded to a format of single numbers, in x's type."""
-        rmode, d = int(rmode), _format(bits, exponent, largest)
+        rmode = int(rmode)
+        d = _format(bits, exponent, largest, rmode)
         if not self._takes("quantize_elemwise", x, d) or d is None:
             own = importlib.import_module("mx.elemwise_ops")
             found: Tensor = own._quantize_elemwise_core(
@@ -233,7 +240,8 @@ class Functions:
         axis: int, flush_fp32_subnorms: bool, rmode: Any,
     ) -> Tensor:  # fmt: skip
         """Returns x as blocks that share a power of two, as values; max_values: the largest of each."""
-        rmode, d = int(rmode), _format(bits, exponent, largest)
+        rmode = int(rmode)
+        d = _format(bits, exponent, largest, rmode)
         if not self._takes("quantize_mx", x, d) or d is None:
             return _blocks_of_host(x, scale_bits, (exponent, bits, largest), axis, flush_fp32_subnorms, rmode)
         return _tensor(fresh(self.blocks(x, max_values, d, (scale_bits, flush_fp32_subnorms, rmode))))
@@ -266,9 +274,9 @@ class Functions:
 
     def _at_steps(self, x: Tensor, steps: Tensor, d: Float, rmode: int) -> Tensor:
         """Values over their steps, rounded, times their steps: a piece at a time, which a cache holds."""
-        if steps.shape[-1] != 1 or not x.is_contiguous():  # blocks that do not lie along the last axis
+        length = _length(x, steps) if x.is_contiguous() else None
+        if length is None:  # blocks whose numbers do not follow one another
             return _on_grid(x / steps, d, rmode, self._correct).mul_(steps)
-        length = x.shape[-1]
         found = _in_one_pass(x.view(-1, length), steps.reshape(-1), d, rmode, self._correct)
         if found is not None:
             return found.view(x.shape)
@@ -289,6 +297,20 @@ class Functions:
             f"mx.custom_extensions.funcs.{name} is not there: the adapter computes on the CPU, "
             "quantize_mx_func_cpp and quantize_elemwise_func_cpp; uninstall it to use microxcaling's own CUDA"
         )
+
+
+def _length(x: Tensor, steps: Tensor) -> int | None:
+    """How many numbers of x that follow one another share a step; None where they do not, or it has others.
+
+    >>> x, column = torch.ones(2, 4, 3), torch.ones(2, 4, 1)
+    >>> _length(x, x[:, :, :1]), _length(x, x[:, :1, :1]), _length(x, x[:, :1]), _length(column, x[:, :1, :1])
+    (3, 12, None, 4)
+    """
+    if steps.dim() != x.dim() or any(
+        one not in (1, size) for one, size in zip(steps.shape, x.shape, strict=True)
+    ):
+        return None
+    return rows_of(x.shape, [size // one for size, one in zip(x.shape, steps.shape, strict=True)])
 
 
 def _shared_exponents(top: Tensor, correct: bool) -> Tensor:
@@ -321,10 +343,11 @@ def _whole(functions: Functions) -> Function:
         if rows is None:
             return NotImplemented
         exponent, bits, _, largest, _ = params(elem_format)
-        d = _format(bits, exponent, largest)
+        rmode = roundings[round]
+        d = _format(bits, exponent, largest, rmode)
         if d is None:
             return NotImplemented
-        how = scale_bits, flush_fp32_subnorms, roundings[round]
+        how = scale_bits, flush_fp32_subnorms, rmode
         return functions.rows(rows, d, how).view(A.shape)
 
     return _quantize_mx
@@ -370,7 +393,7 @@ def _in_its_place(
         if torch.compiler.is_compiling():
             return host(*by_pytorch[0], **by_pytorch[1])
         with calls.one(name):
-            if not _numbers(x) or is_hosts((x,)):
+            if not _numbers(x) or is_odd(x) or is_hosts((x,)):
                 arguments, named = by_pytorch
             elif answered(taken, arguments, named) is True:
                 return _laid(_asked(ours, *_with(True, place, arguments, named)), x)

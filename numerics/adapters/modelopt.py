@@ -35,7 +35,7 @@ from numerics.adapters.base import (
     replaced,
 )
 from numerics.adapters.conventions import Convention
-from numerics.adapters.scaled import FLOATS, has_specials, laid_like, takes
+from numerics.adapters.scaled import FLOATS, has_specials, is_odd, laid_like, takes
 from numerics.adapters.tensors.modelopt import from_host, to_host
 from numerics.formats.block import Block
 from numerics.formats.blocks import block_format
@@ -107,10 +107,12 @@ def _fp8(host: Function, correct: bool) -> Function:
     """_fp8_eager: x * (448 / amax) to e4m3, times the reciprocal."""
 
     def _fp8_eager(x: Tensor, amax: Tensor | None = None) -> Any:
-        if not takes(x) or x.dtype not in FLOATS:
+        if not takes(x) or x.dtype not in FLOATS or is_odd(x):
             return NotImplemented
         if amax is None:
             return laid_like(fp8_e4m3.round(x), x)
+        if amax.dim() > x.dim():  # beside which x has more axes
+            return NotImplemented
         top = amax.to(torch.float32)
         scale = 448.0 / torch.where(top <= EPSILON, torch.ones_like(top), top)
         product = x.to(torch.float32) * scale
@@ -135,9 +137,11 @@ def _integers(host: Function, correct: bool) -> Function:
         inputs: Tensor, amax: Tensor, num_bits: int = 8, unsigned: bool = False, narrow_range: bool = True
     ) -> Any:
         taken = takes(inputs, amax) and inputs.dtype in FLOATS and num_bits in range(2, 15)
-        if not taken or has_specials(inputs) or (unsigned and bool(inputs.min() < 0)):
+        if not taken or is_odd(inputs) or has_specials(inputs) or (unsigned and bool(inputs.min() < 0)):
             return NotImplemented
         top = amax.float()
+        if amax.dim() > inputs.dim():  # beside which x has more axes
+            return NotImplemented
         if bool(top.min() < 0) or not bool((top < torch.inf).all()):
             return NotImplemented
         bits = num_bits + unsigned

@@ -211,7 +211,7 @@ def _scaled_real(correct: bool) -> Any:
             return NotImplemented
         steps, element = scale.reshape(-1, 1), FLOATS.get(quant_dtype)
         if element is None:
-            if qscheme == "per_channel" and 1 in rows.shape:  # whose strides Quark turns
+            if qscheme == "per_channel" and 1 in (*x.shape, rows.shape[1]):  # whose strides Quark turns
                 return NotImplemented
             return _real_integers(
                 rows, steps, zero_point, (quant_dtype, quant_min, quant_max), correct, x.shape
@@ -275,6 +275,8 @@ def _scaled(correct: bool) -> Any:
         if rows is None:
             return NotImplemented
         steps = scale.reshape(-1)
+        if element is None and qscheme == "per_channel" and axis < 0 and not correct:
+            return NotImplemented  # of an axis counted from behind Quark makes integers of other shapes
         if element is not None:
             if qscheme == "per_tensor" and quant_dtype in SMALL:  # which Quark refuses
                 return NotImplemented

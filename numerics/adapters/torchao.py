@@ -23,6 +23,7 @@ from numerics.adapters.scaled import (
     FLOATS,
     between,
     has_specials,
+    is_odd,
     laid_like,
     ordinary,
     row_length,
@@ -138,7 +139,7 @@ def _dequantize(host: Function, correct: bool) -> Function:
         container = CONTAINERS.get(input_dtype)
         if _limits(input_dtype, quant_min, quant_max) is None:
             return NotImplemented
-        if container is None or not takes(input, scale) or input.dtype != input_dtype:
+        if container is None or not takes(input, scale) or input.dtype != input_dtype or is_odd(input):
             return NotImplemented
         length = rows_of(input.shape, tuple(block_size)) if input.is_contiguous() else None
         step = scale.reshape(-1).float()

@@ -129,6 +129,13 @@ def rounded(pair):
     return float(torch.round(x * (1.0 / scale))), float(torch.round(x / scale))
 
 
+def channels(axis):
+    """The shape of four integers by channel of their one axis."""
+    kernel = importlib.import_module("quark.torch.kernel")
+    given = torch.ones(4), torch.ones(4), torch.zeros(4, dtype=torch.int32), axis, 0, -128.0, 127.0, 8
+    return tuple(map(float, kernel.scaled_fake_quantize("int8", *given, "per_channel", "").shape))
+
+
 PAIR = beside_a_tie()
 THEIRS, OURS = rounded(PAIR)
 STEP = torch.tensor(PAIR[1])
@@ -159,6 +166,7 @@ CASES = {
         "quark", lambda: quark(block(TOP), "mx", "fp4", -1, 32, "floor")[0], 2.0**101, 6 * 2.0**98
     ),
     "quark reciprocal": ("quark", lambda: quark_int(*PAIR), float(THEIRS * STEP), float(OURS * STEP)),
+    "quark channels from behind": ("quark", lambda: channels(-1), (4.0, 4.0), (4.0,)),
     "quark lsq reciprocal": ("quark", lambda: lsq(*PAIR), float(THEIRS * STEP), float(OURS * STEP)),
     "quark tqt tie": ("quark", lambda: tqt(-0.75, 0.0, 2.0), (-1.0, 1.0), (-1.0, -1.0)),
     "quark tqt nan": ("quark", lambda: tqt(NAN, 7.0, 128.0)[0], -128.0, 0.0),

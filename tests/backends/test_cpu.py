@@ -17,9 +17,10 @@ import numerics as nx
 from numerics.backends.array.executor import ArrayExecutor
 from numerics.backends.cpu import EXECUTOR, threads
 from numerics.backends.cpu.lanes import joined_codes
+from numerics.backends.host.executor import Affine
 from numerics.formats.dtype import Element
 from numerics.formats.grid import grid
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
 from tests.helpers.executors import EXECUTORS
@@ -252,3 +253,25 @@ def test_blocks_side_by_side_have_their_own_scales(name, rule):
         for out, one in zip(values, (EXECUTOR, ArrayExecutor()), strict=True):
             one.decode_blocks_packed(*due, d, options.tensor_scale, out)
         assert_same_bits(*values)
+
+
+@pytest.mark.parametrize("rows", [3, 100_000])
+@pytest.mark.parametrize("columns", [False, True])
+def test_scales_of_another_count_are_refused_where_kernels_would_read_past_them(rows, columns):
+    shape = (2, rows, 4) if columns else (rows, 4)
+    x, due = np.ones(shape, np.float32), 8 if columns else rows
+    for count in (due - 1, due + 1, 1):
+        affine = Affine(np.ones(count, np.float32), None)
+        with pytest.raises(nx.NumericsError, match=f"numbers has {count}, and {due} are needed"):
+            EXECUTOR.encode_affine(x, nx.int8, affine, Rounding())
+        with pytest.raises(nx.NumericsError, match=f"numbers has {count}, and {due} are needed"):
+            EXECUTOR.decode_affine(x.astype(np.uint8), nx.int8, affine)
+
+
+def test_arrays_that_are_shorter_than_what_a_kernel_reads_are_refused():
+    scale = np.full(3, 127, np.uint8)
+    out = np.empty((4, 32), np.float32)
+    with pytest.raises(nx.NumericsError, match="array 1 has 3 bytes, and 128 elements take 4"):
+        EXECUTOR.decode_blocks_packed(np.zeros(64, np.uint8), scale, nx.mxfp4, None, out)
+    with pytest.raises(nx.NumericsError, match="array 1 has 20 bytes, and 6 elements take 24"):
+        EXECUTOR.decode(np.zeros(6, np.uint8), nx.fp8_e4m3, np.empty(5, np.float32))

@@ -42,6 +42,7 @@ def digest(answer: Any) -> str:
 
 
 X = numbers()
+COLUMN = X.view(-1, 1)  # whose blocks along its first axis follow one another in memory
 STEP = X.abs().amax(-1) / 127
 ZERO = torch.zeros(ROWS, dtype=torch.int32)
 MOVED = torch.arange(ROWS, dtype=torch.int32) % 9 - 4
@@ -101,6 +102,8 @@ def stock() -> dict[str, Call]:
             X, "fp4_e2m1", round=r, saturate_normals=True) for r in ("nearest", "even")},
         **{f"microxcaling mx int8 {r}": lambda r=r: blocks._quantize_mx(
             X, 8, "int8", axes=[-1], block_size=32, round=r) for r in ("nearest", "even")},
+        **{f"microxcaling mx column {r}": lambda r=r: blocks._quantize_mx(
+            COLUMN, 8, "fp8_e4m3", axes=[0], block_size=32, round=r) for r in ("nearest", "even")},
         "modelopt fp8": lambda: tensor_quant.fp8_eager(X, STEP[:, None] * 127),
         "modelopt int8": lambda: tensor_quant._tensor_quant(X, STEP[:, None] * 127, 8, False, True),
         "modelopt mxfp4": lambda: of_tensor(qtensor.MXFP4QTensor, 32, 32),
@@ -134,7 +137,7 @@ def ours() -> dict[str, Call]:
     by_channel = "int8", X, STEP
     ends = 0, 0, -128.0, 127.0, 8, "per_channel", ""
     mx, top = microxcaling.Functions(False, Calls()), X.view(ROWS, -1, 32).abs().amax(-1, keepdim=True)
-    rounds = {"nearest": 0, "even": 2}
+    rounds, column = {"nearest": 0, "even": 2}, COLUMN.view(-1, 32, 1)
     affine, in_blocks = made["quantize_affine"], modelopt._dynamic
     return {
         **{f"torchao to_mx {n} {r}": lambda d=d, r=r: made["to_mx"](X, d, 32, SimpleNamespace(name=r))
@@ -156,6 +159,9 @@ def ours() -> dict[str, Call]:
            for r, c in rounds.items()},
         **{f"microxcaling mx int8 {r}": lambda c=c: mx.quantize_mx_func_cpp(
             X.view(ROWS, -1, 32), 8, 0, 8, 127 / 64, top, 2, False, c).view(ROWS, ROW)
+           for r, c in rounds.items()},
+        **{f"microxcaling mx column {r}": lambda c=c: mx.quantize_mx_func_cpp(
+            column, 8, 4, 5, 448.0, column.abs().amax(1, keepdim=True), 1, False, c).view(-1, 1)
            for r, c in rounds.items()},
         "modelopt fp8": lambda: modelopt._fp8(refuses, False)(X, STEP[:, None] * 127),
         "modelopt int8": lambda: modelopt._integers(refuses, False)(X, STEP[:, None] * 127, 8, False, True),

@@ -33,7 +33,7 @@ def test_our_kernels_give_what_the_host_gave(name, monkeypatch):
 @pytest.mark.parametrize(("name", "rounding"), [("nearest", 0), ("even", 2)])
 def test_blocks_of_microxcalings_take_one_pass_along_the_last_axis(name, rounding, monkeypatch):
     monkeypatch.setattr(microxcaling.Functions, "blocks", refuses)
-    rows, d = adapter_slice.X.view(-1, 32), microxcaling._format(8, 0, 127 / 64)
+    rows, d = adapter_slice.X.view(-1, 32), microxcaling._format(8, 0, 127 / 64, rounding)
     made = microxcaling.Functions(False, Calls()).rows(rows, d, (8, False, rounding))
     assert digest(made.view_as(adapter_slice.X)) == RECORDED[f"microxcaling mx int8 {name}"]
 
@@ -48,10 +48,36 @@ def test_what_microxcalings_logarithm_takes_for_2_to_the_128_is_asked_of_microxc
 
     monkeypatch.setattr(microxcaling, "_of_host", of_host)
     x = torch.tensor([1.0, 2.0**127 * (2 - 2.0**-23), -(2.0**126), 0.5])
-    bfloat16 = microxcaling._format(9, 8, 2.0**127 * (2 - 2.0**-7))
+    bfloat16 = microxcaling._format(9, 8, 2.0**127 * (2 - 2.0**-7), 2)
     made = microxcaling._on_grid(x.clone(), bfloat16, 2, correct=False)
     assert came == [x[1:3].tolist()]
     assert made.isnan().tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("exponent", [2, 4, 8])
+def test_floats_without_mantissa_bits_whose_ties_go_elsewhere_are_microxcalings(exponent):
+    """Of 1.5 it made 2, ours the power with the even code."""
+    largest = 2.0 ** (2 ** (exponent - 1) - 1)
+    taken = [microxcaling._format(2, exponent, largest, rmode) is not None for rmode in (0, 1, 2)]
+    assert taken == [True, True, False]
+
+
+def test_a_float_of_one_exponent_bit_is_microxcalings_and_no_integer():
+    assert microxcaling._format(3, 1, 3.0, 0) is None
+    assert microxcaling._format(4, 0, 7 / 4, 0) is not None
+
+
+def rows_of_a_column():
+    x, steps = torch.arange(1.0, 5).reshape(2, 2, 1), torch.ones(2, 1, 1)
+    return microxcaling.Functions(False, Calls()), x, steps, microxcaling._format(5, 4, 448.0, 0)
+
+
+@pytest.mark.parametrize("rounding", [0, 1, 2])
+def test_blocks_along_an_axis_whose_later_ones_have_one_number_keep_their_scales(rounding, monkeypatch):
+    """They were taken for rows of one number: kernels read scales past the end of the array."""
+    monkeypatch.setattr(microxcaling, "_of_host", lambda came, *_, **__: came)  # which is asked of none
+    functions, x, steps, d = rows_of_a_column()
+    assert functions._at_steps(x, steps, d, rounding).flatten().tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 # ---- what adapters share, with a host that is a table -------------------------------------------------

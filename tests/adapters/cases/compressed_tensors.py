@@ -32,6 +32,8 @@ def cases() -> Iterator[Case]:
         for tame in (False, True):
             x = rows(kind, tame)
             yield from _casts(x, f"{kind} tame={tame}")
+            if not tame:
+                yield from _casts(torch.nan_to_num(x, posinf=torch.inf, neginf=-torch.inf), f"{kind} no NaN")
             for scheme in SCHEMES:
                 yield from _scaled(x, scheme, f"{scheme[:5]} {kind} tame={tame}")
     for bits in range(1, 9):

@@ -262,3 +262,30 @@ def test_rows_are_those_of_the_last_axis_or_none():
     assert conventions.in_rows(x, torch.ones(3)) is None
     assert conventions.in_rows(x.half(), torch.tensor(2.0)) is None
     assert conventions.in_rows(x.mT, torch.tensor(2.0)) is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("count", [1, 5, 7, 12])
+def test_scales_of_another_count_than_rows_are_refused(backend, count):
+    """A kernel read past the end of fewer."""
+    with nx.use(backend), pytest.raises(nx.NumericsError, match=f"numbers has {count}, and 6 are needed"):
+        conventions.values(rows(), (STEPS.repeat(2)[:count],) * 2, nx.fp4, Convention())
+    with nx.use(backend), pytest.raises(nx.NumericsError, match=f"array 1 of numbers has {count}"):
+        conventions.moved_codes(
+            rows(), (STEPS, torch.zeros(count, dtype=torch.int32)), nx.int8, Convention(), (-128, 127)
+        )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_of_another_shape_than_the_first_are_refused(backend):
+    x = rows()
+    out = torch.empty(6, 69), torch.empty(6, 70)
+    with nx.use(backend), pytest.raises(nx.NumericsError, match="array 2 of rows has the shape"):
+        conventions.tqt_slopes(x, x, STEPS, nx.int8, out)
+
+
+def test_a_number_of_more_axes_than_x_is_not_taken_in_rows():
+    """What it gives has those axes, too."""
+    x = rows()
+    assert conventions.in_rows(x, torch.ones(1, 1)) is not None
+    assert conventions.in_rows(x, torch.ones(1, 1, 1)) is None
