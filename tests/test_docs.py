@@ -48,6 +48,7 @@ ELSEWHERE = {  # files that are no part of the repository, each with where it is
     "config.json": "numerics/model/folder.py: of a model, in a folder of Hugging Face's",
     "numerics_job.json": "numerics/checkpoints/journal.py: of an output",
     "job.json": "numerics/checkpoints/journal.py: of an output",
+    "pytorch_model.bin.index.json": "docs/checkpoints.md: of a model, in a folder of Hugging Face's",
     "plan.toml": "docs/checkpoints.md: written by the example",
     "mxfp4.txt": "docs/vectors.md: written by the example",
     "answers.txt": "docs/vectors.md: written by the example",
