@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
+from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
@@ -28,8 +30,11 @@ from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
 
-def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial]:
-    """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous."""
+def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = ()) -> Iterator[Trial]:
+    """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous.
+
+    named: shapes that are asked, too.
+    """
     lines = (layout,) if takes.whole_blocks else (short_block, layout)
     if task.finds_scale:
         yield of_tensor.first()
@@ -42,7 +47,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial
     if task.inputs == "float64" and task.kind != "decode" and not task.draws:
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
-    yield Trial(lines, _lines)
+    yield Trial(lines, lambda target, found: _lines(target, found, named))
     if not takes.contiguous:
         yield Trial((), _strided)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
@@ -204,6 +209,7 @@ FAR, MOST = (
 )  # lines of a block each: more than a grid of a GPU has in its second axis; numbers
 TALL = (4_099, 3)  # lines and blocks of each: a grid of two axes
 PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
+CUT_LINES, LAST_LINES = 257, 8  # whose last blocks are cut short, and how many of them stand alone
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -261,14 +267,34 @@ def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
 # ---- lines of blocks --------------------------------------------------------------------------------
 
 
-def _lines(target: Target, found: Findings) -> None:
+def _lines(target: Target, found: Findings, named: Shapes) -> None:
     """Last blocks that are short, and whole ones in longer lines and more axes."""
-    for x in _asked(target, shapes.tensors(target.task, target.takes.whole_blocks)):
+    task, whole = target.task, target.takes.whole_blocks
+    every = shapes.tensors(task, whole), _cut_short(target), shapes.long_tensors(task, whole, named)
+    for x in _asked(target, chain(*every)):
         if x.ndim < 2 and target.task.scale_layout is not None:
             continue  # tiles have rows
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare(target, found, x, short_block if short else layout)
+
+
+def _cut_short(target: Target) -> Iterator[Array]:
+    """The probes in lines whose last blocks are cut: ties, what saturates and what is small stand last."""
+    size = target.task.block.block
+    if target.takes.whole_blocks or size == 1:
+        return
+    every = target.asked(probes(target.task))
+    for turn, left in enumerate(sorted({1, min(3, size - 1), size // 2, size - 1})):
+        rng = np.random.default_rng((left, size))
+        lines = max(1, min(CUT_LINES, MOST // 64 // size))
+        rows = every[rng.integers(0, len(every), (lines, 1 + turn % 3))].reshape(lines, -1)
+        last = every[rng.integers(0, len(every), lines)]
+        move = rng.integers(0, size, lines)[:, None]
+        turned = np.take_along_axis(last, (np.arange(size) + move) % size, axis=1)
+        x = np.concatenate([rows, turned[:, :left]], axis=1)
+        yield shapes.placed(x, target.task.axis)
+        yield from (shapes.placed(line[None], target.task.axis) for line in x[:LAST_LINES])
 
 
 def _asked(target: Target, every: Iterator[Array]) -> Iterator[Array]:

@@ -9,6 +9,7 @@ import numpy as np
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import chance, places, stays, streams
 from numerics.conform.laws.elements import Elements, draws, element_laws, numbers_of, some_inputs
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
@@ -20,10 +21,10 @@ from numerics.conform.task import Array, Float32, Task
 CHUNK = 1 << 18  # numbers of a call
 
 
-def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
-    """What draws must not change, in every shape, and then the draws."""
+def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iterator[Trial]:
+    """What draws must not change, in every shape and in those that are named, and then the draws."""
     yield Trial(_laws(task), _everything)
-    yield Trial((layout,), _layouts)
+    yield Trial((layout,), lambda target, found: _layouts(target, found, named))
     yield chance.trial(effort)
     yield places.trial()
     yield streams.trial(effort)
@@ -61,9 +62,9 @@ def _everything(target: Target, found: Findings) -> None:
     _judge(target, found, numbers_of(target))
 
 
-def _layouts(target: Target, found: Findings) -> None:
+def _layouts(target: Target, found: Findings, named: Shapes) -> None:
     """The same of other shapes and strides."""
-    for x in shapes.shaped(some_inputs(target), target.takes):
+    for x in shapes.shaped(some_inputs(target), target.takes, named):
         came = target.elements(x)
         due = neighbours(target, x, came)
         found.tried += x.size
