@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,16 @@ from numerics.conform.scales import of_tensor
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
-from numerics.conform.verdict import Counterexample
+from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block
+
+
+class Pair(NamedTuple):
+    """What came and what was due; part: which field of blocks it is, 0 of codes, and of values."""
+
+    came: Array
+    due: Array
+    part: int = 0
 
 
 def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = ()) -> Iterator[Trial]:
@@ -225,8 +234,8 @@ def _rearranged(target: Target, found: Findings) -> None:
         given = [shapes.placed(part, task.axis) for part in inputs]
         came = target.blocks(*given)
         found.tried += order.size
-        for pair in task.pairs(as_rows(task, came), due):
-            _expect_equal(task, found, given, pair, layout)
+        for part, pair in enumerate(task.pairs(as_rows(task, came), due)):
+            _expect_equal(task, found, given, Pair(*pair, part), layout)
 
 
 def _orders(target: Target) -> Iterator[Array]:
@@ -326,8 +335,8 @@ def _compare_given(target: Target, found: Findings, given: tuple[Array, ...], la
     """given: numbers; and random bits, where the target takes them."""
     task, came = target.task, target.blocks(*given)
     due = task.answer(*map(np.ascontiguousarray, given))
-    for pair in task.pairs(came, due):
-        _expect_equal(task, found, given, pair, law)
+    for part, pair in enumerate(task.pairs(came, due)):
+        _expect_equal(task, found, given, Pair(*pair, part), law)
 
 
 def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:
@@ -339,17 +348,33 @@ def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> N
     for given in shapes.beside(shapes.like(fields.codes, x), *shared):
         came = target.blocks(*given)
         assert isinstance(came, np.ndarray)
-        _expect_equal(task, found, given, (came, due), law)
+        _expect_equal(task, found, given, Pair(came, due), law)
 
 
-def _expect_equal(
-    task: Task, found: Findings, given: Sequence[Array], answers: tuple[Array, Array], law: Named
-) -> None:
-    """given: numbers or codes, and what comes beside them.  answers: what came, and what was due."""
-    wrong = task.differs(*answers)
+def _expect_equal(task: Task, found: Findings, given: Sequence[Array], answers: Pair, law: Named) -> None:
+    """given: numbers or codes, and what comes beside them."""
+    wrong = task.differs(answers.came, answers.due)
     if wrong.any() and not found.failures:
         name = "scales" if task.kind == "decode" else "random bits"
-        found.failures.append(together(misplaced(given[0], *answers, wrong, law), given[1:], name))
+        broken = misplaced(given[0], answers.came, answers.due, wrong, law)
+        if answers.part:
+            broken = _of_shared(task, given[0], broken, answers)
+        found.failures.append(together(broken, given[1:], name))
+
+
+def _of_shared(task: Task, x: Array, broken: Counterexample, answers: Pair) -> Counterexample:
+    """The same of a field that blocks share: which block it is, and the largest of its numbers."""
+    blocking, field = task.blocking(x.shape), tuple(task.block.fields)[answers.part]
+    came, due = (one if one.ndim == x.ndim else blocking.shared(one) for one in answers[:2])
+    at = tuple(int(i) for i in np.argwhere(task.differs(came, due))[0])
+    axis, size = task.axis % x.ndim, task.block.block
+    block = x[tuple(slice(i * size, (i + 1) * size) if a == axis else i for a, i in enumerate(at))]
+    shown = numbers(block[[int(np.abs(np.nan_to_num(block)).argmax())]]) if block.dtype == np.float32 else ()
+    where = f"{field} of block {at} of an array of shape {x.shape}"
+    if task.scale_layout is not None:
+        where += ", counted row by row, not in the order of the layout"
+    return replace(broken, input=shown, came=f"{field} 0x{int(came[at]):02X}", due=f"0x{int(due[at]):02X}",
+                   where=f"{where}, strides {tuple(s // x.itemsize for s in x.strides)}")  # fmt: skip
 
 
 # ---- decoding ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
-from numerics.conform.task import Task
+from numerics.conform.task import LAYOUTS, Task
 from numerics.formats.errors import NumericsError
 
 QUICK = {"effort": "quick"}
@@ -203,3 +203,25 @@ def test_shapes_that_a_kind_has_not_are_refused():
         check(of_blocks, "mxfp8_e4m3", axis=1, shapes=[5])
     with pytest.raises(NumericsError, match="lines of whole blocks of 32"):
         check(of_blocks, "mxfp8_e4m3", whole_blocks=True, shapes=[(3, 65)])
+
+
+# ---- what is said of a wrong scale -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [None, "cublas"])
+def test_a_misplaced_scale_was_told_by_a_place_among_rows_and_padding_was_not_mentioned(layout):
+    def kernel(x):
+        codes, scale = of_blocks(x)
+        scale = np.array(scale)
+        if scale.ndim == 2 and scale.shape[-1] == 320:
+            scale[0, 319] = scale[0, 318]
+        return codes, scale if layout is None else LAYOUTS[layout].arrange(scale)
+
+    found = check(kernel, "mxfp8_e4m3", scale_layout=layout, **QUICK)
+    told = found.counterexample
+    assert found.law == "layout"
+    assert "scale of block (0, 319) of an array of shape" in told.where
+    assert told.came.startswith("scale 0x")
+    assert told.input
+    assert ("not in the order of the layout" in told.where) == (layout is not None)
+    assert any("padding, were not judged" in note for note in found.notes) == (layout is not None)
