@@ -337,7 +337,8 @@ def _due(task: Task, inputs: tuple[Array, ...], tensor: Tensor | None) -> Answer
 
 def _broken(task: Task, inputs: tuple[Array, ...], asked: Asked) -> Counterexample | None:
     """What is wrong, with the number that decides the scale and its place."""
-    x, law = inputs[0], tensor_scale
+    x = inputs[0]
+    law: Callable[..., Any] = tensor_scale
     said = _told(x, asked.due_scale)
     if asked.scale is not None and asked.scale != asked.due_scale:
         came, due = (f"a tensor scale of {one:.9g}" for one in (asked.scale, asked.due_scale))
