@@ -134,9 +134,9 @@ def check(
             array that it fills holds c
         zero_point: split (the default) where codes and zero points may be summed apart; folded where they
             are not, which decides more results
-        shapes: those (m, n, k), or (b, m, n, k), that are asked, in place of the judge's own; of quantize,
-            fake_quantize and affine with scheme=, tensors' shapes that are asked beside them, in every place
-            that 2**26 numbers reach, as (64, 5120)
+        shapes: those (m, n, k), or (b, m, n, k), that are asked, in place of the judge's own; of all other
+            kinds but pack and unpack, tensors' shapes that are asked beside them, as (64, 5120): of quantize
+            and fake_quantize in every place that 2**26 numbers reach
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, for a target that cannot be called, and for
@@ -144,7 +144,7 @@ def check(
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 21 laws hold on 3628538 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 21 laws hold on 5473066 inputs
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
     """
@@ -252,6 +252,7 @@ SCALE_ALONE = (
     "no tensor scale but 1 was judged, at which many faults cannot be seen: "
     "tensor_scale= (--tensor-scale) names another"
 )
+PADDING_UNJUDGED = "bytes of the scales' layout that belong to no block, its padding, were not judged"
 OF_PRODUCTS: dict[str, Any] = {
     "a": None, "b": None, "accumulate": "float32", "out": None, "layout": "nk", "bias": False,
     "zero_point": "split", "alpha": False, "beta": False, "in_place": False,
@@ -293,15 +294,23 @@ def _asked(
         return _product(target, dtype, takes, options, effort)
     exhaustive, named = options.pop("exhaustive", False), options.pop("shapes", None)
     task = Task.of(dtype, kind, **options)
-    asked_in = named_shapes(named, task.kind, task.scheme if task.rule is None else task.rule.scheme)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
     if task.packed or task.scale_layout is not None:
         takes = takes._replace(whole_blocks=True, contiguous=True)
+    asked_in = _named(named, task, takes)
     alone = task.tensor_scale is not None and options.get("tensor_scale") is None
     trials = tuple(_trials(task, takes, effort, asked_in))
     trials += (everything.trial(),) * bool(exhaustive)
-    return Check(Target(target, task, takes), trials, (SCALE_ALONE,) * alone)
+    padded = task.scale_layout is not None and task.kind == "encode"
+    return Check(Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded)
+
+
+def _named(came: Any, task: Task, takes: Takes) -> Shapes:
+    """The shapes that somebody names, each one that the task has."""
+    if not isinstance(task.dtype, Block):
+        return named_shapes(came, task.kind, task.scheme if task.rule is None else task.rule.scheme)
+    return named_shapes(came, task.kind, None, task.axis, task.block.block if takes.whole_blocks else 1)
 
 
 def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> None:
@@ -344,12 +353,12 @@ def _trials(task: Task, takes: Takes, effort: Effort, named: Shapes) -> Iterator
     if task.rule is not None:
         yield from scales.trials(task, takes, effort, named)
     elif isinstance(task.dtype, Block):
-        yield from block_trials.trials(task, takes, effort)
+        yield from block_trials.trials(task, takes, effort, named)
     elif task.kind == "affine":
         yield from affine.trials(task, takes, effort, named)
     elif task.kind in ("pack", "unpack"):
         yield from packing.trials(task, takes, effort)
     elif task.draws_itself:
-        yield from undrawn.trials(task, takes, effort)
+        yield from undrawn.trials(task, takes, effort, named)
     else:
-        yield from elements.trials(task, takes, effort)
+        yield from elements.trials(task, takes, effort, named)

@@ -148,7 +148,39 @@ def shares_a_third():
     return bits
 
 
+DRAWN = np.random.default_rng(23)
+
+
+def drawn_bits(shape):
+    """Random bits."""
+    return DRAWN.integers(0, 1 << TOP, shape, np.uint32)
+
+
+def row_again(shape):
+    """The second row draws what the first drew; all others draw for themselves."""
+    found = drawn_bits(shape)
+    if len(shape) > 1 and shape[0] > 1:
+        found[1] = found[0]
+    return found
+
+
+def batch_again(shape):
+    """Of several axes, the last batch draws what the first drew."""
+    found = drawn_bits(shape)
+    if len(shape) == 3 and shape[0] > 1:
+        found[-1] = found[0]
+    return found
+
+
+def stands_still_at_one():
+    """A counter that calls of one number do not move."""
+    return counter(lambda n: n if n > 1 else 0)
+
+
 FAULTS = {
+    "a row that repeats the first": lambda: row_again,
+    "a batch that repeats the first": lambda: batch_again,
+    "a counter that one number does not move": stands_still_at_one,
     "the counter moves by one": lambda: counter(lambda n: 1),
     "the counter moves by half": lambda: counter(lambda n: max(1, n // 2)),
     "the counter moves by whole vectors of four": lambda: counter(lambda n: max(1, n // 4 * 4)),

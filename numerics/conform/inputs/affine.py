@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.inputs.elements import INF, LARGEST, NANS, SIGN, neighbours
+from numerics.conform.inputs.shapes import LEAST, SINGLES
 from numerics.conform.task import Array, Float32
 from numerics.formats.dtype import Element
 
@@ -35,6 +36,20 @@ def numbers(dtype: Element, scale: float, zero_point: int) -> Float32:
     scaled = scaled[np.isfinite(scaled)].view(np.uint32)
     magnitudes = np.concatenate([neighbours(scaled), np.array([0, 1, LARGEST, INF, NANS[0]], np.uint32)])
     return np.concatenate([magnitudes, magnitudes | SIGN]).view(np.float32)
+
+
+def telling(dtype: Element) -> Float32:
+    """Numbers for arrays of many shapes: quotients between integers and midway, clamps, what is no number.
+
+    All are different: which of them stands in a place can be told from its value.
+
+    >>> from numerics.formats import int4
+    >>> len(telling(int4)) % 2
+    1
+    """
+    past = 3.0 * float(dtype.max)
+    found = [*SINGLES, 0.25, 0.75, -1.75, 0.15, past, -past, LEAST[0], LEAST[1], np.inf, -np.inf, np.nan]
+    return np.array(found[: len(found) - 1 + len(found) % 2], np.float32)
 
 
 def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:

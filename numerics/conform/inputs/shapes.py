@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,17 @@ SHAPES = (
     (3, 70001),
     (70001, 3),
 )
+TILED = (
+    *((259, 517), (512, 256), (3, 259, 261), (259, 3, 261), (261, 259, 3), (70, 71, 73)),
+    *((2, 3, 67, 131), (3, 4, 5, 37), (5, 1, 3, 18), (2, 3, 2, 5, 7)),
+)
+"""Two and three long axes: past tiles of 16 to 256 numbers either way, with some left over, and whole ones;
+and short arrays of three axes and more."""
+CLOSED = ((3, 7), (5, 12), (2, 3, 9), (2, 2, 3, 5))
+"""Shapes of a few rows, of which each number is the last in turn."""
+ROWS_OF = (5, 36, 131)  # numbers of rows, of which each ends in another number
+CHANNELS = ((2, 3, 5, 7), (3, 17, 9, 33), (1, 4, 8, 8), (2, 3, 2, 4, 5))
+"""Batches, channels and two or three axes of pictures, whose channels lie nearest in memory."""
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
 STEPS = (2, 3, 4, 5, 8, -1, -2, -3, -4)
@@ -48,6 +61,8 @@ OFFSETS = 16  # elements by which an array begins past a cache line
 FAR_APART = 40503  # times a number, its places in lines look as if drawn
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
 """Single numbers, all different, that short formats round and clip."""
+LEAST = (2.0**-149, -1e-40)
+"""Subnormal numbers of float32."""
 CUT = (
     *(1, 2, 3, 7, 15, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 513, 1001, 1021, 1023, 1025, 1537, 2049),
     *(2303, 3077, 4095, 4097, 5121, 8193, 8209, 12289, 16387, 65537, 65551, 131073),
@@ -57,13 +72,15 @@ BEFORE_END = (0, 1, 2, 6, 14, 30, 62, 126, 200)
 """How many numbers follow the largest of such a line."""
 
 
-def shaped(x: Array, takes: Takes) -> Iterator[Array]:
+def shaped(x: Array, takes: Takes, named: Iterable[tuple[int, ...]] = ()) -> Iterator[Array]:
     """Arrays of many shapes filled with x; unless contiguous, strided, turned and reversed ones too.
+
+    named: more shapes, that somebody wants to be asked.
 
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (296, 157)
+    (375, 157)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
@@ -73,11 +90,14 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     yield pairs(x)
     alone = x[:: -(-len(x) // ALONE)]
     yield from (alone[at : at + 1] for at in range(len(alone)))
+    yield from (mixed(x, shape) for shape in named)
     if takes.contiguous:
         return
     yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))
     for shape in SHAPES:
         yield np.resize(x, shape).astype(x.dtype)
+    yield from tiled(x)
+    yield from closed(x)
     yield from (np.resize(x, 2 * length)[::2] for length in APART)
     yield np.resize(x, 64)[1::3]
     yield np.resize(x, (5, 9)).T
@@ -108,6 +128,54 @@ def ended(x: Array) -> Iterator[Array]:
         for turn in range(4 if len(x) <= ENDS else 2):
             length = LONGER + 1 + (place + 5 * turn) % 16
             yield x[np.arange(place + 1 - length, place + 1) % len(x)]
+
+
+def tiled(x: Array) -> Iterator[Array]:
+    """Arrays of several long axes, whose numbers are drawn; in other orders of axes, and with gaps, too.
+
+    >>> [found.shape for found in tiled(np.float32([1, 2]))][6:9]
+    [(2, 3, 67, 131), (3, 4, 5, 37), (5, 1, 3, 18)]
+    """
+    yield from (mixed(x, shape) for shape in TILED)
+    rows, columns = TILED[0]
+    yield mixed(x, (columns, rows)).T
+    yield mixed(x, (rows, columns + 3))[:, :columns]
+    yield mixed(x, (rows, 2 * columns))[:, ::2]
+    for shape in CHANNELS:
+        yield np.moveaxis(mixed(x, (shape[0], *shape[2:], shape[1])), -1, 1)
+    yield mixed(x, (17, 37, 19)).transpose(1, 0, 2)
+    yield mixed(x, (17, 37, 19)).transpose(1, 2, 0)
+
+
+def mixed(x: Array, shape: tuple[int, ...]) -> Array:
+    """The numbers in places that are drawn: of no two rows or tiles, however long, the same ones.
+
+    >>> mixed(np.float32([1, 2, 3]), (2, 5)).tolist()
+    [[1.0, 3.0, 3.0, 3.0, 1.0], [1.0, 2.0, 3.0, 3.0, 2.0]]
+    """
+    return np.asarray(x[np.random.default_rng(shape).integers(0, len(x), shape, np.uint16)])
+
+
+def closed(x: Array) -> Iterator[Array]:
+    """Arrays of several axes in which each number is the last: of a row, and of all of it.
+
+    >>> [found[:, -1].tolist() for found in closed(np.float32([1, 2]))][0]
+    [1.0, 2.0]
+    """
+    for length in ROWS_OF:
+        rows = mixed(x, (len(x), 2 * length))
+        rows[:, [length - 1, -2, -1]] = x[:, None]
+        yield rows[:, :length]  # rows with gaps between them
+        yield rows[:, ::2]
+        yield np.ascontiguousarray(rows[:, :length])
+        yield np.asfortranarray(rows[:, :length])
+    for place, shape in product(range(len(x)), CLOSED):
+        for turn in range(2 if len(x) <= ENDS else 1):
+            found = mixed(x, (*shape[:-1], shape[-1] + turn))
+            found[..., -1] = x[place]
+            yield found
+            apart = np.repeat(found, 2, axis=-1)[..., ::2]
+            yield apart if turn else np.asfortranarray(found)
 
 
 def gapped(x: Array, backward: bool) -> Iterator[Array]:
@@ -153,17 +221,12 @@ def telling(dtype: Element) -> Array:
     steps = np.unique(np.abs(marks(dtype)))
     middles = steps[(steps > 0) & (steps < dtype.extent)]
     some = middles[np.linspace(0, len(middles) - 1, 8).astype(np.int64)]
-    ends = [
-        np.nan,
-        np.inf,
-        -np.inf,
-        -0.0,
-        3.0 * dtype.extent,
-        -3.0 * dtype.extent,
-        dtype.smallest_subnormal / 2,
-    ]
-    with np.errstate(over="ignore"):
-        found = np.concatenate([SINGLES, some, -some, ends, ends[:3]]).astype(np.float32)
+    wide = 3.0 * dtype.extent
+    ends = [np.nan, np.inf, -np.inf, -0.0, wide, -wide, dtype.smallest_subnormal / 2]
+    small = dtype.smallest_subnormal * np.array([1.0, 1.5, 0.75, 2.5])
+    with np.errstate(over="ignore", under="ignore"):
+        told = (SINGLES, some, -some, ends, ends[:3], small, -small, LEAST)
+        found = np.concatenate(told).astype(np.float32)
     return found[: len(found) - 1 + len(found) % 2]
 
 
@@ -319,6 +382,9 @@ LONG, EDGE = 256, 130  # blocks of more numbers are cut short at some lengths, n
 MANY_LINES, MANY_NUMBERS = 130, 1 << 15  # lines past 128, unless their blocks are long
 CUBED = 64  # numbers of a block, at most, of which cubes are asked
 EVERY_LEFT = 64  # blocks of so many numbers are cut short at every length
+WIDE = ((259, True), (5, 259, True), (259, 5, True), (67, 69, False), (2, 3, 37, True))
+"""Lines of tensors with long axes, and whether lines are of many blocks, or of one."""
+WIDEST, MOST_WIDE = 512, 1 << 20  # numbers of such a line, or a short block more; of all of them, at most
 FAR_LINE = 4096  # numbers of a line, after which a short block is the last
 NUMBERS = np.array([0.3, 77.7, -0.0011, 1.9, -5.3, 3e-5, 1000.0], np.float32)
 """Numbers that no short format holds, of unlike magnitudes, so that neighbours show."""
@@ -359,6 +425,29 @@ def _lead(lines: Array, left: int) -> None:
     """Puts the maximum of three lines last, midway and first in their last block, of `left` numbers."""
     for line, back in zip(lines, (1, 1 + left // 2, left), strict=True):
         line[-back] = -3 * np.abs(line).max()
+
+
+def long_tensors(task: Task, whole_blocks: bool, named: Iterable[tuple[int, ...]]) -> Iterator[Array]:
+    """Tensors with two and three long axes, of whose blocks none has its neighbours' scale; and named ones.
+
+    The last blocks of lines are short, unless whole_blocks; of very long blocks there are fewer lines.
+    """
+    block = task.block.block
+    for *lines, blocks in WIDE:
+        length = max(WIDEST // block, 2 if block <= LONG else 1) * block if blocks else block
+        length += 0 if whole_blocks else min(5, block - 1)
+        lines[0] = max(1, min(lines[0], MOST_WIDE // (length * math.prod(lines[1:]))))
+        if -1 - len(lines) <= task.axis <= len(lines):
+            yield _turned(task, (*lines, length))
+    for shape in named:
+        at = task.axis % len(shape)
+        yield _turned(task, (*shape[:at], *shape[at + 1 :], shape[at]))
+
+
+def _turned(task: Task, shape: tuple[int, ...]) -> Array:
+    """Uneven lines in such a shape, whose last axis is then the one along which blocks lie."""
+    lines = uneven(math.prod(shape[:-1]), shape[-1], task.block.block).reshape(shape)
+    return np.ascontiguousarray(np.moveaxis(lines, -1, task.axis))
 
 
 def uneven(lines: int, length: int, block: int) -> Array:
@@ -418,6 +507,9 @@ def strided(task: Task, backward: bool = False) -> Iterator[Array]:
     for gap in (1, 3, 16):
         yield np.pad(long, [(0, 0)] * (long.ndim - 1) + [(0, gap)])[..., : long.shape[-1]]
     yield np.broadcast_to(long[:1], long.shape)
+    if -4 <= task.axis < 4:  # pictures whose channels lie nearest in memory, blocks along any axis
+        pictures = _turned(task, (2, 3, 5, 2 * block))
+        yield np.moveaxis(np.ascontiguousarray(np.moveaxis(pictures, 1, -1)), -1, 1)
     if backward:
         yield long[..., ::-1]
         yield long[::-1]

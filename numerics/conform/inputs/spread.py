@@ -32,6 +32,8 @@ SHAPES = (
 """Whole groups and short ones, one row, one column, two to five axes, batches of one, more scales
 than a byte counts; axes of one length, of which one is taken for another by its length alone."""
 FAR = 65541  # rows, or columns
+TILED = ((259, 517), (512, 256), (3, 259, 261), (70, 71, 73), (3, 4, 67, 131))
+"""Past tiles of 16 to 256 numbers along two axes and three, with some left over, and whole ones."""
 LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
 EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
@@ -160,14 +162,16 @@ def rank_of(scheme: Scheme) -> int:
 
 
 def far_shapes(scheme: Scheme, effort: str) -> list[tuple[int, ...]]:
-    """Shapes with more rows, and columns, than 16 bits count; not if quick, of more numbers than 2**21.
+    """Shapes of several axes past every tile, and with more rows, and columns, than 16 bits count.
+
+    Not if quick, of more numbers than 2**21.
 
     With the effort high also one of more than 2**24, past which float32 does not count.
 
     >>> far_shapes(sharing("per_token"), "quick")
-    [(65541, 3), (3, 65541)]
+    [(65541, 3), (3, 65541), (259, 517), (512, 256), (3, 259, 261), (70, 71, 73), (3, 4, 67, 131)]
     """
-    found = [(FAR, 3), (3, FAR)]
+    found = [(FAR, 3), (3, FAR), *TILED]
     found += [(FAR, 33), (33, FAR)] * (effort != "quick") + [(FAR, 257)] * (effort == "high")
     return [shape for shape in found if _has(scheme, shape)]
 
@@ -178,10 +182,13 @@ def nothing_of(scheme: Scheme) -> list[tuple[int, ...]]:
     return [shape for shape in shapes if _has(scheme, shape)]
 
 
-def named_shapes(came: Any, kind: str, scheme: Scheme | None) -> Shapes:
+def named_shapes(
+    came: Any, kind: str, scheme: Scheme | None, axis: int | None = None, whole: int = 1
+) -> Shapes:
     """Shapes of tensors that somebody wants to be asked, each of which the scheme cuts; none where none came.
 
-    scheme: None where a kind has none, or its scales are no arrays.
+    scheme: None where a kind has none, or its scales are no arrays.  axis: of blocks, along which they lie;
+    whole: how many numbers their lines are a multiple of.
     Raises NumericsError for anything else.
 
     >>> named_shapes([(64, 5120), 768], "quantize", per_tensor())
@@ -189,21 +196,23 @@ def named_shapes(came: Any, kind: str, scheme: Scheme | None) -> Shapes:
     """
     if came is None:
         return ()
-    if scheme is None:
-        raise NumericsError(
-            f"shapes={said(came)} is for kind='matmul', 'quantize', 'fake_quantize' and "
-            f"'affine' with scheme=, not for {kind!r}"
-        )
+    if kind in ("pack", "unpack"):
+        raise NumericsError(f"shapes={said(came)} is not for {kind!r}, whose codes lie in one line")
     given = list(came)[: MOST_NAMED + 1] if isinstance(came, (list, tuple)) else []
     found = tuple(map(as_shape, given))
     if not found or len(found) > MOST_NAMED or any(min(one, default=1) < 1 for one in found):
         raise NumericsError(f"shapes={said(came)}; allowed: 1 to {MOST_NAMED} shapes, as in [(64, 5120)]")
+    if scheme is not None:
+        axis = scheme.axis
+    axes = max(axis + 1, -axis) if axis is not None else 2 if scheme is not None and scheme.block else 0
+    beside = f" with {scheme}" if scheme is not None else f" along axis {axis}" if axis is not None else ""
     for shape in found:
-        axes = max(scheme.axis + 1, -scheme.axis) if scheme.axis is not None else 2 if scheme.block else 0
         if len(shape) < axes or math.prod(shape) > MOST_NUMBERS:
             raise NumericsError(
-                f"shapes={said(shape)}; allowed with {scheme}: {axes} axes or more, 2**26 numbers at most"
+                f"shapes={said(shape)}; allowed{beside}: {axes} axes or more, 2**26 numbers at most"
             )
+        if axis is not None and shape[axis] % whole:
+            raise NumericsError(f"shapes={said(shape)}; allowed{beside}: lines of whole blocks of {whole}")
     return found
 
 

@@ -140,7 +140,7 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
         yield from repeated(task, takes, effort, None)
         return
     yield Trial(AFFINE_LAWS, _scaled)
-    yield Trial((layout,), _layouts)
+    yield Trial((layout,), lambda target, found: _layouts(target, found, named))
     yield from repeated(task, takes, effort, _alone)
 
 
@@ -326,12 +326,12 @@ def _of_places(target: Target, question: Question, told: tuple[Array, Array]) ->
     return together(broken, question.inputs[1:], "scales and zero points")
 
 
-def _layouts(target: Target, found: Findings) -> None:
+def _layouts(target: Target, found: Findings, named: Shapes) -> None:
     """The same numbers in other shapes and strides, at two scales and zero points in turn."""
     task = target.task
-    numbers = shapes.SINGLES
+    numbers = target.asked(affine.telling(task.element))
     given = [(0.5, 0), (float(np.float32(0.1)), int(task.element.max) // 2 + 1)]
-    for turn, x in enumerate(shapes.shaped(numbers, target.takes)):
+    for turn, x in enumerate(shapes.shaped(numbers, target.takes, named)):
         scale, zero_point = given[turn % 2]
         shortest = task.affine_codes(numbers, scale, zero_point)
         due = shortest[shapes.places(len(numbers), x, numbers)]

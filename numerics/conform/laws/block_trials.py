@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
+from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
@@ -24,12 +27,23 @@ from numerics.conform.scales import of_tensor
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
-from numerics.conform.verdict import Counterexample
+from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block
 
 
-def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial]:
-    """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous."""
+class Pair(NamedTuple):
+    """What came and what was due; part: which field of blocks it is, 0 of codes, and of values."""
+
+    came: Array
+    due: Array
+    part: int = 0
+
+
+def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = ()) -> Iterator[Trial]:
+    """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous.
+
+    named: shapes that are asked, too.
+    """
     lines = (layout,) if takes.whole_blocks else (short_block, layout)
     if task.finds_scale:
         yield of_tensor.first()
@@ -42,7 +56,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial
     if task.inputs == "float64" and task.kind != "decode" and not task.draws:
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
-    yield Trial(lines, _lines)
+    yield Trial(lines, lambda target, found: _lines(target, found, named))
     if not takes.contiguous:
         yield Trial((), _strided)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
@@ -204,6 +218,7 @@ FAR, MOST = (
 )  # lines of a block each: more than a grid of a GPU has in its second axis; numbers
 TALL = (4_099, 3)  # lines and blocks of each: a grid of two axes
 PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
+CUT_LINES, LAST_LINES = 257, 8  # whose last blocks are cut short, and how many of them stand alone
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -219,8 +234,8 @@ def _rearranged(target: Target, found: Findings) -> None:
         given = [shapes.placed(part, task.axis) for part in inputs]
         came = target.blocks(*given)
         found.tried += order.size
-        for pair in task.pairs(as_rows(task, came), due):
-            _expect_equal(task, found, given, pair, layout)
+        for part, pair in enumerate(task.pairs(as_rows(task, came), due)):
+            _expect_equal(task, found, given, Pair(*pair, part), layout)
 
 
 def _orders(target: Target) -> Iterator[Array]:
@@ -261,14 +276,34 @@ def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
 # ---- lines of blocks --------------------------------------------------------------------------------
 
 
-def _lines(target: Target, found: Findings) -> None:
+def _lines(target: Target, found: Findings, named: Shapes) -> None:
     """Last blocks that are short, and whole ones in longer lines and more axes."""
-    for x in _asked(target, shapes.tensors(target.task, target.takes.whole_blocks)):
+    task, whole = target.task, target.takes.whole_blocks
+    every = shapes.tensors(task, whole), _cut_short(target), shapes.long_tensors(task, whole, named)
+    for x in _asked(target, chain(*every)):
         if x.ndim < 2 and target.task.scale_layout is not None:
             continue  # tiles have rows
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare(target, found, x, short_block if short else layout)
+
+
+def _cut_short(target: Target) -> Iterator[Array]:
+    """The probes in lines whose last blocks are cut: ties, what saturates and what is small stand last."""
+    size = target.task.block.block
+    if target.takes.whole_blocks or size == 1:
+        return
+    every = target.asked(probes(target.task))
+    for turn, left in enumerate(sorted({1, min(3, size - 1), size // 2, size - 1})):
+        rng = np.random.default_rng((left, size))
+        lines = max(1, min(CUT_LINES, MOST // 64 // size))
+        rows = every[rng.integers(0, len(every), (lines, 1 + turn % 3))].reshape(lines, -1)
+        last = every[rng.integers(0, len(every), lines)]
+        move = rng.integers(0, size, lines)[:, None]
+        turned = np.take_along_axis(last, (np.arange(size) + move) % size, axis=1)
+        x = np.concatenate([rows, turned[:, :left]], axis=1)
+        yield shapes.placed(x, target.task.axis)
+        yield from (shapes.placed(line[None], target.task.axis) for line in x[:LAST_LINES])
 
 
 def _asked(target: Target, every: Iterator[Array]) -> Iterator[Array]:
@@ -300,8 +335,8 @@ def _compare_given(target: Target, found: Findings, given: tuple[Array, ...], la
     """given: numbers; and random bits, where the target takes them."""
     task, came = target.task, target.blocks(*given)
     due = task.answer(*map(np.ascontiguousarray, given))
-    for pair in task.pairs(came, due):
-        _expect_equal(task, found, given, pair, law)
+    for part, pair in enumerate(task.pairs(came, due)):
+        _expect_equal(task, found, given, Pair(*pair, part), law)
 
 
 def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:
@@ -313,17 +348,33 @@ def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> N
     for given in shapes.beside(shapes.like(fields.codes, x), *shared):
         came = target.blocks(*given)
         assert isinstance(came, np.ndarray)
-        _expect_equal(task, found, given, (came, due), law)
+        _expect_equal(task, found, given, Pair(came, due), law)
 
 
-def _expect_equal(
-    task: Task, found: Findings, given: Sequence[Array], answers: tuple[Array, Array], law: Named
-) -> None:
-    """given: numbers or codes, and what comes beside them.  answers: what came, and what was due."""
-    wrong = task.differs(*answers)
+def _expect_equal(task: Task, found: Findings, given: Sequence[Array], answers: Pair, law: Named) -> None:
+    """given: numbers or codes, and what comes beside them."""
+    wrong = task.differs(answers.came, answers.due)
     if wrong.any() and not found.failures:
         name = "scales" if task.kind == "decode" else "random bits"
-        found.failures.append(together(misplaced(given[0], *answers, wrong, law), given[1:], name))
+        broken = misplaced(given[0], answers.came, answers.due, wrong, law)
+        if answers.part:
+            broken = _of_shared(task, given[0], broken, answers)
+        found.failures.append(together(broken, given[1:], name))
+
+
+def _of_shared(task: Task, x: Array, broken: Counterexample, answers: Pair) -> Counterexample:
+    """The same of a field that blocks share: which block it is, and the largest of its numbers."""
+    blocking, field = task.blocking(x.shape), tuple(task.block.fields)[answers.part]
+    came, due = (one if one.ndim == x.ndim else blocking.shared(one) for one in answers[:2])
+    at = tuple(int(i) for i in np.argwhere(task.differs(came, due))[0])
+    axis, size = task.axis % x.ndim, task.block.block
+    block = x[tuple(slice(i * size, (i + 1) * size) if a == axis else i for a, i in enumerate(at))]
+    shown = numbers(block[[int(np.abs(np.nan_to_num(block)).argmax())]]) if block.dtype == np.float32 else ()
+    where = f"{field} of block {at} of an array of shape {x.shape}"
+    if task.scale_layout is not None:
+        where += ", counted row by row, not in the order of the layout"
+    return replace(broken, input=shown, came=f"{field} 0x{int(came[at]):02X}", due=f"0x{int(due[at]):02X}",
+                   where=f"{where}, strides {tuple(s // x.itemsize for s in x.strides)}")  # fmt: skip
 
 
 # ---- decoding ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from numerics.conform.laws.shrink import fault_of
 from numerics.conform.laws.stays import USED_AGAIN
 from numerics.conform.laws.undrawn import neighbours
 from numerics.conform.returned import Raised
+from numerics.conform.scales.of_tensor import ITS
 from numerics.conform.target import OTHERWISE, SENTENCES, Fault, Target, arrays_of
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample
@@ -39,7 +40,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample with what it depends on, of the law that says so; itself, where nothing is found."""
     if broken.law == repeatable.__name__:
         return _by_calls(target, broken)
-    if broken.law in SETTLED:
+    if broken.law in SETTLED or ITS in broken.where:
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:

@@ -20,6 +20,7 @@ from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
+from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import decoding, drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, together
@@ -301,8 +302,10 @@ MOST_CODES = 257  # that arrays of other shapes are filled with
 # ---- trials ----------------------------------------------------------------------------------------
 
 
-def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Iterator[Trial]:
-    """Those of an encoder, a decoder or a quantizer of single numbers."""
+def trials(
+    task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER, named: Shapes = ()
+) -> Iterator[Trial]:
+    """Those of an encoder, a decoder or a quantizer of single numbers; named: shapes that are asked, too."""
     if task.kind == "decode":
         yield decoding.trial()
     elif task.draws:
@@ -311,7 +314,7 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
         yield Trial(element_laws(task), _every_turn)
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
-    yield Trial((layout,), lambda target, found: _layouts(target, found, effort))
+    yield Trial((layout,), lambda target, found: _layouts(target, found, effort, named))
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
 
@@ -408,11 +411,11 @@ def _joined(seen: Elements, more: Elements) -> Elements:
     return Elements(seen.task, x, came, due, np.concatenate([seen.random, more.random]))
 
 
-def _layouts(target: Target, found: Findings, effort: Effort) -> None:
+def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> None:
     """The same numbers in other shapes and strides; with much effort in a very long array, too."""
     task, numbers = target.task, some_inputs(target)
     long = [np.resize(numbers, shapes.FARTHEST)] * (effort.name == "high" and not task.draws)
-    for x in chain(shapes.shaped(numbers, target.takes), long):
+    for x in chain(shapes.shaped(numbers, target.takes, named), long):
         random = [task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws
         for given in shapes.beside(x, *random):
             if not found.failures:

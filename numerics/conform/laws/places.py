@@ -15,6 +15,10 @@ from numerics.conform.verdict import numbers
 CALLS = 192  # of each array: as many draws of each place
 LENGTHS = (1, 7, 63, 1023)
 """All but one of what lanes, warps and blocks take at once: the most that they leave over, in 1023 all."""
+SEVERAL = ((17, 31), (3, 5, 31))
+"""Rows, and batches of them, of which one may draw what another drew."""
+FEWEST = 15  # numbers of a row, or of a column, that are enough to tell two of them apart
+MANY_TURNS = 64  # calls of one number, with a longer one after each
 STRIDED = 31  # numbers of a line with strides
 
 
@@ -37,6 +41,7 @@ def _arrays(x: Array, target: Target) -> Iterator[Array]:
     if target.takes.contiguous:
         return
     yield np.resize(x, ())
+    yield from (np.resize(x, shape) for shape in SEVERAL)
     yield np.resize(x, 2 * STRIDED)[::2]
     yield np.resize(x, (5, 9)).T
     yield np.resize(x, (3, STRIDED + 1))[:, :STRIDED]
@@ -52,11 +57,14 @@ def _count(target: Target, found: Findings, x: Array, tests: int) -> None:
     every = [chance.went_up(target, x, alone=call > 0) for call in range(CALLS)]
     if any((one != every[0]).any() for one in every):
         chance.expect_apart(found, every)
+    _expect_rows_apart(found, np.stack(every) - chance.fractions_of(target, x), x.shape)
     ups = np.sum(every, axis=0)
     found.tried += CALLS * x.size
     due = CALLS * chance.fractions_of(target, x)
     room = chance.allowed(CALLS, tests)
     wrong = np.argwhere(np.abs(ups - due) > room)
+    if len(wrong) and not found.failures and x.size == 1:
+        _of_one_number(target, found, x)
     if len(wrong) and not found.failures:
         at = tuple(int(place) for place in wrong[0])
         steps = tuple(stride // x.itemsize for stride in x.strides)
@@ -65,3 +73,39 @@ def _count(target: Target, found: Findings, x: Array, tests: int) -> None:
             f"{due[at]:.0f}, {room:.0f} more or less", input=numbers(x[at].reshape(1)), differs=len(wrong),
             where=f"at {at} of an array of shape {x.shape}, strides {steps}",
         )  # fmt: skip
+
+
+def _expect_rows_apart(found: Findings, away: Array, shape: tuple[int, ...]) -> None:
+    """Breaks `independent` where two rows of an array, or two columns, go one way in all calls together.
+
+    away: of each call, what went away from zero less the probability that it does.
+    """
+    tests = sum(n * n for several in SEVERAL for n in several)
+    for axis, n in enumerate(shape):
+        lines = np.moveaxis(away, 1 + axis, 0).reshape(n, -1)
+        if lines.shape[1] < FEWEST * len(away) or found.failures:
+            continue
+        together = np.triu(lines @ lines.T, 1)
+        room = chance.allowed(lines.shape[1], chance.SHARES * tests)
+        alike = np.argwhere(np.abs(together) > room)
+        if len(alike):
+            one, other = (int(at) for at in alike[0])
+            came = (
+                f"draws of {one} and of {other} along axis {axis}, of an array of shape {shape}, go one way"
+            )
+            due = f"0, {room:.0f} more or less, of {lines.shape[1]} pairs"
+            told = f"{came}: a sum of products of {together[one, other]:.0f}"
+            chance.fails(found, chance.independent, told, due, differs=len(alike))
+
+
+def _of_one_number(target: Target, found: Findings, x: Array) -> None:
+    """Breaks `independent` where calls of one number share a draw, which a call of many numbers changes."""
+    many, came = np.resize(x, LENGTHS[-1]), set()
+    for _ in range(MANY_TURNS):
+        came.add(chance.went_up(target, x, alone=True).tobytes())
+        chance.went_up(target, many, alone=True)
+    if len(came) > 1:
+        told = (
+            f"{CALLS} calls of one number, one after the other, draw alike; with others between they do not"
+        )
+        chance.fails(found, chance.independent, told, "other draws in each", input=numbers(x.reshape(1)))

@@ -17,6 +17,7 @@ from numerics.conform.inputs import shapes
 from numerics.conform.inputs.elements import FLOAT32_MAX
 from numerics.conform.inputs.margins import LINE
 from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.laws.blocks import elements, scale_rule
 from numerics.conform.laws.company import as_of, misplaced, repeatable
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
@@ -45,8 +46,9 @@ SAID = "behind a block of zeros"
 MANY = 64  # blocks of which longer tensors are made
 BLOCKS = 18  # of shapes.CUT, numbers of whole blocks, too
 LONG = 8192  # numbers of a line, of which few are asked
-NUMBER, ENDS = 1 << 12, (0.0, 0.37, 0.5, 0.99, 1.0)
-"""Numbers of a tensor that is judged whole; where in a longer one the largest stands."""
+NUMBER, LONGEST, ENDS = 1 << 12, 1 << 16, (0.0, 0.37, 0.5, 0.99, 1.0)
+"""Numbers of a tensor that is judged whole, and of a wrong one; where in a longer one the largest stands."""
+SCALES = "a scale of "
 
 
 def tensor_scale() -> None:
@@ -130,7 +132,7 @@ class Asked(NamedTuple):
         if not isinstance(self.came, Fields) or not isinstance(self.due, Fields):
             yield "", np.asarray(self.came), np.asarray(self.due)
             return
-        yield "a scale of ", self.came.scale, self.due.scale
+        yield SCALES, self.came.scale, self.due.scale
         yield "a code of ", self.came.codes, self.due.codes
 
 
@@ -143,9 +145,10 @@ def _found(target: Target, found: Findings, tensors: Iterator[Tensor | Line], fa
         inputs = _inputs(target, tensor)
         asked = _ask(target, inputs, tensor if isinstance(tensor, Tensor) else None)
         broken = _broken(target.task, inputs, asked)
-        if isinstance(tensor, Tensor) and tensor.numbers.size <= NUMBER:
+        told = broken is not None and (not far or _is_far(asked))
+        if tensor.numbers.size <= (LONGEST if told else NUMBER if isinstance(tensor, Tensor) else 0):
             seen.append(Case(inputs, asked))
-        if broken is not None and (not far or _is_far(asked)):
+        if broken is not None and told:
             kept = _kept(target, inputs, asked, before)
             found.failures.append(broken if kept is None else as_of(broken, repeatable, kept))
             found.differs += 1
@@ -170,12 +173,18 @@ class Case(NamedTuple):
 
 
 def nearest(target: Target, seen: list[Case]) -> tuple[Named, ...]:
-    """The way to find the tensor's scale, and at most one deviation of blocks, that explain all that came."""
+    """The way to find the tensor's scale, and at most one deviation of blocks, that explain all that came.
+
+    Nothing where all of it is due: what is wrong elsewhere is not explained by what is right here.
+    """
     task = target.task
     if task.draws:
         return ()
     more = [_inputs(target, tensor) for tensor in islice(_tensors(target, AS_EVER), MORE)]
     every = [*seen[-KEPT:], *(Case(inputs, _ask(target, inputs, None)) for inputs in more)]
+    due, *_ = ways(task)
+    if all(_is_made(task, one, due, ()) for one in every):
+        return ()
     for way in ways(task):
         for blocks in ((), *((one,) for one in DIALECTS if one.applies(task))):
             if all(_is_made(task, one, way, blocks) for one in every[::-1]):
@@ -328,7 +337,8 @@ def _due(task: Task, inputs: tuple[Array, ...], tensor: Tensor | None) -> Answer
 
 def _broken(task: Task, inputs: tuple[Array, ...], asked: Asked) -> Counterexample | None:
     """What is wrong, with the number that decides the scale and its place."""
-    x, law = inputs[0], tensor_scale
+    x = inputs[0]
+    law: Callable[..., Any] = tensor_scale
     said = _told(x, asked.due_scale)
     if asked.scale is not None and asked.scale != asked.due_scale:
         came, due = (f"a tensor scale of {one:.9g}" for one in (asked.scale, asked.due_scale))
@@ -338,6 +348,8 @@ def _broken(task: Task, inputs: tuple[Array, ...], asked: Asked) -> Counterexamp
     for name, one, other in asked.pairs():
         wrong = task.differs(one, other)
         if wrong.any():
+            if asked.scale is not None:  # which is right: the block's own scale, or a code, is not
+                law = scale_rule if name == SCALES else elements
             broken = misplaced(np.zeros(one.shape), one, other, wrong, law)
             at = f"block {int(np.argwhere(wrong)[0][0])}"
             where = f"{said[1]}; wrong in {at}"
@@ -347,9 +359,9 @@ def _broken(task: Task, inputs: tuple[Array, ...], asked: Asked) -> Counterexamp
 
 
 def _is_far(asked: Asked) -> bool:
-    """Is a scale, or a value, another than the next one?"""
-    if asked.scale is not None and asked.scale != asked.due_scale:
-        return True
+    """Is the tensor's scale another; where none came, is a block's scale or a value not even the next one?"""
+    if asked.scale is not None:
+        return asked.scale != asked.due_scale
     if isinstance(asked.came, Fields) and isinstance(asked.due, Fields):
         steps = asked.came.scale.astype(np.int64) - asked.due.scale
         return bool((np.abs(steps) > 1).any())

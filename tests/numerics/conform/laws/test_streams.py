@@ -62,3 +62,19 @@ def test_a_stream_of_one_call_has_no_distance():
     told = chance.alike(np.array([0.5]), None, 1)
     assert told.is_chance
     assert told.together == 0
+
+
+def test_a_value_that_few_draws_move_was_wrong_by_its_place():
+    """Random bits of 1 to 2**16, not of 0 to 2**16 - 1: one draw of 65,536 moves a value of the format."""
+    rng = np.random.default_rng(5)
+
+    def kernel(x):
+        bits = np.array(x).view(np.uint32).reshape(x.shape)
+        up = rng.integers(1, (1 << 16) + 1, x.shape, np.uint32)
+        with np.errstate(all="ignore"):
+            found = np.where(np.isinf(x), bits, bits + up) >> np.uint32(16)
+        return np.where(np.isnan(x), bits >> np.uint32(16) | 0x40, found).astype(np.uint16)
+
+    found = check(kernel, "bfloat16", **OWN)
+    assert found.law in ("round_trip", "negative_zero"), str(found)
+    assert "of 262144 draws" in found.counterexample.where

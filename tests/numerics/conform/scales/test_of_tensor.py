@@ -93,3 +93,39 @@ def test_tails_of_whole_blocks_were_not_asked(length):
 
 def test_a_kernel_of_whole_blocks_is_right():
     assert judged(without_tail(0), whole_blocks=True)
+
+
+def wrong_blocks(change):
+    """A kernel whose tensor scale is right, and whose blocks' scales, or codes, are changed."""
+
+    def encode(x):
+        codes, scale, ts = by(lambda amax: amax / F(2688))(x)
+        codes, scale = np.array(codes), np.array(scale)
+        change(codes, scale)
+        return codes, scale, ts
+
+    return encode
+
+
+def of_the_block_before(codes, scale):
+    if scale.ndim and scale.shape[-1] >= 4:
+        scale[..., 3] = scale[..., 2]
+
+
+def one_less(codes, scale):
+    scale -= (scale > 0) & (scale < 8)
+
+
+@pytest.mark.parametrize("change", [of_the_block_before, one_less])
+def test_a_wrong_scale_of_a_block_was_one_of_the_tensor_explained_as_due(change):
+    found = judged(wrong_blocks(change))
+    assert (found.law, found.dialects) == ("scale_rule", ()), str(found)
+
+
+def test_a_tensor_scale_of_a_part_was_explained_as_due():
+    def encode(x):
+        amax = ordinary(x.reshape(-1)[: 1 << 16]).max(initial=0)
+        return nx.nvfp4.encode(x, tensor_scale=float(max(amax / F(2688), F(2.0**-149)) if amax else 1.0))
+
+    found = judged(encode)
+    assert (found.law, found.dialects) == ("tensor_scale", ()), str(found)

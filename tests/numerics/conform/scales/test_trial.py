@@ -320,7 +320,7 @@ def test_shapes_that_are_none_are_refused(shapes):
     with pytest.raises(NumericsError, match="shape"):
         judged(kernel(), shapes=shapes, scheme="per_channel(0)")
     with pytest.raises(NumericsError, match="shape"):
-        check(nx.fp4.encode, "fp4", shapes=[(3, 5)])
+        check(nx.fp4.pack, "fp4", kind="pack", shapes=[(3, 5)])
 
 
 @pytest.mark.turns(10)
