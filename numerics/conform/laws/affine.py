@@ -14,6 +14,7 @@ from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Shapes, Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
+from numerics.conform.laws import lanes
 from numerics.conform.laws.again import answers
 from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
 from numerics.conform.laws.company import as_of, layout, misplaced, place_or_chance, repeatable
@@ -137,10 +138,12 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     if task.scheme is not None:
         far = tuple(far_shapes(task.scheme, effort.name))
         yield Trial((*AFFINE_LAWS, scale_arrays), lambda target, found: _arrays(target, found, named, far))
+        yield lanes.trial()
         yield from repeated(task, takes, effort, None)
         return
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), _layouts)
+    yield lanes.trial()
     yield from repeated(task, takes, effort, _alone)
 
 

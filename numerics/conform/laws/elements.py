@@ -20,7 +20,7 @@ from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import decoding, drawn
+from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
@@ -312,6 +312,7 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
     yield Trial((layout,), lambda target, found: _layouts(target, found, effort))
+    yield lanes.trial()
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
 

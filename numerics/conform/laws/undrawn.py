@@ -9,7 +9,7 @@ import numpy as np
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.laws import chance, places, stays, streams
+from numerics.conform.laws import chance, lanes, places, stays, streams
 from numerics.conform.laws.elements import Elements, draws, element_laws, numbers_of, some_inputs
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law
@@ -24,6 +24,7 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     """What draws must not change, in every shape, and then the draws."""
     yield Trial(_laws(task), _everything)
     yield Trial((layout,), _layouts)
+    yield lanes.trial(neighbours)
     yield chance.trial(effort)
     yield places.trial()
     yield streams.trial(effort)
