@@ -14,7 +14,7 @@ from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Shapes, Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
-from numerics.conform.laws import lanes
+from numerics.conform.laws import counted, lanes
 from numerics.conform.laws.again import answers
 from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
 from numerics.conform.laws.company import as_of, layout, misplaced, place_or_chance, repeatable
@@ -138,6 +138,7 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     if task.scheme is not None:
         far = tuple(far_shapes(task.scheme, effort.name))
         yield Trial((*AFFINE_LAWS, scale_arrays), lambda target, found: _arrays(target, found, named, far))
+        yield Trial((*AFFINE_LAWS, scale_arrays), _counted)
         yield lanes.trial()
         yield from repeated(task, takes, effort, None)
         return
@@ -231,6 +232,13 @@ def _arrays(target: Target, found: Findings, named: Shapes, far: Shapes) -> None
         for given in shapes.beside(np.asfortranarray(x), *scales):
             if not found.failures:
                 _compare_arrays(target, found, Question(given, question.due))
+
+
+def _counted(target: Target, found: Findings) -> None:
+    """Every number of scales, no one of which is that of its neighbour."""
+    for question in counted.affine_questions(target):
+        if not found.failures:
+            _compare_arrays(target, found, question)
 
 
 def _spread_question(target: Target, places: Spread, turn: int) -> Question:

@@ -12,7 +12,7 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
-from numerics.conform.laws import drawn
+from numerics.conform.laws import counted, drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
@@ -42,6 +42,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial
     if task.inputs == "float64" and task.kind != "decode" and not task.draws:
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
+    yield Trial((layout,), _counted)
     yield Trial(lines, _lines)
     if not takes.contiguous:
         yield Trial((), _strided)
@@ -209,10 +210,23 @@ MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes a
 
 def _rearranged(target: Target, found: Findings) -> None:
     """The blocks of before in another order, and many in a line: what is due to them is known."""
+    _ask_in_order(target, found, _orders(target))
+
+
+def _counted(target: Target, found: Findings) -> None:
+    """Every number of blocks, in a line and of lines, no one of which has the scale of its neighbour."""
+    task = target.task
+    decodes = task.kind == "decode"
+    scales = blocks.codes(task.block).scale if decodes else _truth_of_probes(task)[0].scale
+    kept = np.arange(len(scales)) if decodes else np.flatnonzero(target.keeps(probes(task)))
+    _ask_in_order(target, found, counted.orders(task.block.block, scales, kept))
+
+
+def _ask_in_order(target: Target, found: Findings, orders: Iterator[Array]) -> None:
     task = target.task
     if task.draws:
         return
-    for order in _orders(target):
+    for order in orders:
         if found.failures:
             return
         inputs, due = _in_lines(target, order)

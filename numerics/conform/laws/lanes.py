@@ -53,7 +53,7 @@ def _answers(target: Target, question: Question, beside: Beside | None) -> tuple
 
 
 def _questions(target: Target) -> Iterator[Question]:
-    """All rows in one array, where vectors stand beside others; then the short vectors of some rows."""
+    """Short vectors of some rows; then all rows in one array, where vectors stand beside others."""
     task = target.task
     if task.kind == "affine":
         yield from _affine(target)
@@ -87,11 +87,10 @@ def _rows(target: Target, rows: Float32) -> Array:
 
 
 def _pieces(rows: Array, step: int, short: int | None = None) -> Iterator[Array]:
-    """All rows as one array; then short vectors, each alone.  step, short: of which rows."""
-    if not rows.size:
-        return
-    yield rows.reshape(-1)
+    """Short vectors, each alone; then all rows as one array.  step, short: of which rows."""
     yield from (row[:width].copy() for row in rows[:short:step] for width in WIDTHS)
+    if rows.size:
+        yield rows.reshape(-1)
 
 
 def _draws(task: Task, shape: tuple[int, ...]) -> Iterator[tuple[Array]]:
