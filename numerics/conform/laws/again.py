@@ -18,6 +18,7 @@ from numerics.formats.block import Block
 
 SIZE = 96  # numbers of a call, or of the elements of its blocks
 BLOCKS = 24  # of a call
+REWRITTEN = 12  # calls whose arrays lie where those of the calls before them did
 
 
 def trial(effort: Effort = AS_EVER) -> Trial:
@@ -26,8 +27,18 @@ def trial(effort: Effort = AS_EVER) -> Trial:
 
 
 def _again(target: Target, found: Findings, effort: Effort) -> None:
-    """Arrays of the same shape and first number; due is known of each number."""
-    for question in questions(target, effort.calls, effort.seed):
+    """Arrays of the same shape and first number; due is known of each number.
+
+    Then in the same memory, written anew: what is kept by an array's address shows.
+    """
+    _ask(target, found, questions(target, effort.calls, effort.seed))
+    if not found.failures:
+        with target.rewriting({}):
+            _ask(target, found, questions(target, REWRITTEN, effort.seed + 1))
+
+
+def _ask(target: Target, found: Findings, asked: Iterator[Question]) -> None:
+    for question in asked:
         x = question.inputs[0]
         found.tried += len(x)
         one, other = answers(target, question)

@@ -234,7 +234,13 @@ def _ask_in_order(target: Target, found: Findings, orders: Iterator[Array]) -> N
         came = target.blocks(*given)
         found.tried += order.size
         for pair in task.pairs(as_rows(task, came), due):
-            _expect_equal(task, found, given, pair, layout)
+            _expect_equal(task, found, given, _in_place(task, pair, len(order)), layout)
+
+
+def _in_place(task: Task, answers: tuple[Array, Array], lines: int) -> tuple[Array, Array]:
+    """What belongs to blocks, row by row, where it stands in so many lines of them."""
+    one, other = (shapes.placed(part.reshape(lines, -1), task.axis) for part in answers)
+    return one, other
 
 
 def _orders(target: Target) -> Iterator[Array]:

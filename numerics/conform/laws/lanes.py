@@ -124,7 +124,7 @@ def _zero_points(d: Element) -> list[int]:
     return [int(d.max) // 2 + 1, int(d.min), int(d.max)]
 
 
-def _scaled(rows: Float32, scales: Array) -> Float32:
+def _scaled(rows: Float32, scales: Any) -> Float32:
     """Rows times scales; numbers of float32's subnormal range stay as they are."""
     with np.errstate(all="ignore"):
         return np.where(np.abs(rows) < 2.0**-100, rows, rows * scales).astype(np.float32)
