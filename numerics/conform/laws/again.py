@@ -10,8 +10,8 @@ import numpy as np
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import affine, blocks, shapes
 from numerics.conform.inputs.spread import shape_of, spread
-from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
-from numerics.conform.laws.questions import Question, as_given, ask, drawn_question, in_kind, question_of
+from numerics.conform.laws.findings import Findings, Trial, repeatable
+from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind, in_question, question_of
 from numerics.conform.target import Target
 from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
@@ -44,9 +44,7 @@ def _ask(target: Target, found: Findings, asked: Iterator[Question]) -> None:
         one, other = answers(target, question)
         wrong = target.task.differs(one, other)
         if wrong.any():
-            found.failures.append(
-                as_given(target.task, question, misplaced(x, one, other, wrong, repeatable))
-            )
+            found.failures.append(in_question(target.task, question, (one, other), wrong, repeatable))
             return
 
 

@@ -121,6 +121,21 @@ def _alone(target: Target, found: Findings, question: Question, at: Array) -> No
     found.judge(BLOCK_LAWS, _observe(target, *(part[at] for part in question.inputs)))
 
 
+def by_block(target: Target, broken: Counterexample) -> list[Counterexample]:
+    """What a fault of place is by the laws of blocks, where a block of its array is wrong alone, too."""
+    task, x = target.task, broken.tensor
+    plain = isinstance(task.dtype, Block) and task.kind in ("encode", "round") and not task.draws
+    if broken.law != layout.__name__ or not plain or task.finds_scale or x is None or x.ndim < 2:
+        return []
+    if not x.size or x.shape[task.axis] % task.block.block or x.dtype != np.float32:
+        return []
+    rows = task.blocking(x.shape).rows(np.ascontiguousarray(x))[:MOST_ALONE]
+    found = Findings()
+    found.judge(BLOCK_LAWS, _observe(target, rows), lambda _, one: alone(target, one, (rows,)))
+    laws = {law.__name__ for law in BLOCK_LAWS}
+    return [one for one in found.failures if one.law in laws]
+
+
 def _observe(
     target: Target, rows: Float32, random: Array | None = None, truth: tuple[Fields, Answer] | None = None
 ) -> SeenBlocks:
@@ -197,6 +212,7 @@ def _drawn(task: Task) -> Array:
 
 DOUBLES = (1 << 28, -(1 << 28), 1, -1)
 """Units of a float64's last place: just short of half a float32's, and the least."""
+MOST_ALONE = 1 << 12  # blocks of an array that are asked again, each for itself
 MOST_DOUBLES = 600  # blocks of which each is so moved
 PER_LINE = (1, 5, 64, 320)  # 320: more than a byte counts
 FAR, MOST = (

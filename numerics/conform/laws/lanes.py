@@ -11,8 +11,8 @@ from numerics.conform.inputs import lanes
 from numerics.conform.inputs.lanes import LANES, WIDTHS
 from numerics.conform.inputs.spread import rank_of, spread
 from numerics.conform.inputs.strings import packed
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance
-from numerics.conform.laws.questions import Question, as_given, ask, in_kind, question_of
+from numerics.conform.laws.findings import Findings, Trial, layout, place_or_chance
+from numerics.conform.laws.questions import Question, ask, in_kind, in_question, question_of
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.formats.dtype import Element
@@ -38,8 +38,7 @@ def _lanes(target: Target, found: Findings, beside: Beside | None) -> None:
         wrong = target.task.differs(came, due)
         if wrong.any():
             law = place_or_chance(wrong, target.task.differs(*_answers(target, question, beside)))
-            broken = misplaced(question.inputs[0], came, due, wrong, law)
-            found.failures.append(as_given(target.task, question, broken))
+            found.failures.append(in_question(target.task, question, (came, due), wrong, law))
             found.differs += int(wrong.sum())
             return
 

@@ -112,9 +112,7 @@ def test_scales_that_are_kept_by_their_address_are_found():
     assert [broken.law for broken in found.failures] == ["repeatable"]
 
 
-@pytest.mark.parametrize(
-    "shape_of", [lambda x: x.shape[0] == 1, lambda x: x.ndim == 1]
-)
+@pytest.mark.parametrize("shape_of", [lambda x: x.shape[0] == 1, lambda x: x.ndim == 1])
 def test_the_first_scale_of_one_row_kept_for_all_is_found(shape_of):
     kept = []
 
