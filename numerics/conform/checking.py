@@ -214,6 +214,7 @@ class Check:
         """Says upon what a fault depends: where that is the calls, or memory, no other law is of a number."""
         if found.failures:
             with ieee_arithmetic():
+                found.failures = block_trials.by_block(self.target, found.failures[0]) or found.failures
                 first = depends(self.target, found.failures[0])
             settled = first.law != found.failures[0].law
             found.failures = [first, *(found.failures[1:] if not settled else ())]

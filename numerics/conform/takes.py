@@ -36,10 +36,19 @@ class Takes(NamedTuple):
         >>> Takes(finite=True, whole_blocks=True).notes
         ('not asked, as it does not take them: last blocks that are short, NaN and Inf',)
         """
-        words = {"contiguous": "memory that is not contiguous", "whole_blocks": "last blocks that are short",
-                 "finite": "NaN and Inf", "one_thread": "calls of two threads"}  # fmt: skip
-        told = ", ".join(word for name, word in words.items() if getattr(self, name))
+        told = ", ".join(word for name, word in WORDS.items() if getattr(self, name))
         return (f"not asked, as it does not take them: {told}",) if told else ()
+
+    @property
+    def laid(self) -> tuple[str, ...]:
+        """The same where codes are packed, or scales in tiles: what is not asked because of that.
+
+        >>> Takes(contiguous=True, whole_blocks=True, finite=True).laid[0]  # doctest: +ELLIPSIS
+        'not asked where codes are packed, or scales in tiles: memory that is not contiguous, last...'
+        """
+        asked = self._replace(contiguous=False, whole_blocks=False)
+        told = ", ".join(WORDS[name] for name in ("contiguous", "whole_blocks"))
+        return f"not asked where codes are packed, or scales in tiles: {told}", *asked.notes
 
     @classmethod
     def of(cls, array: str = "numpy", **flags: Any) -> Takes:
@@ -53,4 +62,8 @@ class Takes(NamedTuple):
         )
 
 
+WORDS = {
+    "contiguous": "memory that is not contiguous", "whole_blocks": "last blocks that are short",
+    "finite": "NaN and Inf", "one_thread": "calls of two threads",
+}  # fmt: skip
 ANYTHING = Takes()

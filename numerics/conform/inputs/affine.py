@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.inputs.elements import INF, LARGEST, NANS, SIGN, neighbours
+from numerics.conform.inputs.elements import FLOAT32_MAX, INF, LARGEST, NANS, SIGN, neighbours
 from numerics.conform.inputs.shapes import LEAST, SINGLES
 from numerics.conform.task import Array, Float32
 from numerics.formats.dtype import Element
 
-SCALES = (1.0, 0.1, 0.5, 1 / 3, 0.007874016, 3.7, 0.25, 2.0**-7, 1e-30, 1e30, 2.0**-130, 1e36)
+ENDS = (2.0**126, 2.0**127, FLOAT32_MAX, 2.0**-126, 2.0**-127, 2.0**-149)
+"""Float32's largest scales, whose reciprocal is subnormal, the least normal one, and subnormal ones."""
+SCALES = (1.0, 0.1, 0.5, 1 / 3, 0.007874016, 3.7, 0.25, 2.0**-7, 1e-30, 1e30, 2.0**-130, 1e36, *ENDS)
 WHOLE = (1.0, float(np.float32(0.1)))
 """Scales at which every integer of 8 bits is tried; at the others some are."""
 SOME = 64
@@ -57,7 +59,7 @@ def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
 
     >>> from numerics.formats import int4
     >>> len(scales_and_zero_points(int4))
-    27
+    33
     """
     low, high = int(dtype.min), int(dtype.max)
     plain = [(float(np.float32(scale)), 0) for scale in SCALES]

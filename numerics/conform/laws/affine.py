@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Shapes, Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
+from numerics.conform.laws import counted, lanes
 from numerics.conform.laws.again import answers
 from numerics.conform.laws.alone import ALONE, alone, confirmed_affine
 from numerics.conform.laws.company import as_of, layout, misplaced, place_or_chance, repeatable
@@ -137,10 +139,13 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     if task.scheme is not None:
         far = tuple(far_shapes(task.scheme, effort.name))
         yield Trial((*AFFINE_LAWS, scale_arrays), lambda target, found: _arrays(target, found, named, far))
+        yield Trial((*AFFINE_LAWS, scale_arrays), _counted)
+        yield lanes.trial()
         yield from repeated(task, takes, effort, None)
         return
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), lambda target, found: _layouts(target, found, named))
+    yield lanes.trial()
     yield from repeated(task, takes, effort, _alone)
 
 
@@ -230,6 +235,16 @@ def _arrays(target: Target, found: Findings, named: Shapes, far: Shapes) -> None
                 _compare_arrays(target, found, Question(given, question.due))
 
 
+def _counted(target: Target, found: Findings) -> None:
+    """Every number of scales, no one of which is that of its neighbour; in memory that is written anew."""
+    memory: dict[Any, Array] = {}
+    for question in counted.affine_questions(target):
+        if not found.failures:
+            with target.rewriting(memory):
+                told = answers(target, question)
+            _judge_told(target, found, question, told)
+
+
 def _spread_question(target: Target, places: Spread, turn: int) -> Question:
     """Numbers with arrays of scales and zero points, and the codes that are due."""
     task, d = target.task, target.task.element
@@ -246,7 +261,11 @@ def _spread_question(target: Target, places: Spread, turn: int) -> Question:
 
 
 def _compare_arrays(target: Target, found: Findings, question: Question) -> None:
-    came, due = answers(target, question)
+    _judge_told(target, found, question, answers(target, question))
+
+
+def _judge_told(target: Target, found: Findings, question: Question, told: tuple[Array, Array]) -> None:
+    came, due = told
     found.tried += question.inputs[0].size
     wrong = target.task.differs(came, due)
     if wrong.any():

@@ -10,14 +10,15 @@ import numpy as np
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import affine, blocks, shapes
 from numerics.conform.inputs.spread import shape_of, spread
-from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
-from numerics.conform.laws.questions import Question, as_given, ask, drawn_question, in_kind, question_of
+from numerics.conform.laws.findings import Findings, Trial, repeatable
+from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind, in_question, question_of
 from numerics.conform.target import Target
 from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
 
 SIZE = 96  # numbers of a call, or of the elements of its blocks
 BLOCKS = 24  # of a call
+REWRITTEN = 12  # calls whose arrays lie where those of the calls before them did
 
 
 def trial(effort: Effort = AS_EVER) -> Trial:
@@ -26,16 +27,24 @@ def trial(effort: Effort = AS_EVER) -> Trial:
 
 
 def _again(target: Target, found: Findings, effort: Effort) -> None:
-    """Arrays of the same shape and first number; due is known of each number."""
-    for question in questions(target, effort.calls, effort.seed):
+    """Arrays of the same shape and first number; due is known of each number.
+
+    Then in the same memory, written anew: what is kept by an array's address shows.
+    """
+    _ask(target, found, questions(target, effort.calls, effort.seed))
+    if not found.failures:
+        with target.rewriting({}):
+            _ask(target, found, questions(target, REWRITTEN, effort.seed + 1))
+
+
+def _ask(target: Target, found: Findings, asked: Iterator[Question]) -> None:
+    for question in asked:
         x = question.inputs[0]
         found.tried += len(x)
         one, other = answers(target, question)
         wrong = target.task.differs(one, other)
         if wrong.any():
-            found.failures.append(
-                as_given(target.task, question, misplaced(x, one, other, wrong, repeatable))
-            )
+            found.failures.append(in_question(target.task, question, (one, other), wrong, repeatable))
             return
 
 

@@ -15,7 +15,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.inputs.spread import Shapes
-from numerics.conform.laws import drawn
+from numerics.conform.laws import counted, drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
@@ -56,6 +56,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
     if task.inputs == "float64" and task.kind != "decode" and not task.draws:
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
+    yield Trial((layout,), _counted)
     yield Trial(lines, lambda target, found: _lines(target, found, named))
     if not takes.contiguous:
         yield Trial((), _strided)
@@ -134,6 +135,21 @@ def _alone(target: Target, found: Findings, question: Question, at: Array) -> No
     found.judge(BLOCK_LAWS, _observe(target, *(part[at] for part in question.inputs)))
 
 
+def by_block(target: Target, broken: Counterexample) -> list[Counterexample]:
+    """What a fault of place is by the laws of blocks, where a block of its array is wrong alone, too."""
+    task, x = target.task, broken.tensor
+    plain = isinstance(task.dtype, Block) and task.kind in ("encode", "round") and not task.draws
+    if broken.law != layout.__name__ or not plain or task.finds_scale or x is None or x.ndim < 2:
+        return []
+    if not x.size or x.shape[task.axis] % task.block.block or x.dtype != np.float32:
+        return []
+    rows = task.blocking(x.shape).rows(np.ascontiguousarray(x))[:MOST_ALONE]
+    found = Findings()
+    found.judge(BLOCK_LAWS, _observe(target, rows), lambda _, one: alone(target, one, (rows,)))
+    laws = {law.__name__ for law in BLOCK_LAWS}
+    return [one for one in found.failures if one.law in laws]
+
+
 def _observe(
     target: Target, rows: Float32, random: Array | None = None, truth: tuple[Fields, Answer] | None = None
 ) -> SeenBlocks:
@@ -210,6 +226,7 @@ def _drawn(task: Task) -> Array:
 
 DOUBLES = (1 << 28, -(1 << 28), 1, -1)
 """Units of a float64's last place: just short of half a float32's, and the least."""
+MOST_ALONE = 1 << 12  # blocks of an array that are asked again, each for itself
 MOST_DOUBLES = 600  # blocks of which each is so moved
 PER_LINE = (1, 5, 64, 320)  # 320: more than a byte counts
 FAR, MOST = (
@@ -224,10 +241,23 @@ MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes a
 
 def _rearranged(target: Target, found: Findings) -> None:
     """The blocks of before in another order, and many in a line: what is due to them is known."""
+    _ask_in_order(target, found, _orders(target))
+
+
+def _counted(target: Target, found: Findings) -> None:
+    """Every number of blocks, in a line and of lines, no one of which has the scale of its neighbour."""
+    task = target.task
+    decodes = task.kind == "decode"
+    scales = blocks.codes(task.block).scale if decodes else _truth_of_probes(task)[0].scale
+    kept = np.arange(len(scales)) if decodes else np.flatnonzero(target.keeps(probes(task)))
+    _ask_in_order(target, found, counted.orders(task.block.block, scales, kept))
+
+
+def _ask_in_order(target: Target, found: Findings, orders: Iterator[Array]) -> None:
     task = target.task
     if task.draws:
         return
-    for order in _orders(target):
+    for order in orders:
         if found.failures:
             return
         inputs, due = _in_lines(target, order)
@@ -235,7 +265,14 @@ def _rearranged(target: Target, found: Findings) -> None:
         came = target.blocks(*given)
         found.tried += order.size
         for part, pair in enumerate(task.pairs(as_rows(task, came), due)):
-            _expect_equal(task, found, given, Pair(*pair, part), layout)
+            found_there, due_there = _in_place(task, pair, len(order))
+            _expect_equal(task, found, given, Pair(found_there, due_there, part), layout)
+
+
+def _in_place(task: Task, answers: tuple[Array, Array], lines: int) -> tuple[Array, Array]:
+    """What belongs to blocks, row by row, where it stands in so many lines of them."""
+    one, other = (shapes.placed(part.reshape(lines, -1), task.axis) for part in answers)
+    return one, other
 
 
 def _orders(target: Target) -> Iterator[Array]:

@@ -59,7 +59,8 @@ def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layo
     at = tuple(int(place) for place in _first(wrong))
     shown = numbers(x[at]) if x.shape == wrong.shape and x.dtype.name == "float32" else ()
     steps = tuple(stride // x.itemsize for stride in x.strides)
-    where = f"at {at} of an array of shape {x.shape}, strides {steps}"
+    own = "" if x.shape == wrong.shape else f"results of shape {wrong.shape}, of "
+    where = f"at {at} of {own}an array of shape {x.shape}, strides {steps}"
     return Counterexample(
         law.__name__, sentence(law), shown, f"{came[at]!s}", f"{due[at]!s}", int(wrong.sum()), where, x
     )

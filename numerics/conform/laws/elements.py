@@ -21,7 +21,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.spread import Shapes
-from numerics.conform.laws import decoding, drawn
+from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
@@ -315,6 +315,7 @@ def trials(
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
     yield Trial((layout,), lambda target, found: _layouts(target, found, effort, named))
+    yield lanes.trial()
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
 

@@ -44,9 +44,11 @@ class Findings:
 
     def verdict(self, target: Target) -> Verdict:
         """All of it."""
+        task, takes = target.task, target.takes
+        not_asked = takes.laid if task.packed or task.scale_layout is not None else takes.notes
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.explain, (*self.notes, *target.takes.notes, *target.notes),
+            self.explain, (*self.notes, *not_asked, *target.notes),
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numerics.backends.reference import bits
 from numerics.conform.effort import Effort
 from numerics.conform.inputs.shapes import LENGTHS
+from numerics.conform.laws import lanes
 from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, sentence
@@ -76,6 +77,7 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     yield Trial((order, last_byte), _packing)
     if not takes.contiguous:
         yield Trial((layout,), _strided)
+    yield lanes.trial()
     yield from repeated(task, takes, effort)
 
 

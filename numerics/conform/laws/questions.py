@@ -13,12 +13,13 @@ from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.shapes import placed
 from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.inputs.strings import packed, unpacked
+from numerics.conform.laws.company import misplaced
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.scales import inputs as scale_inputs
 from numerics.conform.scales.groups import groups_of
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
-from numerics.conform.verdict import Counterexample
+from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block
 
 
@@ -145,6 +146,23 @@ def as_given(task: Task, question: Question, broken: Counterexample) -> Countere
     """A counterexample of a whole question, with what the target was given: it can be asked again."""
     first, *others = in_place(task, question.inputs)
     return replace(broken, tensor=first, given=tuple(others))
+
+
+def in_question(
+    task: Task, question: Question, answers: tuple[Array, Array], wrong: Array, law: Any
+) -> Counterexample:
+    """The first wrong place of a question, with what decides it: its block, or its scale and zero point."""
+    x = question.inputs[0]
+    broken = as_given(task, question, misplaced(x, *answers, wrong, law))
+    at = tuple(np.argwhere(wrong)[0])
+    if task.kind == "affine" and wrong.shape == x.shape:
+        _, scale, zero = (np.asarray(part) for part in each_with_its_own(task, question.inputs))
+        own = [part[at] if part.ndim else part for part in (scale, zero)]
+        said = f"scale {numbers(np.array([own[0]], np.float32))[0]}, zero point {int(own[1])}"
+        return replace(broken, where=f"{said}, {broken.where}")
+    if isinstance(task.dtype, Block) and x.dtype == np.float32 and x.ndim == 2:
+        return replace(broken, input=numbers(x[at[0]]))
+    return broken
 
 
 def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Question:

@@ -9,9 +9,9 @@ import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.again import answers
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance, repeatable
+from numerics.conform.laws.findings import Findings, Trial, layout, place_or_chance, repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import Question, as_given, drawn_question, in_place, question_of
+from numerics.conform.laws.questions import Question, drawn_question, in_place, in_question, question_of
 from numerics.conform.target import Target, arrays_of, check_same_form
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
@@ -59,8 +59,7 @@ def _compare(target: Target, found: Findings, question: Question) -> None:
         found.tried += wrong.size
         if wrong.any():
             law = place_or_chance(wrong, target.task.differs(*answers(target, one)))
-            broken = misplaced(one.inputs[0], came, due, wrong, law)
-            found.failures.append(as_given(target.task, one, broken))
+            found.failures.append(in_question(target.task, one, (came, due), wrong, law))
             found.differs += int(wrong.sum())
             return
 

@@ -11,7 +11,7 @@ from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.spread import Shapes
-from numerics.conform.laws import chance, places, stays, streams
+from numerics.conform.laws import chance, lanes, places, stays, streams
 from numerics.conform.laws.elements import Elements, draws, element_laws, numbers_of, some_inputs
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law
@@ -27,6 +27,7 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     """What draws must not change, in every shape and in those that are named, and then the draws."""
     yield Trial(_laws(task), _everything)
     yield Trial((layout,), lambda target, found: _layouts(target, found, named))
+    yield lanes.trial(neighbours)
     yield chance.trial(effort)
     yield places.trial()
     yield streams.trial(effort)

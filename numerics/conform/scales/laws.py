@@ -178,7 +178,10 @@ def _told(seen: Scales, law: Law) -> Counterexample | None:
         scales = (part.reshape(-1)[number : number + 1] for part in (seen.parts.scale, seen.found.scale))
         came, due = (f"a scale of {numbers(part)[0]}" for part in scales)
         due += f", of {float(seen.found.extent.reshape(-1)[number]):.9g} / {seen.rule.end:.9g}"
-    return Counterexample(law.__name__, sentence(law), numbers(flat[:SHOWN]), came, due, 1, where, seen.x)
+    first = max(0, at - SHOWN + 1)  # of many numbers those up to the largest one
+    where += f"; shown from number {first} on" if first else ""
+    shown = numbers(flat[first : first + SHOWN])
+    return Counterexample(law.__name__, sentence(law), shown, came, due, 1, where, seen.x)
 
 
 def _element(seen: Scales, place: int, number: int) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import Shapes, far_shapes, nothing_of, shapes_of
+from numerics.conform.laws import counted
 from numerics.conform.laws.company import misplaced, place_or_chance
 from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Named, Trial, layout
@@ -42,6 +43,7 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     yield _trial(laws, lambda: inputs.tensors(rule, takes, quick), KEPT)
     yield _trial(laws, lambda: _in_places(rule, takes, effort, named))
     yield _trial((layout,), lambda: _shapes(rule, takes, effort))
+    yield _trial((layout,), lambda: _counted(rule, takes))
     yield from repeated(task, takes, effort, None)
 
 
@@ -82,6 +84,16 @@ def _shapes(rule: Rule, takes: Takes, effort: Effort) -> Iterator[Float32]:
         yield from (x,) if takes.contiguous or shape in far else _laid(x, takes.backward)
 
 
+def _counted(rule: Rule, takes: Takes) -> Iterator[Float32]:
+    """Every number of scales, no one of which is that of its neighbour; and one, each time another."""
+
+    def standing(shape: tuple[int, ...], places: Array) -> Array:
+        shape = inputs.whole(rule.scheme, shape) if takes.whole_blocks else shape
+        return inputs.standing(rule, shape, places[: len(groups_of(rule.scheme, shape).starts)])
+
+    yield from counted.tensors(rule.scheme, standing)
+
+
 def _laid(x: Float32, backward: bool) -> Iterator[Float32]:
     """The same numbers in memory of other strides."""
     yield x
@@ -108,7 +120,8 @@ def _explained(target: Target, found: Findings, seen: list[Scales]) -> None:
 
 def _observed(target: Target, found: Findings, x: Float32) -> Scales:
     """Asks of one tensor, and judges it."""
-    seen = Scales(target.task, narrowed(np.ascontiguousarray(x), target.task.inputs), target.found(x))
+    plain = np.ascontiguousarray(x).reshape(x.shape)  # which gives an array of shape () an axis
+    seen = Scales(target.task, narrowed(plain, target.task.inputs), target.found(x))
     found.tried += x.size
     wrong = int(seen.wrong.sum())
     if wrong:
@@ -162,7 +175,7 @@ def _fewer(seen: Scales, law: str, number: int) -> Iterator[Float32]:
 def _of_places(target: Target, x: Array, seen: Scales) -> Counterexample:
     """A tensor whose groups are right alone: what came is that of another place, or of another call."""
     task = target.task
-    came, due = seen.came, task.answer(np.ascontiguousarray(x))
+    came, due = seen.came, task.answer(np.ascontiguousarray(x).reshape(x.shape))
     wrong = unequal_places(task, came, due, x.shape)
     still = unequal_places(task, target.found(x), due, x.shape)
     law = place_or_chance(wrong, still)

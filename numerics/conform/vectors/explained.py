@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numerics.conform.deviations.search import Asked, nearest, nearest_affine
 from numerics.conform.laws.affine import AFFINE_LAWS, Scaled
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
+from numerics.conform.laws.company import as_of, repeatable
 from numerics.conform.laws.decoding import DECODE_LAWS, Codes
 from numerics.conform.laws.elements import Elements, element_laws
 from numerics.conform.laws.law import hardness
@@ -37,6 +38,7 @@ from numerics.conform.verdict import Counterexample
 
 MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
 BLOCKS = 1 << 12  # of blocks
+ELSEWHERE = "the same question is answered rightly in another line: it depends on the lines before it"
 TELLING = 64  # groups on which a deviation of scales is tried first
 
 
@@ -92,6 +94,36 @@ def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | 
     if isinstance(asked, FoundOperation):
         return _of_groups(replace(asked.task, strict_nan=strict_nan), came)
     task = _task(asked, strict_nan)
+    elsewhere = _right_elsewhere(asked, came, due)
+    if elsewhere.any():
+        some = ({name: part[elsewhere] for name, part in fields.items()} for fields in (came, due))
+        broken, _ = _explained(asked, task, *some)
+        differs = int(_wrong(asked, came, due).sum())
+        return broken and replace(as_of(broken, repeatable, ELSEWHERE), differs=differs), None
+    return _explained(asked, task, came, due)
+
+
+def _wrong(asked: Operation, came: Fields, due: Fields) -> NDArray[np.bool_]:
+    answers = {f.name: came[f.name] for f in asked.answered}
+    found: NDArray[np.bool_] = np.logical_or.reduce(
+        [part.any(axis=1) for part in asked.differs(answers, due).values()]
+    )
+    return found
+
+
+def _right_elsewhere(asked: Operation, came: Fields, due: Fields) -> NDArray[np.bool_]:
+    """The wrong lines whose question is answered rightly in another line."""
+    asks = np.concatenate([came[f.name].astype(np.uint32) for f in asked.asked], axis=1)
+    each = np.ascontiguousarray(asks).view(f"V{4 * asks.shape[1]}").reshape(-1)
+    _, which = np.unique(each, return_inverse=True)
+    wrong = _wrong(asked, came, due)
+    return wrong & np.isin(which, which[~wrong])
+
+
+def _explained(
+    asked: Operation, task: Task, came: Fields, due: Fields
+) -> tuple[Counterexample | None, str | None]:
+    """By the laws of its kind, and the deviations of it."""
     if isinstance(asked, AffineOperation):
         return _of_scales(task, came, due)
     if isinstance(asked, StringOperation):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.inputs import affine, random_bits
+from numerics.conform.inputs import affine, random_bits, shapes
 from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.inputs.drawn import NOTABLE, exponents_of, random_blocks, random_inputs
-from numerics.conform.inputs.elements import SIGN, probes
+from numerics.conform.inputs.elements import SIGN, middles, probes
 from numerics.conform.inputs.strings import packed
 from numerics.conform.laws.rows import fields_of_rows
 from numerics.conform.scales import inputs as scales
@@ -39,6 +39,8 @@ MIXED = 1 << 12
 """Lines after those in rising order, in an order drawn by lot: what a device keeps of a line shows."""
 SPECIAL = 1 / 16
 """The part of them that are zeros, Inf, NaN or the ends of float32, each of which comes again and again."""
+PAIRED = (0, 1, 0x7FFFFF, 0x7F7FFFFF, 0x7F800000, 0x7FC00000)
+"""Magnitudes of either sign, each of which is asked behind each: what a device keeps of a special."""
 EVERY = 1 << 32
 
 DRAWS = (0, 1, (1 << 28) - 1, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30) - 1)
@@ -97,7 +99,7 @@ def questions(
     if count is not None:
         return count, lambda start, size: {name: random_inputs(d, size, rng)[:, None]}
     every = inputs_that_matter(d, rng)
-    every = np.concatenate([every, _mixed(d, every, rng)])
+    every = np.concatenate([every, _mixed(d, every, rng), _specials_in_pairs(d)])
     return _told({name: every[:, None]} if not asked.draws else _drawn(d, every, rng))
 
 
@@ -125,6 +127,14 @@ def _mixed(dtype: Element, every: Words, rng: np.random.Generator) -> Words:
     return np.where(rng.random(MIXED) < SPECIAL, specials, rng.permutation(drawn))
 
 
+def _specials_in_pairs(dtype: Element) -> Words:
+    """Zeros, Inf, NaN, ends, subnormal numbers and a tie of either sign: each once behind each."""
+    tie = middles(dtype)[-2:-1]
+    own = np.abs([dtype.max, dtype.smallest_subnormal, *tie]).astype(np.float32).view(np.uint32)
+    magnitudes = np.concatenate([np.array(PAIRED, np.uint32), own])
+    return shapes.pairs(np.concatenate([magnitudes, magnitudes | SIGN]))
+
+
 RUN = 256  # random lines of one scale and zero point
 
 
@@ -135,10 +145,11 @@ def _of_scales(asked: AffineOperation, count: int | None, rng: np.random.Generat
         return count, lambda start, size: _joined(
             [affine.drawn(d, min(RUN, size - at), rng) for at in range(0, size, RUN)]
         )
-    pairs = affine.scales_and_zero_points(d)
-    rising = _joined([(affine.numbers(d, *pair), *pair) for pair in pairs])
+    given = affine.scales_and_zero_points(d)
+    rising = _joined([(affine.numbers(d, *pair), *pair) for pair in given])
     again = rng.permutation(len(rising["input"]))[:MIXED]
-    every = {name: np.concatenate([part, part[again]]) for name, part in rising.items()}
+    last = _joined([(_specials_in_pairs(d).view(np.float32), *given[0])])
+    every = {name: np.concatenate([part, part[again], last[name]]) for name, part in rising.items()}
     return _told(every)
 
 

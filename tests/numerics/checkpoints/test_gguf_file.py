@@ -167,9 +167,7 @@ def test_a_scale_that_is_none_of_a_tensor_was_lost(tmp_path):
 
 
 def test_the_way_that_an_error_names_leads_to_the_values(file, tmp_path):
-    with pytest.raises(
-        nx.NumericsError, match=r"GGUF file; numerics.checkpoints.loading.load reads it, `nu"
-    ):
+    with pytest.raises(nx.NumericsError, match=r"GGUF file; numerics.checkpoints.loading.load reads it, `nu"):
         nx.load(file[0])
     q = nx.quantize(RNG.standard_normal((4, 128)).astype(np.float32), "mxfp4")
     with GGUFWriter(

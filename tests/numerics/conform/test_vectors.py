@@ -1124,7 +1124,7 @@ def of_fp4(source):
     words = made("fp4").splitlines()
     count = sum(not line.startswith(b"#") for line in words)
     for old, new in (("39:8", "35:4"), ("39:0", "35:0"), ("7:0", "3:0"), ("26978", str(count - 1)),
-                     ("26979", str(count)), ("e4m3", "fp4")):  # fmt: skip
+                     ("27627", str(count)), ("e4m3", "fp4")):  # fmt: skip
         source = source.replace(old, new)
     return source
 

@@ -1,0 +1,63 @@
+"""Faults are named by what they depend on, at places that are there."""
+
+import io
+
+import numpy as np
+
+import numerics as nx
+from numerics.conform import check
+from numerics.conform.vectors.operations import operation
+from numerics.conform.vectors.vectors import generate, verify
+
+
+def test_a_fault_of_one_block_in_many_is_shown_in_its_array():
+    def wrong(x):
+        made = nx.quantize(x, nx.mxfp4)
+        codes = np.array(made.codes)
+        if x.ndim == 2 and x.shape[0] > 300 and x.shape[1] > 32:
+            codes[-1, -1] ^= 1
+        return codes, made.scale
+
+    (broken,) = check(wrong, "mxfp4", effort="quick").failures
+    assert broken.law == "layout"
+    assert "at (511, 159) of an array of shape (512, 160)" in broken.where
+    assert broken.input
+
+
+def _answered(change):
+    """The vectors of fp8_e4m3 with some answers changed by their numbers and the line before."""
+    lines = b"".join(generate(operation("fp8_e4m3", "encode"))).decode().splitlines()
+    before, found = "", []
+    for line in lines:
+        found.append(line if line.startswith("#") else change(before, line))
+        before = line
+    return verify(io.BytesIO("\n".join(found).encode() + b"\n"))
+
+
+def test_every_special_is_asked_behind_every_other():
+    lines = b"".join(generate(operation("fp8_e4m3", "encode"), answers=False)).decode().splitlines()
+    asked = [line[:8] for line in lines if not line.startswith("#")]
+    behind = set(itertools.pairwise(asked))
+    specials = ["00000000", "80000000", "7f800000", "ff800000", "7fc00000", "7f7fffff", "00000001", "43e00000"]
+    assert {(one, other) for one in specials for other in specials} <= behind
+
+
+def test_what_a_line_owes_to_the_line_before_is_no_law_of_arithmetic():
+    def change(before, line):
+        return line[:-2] + "7e" if before.startswith("7f800000") and line.startswith("00000000") else line
+
+    found = _answered(change)
+    assert found.counterexample.law == "repeatable"
+    assert "answered rightly in another line" in found.counterexample.where
+
+
+def test_what_packed_codes_leave_out_is_not_blamed_on_the_target():
+    def packed(x):
+        made = nx.quantize(x, nx.mxfp4)
+        codes = np.array(made.codes)
+        return codes[..., ::2] | codes[..., 1::2] << 4, made.scale
+
+    found = check(packed, "mxfp4", packed=True, effort="quick")
+    assert found
+    assert any(note.startswith("not asked where codes are packed") for note in found.notes)
+    assert not any("does not take" in note for note in found.notes)
