@@ -100,12 +100,17 @@ class ProductCheck:
             laws.append(problem.law)
 
     def _verdict(self, laws: tuple[str, ...], failures: tuple[Counterexample, ...]) -> Verdict:
-        tried = sum(int(seen.decided.sum()) for seen in self.seen)
+        loose = sum(int(seen.never_finite.sum()) for seen in self.seen)
+        tried = sum(int(seen.decided.sum()) for seen in self.seen) + loose
         wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
-        undecided = sum(int((~seen.decided & results_of(seen.problem)).sum()) for seen in self.seen)
+        asked = sum(int(results_of(seen.problem).sum()) for seen in self.seen)
+        undecided = asked - tried
         notes = [f"{undecided} results depend on the order of sums and factors, and are not judged"] * bool(
             undecided
         )
+        if loose:
+            notes.append(f"of {loose} results that are Inf it was asked that they are no finite number: "
+                         "where zero points are summed apart, NaN is right as well")  # fmt: skip
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
         if self.shapes is not None:
@@ -262,7 +267,8 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
     """A counterexample: the case's size, its terms, what came and what was due."""
     problem = seen.problem
     where = problem.where(at)
-    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
+    due = _result(seen.due[at]) + ", or NaN" * bool(seen.never_finite[at])
+    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), due, count,
                           where, None, terms(problem, at), arguments(problem), problem)  # fmt: skip
 
 
