@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from numerics.conform.inputs.margins import roomy
 from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
-from numerics.conform.products.certificate import answer
+from numerics.conform.products.certificate import answer, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
 from numerics.conform.products.lying import as_lies, lying
@@ -39,10 +40,17 @@ class Seen:
     due: Array
     decided: NDArray[np.bool_]
 
+    @cached_property
+    def never_finite(self) -> NDArray[np.bool_]:
+        """The results that are not decided, but may be no finite number: Inf, or NaN, is right."""
+        return never_finite(self.problem, self.due) & ~self.decided
+
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """The results that no order of right additions gives."""
-        return self.decided & unequal(self.came, self.due)
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(self.came)
+        return (self.decided & unequal(self.came, self.due)) | (self.never_finite & finite)
 
     def turned_around(self) -> Seen:
         """The same with all rows of both sides in reverse, so that other numbers are due in its places."""

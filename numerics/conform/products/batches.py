@@ -22,6 +22,15 @@ ASKED: tuple[tuple[int, ...], ...] = (
 MANY = ((1, 17, 1, 2, 5), (2, 9, 2, 1, 7), (1, 65, 1, 1, 3), (9, 2, 1, 2, 4), (1, 130, 1, 1, 2))
 """More batches than kernels take at once; so many that all rows times all columns stay few."""
 LENGTHS = range(1, 72, 3)  # terms, in other batches and rows each
+TILES: tuple[tuple[int, ...], ...] = (
+    (3, 2, 20, 18, 5), (2, 2, 33, 34, 6), (2, 3, 70, 66, 3), (1, 3, 130, 140, 4), (2, 3, 2, 260, 3),
+    (3, 2, 260, 2, 3),
+)  # fmt: skip
+"""Second tiles of rows, of columns and of both at once, of few terms."""
+SQUARE = ((2, 3, 7, 17, 17), (2, 2, 17, 5, 17), (1, 3, 32, 32, 32), (2, 2, 12, 64, 64), (1, 2, 64, 64, 64))
+"""b, a or both are as long as they are wide: which axis is summed shows in the numbers alone."""
+FAR = (255, 257, 383, 511, 513, 767, 1023, 1025, 1536, 2047, 4099, 4352, 16391)
+"""Terms of few rows and columns of some batches."""
 SIZES = (3, 2, 5, 4, 1)  # lengths of axes, of which those are taken that divide what there is
 
 
@@ -49,6 +58,16 @@ def _asked(claim: Claim) -> Iterator[tuple[int, ...]]:
     lengths = ((1 + k % 4, 1 + k % 5, 1 + k % 3, 1 + k % 7, k) for k in LENGTHS)
     for shape in (*ASKED, *MANY, *lengths):
         yield shape[2 - claim.laid.axes :]
+
+
+def past_tiles(claim: Claim) -> tuple[tuple[int, ...], ...]:
+    """Shapes of batches with a length past a tile, or two that are equal.
+
+    >>> past_tiles(Claim.of("float32", "float32", layout="bmk,nk"))[0]
+    (2, 20, 18, 5)
+    """
+    far = ((1 + k % 2, 2 + k % 3, 1 + k % 2, 1 + k % 5, k) for k in FAR)
+    return tuple(shape[2 - claim.laid.axes :] for shape in (*TILES, *SQUARE, *far))
 
 
 def problem_in(problem: Problem, batch: tuple[int, ...]) -> Problem:

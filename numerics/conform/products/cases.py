@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from numerics.conform.products import draw
-from numerics.conform.products.batches import batched, problem_in, whole
+from numerics.conform.products.batches import batched, past_tiles, problem_in, whole
 from numerics.conform.products.blending import Plain, blended
 from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
@@ -20,6 +20,7 @@ from numerics.conform.products.draw import Integers
 from numerics.conform.products.fitting import Fitting
 from numerics.conform.products.given import original_of
 from numerics.conform.products.problem import Problem, Side, meanings, table
+from numerics.conform.products.shrink import with_side
 from numerics.conform.task import Array
 
 Shape = tuple[int, int, int]
@@ -49,6 +50,11 @@ TILED = (*range(72, 200), 255, 256, 257, 383, 384, 385, 511, 513, 767, 769, 1023
 LONG = (2051, 4099, 16391)  # terms of integer sums: more than float32 holds, more than int16 does
 FAR: tuple[Shape, ...] = ((1, 3, 4352), (17, 1, 4352), (1, 3, 16640), (17, 2, 16640))
 """Long sums of single rows and columns, and of more rows than a tile has, which whole blocks fill."""
+LARGE: tuple[Shape, ...] = (
+    (24, 64, 64), (64, 24, 64), (128, 128, 128), (129, 130, 64), (257, 257, 17), (300, 130, 32),
+    (1040, 130, 5), (130, 1040, 5),
+)  # fmt: skip
+"""Rows and columns past a tile at once, whole and not, of few terms; operands as long as they are wide."""
 MANY = 1024  # terms, of which few fit that have several bits
 BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
@@ -348,6 +354,19 @@ class Maker:
                 ]
                 yield Problem(self.claim, sides[0], sides[1], law="scale_range")
 
+    def negative(self) -> Iterator[Problem]:
+        """Sums under scales of a float type, of each side, some of which are negative."""
+        for name in ("a", "b"):
+            op: Operand = getattr(self.claim, name)
+            if op.share == "none" or op.power_scale or op.scale is not None:
+                continue
+            found = self.sums((5, 7, 2 * op.size + 3 if op.size else 40), window=0, law="scale_range")
+            side: Side = getattr(found, name)
+            assert side.scale is not None
+            signs = self.rng.choice(np.float32([-1, 1]), side.scale.shape)
+            signs[0, 0] = -1
+            yield with_side(found, name, replace(side, scale=side.scale * signs))
+
     # ---- what is no number, what is tiny, what is large --------------------------------------------
 
     def special(self, shape: Shape) -> Problem:
@@ -513,7 +532,7 @@ class Maker:
     def past_float32(self) -> Iterator[Problem]:
         """Terms of one sign, each of which float32 holds, but not their sum: Inf is due in any order."""
         ops, k = (self.claim.a, self.claim.b), 40
-        if self.claim.out == "float16" or ops[0].zero or ops[1].zero:
+        if self.claim.out == "float16":
             return
         for place, op in enumerate(ops):
             other = draw.unit(ops[1 - place], 4, k, self.rng)
@@ -730,6 +749,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
     yield from maker.pairs()
     if shapes is None:
         yield from _lengths(maker)
+        yield from _large(maker, LARGE)
     if not claim.integers and shapes is None:
         for length in SPLIT:
             yield maker.long((2, 3, length))
@@ -752,9 +772,11 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
         return _integers(maker, asked, far=False) if claim.integers else _shaped(maker, asked)
 
     yield from batched(claim, shaped, shapes)
+    if shapes is None:
+        yield from batched(claim, lambda asked: _large(maker, asked), past_tiles(claim))
     more = [maker.pairs()]
     if not claim.integers and shapes is None:
-        more += [maker.scale_ranges(), _ends(maker), corners(claim, maker.rng)]
+        more += [maker.scale_ranges(), maker.negative(), _ends(maker), corners(claim, maker.rng)]
     for problem in chain(*more):
         yield problem_in(problem, (3,) * claim.laid.axes)
 
@@ -784,6 +806,15 @@ def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
         if not maker.claim.splits:
             yield maker.few(shape, "a", turn, terms=2)
             yield from maker.whole(shape, turn, terms=2)
+
+
+def _large(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
+    """Dense sums alone, in which every element counts, since of large results each question costs much."""
+    for shape in shapes:
+        if maker.claim.integers:
+            yield maker.integers(shape, extreme=3 if shape[2] > MANY else 0)
+        else:
+            yield maker.long(shape) if shape[2] > MANY else maker.sums(shape, window=0)
 
 
 def _apart(maker: Maker) -> Iterator[Problem]:
@@ -823,6 +854,7 @@ def _places(maker: Maker) -> Iterator[Problem]:
             yield maker.few((32, 9, k), "a", turn)
             yield maker.few((9, 32, k), "b", turn)
     yield from maker.scale_ranges()
+    yield from maker.negative()
     if maker.claim.a.power_scale and maker.claim.b.power_scale and maker.claim.a.size and maker.claim.b.size:
         for turn in range(8):
             found = maker.few((16, 16, 160), "ab"[turn % 2], turn, whole=True)

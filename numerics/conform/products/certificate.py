@@ -29,6 +29,7 @@ Exponents = NDArray[np.int64]
 NONE = 1 << 20  # the lowest bit of zero
 SAFE = 127.9999  # log2 of what a factor of float32 may reach
 FAR_FROM_SUBNORMAL = 2.0**-100
+PARTS = 3  # terms that one makes whose code is shifted, and whose zero point is split off
 ROUNDINGS = 8  # of factors before they are added, and of the sum when it comes out
 PAST = {"float32": 2.0**128 - 2.0**103, "bfloat16": 2.0**128 - 2.0**119, "float16": 65520.0}
 """From where on the nearest number of what comes out is Inf."""
@@ -292,7 +293,7 @@ def _past_any(problem: Problem, found: Sums, sides: tuple[Bounds, Bounds]) -> Ma
     makes one smaller by more than its half bit: all of them together do not bring the sum back.
     """
     claim = problem.claim
-    if claim.splits or not claim.accumulator.rounds_to_nearest:  # toward zero, the largest number remains
+    if claim.apart or not claim.accumulator.rounds_to_nearest:  # toward zero, the largest number remains
         return np.zeros(problem.exact.shape, np.bool_)
     left, right = ([(side.values > 0) * 1.0, (side.values < 0) * 1.0] for side in (problem.a, problem.b))
     positive = left[0] @ right[0].T + left[1] @ right[1].T
@@ -329,6 +330,27 @@ def _one_addition(problem: Problem) -> Mask:
     return np.asarray(powers & alike & large & (np.abs(exact) < 2.0**127))
 
 
+def never_finite(problem: Problem, due: Array) -> Mask:
+    """Which results that are Inf may be NaN as well, since zero points are summed apart, but no number.
+
+    An Inf of an operand stays one, or meets another in the sum that is taken off.  A sum past the largest
+    number has one of its two parts there, too, if it is past it by more than all their roundings.  With
+    alpha, beta and c nothing is said.
+    """
+    claim, infinite = problem.claim, np.isinf(due)
+    if not claim.apart or problem.blend is not None or not infinite.any():
+        return np.zeros(due.shape, np.bool_)
+    found = infinite & ~np.isfinite(problem.exact)
+    if claim.accumulator.rounds_to_nearest:
+        parts = sums(bounds(problem.a, claim), bounds(problem.b, claim))
+        total = parts.total if problem.bias is None else parts.total + np.abs(problem.bias)
+        roundings = PARTS * parts.count + ROUNDINGS
+        with np.errstate(all="ignore"):
+            lost = roundings * total * 2.0 ** -min(claim.accumulator.bits, 24)
+            found |= infinite & (np.abs(problem.exact) - lost >= PAST[claim.out])
+    return np.asarray(found & results_of(problem))
+
+
 def _not_finite(problem: Problem, finite: Mask) -> Mask:
     """NaN and Inf of a side or the bias; an Inf is not decided where a zero point may be split off."""
     reached = [~np.isfinite(side.values).all(axis=1) for side in (problem.a, problem.b)]
@@ -340,7 +362,7 @@ def _not_finite(problem: Problem, finite: Mask) -> Mask:
         came = (came & (problem.blend.alpha != 0)) | alone
     else:
         alone = np.zeros_like(came)
-    telling = np.isnan(problem.exact) | (not problem.claim.splits) | alone
+    telling = np.isnan(problem.exact) | (not problem.claim.apart) | alone
     return np.asarray(~finite & came & telling)
 
 

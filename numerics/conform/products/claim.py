@@ -358,6 +358,15 @@ class Claim:
         """May it sum codes and zero points apart, so that terms cancel which stand in no value?"""
         return self.zero_point == "split" and (self.a.shifts or self.b.shifts)
 
+    @property
+    def apart(self) -> bool:
+        """May it sum zero points apart, so that an Inf becomes NaN: one less another?
+
+        A format without zero points has nothing to sum apart.  A kernel may shift its codes to unsigned ones
+        for sums of finite numbers, but an Inf is due where an Inf is given.
+        """
+        return self.zero_point == "split" and (self.a.zero or self.b.zero)
+
     def accumulating(self, bits: int) -> Claim:
         """The same with a narrower accumulator: whose sums the wider one holds, too."""
         return replace(self, accumulate=replace(self.accumulator, bits=min(bits, self.accumulator.bits)))

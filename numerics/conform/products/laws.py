@@ -51,7 +51,7 @@ def pairs() -> None:
 
 
 def scale_range() -> None:
-    """Every code of a scale counts what it says, the least and the largest too."""
+    """Every code of a scale counts what it says, the least, the largest and a negative one too."""
 
 
 def corners() -> None:

@@ -113,12 +113,16 @@ class ProductCheck:
             laws.append(problem.law)
 
     def _verdict(self, laws: tuple[str, ...], failures: tuple[Counterexample, ...]) -> Verdict:
-        tried = sum(int(seen.decided.sum()) for seen in self.seen)
+        loose = sum(int(seen.never_finite.sum()) for seen in self.seen)
+        tried = sum(int(seen.decided.sum()) for seen in self.seen) + loose
         wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
-        undecided = sum(int((~seen.decided & results_of(seen.problem)).sum()) for seen in self.seen)
+        undecided = sum(int(results_of(seen.problem).sum()) for seen in self.seen) - tried
         notes = [*self.hints]
         if undecided:
             notes.append(f"{undecided} results depend on the order of sums and factors, and are not judged")
+        if loose:
+            notes.append(f"of {loose} results that are Inf it was asked that they are no finite number: "
+                         "where zero points are summed apart, NaN is right as well")  # fmt: skip
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
         if self.shapes is not None:
@@ -308,7 +312,8 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
     problem = seen.problem
     where, given = problem.where(at), arguments(problem)
     given += c_of(problem) if problem.claim.in_place else ()
-    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
+    due = _result(seen.due[at]) + ", or NaN" * bool(seen.never_finite[at])
+    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), due, count,
                           where, None, terms(problem, at), given, problem)  # fmt: skip
 
 
