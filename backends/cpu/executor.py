@@ -333,7 +333,7 @@ class CpuExecutor(ArrayExecutor):
         make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
         count = shape[0] * shape[-1] if columns else shape[0]
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        if any(n.size != count for n in numbers):
+        if 0 not in shape and any(n.size != count for n in numbers):
             raise wrong_count(key.verb, numbers, count)
         return self._once(key, lambda: make(key)), numbers
 
