@@ -55,8 +55,8 @@ from numerics.backends.host.executor import (
     BlockFields,
     Codes,
     RowFunction,
-    check_numbers,
     check_rows,
+    wrong_count,
 )
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.hadamard import Rotation
@@ -333,7 +333,8 @@ class CpuExecutor(ArrayExecutor):
         make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
         count = shape[0] * shape[-1] if columns else shape[0]
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        check_numbers(key.verb, numbers, count)
+        if 0 not in shape and any(n.size != count for n in numbers):
+            raise wrong_count(key.verb, numbers, count)
         return self._once(key, lambda: make(key)), numbers
 
     def by_rows(

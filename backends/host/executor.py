@@ -59,14 +59,13 @@ class RowFunction(NamedTuple):
     past: bool = False
 
 
-def check_numbers(name: str, numbers: Sequence[Array], count: int) -> None:
-    """Raises NumericsError where an array does not hold one number for each of `count` rows, or columns.
+def wrong_count(name: str, numbers: Sequence[Array], count: int) -> NumericsError:
+    """The error of arrays of which one does not hold a number for each of `count` rows, or columns.
 
     A kernel would read past the end of a shorter one.
     """
-    for place, array in enumerate(numbers):
-        if array.size != count:
-            raise NumericsError(f"{name}: array {place} of numbers has {array.size}, and {count} are needed")
+    place, size = next((k, array.size) for k, array in enumerate(numbers) if array.size != count)
+    return NumericsError(f"{name}: array {place} of numbers has {size}, and {count} are needed")
 
 
 def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> None:
@@ -78,7 +77,8 @@ def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> 
                 f"{name}: array {place} of rows has the shape {array.shape}, and the first has {shape}; "
                 "all have the same two dimensions"
             )
-    check_numbers(name, numbers, shape[0])
+    if any(array.size != shape[0] for array in numbers):
+        raise wrong_count(name, numbers, shape[0])
 
 
 class Executor(Protocol):
