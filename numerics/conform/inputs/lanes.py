@@ -26,7 +26,7 @@ def kinds(dtype: Element) -> tuple[NDArray[np.float64], ...]:
 
     >>> from numerics.formats import fp4
     >>> [float(kind[0]) for kind in kinds(fp4)][:3]
-    [0.0, 0.5, 1.5]
+    [0.0, 0.5, 1.0]
     """
     held, between = np.unique(np.abs(values(dtype))), middles(dtype)
     held, past = held[held > 0], marks(dtype)[-3:]

@@ -126,7 +126,7 @@ def in_blocks(x, scale, zero_point, rows=4, columns=8):
         return wide[..., : x.shape[-2], : x.shape[-1]]
 
     with np.errstate(all="ignore"):
-        q = np.rint(np.nan_to_num(x, nan=0.0) / spread(scale)).astype(np.float64)
+        q = np.rint(np.where(np.isnan(x), 0, x) / spread(scale)).astype(np.float64)
     return np.clip(q + spread(zero_point), -128, 127).astype(np.int8)
 
 
