@@ -55,6 +55,7 @@ LARGE: tuple[Shape, ...] = (
 )  # fmt: skip
 """Rows and columns past a tile at once, whole and not, of few terms; operands as long as they are wide."""
 MANY = 1024  # terms, of which few fit that have several bits
+SUMMED = 200  # terms, from which on single lengths are summed
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 SINGLE = 24  # bits of a float32 number
@@ -716,6 +717,7 @@ def problems(
     if not claim.integers and shapes is None:
         for length in SPLIT:
             yield maker.long((2, 3, length))
+            yield maker.sums((2, 3, length), window=0)
             yield maker.few((2, 3, length), "a", turn=-1)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
         for shape in FAR:
@@ -776,8 +778,10 @@ def _large(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
     for shape in shapes:
         if maker.claim.integers:
             yield maker.integers(shape, extreme=3 if shape[2] > MANY else 0)
-        else:
-            yield maker.long(shape) if shape[2] > MANY else maker.sums(shape, window=0)
+            continue
+        yield maker.sums(shape, window=0)
+        if shape[2] > MANY:
+            yield maker.long(shape)
 
 
 def _apart(maker: Maker) -> Iterator[Problem]:
@@ -802,6 +806,8 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
         few = 1 + size % 2
         for shape in ((size, few, 3 + size % 5), (few, size, 3 + size % 5)):
             yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
+        if size > SUMMED and not maker.claim.integers:
+            yield maker.sums((2, 3, size), window=0)  # of many bits: what parts of a sum are rounded to shows
         terms = (4, few, size)  # one in a row, in the last places
         if not maker.claim.integers:
             yield from maker.last(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.problem import Factors, Float64, Problem, rounded
+from numerics.conform.products.problem import ENDS, Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
@@ -219,7 +219,7 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         return due, results_of(problem)
     a, b = bounds(problem.a, claim), bounds(problem.b, claim)
     found = sums(a, b)
-    two = found.count <= 2
+    two = (found.count <= 2) & (problem.parts is None)
     if problem.bias is not None:
         bias = problem.bias.astype(np.float64)
         found.total += np.abs(bias)
@@ -231,7 +231,8 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
         decided |= finite & safe & two & found.narrow & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
-    decided |= np.isinf(due) & finite & _past_any(problem, found, (a, b))
+    past = np.isinf(rounded(problem.exact, claim.out)) if claim.rounding in ENDS else np.isinf(due)
+    decided |= past & finite & _past_any(problem, found, (a, b))
     return due, (decided | _not_finite(problem, finite)) & results_of(problem)
 
 
