@@ -359,7 +359,7 @@ class Maker:
             found = self.sums((5, 7, 2 * op.size + 3 if op.size else 40), window=0, law="scale_range")
             side: Side = getattr(found, name)
             assert side.scale is not None
-            signs = self.rng.choice(np.float32([-1, 1]), side.scale.shape)
+            signs = self.rng.choice(np.array([-1, 1], np.float32), side.scale.shape)
             signs[0, 0] = -1
             yield with_side(found, name, replace(side, scale=side.scale * signs))
 

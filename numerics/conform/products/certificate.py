@@ -251,7 +251,8 @@ def _past_any(problem: Problem, found: Sums, sides: tuple[Bounds, Bounds]) -> Ma
     makes one smaller by more than its half bit: all of them together do not bring the sum back.
     """
     claim = problem.claim
-    if claim.apart or not claim.accumulator.rounds_to_nearest:  # toward zero, the largest number remains
+    nearest = claim.accumulator.rounds_to_nearest  # toward zero, the largest number remains
+    if claim.apart or claim.out not in PAST or not nearest:
         return np.zeros(problem.exact.shape, np.bool_)
     left, right = ([(side.values > 0) * 1.0, (side.values < 0) * 1.0] for side in (problem.a, problem.b))
     positive = left[0] @ right[0].T + left[1] @ right[1].T

@@ -146,10 +146,11 @@ def _in_int8(reach: int) -> Callable[[Side, Problem], Side]:
         if not side.op.is_value:
             return side
         rows, length = side.codes.shape
-        groups = -(-length // reach)
-        room = np.zeros((rows, groups * reach), np.float32)
+        size = min(reach, length)
+        groups = -(-length // size)
+        room = np.zeros((rows, groups * size), np.float32)
         room[:, :length] = side.codes
-        room = room.reshape(rows, groups, reach)
+        room = room.reshape(rows, groups, size)
         with np.errstate(all="ignore"):
             scale = np.abs(room).max(axis=2, keepdims=True) / np.float32(127)
             whole = np.where(scale > 0, np.rint(room / np.where(scale > 0, scale, 1)), 0)
@@ -439,11 +440,15 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     while left[0] and len(spoken) < MOST:
         guesses = [(*spoken, one) for one in DEVIATIONS if one not in spoken]
         first = sorted(guesses, key=lambda guess: _unexplained(guess, told[:FIRST]))
-        best = min(first[:FOLLOWED], key=lambda guess: _unexplained(guess, told))
-        if _unexplained(best, told)[0] >= left[0]:
+        followed = sorted((_unexplained(guess, told), place) for place, guess in enumerate(first[:FOLLOWED]))
+        for (missed, _), place in followed:
+            if not missed and not _unexplained(first[place], seen)[0]:
+                return first[place]
+        found, place = followed[0]
+        if found[0] >= left[0]:
             return ()
-        spoken, left = best, _unexplained(best, told)
-    return spoken if not left[0] and not _unexplained(spoken, seen)[0] else ()
+        spoken, left = first[place], found
+    return ()
 
 
 def _telling(seen: Sequence[Seen]) -> list[Seen]:
