@@ -52,6 +52,16 @@ class Seen:
             finite = np.isfinite(self.came)
         return (self.decided & unequal(self.came, self.due)) | (self.never_finite & finite)
 
+    def cut(self, rows: list[int], columns: list[int]) -> Seen:
+        """The same of some rows and columns of each batch alone."""
+        laid, batch = self.problem.claim.laid, self.problem.batch
+        places = np.ix_(*(
+            [group * size + i for group in range(laid.groups(name, batch) if batch else 1) for i in kept]
+            for name, size, kept in zip("ab", self.problem.matrix, (rows, columns), strict=True)
+        ))  # fmt: skip
+        came, due, decided = (x[places] for x in (self.came, self.due, self.decided))
+        return Seen(self.problem.cut(rows, columns), came, due, decided)
+
     def turned_around(self) -> Seen:
         """The same with all rows of both sides in reverse, so that other numbers are due in its places."""
         came, due, decided = (x[::-1, ::-1] for x in (self.came, self.due, self.decided))

@@ -60,6 +60,7 @@ BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), 
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
 BITS = (4, 12, 24)  # of their sums, at most
 ROOM = 4  # bits that an alpha, and a c beside the sum, take
+SUMMED = 200  # terms, from which on single lengths are summed
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 SINGLE = 24  # bits of a float32 number
@@ -753,6 +754,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
     if not claim.integers and shapes is None:
         for length in SPLIT:
             yield maker.long((2, 3, length))
+            yield maker.sums((2, 3, length), window=0)
             yield maker.few((2, 3, length), "a", turn=-1)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
         for shape in FAR:
@@ -813,8 +815,10 @@ def _large(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
     for shape in shapes:
         if maker.claim.integers:
             yield maker.integers(shape, extreme=3 if shape[2] > MANY else 0)
-        else:
-            yield maker.long(shape) if shape[2] > MANY else maker.sums(shape, window=0)
+            continue
+        yield maker.sums(shape, window=0)
+        if shape[2] > MANY:
+            yield maker.long(shape)
 
 
 def _apart(maker: Maker) -> Iterator[Problem]:
@@ -839,6 +843,8 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
         few = 1 + size % 2
         for shape in ((size, few, 3 + size % 5), (few, size, 3 + size % 5)):
             yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
+        if size > SUMMED and not maker.claim.integers:
+            yield maker.sums((2, 3, size), window=0)  # of many bits: what parts of a sum are rounded to shows
         terms = (4, few, size)  # one in a row, in the last places
         if not maker.claim.integers:
             yield from maker.last(

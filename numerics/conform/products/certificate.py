@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.problem import Factors, Float64, Problem, rounded
+from numerics.conform.products.problem import ENDS, Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
@@ -244,7 +244,7 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         return due, results_of(problem)
     a, b = bounds(problem.a, claim), bounds(problem.b, claim)
     found = sums_of(problem)
-    two = found.count <= 2
+    two = (found.count <= 2) & (problem.parts is None)
     finite = np.isfinite(problem.exact)
     if problem.blend is not None and not problem.blend.plain:
         decided = finite & _blended(problem.blend, found, (a, b), claim)
@@ -257,7 +257,8 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
         decided |= finite & safe & two & found.narrow & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
-    decided |= np.isinf(due) & finite & _past_any(problem, found, (a, b))
+    past = np.isinf(rounded(problem.exact, claim.out)) if claim.rounding in ENDS else np.isinf(due)
+    decided |= past & finite & _past_any(problem, found, (a, b))
     return due, (decided | _not_finite(problem, finite)) & results_of(problem)
 
 
@@ -293,8 +294,8 @@ def _past_any(problem: Problem, found: Sums, sides: tuple[Bounds, Bounds]) -> Ma
     makes one smaller by more than its half bit: all of them together do not bring the sum back.
     """
     claim = problem.claim
-    if claim.apart or claim.out not in PAST or not claim.accumulator.rounds_to_nearest:
-        # Rounded toward zero, the largest number remains; integers have no Inf.
+    nearest = claim.accumulator.rounds_to_nearest  # toward zero, the largest number remains
+    if claim.apart or claim.out not in PAST or not nearest:
         return np.zeros(problem.exact.shape, np.bool_)
     left, right = ([(side.values > 0) * 1.0, (side.values < 0) * 1.0] for side in (problem.a, problem.b))
     positive = left[0] @ right[0].T + left[1] @ right[1].T

@@ -14,7 +14,7 @@ import numpy as np
 from numerics.conform.products.blend import Blend, adding_late, scaling_both, scaling_late
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Accumulator, Operand
-from numerics.conform.products.problem import Factors, Float64, Problem, Side, flush, to_bfloat16
+from numerics.conform.products.problem import VIA, Factors, Float64, Parts, Problem, Side, flush, to_bfloat16
 from numerics.formats.floats import fp8_e4m3fnuz, fp8_e5m2
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ Bend = Callable[[Problem], "Problem | None"]
 """What it makes of a problem; None where it says nothing of it."""
 MOST = 3  # deviations at once
 TOLD = 8  # wrong products, and right ones, that a deviation must explain before all are looked at
+TERMS = 1 << 14  # of all sums of a product that is looked at whole; of a larger one some rows are
+ROWS = 4  # of them, with their neighbours
 FIRST = 4  # of them, by which guesses are sorted
 FOLLOWED = 4  # guesses that are looked at further
 AGAIN = 3  # times that other products are told, where those that were explained say too little
@@ -146,10 +148,11 @@ def _in_int8(reach: int) -> Callable[[Side, Problem], Side]:
         if not side.op.is_value:
             return side
         rows, length = side.codes.shape
-        groups = -(-length // reach)
-        room = np.zeros((rows, groups * reach), np.float32)
+        size = min(reach, length)
+        groups = -(-length // size)
+        room = np.zeros((rows, groups * size), np.float32)
         room[:, :length] = side.codes
-        room = room.reshape(rows, groups, reach)
+        room = room.reshape(rows, groups, size)
         with np.errstate(all="ignore"):
             scale = np.abs(room).max(axis=2, keepdims=True) / np.float32(127)
             whole = np.where(scale > 0, np.rint(room / np.where(scale > 0, scale, 1)), 0)
@@ -172,6 +175,10 @@ def _rounded_scale(kind: str) -> Callable[[Side, Problem], Side]:
         return bent(side, scale=np.asarray(side.spread(one.astype(np.float64)) * side.number))
 
     return change
+
+
+def _absolute_scale(side: Side, problem: Problem) -> Side:
+    return bent(side, scale=np.abs(side.factors.scale))
 
 
 def _assumed_zero(zero: float | None) -> Callable[[Side, Problem], Side]:
@@ -263,6 +270,20 @@ def _accumulates(accumulator: Accumulator) -> Bend:
     return of_claim(accumulate=accumulator)
 
 
+def _in_parts(parts: Parts) -> ProductDeviation:
+    """Sums of some terms each that are rounded before they are added: split-K in a narrow type."""
+    several = " and their sums" * parts.kept
+    return ProductDeviation(
+        f"parts of {parts.length}{several} in {parts.kind}",
+        f"the sum of each {parts.length} terms is rounded to {parts.kind}, and then added"
+        + f" to a sum in {parts.kind}" * parts.kept,
+        lambda problem: replace(problem, parts=parts),
+        "split-K whose partial sums have the type that comes out",
+    )
+
+
+PARTS = tuple(Parts(1 << n, kind, kept) for n in range(12, 4, -1) for kind in VIA for kept in (False, True))
+"""Split-K: 4096 to 32 terms each, long ones first, since short parts explain of one sum what long ones do."""
 NARROW = {name: ACCUMULATORS[name] for name in ("float16", "bfloat16", "hopper_fp8")}
 
 DEVIATIONS: tuple[ProductDeviation, ...] = (
@@ -323,6 +344,9 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ),
     ProductDeviation(
         "scales in float16", "scales are rounded to float16", of_sides(_rounded_scale("float16"))
+    ),
+    ProductDeviation(
+        "scales without their sign", "the magnitudes of scales are taken", of_sides(_absolute_scale)
     ),
     ProductDeviation(
         "zero point assumed",
@@ -386,6 +410,21 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation(
         "output truncated", "the sum is cut to the type that comes out", of_claim(rounding="toward_zero")
     ),
+    *(
+        ProductDeviation(
+            f"through {kind}",
+            f"the sum is rounded to {kind}, and then to what comes out",
+            of_claim(rounding=kind),
+        )
+        for kind in VIA
+    ),
+    ProductDeviation("saturates", "the largest number comes in place of Inf", of_claim(rounding="largest")),
+    ProductDeviation(
+        "Inf becomes NaN",
+        "NaN comes in place of Inf, as where shifts of codes are summed apart",
+        of_claim(rounding="nan"),
+    ),
+    *map(_in_parts, PARTS),
 )
 
 
@@ -460,7 +499,7 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     """
     told = _telling(seen)
     for _ in range(AGAIN):
-        spoken = _fewest(told)
+        spoken = _fewest(told, seen)
         if not spoken or not _unexplained(spoken, seen)[0]:
             return spoken
         against = [one for one in seen if _counted(spoken, [one])[0]]
@@ -468,18 +507,22 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     return ()
 
 
-def _fewest(told: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
-    """The fewest deviations that explain some products; none where none do."""
+def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
+    """The fewest deviations that explain some products, and all that were seen if any do; none where none do."""
     known = DEVIATIONS + OF_BLENDS * bool(told and told[0].problem.claim.blends)
     spoken: tuple[ProductDeviation, ...] = ()
     left = _unexplained(spoken, told)
     while left[0] and len(spoken) < MOST:
         guesses = [(*spoken, one) for one in known if one not in spoken]
         first = sorted(guesses, key=lambda guess: _unexplained(guess, told[:FIRST]))
-        best = min(first[:FOLLOWED], key=lambda guess: _unexplained(guess, told))
-        if _unexplained(best, told)[0] >= left[0]:
+        followed = sorted((_unexplained(guess, told), place) for place, guess in enumerate(first[:FOLLOWED]))
+        for (missed, _), place in followed:
+            if not missed and not _unexplained(first[place], seen)[0]:
+                return first[place]
+        found, place = followed[0]
+        if found[0] >= left[0]:
             return ()
-        spoken, left = best, _unexplained(best, told)
+        spoken, left = first[place], found
     return spoken if not left[0] else ()
 
 
@@ -488,7 +531,20 @@ def _telling(seen: Sequence[Seen]) -> list[Seen]:
     size = sorted(seen, key=lambda one: one.came.size * one.problem.shape[2])
     wrong = [one for one in size if one.wrong.any()]
     right = [one for one in size if not one.wrong.any()]
-    return wrong[:: -(-len(wrong) // TOLD) or 1] + right[:: -(-len(right) // TOLD) or 1]
+    chosen = wrong[:: -(-len(wrong) // TOLD) or 1] + right[:: -(-len(right) // TOLD) or 1]
+    return [_smaller(one) for one in chosen]
+
+
+def _smaller(seen: Seen) -> Seen:
+    """Of many terms some rows and columns, wrong ones first, each with its neighbour; else all of it."""
+    if seen.came.size * seen.problem.shape[2] <= TERMS:
+        return seen
+    kept = []
+    for axis, size in enumerate(seen.problem.matrix):
+        wrong = np.flatnonzero(seen.wrong.any(axis=1 - axis)) % size
+        first = np.unique(np.concatenate([wrong[:ROWS], np.arange(0, ROWS - min(len(wrong), ROWS))]) // 2 * 2)
+        kept.append([int(i) for pair in first for i in (pair, pair + 1) if i < size])
+    return seen.cut(kept[0], kept[1])
 
 
 def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +129,30 @@ class Side:
         return replace(self, codes=codes.astype(self.codes.dtype))
 
 
+class Parts(NamedTuple):
+    """How a deviation adds: the sums of so many terms each are rounded to a type, and then added.
+
+    kept: the sum of those before is rounded to it, too, whenever one is added.
+    """
+
+    length: int
+    kind: str
+    kept: bool = False
+
+    def product(self, a: Float64, b: Float64) -> Float64:
+        """a times the rows of b, exact but for these roundings."""
+        found = np.zeros((len(a), len(b)))
+        with np.errstate(all="ignore"):
+            for start in range(0, a.shape[1], self.length):
+                places = slice(start, start + self.length)
+                found = found + self._rounded(exact_product(a[:, places], b[:, places]))
+                found = self._rounded(found) if self.kept else found
+        return found
+
+    def _rounded(self, x: Float64) -> Float64:
+        return rounded(x, self.kind).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One product that is asked: a (m, k) times the rows of b (n, k), plus a bias."""
@@ -141,6 +166,8 @@ class Problem:
     """alpha, beta and c, where the claim has any of them."""
     flushed: bool = False
     """Of a deviation: are products below the smallest normal float32 zeros?"""
+    parts: Parts | None = None
+    """Of a deviation: in which parts are terms added, and how is each rounded?"""
     lies: str = ""
     """How its arrays lie in memory, one of `lying.SAID`; "" where they are dense."""
     out_lies: str = ""
@@ -199,8 +226,15 @@ class Problem:
     @cached_property
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
-        found = exact_product(self.a.values, self.b.values, self.bias, self.flushed)
+        found = self._summed
         return found if self.blend is None else self.blend.of(found, self._rounded)
+
+    @property
+    def _summed(self) -> Float64:
+        if self.parts is None:
+            return exact_product(self.a.values, self.b.values, self.bias, self.flushed)
+        found = self.parts.product(self.a.values, self.b.values)
+        return found if self.bias is None else found + self.bias.astype(np.float64)
 
     def _rounded(self, exact: Float64) -> Array:
         return rounded(exact, self.claim.out, self.claim.rounding)
@@ -245,8 +279,9 @@ def flush(x: Float64, least: float = SMALLEST["float32"]) -> Float64:
 def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
     """Exact results, rounded once to float32, float16, bfloat16 (as float32), or an int32 modulo 2**32.
 
-    rounding: half_even, toward_zero, or flushed: half_even without subnormal numbers; of integers int8 and
-    int16 where those wrap.
+    rounding: half_even, toward_zero, or flushed: half_even without subnormal numbers; float16 or bfloat16:
+    rounded to that type first; largest: what is past the largest number becomes it; nan: what is Inf is
+    NaN; of integers int8 and int16 where those wrap.
 
     >>> rounded(np.array([1 + 2.0**-8, 2.0**31]), "bfloat16").tolist(), rounded(np.array([2.0**31]), "int32")
     ([1.0, 2147483648.0], array([-2147483648], dtype=int32))
@@ -258,11 +293,20 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
             return _toward_zero(exact, out)
         if rounding == "flushed":
             exact = flush(exact, SMALLEST[out])
-        if out == "bfloat16":
-            return to_bfloat16(exact)
-        return np.asarray(exact.astype(out))
+        if rounding in VIA:
+            exact = rounded(exact.astype(np.float32).astype(np.float64), rounding).astype(np.float64)
+        found = to_bfloat16(exact) if out == "bfloat16" else np.asarray(exact.astype(out))
+        if rounding in ENDS:
+            end = np.nan if rounding == "nan" else TOP[out]
+            found = np.where(np.isinf(found), np.copysign(end, found), found).astype(found.dtype)
+        return found
 
 
+VIA = ("float16", "bfloat16")
+"""Types to which a deviation rounds first."""
+ENDS = ("largest", "nan")
+TOP = {"float32": float(np.finfo(np.float32).max), "bfloat16": float(bfloat16.max), "float16": 65504.0}
+"""The largest number of what comes out."""
 WRAPS = {"int8": 8, "int16": 16}
 
 
