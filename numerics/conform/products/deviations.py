@@ -508,7 +508,7 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
 
 
 def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
-    """The fewest deviations that explain some products, and all that were seen if any do; none where none do."""
+    """The fewest deviations that explain some products, and all that were seen if any do; else none."""
     known = DEVIATIONS + OF_BLENDS * bool(told and told[0].problem.claim.blends)
     spoken: tuple[ProductDeviation, ...] = ()
     left = _unexplained(spoken, told)
