@@ -165,6 +165,7 @@ def in_parts(length, kind, kept):
 DIALECTS = {
     "parts of 1024 in bfloat16": {"sums": in_parts(1024, "bfloat16", False)},
     "parts of 2048 and their sums in bfloat16": {"sums": in_parts(2048, "bfloat16", True)},
+    "saturates": {"write": _saturated(3.3895313892515355e38)},
     "through float16": {"write": lambda total, k: through(total, "float16")},
 }
 """What is done otherwise, by the name that a verdict has for it."""

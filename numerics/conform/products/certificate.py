@@ -295,7 +295,7 @@ def _past_any(problem: Problem, found: Sums, sides: tuple[Bounds, Bounds]) -> Ma
     """
     claim = problem.claim
     nearest = claim.accumulator.rounds_to_nearest  # toward zero, the largest number remains
-    if claim.apart or claim.out not in PAST or not nearest:
+    if claim.splits or claim.out not in PAST or not nearest:
         return np.zeros(problem.exact.shape, np.bool_)
     left, right = ([(side.values > 0) * 1.0, (side.values < 0) * 1.0] for side in (problem.a, problem.b))
     positive = left[0] @ right[0].T + left[1] @ right[1].T
@@ -333,16 +333,17 @@ def _one_addition(problem: Problem) -> Mask:
 
 
 def never_finite(problem: Problem, due: Array) -> Mask:
-    """Which results that are Inf may be NaN as well, since zero points are summed apart, but no number.
+    """Which results that are Inf may be NaN as well, being a difference of two sums, but no finite number.
 
-    An Inf of an operand stays one, or meets another in the sum that is taken off.  A sum past the largest
-    number has one of its two parts there, too, if it is past it by more than all their roundings.  With
-    alpha, beta and c nothing is said.
+    An Inf of an operand stays one, or meets another in the sum that is taken off, if zero points are.  A sum
+    past the largest number has one of its two parts there, too, if it is past it by more than all their
+    roundings, also where no more is taken off than what shifts codes to unsigned ones.  With alpha,
+    beta and c nothing is said.
     """
     claim, infinite = problem.claim, np.isinf(due)
-    if not claim.apart or problem.blend is not None or not infinite.any():
+    if not claim.splits or problem.blend is not None or not infinite.any():
         return np.zeros(due.shape, np.bool_)
-    found = infinite & ~np.isfinite(problem.exact)
+    found = infinite & ~np.isfinite(problem.exact) & claim.apart
     if claim.accumulator.rounds_to_nearest:
         parts = sums(bounds(problem.a, claim), bounds(problem.b, claim))
         total = parts.total if problem.bias is None else parts.total + np.abs(problem.bias)

@@ -377,15 +377,15 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation(
         "scale of the neighbour row", "rows of b take each other's scales", of_sides(_rows_swapped, "b")
     ),
-    ProductDeviation("tail of 32 dropped", "what is left over of 32 is not summed", of_sides(_tail(32), "b")),
-    ProductDeviation("tail of 16 dropped", "what is left over of 16 is not summed", of_sides(_tail(16), "b")),
+    ProductDeviation("tail of 32 dropped", "what is left over of 32 is not summed", of_sides(_tail(32))),
+    ProductDeviation("tail of 16 dropped", "what is left over of 16 is not summed", of_sides(_tail(16))),
     ProductDeviation(
-        "tail of 64 dropped", "what is left over of 64 is not summed", of_sides(_tail(64), "b"), "mlx 3444"
+        "tail of 64 dropped", "what is left over of 64 is not summed", of_sides(_tail(64)), "mlx 3444"
     ),
     ProductDeviation(
         "tail dropped at m=1",
         "of one row what is left over of 32 is not summed",
-        of_sides(_tail(32, single=True), "b"),
+        of_sides(_tail(32, single=True)),
     ),
     ProductDeviation(
         "codes read as unsigned", "b's integers are read without their sign", of_sides(_unsigned, "b")
@@ -509,7 +509,7 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
 
 def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     """The fewest deviations that explain some products, and all that were seen if any do; else none."""
-    known = DEVIATIONS + OF_BLENDS * bool(told and told[0].problem.claim.blends)
+    known = OF_BLENDS * bool(told and told[0].problem.claim.blends) + DEVIATIONS
     spoken: tuple[ProductDeviation, ...] = ()
     left = _unexplained(spoken, told)
     while left[0] and len(spoken) < MOST:

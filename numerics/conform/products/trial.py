@@ -121,8 +121,10 @@ class ProductCheck:
         if undecided:
             notes.append(f"{undecided} results depend on the order of sums and factors, and are not judged")
         if loose:
-            notes.append(f"of {loose} results that are Inf it was asked that they are no finite number: "
-                         "where zero points are summed apart, NaN is right as well")  # fmt: skip
+            notes.append(
+                f"of {loose} results that are Inf it was asked that they are no finite number: "
+                "where zero points, or shifts of codes, are summed apart, NaN is right as well"
+            )
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
         if self.shapes is not None:
