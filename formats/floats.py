@@ -27,7 +27,7 @@ float16: Float = row(Float, "float16", _IEEE,
     names=("fp16", "half", "F16", "binary16"),
     exponent=5, mantissa=10, bias=15, specials="ieee", default_overflow="nonsaturate")
 fp8_e4m3: Float = row(Float, "fp8_e4m3", _OFP8,
-    names=("float8_e4m3fn", "E4M3", "OFP8 E4M3", "fp8_e4m3fn", "FLOAT8E4M3FN", "F8_E4M3", "E4M3FN"),
+    names=("float8_e4m3fn", "E4M3", "OFP8 E4M3", "fp8_e4m3fn", "FLOAT8E4M3FN", "F8_E4M3"),
     exponent=4, mantissa=3, bias=7, specials="fn")
 fp8_e5m2: Float = row(Float, "fp8_e5m2", _OFP8,
     names=("float8_e5m2", "E5M2", "OFP8 E5M2", "FLOAT8E5M2", "F8_E5M2"),
@@ -36,10 +36,10 @@ fp8_e3m4: Float = row(Float, "fp8_e3m4", "ml_dtypes float8_e3m4; IEEE 754 rules"
     names=("float8_e3m4", "E3M4"),
     exponent=3, mantissa=4, bias=3, specials="ieee")
 fp8_e4m3fnuz: Float = row(Float, "fp8_e4m3fnuz", _FNUZ,
-    names=("float8_e4m3fnuz", "FLOAT8E4M3FNUZ", "F8_E4M3FNUZ", "E4M3FNUZ"),
+    names=("float8_e4m3fnuz", "FLOAT8E4M3FNUZ", "F8_E4M3FNUZ"),
     exponent=4, mantissa=3, bias=8, specials="fnuz")
 fp8_e5m2fnuz: Float = row(Float, "fp8_e5m2fnuz", _FNUZ,
-    names=("float8_e5m2fnuz", "FLOAT8E5M2FNUZ", "F8_E5M2FNUZ", "E5M2FNUZ"),
+    names=("float8_e5m2fnuz", "FLOAT8E5M2FNUZ", "F8_E5M2FNUZ"),
     exponent=5, mantissa=2, bias=16, specials="fnuz")
 fp6_e3m2: Float = row(Float, "fp6_e3m2", _MX,
     names=("float6_e3m2fn", "E3M2", "FLOAT6E3M2", "F6_E3M2"),

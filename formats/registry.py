@@ -140,7 +140,7 @@ def dtype(name: Any, *unnamed: Never, **unknown: Never) -> Dtype:
             raise NumericsError("a format is needed, such as 'fp8_e4m3'; `numerics formats` lists them all")
         if _has_format(name):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
-        if hasattr(name, "__array__") or (callable(name) and not isinstance(name, type)):
+        if not isinstance(name, type) and (hasattr(type(name), "__array__") or callable(name)):
             raise NumericsError(
                 f"{said(name)} is no format, such as 'fp8_e4m3': what is quantized, drawn or judged comes "
                 "first, and the format behind it"

@@ -24,7 +24,7 @@ from numerics.formats.errors import NumericsError
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _PLAIN = {np.dtype(name) for name in ("float16", "float32", "float64")}  # a name costs a microsecond
 
-_NO_NUMBERS = {"U": "texts", "S": "bytes", "O": "things that are no numbers"}
+_NO_NUMBERS = {"U": "texts", "S": "bytes", "O": "objects that are no numbers"}
 """What an array holds, or a list, by its type's kind."""
 
 

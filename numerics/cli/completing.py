@@ -223,7 +223,7 @@ def formats_begun(incomplete: str) -> Completed:
     """The formats whose names begin so, in any case; and what else those are called that do not.
 
     >>> [item.value for item in formats_begun("e5m")]
-    ['E5M2', 'E5M2FNUZ']
+    ['E5M2']
     """
     from numerics.formats import dtypes
     from numerics.formats.p3109 import begun as p3109_begun

@@ -262,7 +262,7 @@ def test_to_raised_what_torch_raises(options):
         ("mxfp8", "'mxfp8_e4m3'"),
         ("fp8_e4m4", "did you mean 'fp8_e4m3'"),
         ("e4m3", "nx.dtype('e4m3') is nx.fp8_e4m3"),
-        ("E4M3FN", "is nx.fp8_e4m3"),
+        ("E4M3FN", "did you mean 'fp8_e4m3'"),
         ("mxfp", "family of formats: mxfp8_e4m3"),
     ],
 )
@@ -283,11 +283,6 @@ def test_names_that_look_like_no_formats_are_left_to_python(name):
 def test_families_are_told_whole_and_what_stands_in_a_formats_place_is_named():
     with pytest.raises(nx.NumericsError, match="family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2"):
         nx.dtype("mxfp")
-    assert [nx.dtype(name) for name in ("E4M3FN", "e4m3fnuz", "E5M2FNUZ")] == [
-        nx.fp8_e4m3,
-        nx.fp8_e4m3fnuz,
-        nx.fp8_e5m2fnuz,
-    ]
     for turned in (
         lambda: nx.conform.check("fp4", nx.fp4.encode),
         lambda: nx.quantize("int8", np.ones(3, np.float32)),
@@ -296,5 +291,5 @@ def test_families_are_told_whole_and_what_stands_in_a_formats_place_is_named():
             turned()
     with pytest.raises(nx.NumericsError, match=r"a file is read by nx\.load\(path\)"):
         nx.quantize("w.npy", "int8")
-    with pytest.raises(nx.NumericsError, match="cannot encode texts; allowed: "):
+    with pytest.raises(nx.NumericsError, match="cannot compute with texts; allowed: "):
         nx.quantize([[1, 2], [3, "a"]], "int8")

@@ -19,7 +19,7 @@ Q, P = "numerics quantize m.safetensors o ", "numerics plot tensor m.safetensors
 CASES = [
     (Q + "--dtype 'lm_head=mxfp4", ["lm_head=mxfp4"]), (Q + "--dtype lm_head=non", ["lm_head=none"]),
     (Q + "--dtype=nvf", ["--dtype=nvfp4", "--dtype=nvfp3"]),
-    (Q + "--dtype e4m", ["E4M3", "E4M3FN", "E4M3FNUZ"]),
+    (Q + "--dtype e4m", ["E4M3"]),
     (Q + "--dtype int8:per_c", ["int8:per_channel"]), (Q + "--dtype lm=int8:per_to", ["lm=int8:per_token"]),
     (Q + "--observer m", ["min_max", "moving_average", "mse"]), (Q + "--scale-type p", ["pof2"]),
     (Q + "--zero-point-type f", ["float32"]), (Q + "--quiet --exclude l", ["lm_head.weight"]),
