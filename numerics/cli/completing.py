@@ -65,6 +65,11 @@ class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer o
         return [CompletionItem(word) for word in self.every() if word.startswith(incomplete)]
 
 
+def word_option(flag: str, words: Words, default: str, told: str) -> Callable[[Any], Any]:
+    """Returns the option of a command that takes a word of a list, one of them by default; told: its help."""
+    return click.option(flag, type=WordType(words), default=default, show_default=True, help=told)
+
+
 class ScaleType(WordType):
     """A number on the command line, or one of some words."""
 

@@ -20,6 +20,7 @@ from numerics.cli.completing import (
     ScaleType,
     WordType,
     of,
+    word_option,
 )
 from numerics.cli.words import CLAIMED, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
@@ -88,13 +89,7 @@ def _accumulators() -> tuple[str, ...]:
 @click.option("--finite", is_flag=True, help="TARGET takes neither NaN nor Inf.")
 @click.option("--one-thread", is_flag=True, help="TARGET is called by one thread alone.")
 @click.option("--fills", is_flag=True, help="TARGET is given arrays for its result last, and fills them.")
-@click.option(
-    "--inputs",
-    type=WordType(INPUTS),
-    default="float32",
-    show_default=True,
-    help="Of its values: " + ", ".join(INPUTS) + ".",
-)
+@word_option("--inputs", INPUTS, "float32", "Of its values: " + ", ".join(INPUTS) + ".")
 @click.option(
     "--scheme",
     type=SCHEME,
@@ -119,34 +114,21 @@ def _accumulators() -> tuple[str, ...]:
 @click.option(
     "--b", type=SPEC, help="Of matmul: the same; rows of k elements, a row for each column of the result."
 )
-@click.option(
-    "--accumulate",
-    type=WordType(_accumulators),
-    default="float32",
-    show_default=True,
-    help="Of matmul: what it sums in.",
-)
+@word_option("--accumulate", _accumulators, "float32", "Of matmul: what it sums in.")
 @click.option(
     "--out", type=OUT, help="Of matmul: the type of the result; float32, or int32 where that is summed in."
 )
-@click.option(
+@word_option(
     "--layout",
-    type=WordType(of(LAYOUT, "LAYOUTS")),
-    default="nk",
-    show_default=True,
-    help="Of matmul: nk, kn where b is turned, or both operands, as in bmk,bnk.",
+    of(LAYOUT, "LAYOUTS"),
+    "nk",
+    "Of matmul: nk, kn where b is turned, or both operands, as in bmk,bnk.",
 )
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
 @click.option("--alpha", is_flag=True, help="Of matmul: it takes alpha, which multiplies the product.")
 @click.option("--beta", is_flag=True, help="Of matmul: it takes c and beta, and adds beta * c.")
 @click.option("--in-place", is_flag=True, help="Of matmul: with --fills and --beta, its result holds c.")
-@click.option(
-    "--zero-point",
-    type=WordType(of(CLAIM, "ZERO_POINTS")),
-    default="split",
-    show_default=True,
-    help="Of matmul: split or folded.",
-)
+@word_option("--zero-point", of(CLAIM, "ZERO_POINTS"), "split", "Of matmul: split or folded.")
 @click.option("--seed", type=int, help="Of the numbers that are drawn; 0 by default.")
 @click.option(
     "--effort", type=WordType(EFFORTS), default="default", show_default=True, help=", ".join(EFFORTS) + "."
@@ -228,12 +210,8 @@ def _sample(found: Verdict, exhaustive: bool) -> list[str]:
 @click.option(
     "--array", type=ARRAY, default="numpy", show_default=True, help="What TARGET takes: numpy or torch."
 )
-@click.option(
-    "--layout",
-    type=WordType(of(LAYOUT, "MATRICES")),
-    default="nk",
-    show_default=True,
-    help="nk, kn where b is turned, or both operands, as in km,kn.",
+@word_option(
+    "--layout", of(LAYOUT, "MATRICES"), "nk", "nk, kn where b is turned, or both operands, as in km,kn."
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
     from numerics.conform.products.fingerprint import LONGEST, fingerprint

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from numerics.cli.completing import DEVICE, FILE, OBSERVER, OVERFLOW, SCALE_RULE, WordType, of
+from numerics.cli.completing import DEVICE, FILE, OBSERVER, OVERFLOW, SCALE_RULE, WordType, of, word_option
 from numerics.cli.words import FORMAT, as_json, examples, json_of, quietly_or_json
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES_TEXT
@@ -46,20 +46,8 @@ def ipu_group() -> None: ...
 )
 @click.argument("name", metavar="FORMAT", type=FORMAT)
 @click.argument("out", type=FILE)
-@click.option(
-    "--op",
-    type=WordType(of(EXPORT, "OPS")),
-    default="round",
-    show_default=True,
-    help="encode, decode, round, pack, unpack, requantize.",
-)
-@click.option(
-    "--profile",
-    type=WordType(of(EXPORT, "PROFILES")),
-    default="bits",
-    show_default=True,
-    help="bits, portable or npu.",
-)
+@word_option("--op", of(EXPORT, "OPS"), "round", "encode, decode, round, pack, unpack, requantize.")
+@word_option("--profile", of(EXPORT, "PROFILES"), "bits", "bits, portable or npu.")
 @click.option(
     "--rounding", type=WordType(_roundings), help="half_even by default; for requantize a mode of AIE-ML."
 )
@@ -94,13 +82,7 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 @click.argument("model", type=FILE)
 @click.argument("out", type=FILE)
 @click.option("--data", type=FILE, help="What it is calibrated on: an .npz file; bf16 needs none.")
-@click.option(
-    "--config",
-    type=WordType(of(CONFIGS, "CONFIGS")),
-    default="xint8",
-    show_default=True,
-    help="xint8, a8w8, a16w8 or bf16.",
-)
+@word_option("--config", of(CONFIGS, "CONFIGS"), "xint8", "xint8, a8w8, a16w8 or bf16.")
 @click.option("--device", type=DEVICE, default="stx", show_default=True, help="phx, hpt, stx or krk.")
 @click.option(
     "--observer",

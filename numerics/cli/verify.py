@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numerics._version import __version__
-from numerics.cli.completing import OVERFLOW, ROUNDING, WordType, of
+from numerics.cli.completing import OVERFLOW, ROUNDING, of, word_option
 from numerics.cli.words import FORMAT, examples
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC, OVERFLOWS
@@ -51,13 +51,7 @@ Asked = tuple[str, ...]
 )
 @click.option("--overflow", "overflows", type=OVERFLOW, multiple=True,
               help=" or ".join(OVERFLOWS) + "; may be repeated.")  # fmt: skip
-@click.option(
-    "--backend",
-    type=WordType(of("numerics.conform.verify.proof", "BACKENDS")),
-    default="cpu",
-    show_default=True,
-    help="cpu, array or gpu.",
-)
+@word_option("--backend", of("numerics.conform.verify.proof", "BACKENDS"), "cpu", "cpu, array or gpu.")
 @click.option("--resume", type=click.Path(dir_okay=False, path_type=Path), help="A journal of what is done.")
 @click.option("--sample", "sampled", is_flag=True, help="A slice of the inputs: quick, and no proof.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
