@@ -311,10 +311,12 @@ def _check_arrays(operation: Operation, size: int, arrays: Sequence[Array]) -> N
     """A kernel reads and writes what it was compiled for, whatever it is given: raises NumericsError for
     another count of arrays, and for one that is shorter than `size` elements.
     """
-    if len(arrays) != len(operation.streams):
-        raise NumericsError(f"{operation.name} takes {len(operation.streams)} arrays, not {len(arrays)}")
-    for place, (array, (bits, bits_of_bytes)) in enumerate(zip(arrays, operation.memory, strict=True)):
+    memory = operation.memory
+    if len(arrays) != len(memory):
+        raise NumericsError(f"{operation.name} takes {len(memory)} arrays, not {len(arrays)}")
+    for array, (bits, bits_of_bytes) in zip(arrays, memory, strict=False):  # as many, see above
         if array.nbytes * bits_of_bytes < size * bits:
+            place = next(k for k, one in enumerate(arrays) if one is array)
             raise NumericsError(
                 f"{operation.name}: array {place} has {array.nbytes} bytes, and {size} elements take "
                 f"{-(-size * bits // bits_of_bytes)}"
