@@ -47,6 +47,7 @@ from numerics.tensor.qtensor import ArrayQTensor, QTensor
 from numerics.view.text import many
 
 Array = NDArray[Any]
+SHARDED = OpenedSafetensors | OpenedPickles  # what may be a folder
 KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 ARCHITECTURE = "general.architecture"
 
@@ -242,18 +243,18 @@ class _Conversion:
         return self.found
 
     def _is_folder(self) -> bool:
-        return isinstance(self.opened, OpenedSafetensors | OpenedPickles) and self.opened.folder
+        return isinstance(self.opened, SHARDED) and self.opened.folder
 
     def _files(self) -> list[_File]:
         """The files of the output, with the tensors that go into each."""
-        if not isinstance(self.opened, OpenedSafetensors | OpenedPickles):
+        if not isinstance(self.opened, SHARDED):
             return [_File(SINGLE, self.opened.names, {str(self.opened.path): os.stat(self.opened.path)}, {})]
         named: dict[str, list[str]] = {}
         for name in self.opened.names:
             named.setdefault(self.opened.shard(name) if self.opened.folder else SINGLE, []).append(name)
         return [self._file(self.opened, shard, names) for shard, names in sorted(named.items())]
 
-    def _file(self, opened: OpenedSafetensors | OpenedPickles, shard: str, names: list[str]) -> _File:
+    def _file(self, opened: SHARDED, shard: str, names: list[str]) -> _File:
         if isinstance(opened, OpenedPickles):
             files = sorted({str(opened.source_of(name)) for name in names})
             return _File(shard, names, {file: os.stat(file) for file in files}, {})
@@ -570,7 +571,7 @@ class _Folder:
         if config := self._said():
             replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         work._note(self.layout is _compressed)
-        if isinstance(work.opened, OpenedSafetensors | OpenedPickles):
+        if isinstance(work.opened, SHARDED):
             work.found.notes += work.opened.said_of_not_copied()
         journal.finish(work.opened.path, noted, copied, {"found": asdict(work.found)})
         return work.found
@@ -578,7 +579,7 @@ class _Folder:
     def _files_beside(self) -> list[Path]:
         """Configuration, tokenizer and what else lies beside the shards."""
         opened = self.work.opened
-        return opened.files_beside if isinstance(opened, OpenedSafetensors | OpenedPickles) else []
+        return opened.files_beside if isinstance(opened, SHARDED) else []
 
     def _said(self) -> dict[str, Any]:
         """The configuration of the output."""

@@ -16,11 +16,11 @@ from numerics.files.nested import at, by_name, model_in, place_of
 from numerics.files.pickled import held_in
 from numerics.files.save_load import on_host
 from numerics.files.shards import ENDING as SAFETENSORS
-from numerics.files.shards import beside_shards, not_copied, weight_map
+from numerics.files.shards import beside_shards, not_copied, said_of_names, weight_map
 from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError, a_kind_of, said, warn
 from numerics.tensor.qtensor import QTensor
-from numerics.view.text import folded, many
+from numerics.view.text import many
 
 SHOWN = 6  # places of tensors that are named
 ENDING = ".bin"
@@ -200,8 +200,7 @@ class OpenedPickles:
     def said_of_not_copied(self) -> list[str]:
         """One line that names what is not copied, where there is anything."""
         taken = {*self._shards, *([self._index.name] if self._index else [])}
-        found = not_copied(self.path, taken)
-        return [f"not copied: {folded(found)}"] if found else []
+        return said_of_names(not_copied(self.path, taken))
 
     def shard(self, name: str) -> str:
         """The file that a tensor of it goes to, as transformers names that."""

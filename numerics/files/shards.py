@@ -129,7 +129,7 @@ class Source:
     @keywords
     def said_of_not_copied(self) -> list[str]:
         """One line that names what is not copied, where there is anything."""
-        return [f"not copied: {folded(names)}"] if (names := self.not_copied) else []
+        return said_of_names(self.not_copied)
 
     def _names(self) -> dict[str, str]:
         """Which file has which tensor, as the index says; without one, of the only file, nothing."""
@@ -174,6 +174,11 @@ def beside_shards(folder: Path) -> list[Path]:
     """The files of a folder that hold no weights, but hidden ones."""
     found = sorted(entry for entry in folder.iterdir() if os.path.isfile(entry))
     return [file for file in found if not file.name.startswith(".") and not WEIGHTS.fullmatch(file.name)]
+
+
+def said_of_names(names: list[str]) -> list[str]:
+    """One line that names what is not copied, where there is anything."""
+    return [f"not copied: {folded(names)}"] if names else []
 
 
 def not_copied(folder: Path, taken: Set[str]) -> list[str]:

@@ -74,15 +74,10 @@ def _given(target: Target) -> Iterator[tuple[Any, ...]]:
             else:
                 yield (codes,)
         return
-    rows = _rows(target, lanes.alike(task.element))
-    for x in _pieces(np.concatenate([rows, _rows(target, lanes.but_one(task.element))]), 1, len(rows)):
+    rows = target.asked(lanes.alike(task.element))
+    for x in _pieces(np.concatenate([rows, target.asked(lanes.but_one(task.element))]), 1, len(rows)):
         for random in _draws(task, x.shape) if task.draws else ((),):
             yield (x, *random)
-
-
-def _rows(target: Target, rows: Float32) -> Array:
-    """Those that the target takes, in its own type's precision."""
-    return target.asked(rows)
 
 
 def _pieces(rows: Array, step: int, short: int | None = None) -> Iterator[Array]:
@@ -114,7 +109,7 @@ def _affine(target: Target) -> Iterator[Question]:
         return
     for turn, scale in enumerate(SCALES):
         zero = zeros[turn % len(zeros)]
-        asked = _rows(target, _scaled(rows, np.float32(scale)))
+        asked = target.asked(_scaled(rows, np.float32(scale)))
         for x in _pieces(asked, SHORT, len(lanes.alike(d))):
             yield question_of(task, (x, scale, zero))
 
