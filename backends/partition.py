@@ -281,7 +281,6 @@ class RowView:
             raise NumericsError(f"scale has shape {field.shape}; {self.whole} elements need {self.shared}")
         if self.padded is not None:
             return self.padded.shared_rows(field, "scale")
-        field = np.ascontiguousarray(field)
         numbers = field.reshape(-1) if self.repeats == 1 else np.tile(field, self.repeats)
         return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
 

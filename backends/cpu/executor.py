@@ -34,7 +34,6 @@ from numerics.backends.cpu.operations import (
     round_operation,
     row_operation,
     stream_of_blocks,
-    unaffine_operation,
     unblock_operation,
     widths,
     widths_with_sums,
@@ -55,8 +54,8 @@ from numerics.backends.host.executor import (
     BlockFields,
     Codes,
     RowFunction,
+    check_count,
     check_rows,
-    wrong_count,
 )
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.hadamard import Rotation
@@ -329,13 +328,12 @@ class CpuExecutor(ArrayExecutor):
         """The operation that is asked for, by the first facts of its AffineKind, and its numbers."""
         zero, columns = affine.zero, len(shape) == 3
         kind = "none" if zero is None else "integer" if zero.dtype.kind == "i" else "float"
-        key = AffineKind(*asked, kind, columns, cut(shape[-1]))
-        make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
         count = shape[0] * shape[-1] if columns else shape[0]
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        if 0 not in shape and any(n.size != count for n in numbers):
-            raise wrong_count(key.verb, numbers, count)
-        return self._once(key, lambda: make(key)), numbers
+        if 0 not in shape:
+            check_count(asked[0], numbers, count)
+        key = (*asked, kind, columns, cut(shape[-1]))
+        return self._once(key, lambda: affine_operation(AffineKind(*key))), numbers
 
     def by_rows(
         self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]

@@ -7,6 +7,7 @@ Formats are run-time parameters: one kernel serves every format that has the sam
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +27,7 @@ from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError
 
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
+SIZES = 64  # numbers of elements whose bytes an operation remembers
 STREAM_BYTES = 24 << 20  # an output from here on is not kept in any cache: write past them
 
 Run = Callable[..., None]
@@ -164,6 +166,8 @@ class Operation:
     past: bool = False  # of rows: the output is a part of a large one, to be written past the caches
     kernels: dict[bool | str, Run] = field(default_factory=dict, init=False)
     """Made of it: by whether they write past the caches, and by what else they do."""
+    taken: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
+    """What bytes_of found, by the number of elements."""
 
     def beginning(self, number: int) -> Operation:
         """The same, and by the same kernels, with another number in the place of its first."""
@@ -185,10 +189,11 @@ class Operation:
         """The streams of the inputs, then of the outputs."""
         return (*self.inputs, *self.outputs)
 
-    @cached_property
-    def memory(self) -> tuple[tuple[int, int], ...]:
-        """Of each stream its bits of an element as a fraction, the denominator in bits of a byte."""
-        return tuple((stream.bits.numerator, 8 * stream.bits.denominator) for stream in self.streams)
+    def bytes_of(self, size: int) -> tuple[int, ...]:
+        """How many bytes of each stream `size` elements take."""
+        if len(self.taken) >= SIZES:
+            self.taken.clear()
+        return self.taken.setdefault(size, tuple(math.ceil(size * s.bits / 8) for s in self.streams))
 
     def kernel_name(self, streaming: bool) -> str:
         """Says all that its instructions depend on."""
@@ -257,7 +262,7 @@ class Launcher:
         """The operation over `size` elements of inputs and outputs."""
         _check_arrays(operation, size, arrays)
         addresses = [address_of(array) for array in arrays]
-        fixed, kernel = operation.parameters.address, self.kernel(operation)
+        fixed, kernel = operation.parameters.address, operation.kernels.get(False) or self.kernel(operation)
         if size < threads.WORTHWHILE:
             kernel(*addresses, size, fixed)
             return
@@ -280,7 +285,8 @@ class Launcher:
         _check_arrays(operation, rows * n, arrays)
         if 0 < rows * n < threads.WORTHWHILE:
             every = [address_of(array) for array in (*arrays, *numbers)]
-            self.kernel(operation)(*every, rows, n, operation.parameters.address)
+            kernel = operation.kernels.get(False) or self.kernel(operation)
+            kernel(*every, rows, n, operation.parameters.address)
             return
         threads.run_rows(self._job(operation, arrays, numbers, n), rows, n)
 
@@ -311,15 +317,14 @@ def _check_arrays(operation: Operation, size: int, arrays: Sequence[Array]) -> N
     """A kernel reads and writes what it was compiled for, whatever it is given: raises NumericsError for
     another count of arrays, and for one that is shorter than `size` elements.
     """
-    memory = operation.memory
-    if len(arrays) != len(memory):
-        raise NumericsError(f"{operation.name} takes {len(memory)} arrays, not {len(arrays)}")
-    for array, (bits, bits_of_bytes) in zip(arrays, memory, strict=False):  # as many, see above
-        if array.nbytes * bits_of_bytes < size * bits:
+    taken = operation.taken.get(size) or operation.bytes_of(size)
+    if len(arrays) != len(taken):
+        raise NumericsError(f"{operation.name} takes {len(taken)} arrays, not {len(arrays)}")
+    for array, least in zip(arrays, taken):  # noqa: B905 # as many, see above; to be strict is slower
+        if array.nbytes < least:
             place = next(k for k, one in enumerate(arrays) if one is array)
             raise NumericsError(
-                f"{operation.name}: array {place} has {array.nbytes} bytes, and {size} elements take "
-                f"{-(-size * bits // bits_of_bytes)}"
+                f"{operation.name}: array {place} has {array.nbytes} bytes, and {size} elements take {least}"
             )
 
 

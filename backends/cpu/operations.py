@@ -216,6 +216,11 @@ def widths_with_sums(n: int) -> tuple[int, int]:
 
 
 def affine_operation(kind: AffineKind) -> Operation:
+    """What goes over rows, or columns, with a scale each."""
+    return _unaffine(kind) if kind.verb in ("decode", "unpack") else _affine(kind)
+
+
+def _affine(kind: AffineKind) -> Operation:
     """Rows or columns with a scale each: `encode` and `pack` to codes, `round` to values."""
     verb, d, source, mode, zero_kind, columns, width = kind
     shared, records = arithmetic(), kind.records
@@ -270,7 +275,7 @@ def stream_of_blocks(out: Array, block: int) -> Stream:
     return WORDS if out.itemsize > 1 else packed(8 * out.shape[1] // block)
 
 
-def unaffine_operation(kind: AffineKind) -> Operation:
+def _unaffine(kind: AffineKind) -> Operation:
     """Codes, or bytes, of rows or columns with a scale each to float32."""
     verb, d, _, _, zero_kind, columns, width = kind
     records = kind.records

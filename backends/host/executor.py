@@ -59,13 +59,14 @@ class RowFunction(NamedTuple):
     past: bool = False
 
 
-def wrong_count(name: str, numbers: Sequence[Array], count: int) -> NumericsError:
-    """The error of arrays of which one does not hold a number for each of `count` rows, or columns.
+def check_count(name: str, numbers: Sequence[Array], count: int) -> None:
+    """Raises NumericsError for an array that does not hold a number for each of `count` rows, or columns.
 
     A kernel would read past the end of a shorter one.
     """
-    place, size = next((k, array.size) for k, array in enumerate(numbers) if array.size != count)
-    return NumericsError(f"{name}: array {place} of numbers has {size}, and {count} are needed")
+    for place, array in enumerate(numbers):
+        if array.size != count:
+            raise NumericsError(f"{name}: array {place} of numbers has {array.size}, and {count} are needed")
 
 
 def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> None:
@@ -77,8 +78,7 @@ def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> 
                 f"{name}: array {place} of rows has the shape {array.shape}, and the first has {shape}; "
                 "all have the same two dimensions"
             )
-    if any(array.size != shape[0] for array in numbers):
-        raise wrong_count(name, numbers, shape[0])
+    check_count(name, numbers, shape[0])
 
 
 class Executor(Protocol):
