@@ -77,7 +77,7 @@ def _in_full(every: Sequence[_Group], lines: Sequence[str], screen: Screen) -> l
     if screen.width is None:
         return []
     cut = _cut([group.name for group in every], lines, screen)
-    return [line for text in cut for line in wrapped(f"in full: {text}", screen.width)]
+    return [line for text in cut for line in wrapped(f"in full: {text}", screen.width, whole=True)]
 
 
 def _cut(said: Sequence[str], lines: Sequence[str], screen: Screen) -> list[str]:
