@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.resources import files
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +253,8 @@ def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: li
         raise NumericsError("no format was given: name one, or several")
     kept = {str(name): x for name, x in tensors.items() if isinstance(x, (list, tuple)) or holds_floats(x)}
     if not kept:
-        raise NumericsError("there is nothing to explore: no tensor of floats came")
+        came = ", ".join(said(x) for x in islice(tensors.values(), 3)) or "nothing"
+        raise NumericsError(f"there is nothing to explore: no tensor of floats came, but {came}")
     if at:
         check_somewhere(at, {name: _shape(x) for name, x in kept.items()})
     names = list(kept)[:MOST_TENSORS]

@@ -26,6 +26,7 @@ from numerics.view.describe import bit_fields
 
 PIECE = 32  # elements: as many as the blocks of OCP MX have
 LONGEST = 256
+FEW = 1 << 16  # elements that are looked at together
 DEVIATED = 2  # pieces of a tensor for which the judge is asked, which takes its time
 
 
@@ -96,13 +97,7 @@ def chosen(x: Array, y: Array, length: int, most: int, asked: Sequence[int] = ()
     line = x.shape[-1]
     a_line = -(-line // length)
     lines, starts = x.reshape(-1, line), np.arange(0, line, length)
-    error = np.subtract(y.reshape(-1, line), lines, dtype=np.float64)
-    signal = lines.astype(np.float64)
-    if x.dtype == np.float64:  # whose squares may be beyond it
-        power = _powers(signal, starts)
-        error, signal = np.ldexp(error, power), np.ldexp(signal, power)
-    noise, signal = _power(error, starts), _power(signal, starts)
-    share = (noise / np.maximum(signal, 1e-300)).ravel()
+    share = _share_lost(lines, y.reshape(-1, line), starts).ravel()
     asked = list(asked)[:most]
     most -= len(asked)
     share[asked] = -1  # they are here already
@@ -119,6 +114,23 @@ def chosen(x: Array, y: Array, length: int, most: int, asked: Sequence[int] = ()
         sizes.append(len(own))
         at.append([*map(int, np.unravel_index(row, x.shape[:-1] or (1,))), first][-x.ndim :])
     return Chosen(length, share.size, at, rows, sizes, len(worst), len(asked))
+
+
+def _share_lost(lines: Array, made: Array, starts: Array) -> Array:
+    """Of each piece of each line the share of its power that is lost, a few lines at a time.
+
+    What they become in between is then in the caches.
+    """
+    share, step = np.empty((len(lines), len(starts))), max(1, FEW // lines.shape[1])
+    for few in (slice(first, first + step) for first in range(0, len(lines), step)):
+        signal = lines[few].astype(np.float64)
+        error = made[few] - signal
+        if lines.dtype == np.float64:  # whose squares may be beyond it
+            power = _powers(signal, starts)
+            error, signal = np.ldexp(error, power), np.ldexp(signal, power)
+        noise, signal = _power(error, starts), _power(signal, starts)
+        share[few] = noise / np.maximum(signal, 1e-300)
+    return share
 
 
 def held_as(x: Array) -> type[np.floating[Any]]:

@@ -181,6 +181,7 @@ def test_of_pieces_that_do_not_fit_those_stay_that_lose_most_and_some_that_are_s
 @pytest.mark.parametrize(("call", "said"), [
     (lambda: nx.explore({}), "nothing to explore"),
     (lambda: nx.explore({"a": np.arange(3)}), "no tensor of floats"),
+    (lambda: nx.explore(None), "no tensor of floats came, but None"),
     (lambda: nx.explore(X, []), "no format was given"), (lambda: nx.explore("fp8_e4m4"), "did you mean"),
     (lambda: nx.explore(X, [nx.mx("fp4", block=512)]), "at most 256"),
     (lambda: nx.explore(X, [nx.QuantSpec("mxfp4", axis=0)]), "explore the tensor transposed"),
