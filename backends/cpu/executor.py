@@ -54,8 +54,8 @@ from numerics.backends.host.executor import (
     BlockFields,
     Codes,
     RowFunction,
-    check_count,
     check_rows,
+    wrong_count,
 )
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.hadamard import Rotation
@@ -330,8 +330,9 @@ class CpuExecutor(ArrayExecutor):
         kind = "none" if zero is None else "integer" if zero.dtype.kind == "i" else "float"
         count = shape[0] * shape[-1] if columns else shape[0]
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        if 0 not in shape:
-            check_count(asked[0], numbers, count)
+        for place, array in enumerate(numbers):
+            if array.size != count and 0 not in shape:
+                raise wrong_count(asked[0], place, array, count)
         key = (*asked, kind, columns, cut(shape[-1]))
         return self._once(key, lambda: affine_operation(AffineKind(*key))), numbers
 

@@ -59,14 +59,12 @@ class RowFunction(NamedTuple):
     past: bool = False
 
 
-def check_count(name: str, numbers: Sequence[Array], count: int) -> None:
-    """Raises NumericsError for an array that does not hold a number for each of `count` rows, or columns.
+def wrong_count(name: str, place: int, array: Array, count: int) -> NumericsError:
+    """The error of an array of numbers that does not hold one for each of `count` rows, or columns.
 
     A kernel would read past the end of a shorter one.
     """
-    for place, array in enumerate(numbers):
-        if array.size != count:
-            raise NumericsError(f"{name}: array {place} of numbers has {array.size}, and {count} are needed")
+    return NumericsError(f"{name}: array {place} of numbers has {array.size}, and {count} are needed")
 
 
 def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> None:
@@ -78,7 +76,9 @@ def check_rows(name: str, arrays: Sequence[Array], numbers: Sequence[Array]) -> 
                 f"{name}: array {place} of rows has the shape {array.shape}, and the first has {shape}; "
                 "all have the same two dimensions"
             )
-    check_count(name, numbers, shape[0])
+    for place, array in enumerate(numbers):
+        if array.size != shape[0]:
+            raise wrong_count(name, place, array, shape[0])
 
 
 class Executor(Protocol):

@@ -15,6 +15,8 @@ from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
 from numerics.checkpoints.pickles import OpenedPickle, OpenedPickles, holds_pickles
 from numerics.checkpoints.torchao_file import weights_in
 from numerics.files import kinds
+from numerics.files.arrays import ENDINGS as ARRAYS
+from numerics.files.arrays import ArrayFile
 from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
@@ -79,7 +81,8 @@ def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     each is read into memory of its own when it is asked for.
 
     Known are .safetensors files and PyTorch's pickles (tensors only), folders of either and their indexes,
-    GGUF files, and ONNX models.  Raises NumericsError, naming it, for what is none of them.
+    GGUF files, ONNX models, and NumPy's .npy and .npz.  Raises NumericsError, naming it, for what is none of
+    them.
     """
     came = path_of(path)
     if holds_pickles(came):
@@ -87,11 +90,15 @@ def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     if os.path.isdir(came) or came.name.endswith(".index.json"):
         return OpenedSafetensors(came, mapped)
     first = kinds.first_of(came)
+    if came.suffix in ARRAYS:
+        return OpenedArrays(came)
     if first.startswith(MAGIC):
         return OpenedGGUF(came)
     what = "" if may_be_one(first) else kinds.known(first) or ""
     if "PyTorch pickle" in what:
         return OpenedPickle(came)
+    if "NumPy" in what:
+        return OpenedArrays(came)
     if "ONNX" in what:
         return OpenedONNX(came)
     return OpenedSafetensors(came, mapped)
@@ -358,6 +365,28 @@ class OpenedONNX:
 
     def stored(self, name: str) -> None:
         """As Opened says: initializers are plain."""
+
+
+class OpenedArrays:
+    """A file of NumPy's: an array, or several in a zip."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.file = ArrayFile(path)
+        self.path, self.names = self.file.path, self.file.names
+        self.left: dict[str, str] = {}
+        self.ties: dict[str, str] = {}
+
+    @property
+    def quantized(self) -> bool:
+        """As Opened says: its numbers are plain."""
+        return False
+
+    def tensor(self, name: str) -> Any:
+        """As Opened says."""
+        return self.file.array(name)
+
+    def stored(self, name: str) -> None:
+        """As Opened says: arrays are plain."""
 
 
 __all__ = ["LONGEST_HEADER", "Opened", "load", "open_any", "quantization_of"]

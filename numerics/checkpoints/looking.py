@@ -341,6 +341,8 @@ def _stored(x: Any, y: Any) -> dict[str, Any]:
 
 def _bits(left: Array, right: Array) -> int:
     """How many numbers that are equal, NaN with NaN, have other bits."""
+    if not left.size:
+        return 0
     real = [_values(x) for x in (left, right)]
     words = [np.ascontiguousarray(x).view(np.uint8).reshape(*one.shape, -1)
              for x, one in zip((left, right), real, strict=True)]  # fmt: skip

@@ -35,8 +35,9 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
     "convert",
     help=cleandoc("""Another kind of file, no number rounded.
 
-    MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin, ONNX.  What the kind of OUT
-    does not have is refused, and nothing is dequantized to make it fit.  A folder goes on where the same
+    MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin,
+    ONNX, .npy or .npz.  What the kind of OUT does not have is refused, and
+    nothing is dequantized to make it fit.  A folder goes on where the same
     command was stopped, and under torchrun ranks share its shards.
     """)
     + examples(

@@ -6,18 +6,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from numerics.backends.paths import check_regular
 from numerics.draw.grids import Array, Decoded, holds_floats
+from numerics.files.arrays import ENDINGS as ARRAYS
+from numerics.files.arrays import arrays_in
 from numerics.files.replacement import check_inputs
 from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
 
-ARRAY, REPORT = ".npy", ".json"
-ENDINGS = (".safetensors", ARRAY, REPORT)
+REPORT = ".json"
+ENDINGS = (".safetensors", *ARRAYS, REPORT)
 """Of names that are files' alone, whether they are there or not."""
 
 A_REPORT = "json.dumps(nx.report(model).as_dict()) makes one"
@@ -38,24 +39,15 @@ def tensors_in(path: Any) -> dict[str, Any]:
 
 
 def everything_in(path: Any) -> dict[str, Any]:
-    """The tensors in a .npy file, or in a checkpoint of any kind, by name; an array by its file's.
+    """The tensors in a .npy or .npz file, or in a checkpoint of any kind, by name.
 
-    Tensors that were quantized come as QTensors, or as Decoded where none holds them.  Raises NumericsError
-    for other files.
+    A lone array has its file's name.  Tensors that were quantized come as QTensors, or as Decoded where none
+    holds them.  Raises NumericsError for other files.
     """
     path = Path(path)
-    if path.suffix == ARRAY:
+    if path.suffix in ARRAYS:
         check_inputs(path)
-        check_regular(path)
-        try:
-            with open(path, "rb") as file:
-                found = np.load(file, allow_pickle=False)
-            if not isinstance(found, np.ndarray):
-                raise ValueError("it is an .npz file, of arrays by name")
-            return {path.stem: found}
-        except (ValueError, EOFError, BadZipFile) as wrong:
-            why = "it holds no array of numbers" if "pickle" in str(wrong) else wrong
-            raise NumericsError(f"{path} is not a .npy file of numbers: {why}") from None
+        return arrays_in(path)
     from numerics.checkpoints.loading import loaded, open_any  # late: pictures of arrays need none of it
 
     opened = open_any(path)

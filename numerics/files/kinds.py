@@ -21,8 +21,12 @@ _GGUF = (
     "which can be quantized"
 )
 _GGML = "a file of ggml's older kinds, whose tensors are quantized; take the model's original .safetensors"
-_NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"
-_NPZ = "NumPy arrays in a zip; write them again with nx.save(dict(numpy.load(path)), 'out.safetensors')"
+_READ = (
+    "numerics.checkpoints.loading.load reads it, and `numerics convert FILE OUT.safetensors` makes one of "
+    "these of it"
+)
+_NUMPY = f"a NumPy array; {_READ}"
+_NPZ = f"NumPy arrays in a zip; {_READ}"
 _HDF5 = "an HDF5 file, as Keras writes; read it with h5py and write its arrays with nx.save"
 _ONNX = (
     "an ONNX model; numerics ipu quantize takes it whole, for AMD's NPU, and "

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import helper
 
 from numerics.backends.host.tensors import check_plain
-from numerics.backends.paths import check_regular, path_of
+from numerics.files.arrays import ArrayFile
 from numerics.formats.errors import NumericsError, said
 from numerics.model.ipu.configs import Config, observing
 from numerics.model.ipu.network import Array, Network, named
@@ -59,20 +59,14 @@ def _iterated(data: Any) -> Iterator[Any]:
 
 
 def _archive(path: Any) -> dict[str, Array]:
-    file = path_of(path)
-    check_regular(file)
     try:
-        with open(file, "rb") as held:
-            found = np.load(held, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise ValueError("it is one array, not an .npz of named ones")
-            with found as archive:
-                return {name: archive[name] for name in archive.files}
-    except Exception as wrong:  # missing, no archive, objects
-        why = " ".join(str(getattr(wrong, "strerror", None) or wrong).split())
-        if "pickle" in why:  # NumPy's advice, which would run what the file says
-            why = "an .npz file is needed, an array of numbers for every input"
-        raise NumericsError(f"{file} is no calibration data: {why:.200}") from wrong
+        file = ArrayFile(path)
+        if file.alone:
+            raise NumericsError(f"{file.path} holds one array; an .npz file has one for every input, by name")
+        return {name: file.array(name) for name in file.names}
+    except (NumericsError, OSError) as wrong:
+        why = getattr(wrong, "strerror", None)
+        raise NumericsError(f"no calibration data: {f'{path}: {why}' if why else wrong}") from wrong
 
 
 def _cut(data: Mapping[str, Any], network: Network) -> Iterator[Mapping[str, Array]]:

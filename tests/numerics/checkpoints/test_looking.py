@@ -359,6 +359,13 @@ def test_complex_numbers_differed_from_themselves(tmp_path):
     assert found["r"].why == "of complex and real numbers"
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.complex64, np.int8])
+def test_tensors_without_numbers_could_not_be_compared(kind, tmp_path):
+    for name in ("a", "b"):
+        nx.save({"x": np.zeros((0, 4), kind)}, tmp_path / f"{name}.safetensors")
+    assert compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors").same
+
+
 def test_weights_that_come_back_in_another_type_were_the_same(tmp_path):
     x = RNG.standard_normal((4, 64)).astype(np.float32)
     wide = nx.quantize(x, "int8", scheme="per_channel(0)")

@@ -35,7 +35,7 @@ NETWORK = Network(residual(batch=2))
             r"a batch of 'x' has shape \(1, 3, 6, 6\); the model takes \(2, 3, 6, 6\)",
         ),
         ({"x": np.full((2, 3, 6, 6), np.nan, np.float32)}, "'x' has NaN or Inf, which goes into Conv 'c1'"),
-        ("nowhere.npz", "nowhere.npz is no calibration data"),
+        ("nowhere.npz", "no calibration data: nowhere.npz: No such file"),
     ],
 )
 def test_data_that_cannot_calibrate_is_refused_by_name(data, said):
@@ -52,7 +52,7 @@ def test_an_array_that_hides_values_is_refused():
 
 def test_one_array_is_no_archive(tmp_path):
     np.save(tmp_path / "x.npy", numbers(2, 3, 6, 6))
-    with pytest.raises(NumericsError, match=r"one array, not an \.npz"):
+    with pytest.raises(NumericsError, match=r"x\.npy holds one array; an \.npz"):
         feeds_from(tmp_path / "x.npy", NETWORK)
 
 
