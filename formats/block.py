@@ -57,7 +57,8 @@ def _declared(
     """
     if (element is None) == (mantissa is None):
         raise NumericsError(
-            f"{said(name)}: give either element= (with scale=) or mantissa= (with sub_block=)"
+            "a block has elements or mantissas: give either element= (with scale=) or mantissa= "
+            "(with sub_block=)"
         )
     facts: dict[str, Any] = {"name": name, "source": source, "aliases": aliases, "block": block}
     if element is None:

@@ -11,6 +11,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, digits, said
 
 MOST = 256  # values: a code has at most 8 bits
+COUNTS = (2, 4, 8, 16, 32, 64, 128, MOST)
 LENGTH = 10_000  # characters of a list of values
 
 Numbers = str
@@ -101,7 +102,7 @@ class Codebook(Element):
 
     def _check_values(self) -> None:
         count, finite = len(self.listed), self.finite
-        if count not in (2, 4, 8, 16, 32, 64, 128, MOST):
+        if count not in COUNTS:
             raise wrong_count(self.name, count)
         if len(finite) < 2 or finite[-1] <= 0:
             raise NumericsError(

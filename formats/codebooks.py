@@ -9,7 +9,7 @@ from math import inf, isfinite, ldexp, nan
 from typing import Any
 
 from numerics.formats.arguments import keywords
-from numerics.formats.codebook import MOST, Codebook, nearest_float32, wrong_count
+from numerics.formats.codebook import COUNTS, MOST, Codebook, nearest_float32, wrong_count
 from numerics.formats.errors import NumericsError, number_in, said
 from numerics.formats.registry import row
 
@@ -71,9 +71,9 @@ def _asked(values: Any) -> str:
     numbers = [number for number in found if number is not None]
     if len(numbers) < len(found):
         raise NumericsError(f"values must be real numbers, not {said(values)}")
-    if len(numbers) > MOST:
-        raise wrong_count("values", _count(values))
-    return _book(_within("values", number) for number in numbers)
+    if len(numbers) not in COUNTS:
+        raise wrong_count("values", _count(values) if len(numbers) > MOST else len(numbers))
+    return book_of(_within("values", number) for number in numbers)
 
 
 def _count(values: Any) -> str:
@@ -89,7 +89,7 @@ def _asked_one(name: str, came: object) -> str:
     number = None if came is None else number_in(came)
     if came is not None and number is None:
         raise NumericsError(f"{name} must be a real number, not {said(came)}")
-    return "" if number is None else _book([_within(name, number)])
+    return "" if number is None else book_of([_within(name, number)])
 
 
 def _within(name: str, number: float) -> float:
@@ -102,20 +102,21 @@ def _within(name: str, number: float) -> float:
     return number
 
 
-def _book(values: Iterable[float]) -> str:
+def book_of(values: Iterable[float]) -> str:
+    """Values as the text that a codebook is declared with: each rounded to float32, blanks between them."""
     return " ".join(repr(nearest_float32(float(value))) for value in values)
 
 
 # fmt: off
 nf4: Codebook = row(Codebook, "nf4", "arXiv 2305.14314, appendix E",
-    names=("NF4", "NormalFloat4"), book=_book(_NF4))
+    names=("NF4", "NormalFloat4"), book=book_of(_NF4))
 bnb_fp4: Codebook = row(Codebook, "bnb_fp4", "bitsandbytes, functional.get_4bit_type",
-    names=("fp4_bnb",), book=_book(sign * n / 12 for sign in (1, -1) for n in _TWELFTHS))
+    names=("fp4_bnb",), book=book_of(sign * n / 12 for sign in (1, -1) for n in _TWELFTHS))
 hifloat8: Codebook = row(Codebook, "hifloat8", "arXiv 2409.16626",
-    names=("HiF8", "HiFloat8"), book=_book(map(_hifloat8, range(256))), beyond="49152.0",
+    names=("HiF8", "HiFloat8"), book=book_of(map(_hifloat8, range(256))), beyond="49152.0",
     scaled_to="15.0", default_overflow="nonsaturate")
 posit8: Codebook = row(Codebook, "posit8", "Posit Standard (2022) §3",
-    names=("posit8_2",), book=_book(map(_posit8, range(256))), scaled_to="15.0")
+    names=("posit8_2",), book=book_of(map(_posit8, range(256))), scaled_to="15.0")
 # fmt: on
 
 

@@ -9,14 +9,14 @@ from math import inf, ldexp, nan
 
 from numerics.formats.arguments import keywords
 from numerics.formats.codebook import Codebook
-from numerics.formats.codebooks import codebook_format
+from numerics.formats.codebooks import book_of
 from numerics.formats.dtype import FAMILIES, Float, Specials
 from numerics.formats.errors import NumericsError, integer, said, truth
-from numerics.formats.floats import float_format
 from numerics.formats.p3109_names import numbers_of
 
 __all__ = ["p3109"]
 
+SOURCE = "IEEE P3109, report 4.0"
 WIDTHS = (3, 15)
 """Bits of a code, the least and the most that the report has."""
 LISTED = 8
@@ -78,10 +78,16 @@ def _made(name: str, bits: int, precision: int, signed: bool, extended: bool) ->
         specials: Specials = "extended" if extended else "fnuz" if signed else "fn"
         exponent = bits - precision + (not signed)
         bias = 1 << (exponent - 1)
-        return float_format(exponent, precision - 1, bias=bias, specials=specials, signed=signed, name=name)
-    values = list(_values(bits, precision, signed, extended))
+        floats: Float = Float(
+            name=name, source=SOURCE, exponent=exponent, mantissa=precision - 1, bias=bias,
+            specials=specials, signed=signed,
+        )  # fmt: skip
+        return floats
     last = (1 << (bits - signed)) - 1 - extended - (not signed)
-    return codebook_format(values, beyond=_magnitude(last + 1, bits, precision, signed), name=name)
+    past = _magnitude(last + 1, bits, precision, signed)
+    values = book_of(_values(bits, precision, signed, extended))
+    listed: Codebook = Codebook(name=name, source=SOURCE, book=values, beyond=book_of([past]))
+    return listed
 
 
 def called(name: str) -> Codebook | Float | None:

@@ -31,7 +31,7 @@ from numerics.view.screen import Screen, deliver, draw, say
 from numerics.view.table import records
 
 if TYPE_CHECKING:
-    from numerics.conform.verdict import Verdict
+    pass
 
 SWEEP = 1 << 14  # calls that ask all of float32, of 2**18 inputs each; a few come before them
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
@@ -152,7 +152,7 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
     if as_json:
         deliver(f"{found.to_json()}\n")
     else:
-        say("\n".join([str(found), *_sample(found, options["exhaustive"])]))
+        say(str(found))
     sys.exit(0 if found else 1)
 
 
@@ -171,16 +171,6 @@ def progress(what: str, total: int | None = None) -> Iterator[None]:
 def _come(what: str, done: int, total: int | None) -> tuple[str, int | None, int | None]:
     """What a bar says: of nothing yet that it is awaited, since a process starts, or a kernel is compiled."""
     return (what, done, total) if done else (f"{what}: the first is awaited", None, None)
-
-
-def _sample(found: Verdict, exhaustive: bool) -> list[str]:
-    """The line which says that a target was right on a sample, where all of its inputs could be asked."""
-    from numerics.conform.laws import everything
-    from numerics.conform.task import Task
-
-    if not found or exhaustive or not isinstance(found.task, Task) or not everything.can_be(found.task):
-        return []
-    return ["these are a sample of the 2^32 float32 inputs: --exhaustive asks all"]
 
 
 @click.command(

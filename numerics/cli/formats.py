@@ -102,19 +102,26 @@ def show_command(d: Any, as_json: bool, every: bool) -> None:
     lines = records([(fact, said) for fact, said in told.items() if said], screen)
     if isinstance(d, Element):
         lines += ["", *(code_grid(codes, screen) if codes else run_table(d).lines(screen))]
-    elif parts := _parts(d):
-        below = f"the values of its codes: {' and '.join(f'`numerics show {part}`' for part in parts)}"
-        lines += ["", *(wrapped(below, screen.width) if screen.width else [below])]
+    else:
+        lines += _of_parts(d, screen)
     draw(lines)
 
 
-def _parts(d: Any) -> list[str]:
-    """The formats of a block's elements and scale that can be shown by their names."""
+def _of_parts(d: Any, screen: Screen) -> list[str]:
+    """Where the values of a block's codes are shown; those of a format that no name finds are listed."""
     from numerics.formats.block import ElementBlock
+    from numerics.view.describe import code_table, has_code_table
 
     found = [d.element, d.scale] if isinstance(d, ElementBlock) else []
-    names = list(dict.fromkeys(str(part) for part in found if part is not None))
-    return [name for name in names if _is_known(name)]
+    parts = dict.fromkeys(part for part in found if part is not None)
+    lines = []
+    for part in parts:
+        if not _is_known(str(part)) and has_code_table(part):
+            lines += ["", f"the codes of its {part}:", *code_grid(code_table(part), screen)]
+    if names := [f"`numerics show {part}`" for part in parts if _is_known(str(part))]:
+        below = f"the values of its codes: {' and '.join(names)}"
+        lines += ["", *(wrapped(below, screen.width) if screen.width else [below])]
+    return lines
 
 
 def _is_known(name: str) -> bool:

@@ -340,8 +340,10 @@ class Target(Judged):
         if self.task.kind in ("decode", "round"):
             return self._values(array, inputs)
         if array.dtype.kind == "f" and array.dtype.itemsize > 2 and self.task.kind == "encode":
-            came = f'{array.dtype.name}; kind="round" (--kind round) judges values'
-            raise Fault("dtype", inputs, came, "integers")
+            told = f'{array.dtype.name}; kind="round" (--kind round) judges values'
+            if isinstance(came, (list, tuple)):
+                told = f"a {type(came).__name__}, of which NumPy makes {array.dtype.name}"
+            raise Fault("dtype", inputs, told, "integers")
         return self._codes(array, inputs, self.task.element.bits, isinstance(self.task.dtype, Integer))
 
     def affine(self, x: Array, scale: Any, zero_point: Any) -> Array:

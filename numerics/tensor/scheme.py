@@ -27,6 +27,7 @@ MEANT = {  # what other libraries say, in lower case
 _OUTSIDE = re.compile(
     r"(\w+)\s*(\(([^()]*)\)|\(\s*\(([^()]*)\)\s*\))?"
 )  # no two parts of it take the same character
+_TILE = re.compile(r"([1-9][0-9]{,18})\s*x\s*([1-9][0-9]{,18})")  # rows and columns that share a scale
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # int() takes 064, 6_4 and the digits of every script
 
 
@@ -101,19 +102,26 @@ class Scheme:
     @classmethod
     @required
     def parse(
-        cls, text: str | Scheme, *unnamed: Never, size: int | None = None, axis: int | None = None
+        cls,
+        text: str | Scheme | tuple[int, int],
+        *unnamed: Never,
+        size: int | None = None,
+        axis: int | None = None,
     ) -> Scheme:
         """A scheme from its repr, or from its bare name and a size and an axis that stand beside.
 
-        Raises NumericsError for an unknown name or a spelling that is not understood.
+        The text 128x128 and the pair (128, 128) mean `per_block`.  Raises NumericsError for an unknown name
+        or a spelling that is not understood.
 
-        >>> Scheme.parse("per_channel(1)"), Scheme.parse("per_group", size=64)
-        (per_channel(1), per_group(64, axis=-1))
+        >>> Scheme.parse("per_channel(1)"), Scheme.parse("per_group", size=64), Scheme.parse("128x64")
+        (per_channel(1), per_group(64, axis=-1), per_block((128, 64)))
         """
         if unnamed:
             raise unknown_argument(cls.parse, (), (text,), unnamed)
         if isinstance(text, Scheme):
             return text
+        if isinstance(text, (tuple, list)):
+            return per_block(text)
         spelled = text_in(text)
         short = spelled is not None and len(spelled) <= LONGEST
         found = _OUTSIDE.fullmatch(_plain(spelled)) if short else None  # type: ignore[arg-type]
@@ -138,6 +146,8 @@ class Scheme:
 
 def _plain(text: str) -> str:
     """A spelling with its name as ours is written: per_channel of per-channel, perChannel, PER_CHANNEL."""
+    if tile := _TILE.fullmatch(text.strip().lower()):
+        return f"per_block(({tile[1]}, {tile[2]}))"
     name, bracket, inside = text.strip().partition("(")
     known = {kind.replace("_", ""): kind for kind in KINDS}
     name = name.strip().lower().replace("-", "_")

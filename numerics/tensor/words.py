@@ -16,7 +16,7 @@ DEFAULTS: Mapping[str, Any] = {
 OPTIONS = tuple(DEFAULTS)
 """What a QuantSpec takes beside a format, in the order of its arguments."""
 _PARTS = re.compile(
-    r"(?P<dtype>[^{=][^=]*?)[\s:]\s*(?P<scheme>per_[a-z]+(?:\((?:[^()]|\([^()]*\))*\))?)?"
+    r"(?P<dtype>[^{=][^=]*?)[\s:]\s*(?P<scheme>per_[a-z]+(?:\((?:[^()]|\([^()]*\))*\))?|\d+x\d+)?"
     rf"(?P<options>(?:\s*(?:asymmetric|(?:{'|'.join(OPTIONS[1:])})=[^\s=]+))*)\s*"
 )
 _MOST = 200

@@ -183,3 +183,8 @@ def test_a_format_of_p3109_comes_back_from_its_text_and_its_pickle():
 def test_what_cannot_be_is_refused(facts):
     with pytest.raises(nx.NumericsError):
         nx.p3109(*facts)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_it_is_of_the_report_and_not_of_a_user(bits):
+    assert nx.p3109(bits, 5).source == "IEEE P3109, report 4.0"

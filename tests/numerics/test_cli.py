@@ -545,7 +545,9 @@ def test_a_kernel_that_is_right_on_a_sample_says_so(target, words, sample):
     )
     assert ended.exit_code == 0, ended.output
     assert "is right" in ended.stdout
-    assert ("a sample of the 2^32 float32 inputs: --exhaustive asks all" in ended.stdout) is sample
+    assert (
+        "a sample of the 2^32 float32 inputs: exhaustive=True (--exhaustive) asks all" in ended.stdout
+    ) is sample
 
 
 # ---- examples, completion, formats of one's own -------------------------------------------------
@@ -920,6 +922,14 @@ def test_show_of_a_block_says_where_the_values_of_its_codes_are():
         assert f"`numerics show {d.element}`" in told
         assert all(format_of(name) for name in re.findall(r"`numerics show (\w+)`", told))
     assert "`numerics show" not in run("show", "mx6")
+
+
+def test_show_of_a_block_lists_the_codes_of_an_element_that_no_name_finds():
+    facts = {"element": {"exponent": 2, "mantissa": 2, "name": "e2m2own"}, "scale": "e8m0", "block": 16}
+    told = run("show", json.dumps(facts))
+    assert "the codes of its e2m2own:" in told
+    assert re.search(r"^0x08 +2 +2\.5 +3 +3\.5 ", told, re.MULTILINE)
+    assert "`numerics show e8m0`" in told
 
 
 def test_show_leaves_out_facts_that_say_nothing():

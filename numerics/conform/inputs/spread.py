@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats.errors import NumericsError, said
-from numerics.tensor.scheme import Scheme, per_block, per_tensor
+from numerics.tensor.scheme import Scheme, per_tensor
 
 Shapes = tuple[tuple[int, ...], ...]
 SHAPES = (
@@ -48,18 +47,12 @@ class Spread(NamedTuple):
 
 
 def sharing(scheme: Any) -> Scheme:
-    """A scheme; rows and columns of a block mean per_block.  Raises NumericsError for anything else.
+    """A scheme, as `Scheme.parse` takes it; raises NumericsError for anything else.
 
     >>> sharing("per_group(32)"), sharing((128, 128)), sharing("128x64")
     (per_group(32, axis=-1), per_block((128, 128)), per_block((128, 64)))
     """
-    both = re.fullmatch("([1-9][0-9]{,8})x([1-9][0-9]{,8})", scheme) if isinstance(scheme, str) else None
-    if both is None and not isinstance(scheme, (tuple, list)):
-        return _judged(Scheme.parse(scheme))
-    sizes = as_shape([int(both[1]), int(both[2])] if both else scheme)
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise NumericsError(f"scheme={said(scheme)}; allowed: a scheme, or (rows, columns) of a block")
-    return _judged(per_block((sizes[0], sizes[1])))
+    return _judged(Scheme.parse(scheme))
 
 
 def _judged(scheme: Scheme) -> Scheme:

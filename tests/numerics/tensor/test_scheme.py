@@ -34,6 +34,9 @@ def test_the_repr_is_the_spelling(scheme):
         ("perBlock( (rows=8,columns=2) )", nx.per_block((8, 2))),
         ("PER-TOKEN", nx.per_token()),
         ("per_group(64, axis = -2)", nx.per_group(64, axis=-2)),
+        ("128x64", nx.per_block((128, 64))),
+        ("8 X 2", nx.per_block((8, 2))),
+        ((128, 64), nx.per_block((128, 64))),
     ],
 )
 def test_spellings(text, scheme):

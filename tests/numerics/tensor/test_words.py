@@ -43,6 +43,10 @@ def test_a_colon_and_blanks_are_taken(text):
     assert nx.QuantSpec(text) == nx.QuantSpec("int4", scheme=nx.per_group(32))
 
 
+def test_a_tile_is_a_scheme():
+    assert nx.QuantSpec("int4 128x64") == nx.QuantSpec("int4", scheme=nx.per_block((128, 64)))
+
+
 def test_asymmetric_is_a_word():
     assert nx.QuantSpec("int4 asymmetric") == nx.QuantSpec("int4", symmetric=False)
 
