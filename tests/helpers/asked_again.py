@@ -37,7 +37,7 @@ def kept(make: Callable[..., Iterator[Any]], of_rules: bool = False) -> Callable
             if place == len(found):
                 try:
                     question = next(source, None)
-                except BaseException:  # a maker that was interrupted has nothing more to give
+                except BaseException:  # a maker that was interrupted gives nothing more
                     streams.pop(claim, None)
                     raise
                 if question is None:
