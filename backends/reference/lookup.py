@@ -173,10 +173,12 @@ def encode_affine(x: NDArray[np.float32], shared: QuantParams, dtype: Integer, r
         y: NDArray[np.float32] = np.divide(taken, _scales(shared), dtype=np.float32)
         if isinstance(shared.zero_point, float):
             y += np.float32(shared.zero_point)
-    whole = 0 if isinstance(shared.zero_point, float) else shared.zero_point
-    moved: Array = np.clip(_integers(y, rounding) + whole, low, high).astype(np.int64)
-    codes: Array = moved % (1 << dtype.bits)
-    return codes.astype(dtype.code_dtype)
+        integers = _integers(y, rounding)
+    if not isinstance(shared.zero_point, float):
+        integers += shared.zero_point
+    np.clip(integers, low, high, out=integers)
+    integers &= (1 << dtype.bits) - 1
+    return integers.astype(dtype.code_dtype)
 
 
 def decode_affine(integers: NDArray[np.int64], shared: QuantParams) -> NDArray[np.float32]:
@@ -197,18 +199,21 @@ def _scales(shared: QuantParams) -> Any:
     return scale.astype(np.float32) if isinstance(scale, np.ndarray) else np.float32(float(scale))
 
 
-FARTHEST = 2.0**40  # past every integer of a format, whatever is added to it
+FARTHEST = np.float32(2.0**40)  # past every integer of a format, whatever is added to it
 
 
-def _integers(y: NDArray[np.float32], rounding: str) -> Array:
+def _integers(y: NDArray[np.float32], rounding: str) -> NDArray[np.int64]:
     """Numbers rounded to integers: away from zero where one with such a sign, parity and fraction goes."""
-    magnitude = np.minimum(np.abs(y).astype(np.float64), FARTHEST)
-    whole = np.floor(magnitude)
-    part = magnitude - whole
-    quarters = 2 * (part >= 0.5) + ((part != 0.5) & (part != 0))
-    negative = np.signbit(y)
-    whole += _goes_away(rounding)[negative.astype(np.int64), (whole % 2).astype(np.int64), quarters]
-    return np.copysign(whole, y)
+    if rounding == "half_even":  # which NumPy has
+        near = np.asarray(np.clip(y, -FARTHEST, FARTHEST))
+        return np.rint(near, out=near).astype(np.int64)
+    doubled = 2 * np.minimum(np.abs(y), FARTHEST)
+    halves = np.floor(doubled)
+    negative, more = np.signbit(y), doubled != halves
+    whole = halves.astype(np.int64)
+    which = 8 * negative + 2 * (whole & 3) + more  # sign, parity, half, and whether there is more
+    whole = (whole >> 1) + _goes_away(rounding).reshape(-1)[which]
+    return np.asarray(np.where(negative, -whole, whole))
 
 
 @lru_cache(maxsize=64)

@@ -63,7 +63,7 @@ def returned(came: Any) -> Returned:
     numerics.conform.returned.Unreadable: MaskedArray, of which some numbers are masked
     """
     try:
-        found = guarded(lambda: _returned(came))
+        found = _returned(came) if type(came) is np.ndarray else guarded(lambda: _returned(came))
     except Raised as wrong:
         raise Unreadable(f"{kind_of(came)} ({wrong})") from wrong
     if found is None:

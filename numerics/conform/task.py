@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
 GIVEN = Drawing()
-FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
+FEW, MANY = 512, 1 << 13  # numbers of an array, and of all of them, that are asked one by one: see _singly
 LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 AXES = 32  # of the arrays whose blocks are judged
 LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all others beside it
@@ -45,6 +46,8 @@ TOP = 1528.0
 """The largest number of the tensors that such a target is given, times a power of two: a reciprocal misses
 its scale."""
 FEW_IN_BLOCKS = 128  # numbers of blocks
+_one_by_one: Counter[tuple[Element, str, str]] = Counter()
+"""How many numbers were asked one by one, of each format, rounding and overflow."""
 OWN = "a kernel that finds its scales itself is kind='quantize' or 'fake_quantize'"
 ADVICE = {
     "affine": f"affine is for integers, beside a scale and a zero point that are given; {OWN};",
@@ -72,6 +75,18 @@ def answers_at(answer: Answer, places: Array) -> Answer:
     if isinstance(answer, Fields):
         return Fields(*(None if part is None else part[places] for part in answer))  # type: ignore[arg-type]
     return answer[places]
+
+
+def _singly(count: int, element: Element, rounding: str, overflow: str) -> bool:
+    """Do so few numbers cost less one by one than a list of the breakpoints of a format of 16 bits?
+
+    Not where as many were asked before as the list costs: most tests of a kernel ask of more.
+    """
+    asked = element, rounding, overflow
+    if element.bits <= 8 or count >= FEW or _one_by_one[asked] >= MANY:
+        return False
+    _one_by_one[asked] += count
+    return True
 
 
 def kinds_of(dtype: Dtype) -> tuple[str, ...]:
@@ -307,11 +322,12 @@ class Task:
     def codes(self, x: Array, random: Array | None = None) -> Array:
         """The codes of float32 elements."""
         flat = np.ascontiguousarray(x).reshape(-1)
-        if flat.size < FEW:
+        singly = _singly(flat.size, self.element, self.rounding, self.overflow)
+        if singly:
             with np.errstate(invalid="ignore"):
                 flat = flat.astype(np.float64)
         draws = None if random is None else self.drawing.wide(random.reshape(-1))
-        judge = REFERENCE.encode if draws is None or flat.size < FEW else lookup.encode
+        judge = REFERENCE.encode if draws is None or singly else lookup.encode
         codes = judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
         return codes if random is None or self.drawing.rule != "c" else self._by_units(x, random, codes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from importlib.util import find_spec
@@ -99,7 +99,9 @@ def remembered(method: Callable[..., Any]) -> Callable[..., Any]:
 
 EVERY = 13
 """Of how many elements, or blocks, one is asked of the exact judge; of all, where tests may take long."""
-LISTED = 1 << 13  # numbers of 16 bits for which all their steps are listed
+LISTED = 1 << 13  # numbers of 16 bits, of one array or of all so far, for which all their steps are listed
+_singly: Counter[Any] = Counter()
+"""How many were asked one by one, of each format, rounding and overflow."""
 FEW = 8  # elements or blocks: all are asked
 EXACT = {name: getattr(ReferenceExecutor, name) for name in ("encode", "encode_blocks", "decode_blocks")}
 
@@ -115,7 +117,9 @@ def _agreed(found: Iterable[Any], exact: Iterable[Any], part: slice) -> None:
 
 
 def _encode(self: Any, x: Any, dtype: Any, rounding: str, overflow: str, random: Any) -> Any:
-    if random is None and dtype.bits == 16 and x.size < LISTED:
+    asked = dtype, rounding, overflow
+    if random is None and dtype.bits == 16 and x.size < LISTED and _singly[asked] < LISTED:
+        _singly[asked] += x.size
         with np.errstate(invalid="ignore"):
             x = x.astype(np.float64)  # one by one
     if random is None or x.dtype != np.float32 or x.size <= FEW:

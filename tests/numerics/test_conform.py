@@ -148,18 +148,16 @@ def test_our_own_kernels_pass(host_executor, dtype):
         assert found, str(found)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(7)
 @pytest.mark.parametrize("rounding", [*DETERMINISTIC[1:], "stochastic"])
-def test_every_rounding_of_our_own_passes(rounding):
-    for dtype in (nx.fp8_e4m3, nx.fp8_e5m2fnuz, nx.fp6_e2m3, nx.uint4, nx.e8m0, nx.mx6, nx.mxint8):
-        for overflow in dtype.overflows:
-            found = check(
-                own(dtype, "encode", rounding=rounding, overflow=overflow),
-                dtype,
-                rounding=rounding,
-                overflow=overflow,
-            )
-            assert found, str(found)
+@pytest.mark.parametrize(
+    "dtype", [nx.fp8_e4m3, nx.fp8_e5m2fnuz, nx.fp6_e2m3, nx.uint4, nx.e8m0, nx.mx6, nx.mxint8], ids=repr
+)
+def test_every_rounding_of_our_own_passes(dtype, rounding):
+    for overflow in dtype.overflows:
+        kernel = own(dtype, "encode", rounding=rounding, overflow=overflow)
+        found = check(kernel, dtype, rounding=rounding, overflow=overflow)
+        assert found, str(found)
 
 
 @pytest.mark.turns(15)

@@ -235,6 +235,11 @@ def some_draws(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(3).integers(0, 1 << 30, shape).astype(np.uint32)
 
 
+def draws_of(task: Task, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """The random bits that a target takes beside numbers of that shape; none where it takes none."""
+    return (task.drawing.narrow(some_draws(shape)),) if task.draws else ()
+
+
 def kept(x: Array, kind: Any = None, room: Room | None = None) -> Array:
     """Returns the same numbers in memory of their own, of the same strides.
 

@@ -88,7 +88,7 @@ def _base(target: Target, size: int) -> tuple[Any, ...]:
     if task.kind in ("decode", "pack"):
         return (np.resize(np.arange(1 << task.element.bits)[:size], size).astype(task.element.code_dtype),)
     x = np.resize(target.asked(shapes.telling(task.element)), size)
-    return x, *[task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws
+    return x, *shapes.draws_of(task, x.shape)
 
 
 def _some_blocks(target: Target, count: int) -> tuple[Array, ...]:
@@ -99,7 +99,7 @@ def _some_blocks(target: Target, count: int) -> tuple[Array, ...]:
         return tuple(part[::step] for part in every if part is not None)
     rows = target.asked(blocks.probes(task.block, task.tensor_scale))
     rows = rows[:: -(-len(rows) // count)]
-    return rows, *[task.drawing.narrow(shapes.some_draws(rows.shape))] * task.draws
+    return rows, *shapes.draws_of(task, rows.shape)
 
 
 def _scaled(target: Target, calls: int, size: int, rng: np.random.Generator) -> Iterator[Question]:

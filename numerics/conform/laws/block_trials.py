@@ -363,7 +363,7 @@ def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
     if task.kind == "decode":
         _compare_decoded(target, found, x, law)
         return
-    for given in shapes.beside(x, *[task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws):
+    for given in shapes.beside(x, *shapes.draws_of(task, x.shape)):
         if not found.failures:
             _compare_given(target, found, given, law)
 

@@ -277,7 +277,8 @@ def alike(one: Array, other: Array | None, tests: int) -> Alike:
     itself = other is None
     other = one if other is None else other
     size = 1 << (len(one) + len(other) - 1).bit_length()
-    sums = np.fft.irfft(np.fft.rfft(one, size).conj() * np.fft.rfft(other, size), size)
+    first = np.fft.rfft(one, size)
+    sums = np.fft.irfft(first.conj() * (first if itself else np.fft.rfft(other, size)), size)
     if itself:
         sums = sums[1 : len(one)]
     room = allowed(min(len(one), len(other)), SHARES * tests)

@@ -417,8 +417,7 @@ def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> 
     task, numbers = target.task, some_inputs(target)
     long = [np.resize(numbers, shapes.FARTHEST)] * (effort.name == "high" and not task.draws)
     for x in chain(shapes.shaped(numbers, target.takes, named), long):
-        random = [task.drawing.narrow(shapes.some_draws(x.shape))] * task.draws
-        for given in shapes.beside(x, *random):
+        for given in shapes.beside(x, *shapes.draws_of(task, x.shape)):
             if not found.failures:
                 _lay_out(target, found, given)
 

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.products.certificate import NONE, Bounds, Mask, some_columns
+from numerics.conform.products.certificate import MARGIN, NONE, Bounds, Mask, power, some_columns
 from numerics.conform.products.claim import Accumulator
 from numerics.conform.products.problem import Float64
-
-MARGIN = 900
 
 
 @dataclass
@@ -61,7 +59,7 @@ class Fitting:
         return kept
 
     def _fits(self, total: Float64, lowest: NDArray[np.int64]) -> Mask:
-        room = np.ldexp(1.0, np.clip(lowest, -MARGIN, MARGIN) + self.accumulator.bits)
+        room = power(np.clip(lowest, -MARGIN, MARGIN) + self.accumulator.bits)
         return np.asarray(((total <= room) & (lowest >= self.accumulator.least)).all(axis=1))
 
     def _goes_to(self, total: Any, lowest: Any, place: Any) -> None:

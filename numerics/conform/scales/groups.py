@@ -51,9 +51,8 @@ def groups_of(scheme: Scheme, shape: tuple[int, ...]) -> Groups:
     flat = places.reshape(-1)
     rising = bool((flat[1:] >= flat[:-1]).all())
     order = np.arange(flat.size) if rising else np.argsort(flat, kind="stable")
-    starts = (
-        np.flatnonzero(np.append(True, np.diff(flat[order]) != 0)) if flat.size else np.zeros(0, np.int64)
-    )
+    flat = flat if rising else flat[order]
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)[: flat.size]
     return Groups(shared, places, order, starts)
 
 

@@ -314,7 +314,7 @@ def _long(size: int, least: int, end: float, largest: float) -> Tensor:
 
 def _inputs(target: Target, tensor: Tensor | Line) -> tuple[Array, ...]:
     x = shapes.placed(tensor.numbers, target.task.axis)
-    return x, *[target.task.drawing.narrow(shapes.some_draws(x.shape))] * target.task.draws
+    return x, *shapes.draws_of(target.task, x.shape)
 
 
 def _ask(target: Target, inputs: tuple[Array, ...], tensor: Tensor | None) -> Asked:

@@ -269,7 +269,7 @@ class Rule:
         if self.steps.code == "moved":
             y, moved = np.nan_to_num(y) + moved.astype(np.float32) if zero is not None else y, 0
         rounding = self.steps.rounding or self.spec.rounding
-        codes = lookup.encode_affine(y.astype(np.float32), QuantParams(1.0, moved), d, rounding)
+        codes = lookup.encode_affine(y.astype(np.float32, copy=False), QuantParams(1.0, moved), d, rounding)
         least = int(d.min) % (1 << d.bits)
         return np.where(codes == least, codes + 1, codes).astype(codes.dtype) if self.steps.clip else codes
 

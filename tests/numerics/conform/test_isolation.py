@@ -93,7 +93,7 @@ def exits(x):
     os._exit(0)
 
 def slow(x):
-    time.sleep(0.01)
+    time.sleep(0.0025)
     return nx.fp4.encode(x)
 
 def stays(x):

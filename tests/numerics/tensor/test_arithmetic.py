@@ -279,6 +279,7 @@ assert all(map(torch.equal, made, every(codes)))
 """
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("fullgraph", [True, False])
 def test_operations_compile_in_a_process_that_has_made_no_table(fullgraph):
     text = COMPILED.replace("{fullgraph}", str(fullgraph))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
 import numerics as nx
 from numerics.conform import check, decidable
+from numerics.conform.products import asking
+from numerics.conform.products import trial as of_products
+from numerics.conform.products.cases import problems
+from numerics.conform.products.certificate import answer
+from numerics.conform.products.claim import Claim
+from tests.helpers.asked_again import kept
 from tests.helpers.tile_faults import (
     BATCHED,
     BF16,
@@ -88,3 +96,36 @@ def test_an_inf_beside_integers_without_zero_points_was_not_decided():
     assert decidable(a, whole).tolist() == [[True], [True], [False]]
     apart = nx.quantize(b, "uint4", scheme=nx.per_group(32), symmetric=False)
     assert decidable(a, apart).tolist() == [[False], [True], [False]]
+
+
+# ---- what tests keep of the judge's questions ----------------------------------------------------------
+
+
+def test_questions_that_are_kept_are_those_that_are_made():
+    claim = Claim.of("float32", "mxfp4")
+    first = [*islice(of_products.problems(claim, 0, None), 20)]
+    again = [*islice(of_products.problems(claim, 0, None), 30)]
+    assert all(one is other for one, other in zip(first, again, strict=False))
+    for one, other in zip(again, islice(problems(claim), 30), strict=True):
+        assert one.law == other.law
+        for side, fresh in ((one.a, other.a), (one.b, other.b)):
+            assert side.codes.tobytes() == fresh.codes.tobytes()
+        for kept_of, right in zip(asking.answer(one), answer(other), strict=True):
+            assert kept_of.tobytes() == right.tobytes()
+
+
+def test_a_maker_that_was_interrupted_begins_anew():
+    """A generator that raised has ended: whoever asked it again would have been given fewer questions."""
+    interrupted = []
+
+    @kept
+    def numbers(count):
+        for number in range(count):
+            if number == 2 and not interrupted:
+                interrupted.append(number)
+                raise KeyboardInterrupt
+            yield number
+
+    with pytest.raises(KeyboardInterrupt):
+        list(numbers(4))
+    assert [*numbers(4)] == [*numbers(4)] == [0, 1, 2, 3]
