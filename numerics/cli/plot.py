@@ -143,7 +143,7 @@ def format_command(d: Any, out: str) -> None:
 
 @plot_group.command(
     "rounding",
-    help="Roundings of a FORMAT as staircases, with their ties; of stochastic rounding the mean of 64 draws."
+    help="Roundings of a FORMAT as staircases, with their ties."
     + examples("numerics plot rounding fp4 ties.png --rounding half_even"),
 )
 @click.argument("d", metavar="FORMAT", type=FORMAT)
@@ -153,7 +153,7 @@ def format_command(d: Any, out: str) -> None:
     "roundings",
     multiple=True,
     type=ROUNDING,
-    help="What is drawn; may be repeated; half_even by default.",
+    help="What is drawn; may be repeated; half_even by default; of stochastic the mean of 64 draws.",
 )
 @click.option("--around", type=float, help="The value in the middle; 0 by default.")  # fmt: skip
 def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float | None) -> None:

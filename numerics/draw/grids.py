@@ -237,7 +237,7 @@ class Rounded:
 
 
 NO_FLOATS = "no floats"
-ALLOWED = f"allowed: {', '.join(FLOATS)} (x.float() first)"
+ALLOWED = f"allowed: {', '.join(FLOATS)} (x.float() or x.astype(...) first)"
 
 
 def why_nothing(x: Any) -> str:
@@ -248,7 +248,7 @@ def why_nothing(x: Any) -> str:
     """
     try:
         known = isinstance(x, QTensor) or _type_of(x) in FLOATS
-        if not known and re.match("float[0-9]", _type_of(x)):  # as float8_e4m3fn
+        if not known and re.match("float[468]_", _type_of(x)):  # as float8_e4m3fn
             return "codes without a scale"
         return NO_FLOATS if not known else "" if math.prod(x.shape) else "empty"
     except Exception:  # whatever what came raises: it is no tensor

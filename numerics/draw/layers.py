@@ -10,6 +10,7 @@ from typing import Any
 from numerics.draw.picture import BLUE, GREY, ORANGE, ROOM, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, integer
+from numerics.tensor.qtensor import rank
 from numerics.view.text import decibels, many, shortened
 
 ASIDE = 0.12  # of the scale: how far beside it stands what has no place on it
@@ -77,7 +78,7 @@ def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
             raise TypeError
         layers = sorted(
             (dict(one) for one in said["layers"] if not one.get("inside")),
-            key=lambda one: (_number(one["local"]), _number(one["cumulative"])),
+            key=lambda one: (rank(_number(one["local"])), rank(_number(one["cumulative"]))),
         )
         for one in layers:
             one["name"], one["formats"] = str(one["name"]), str(one["formats"])

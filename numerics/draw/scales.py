@@ -12,6 +12,7 @@ from numerics.draw.grids import array_of, rounded
 from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
+from numerics.tensor.qtensor import rank
 from numerics.tensor.spec import QuantSpec
 from numerics.tensor.words import OPTIONS
 from numerics.view.table import MADE, Column, Table, measured, text_column
@@ -48,7 +49,7 @@ class RuleLoss:
     def rank(self) -> tuple[int, float, float]:
         """What sorts rules, the one that loses least first, and is the same of those that lose alike."""
         exact = self.max_error == 0  # beside NaN, which leaves no SQNR
-        kept = math.inf if exact else -math.inf if math.isnan(self.sqnr) else self.sqnr
+        kept = math.inf if exact else rank(self.sqnr)
         return self.lost, -kept, math.inf if math.isnan(self.max_error) else self.max_error
 
 

@@ -35,7 +35,7 @@ from numerics.model.looking.trace import (
     outside,
     tensors_of,
 )
-from numerics.model.measuring import add, floats_in, rank, within
+from numerics.model.measuring import add, floats_in, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
 from numerics.model.wrapped.following import as_planned, named_now
@@ -46,7 +46,7 @@ from numerics.model.wrapped.running import named_failure, run
 from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
-from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.qtensor import ErrorSums, QTensor, rank
 from numerics.tensor.spec import described
 from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import decibels, some_of

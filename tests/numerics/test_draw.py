@@ -113,6 +113,15 @@ def test_a_staircase_sends_each_tie_where_the_kernel_sends_it():
         assert nx.fp4.round(float(x), rounding="half_away") == float(y)
 
 
+def test_a_layer_of_nan_was_anywhere_and_so_were_those_beside_it():
+    order = [("a", 30.0), ("b", "nan"), ("c", 10.0), ("d", "-inf"), ("e", "inf"), ("f", "nan"), ("g", 20.0)]
+    layers = [{"name": name, "formats": "int8", "local": db, "cumulative": db} for name, db in order]
+    page = nx.explore({"layers": layers, "output": "nan"}).html
+    assert re.findall(r'"name":"(\w)"', page) == [*"bdfcgae"]
+    panel = nx.draw.model({"layers": layers, "output": "nan"}).figure.axes[0]
+    assert [text.get_text()[0] for text in panel.get_yticklabels()] == [*"bdfcgae"]
+
+
 def test_stochastic_rounding_was_drawn_as_a_mean_without_saying_so():
     picture = nx.draw.rounding("fp8_e4m3", ["stochastic", "half_even"])
     assert "stochastic (the mean of 64 draws), half_even" in picture.alt
