@@ -17,7 +17,7 @@ from numerics.cli.words import WORST, as_json, examples, json_of, quietly, say_k
 from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
-from numerics.view.table import EMPTY, Column, Table, name_column, text_column
+from numerics.view.table import EMPTY, Column, Table, measured, name_column, text_column
 from numerics.view.text import brief, figure, hanging, many, some_of, wrapped
 
 if TYPE_CHECKING:
@@ -296,8 +296,7 @@ def _count(count: int | None) -> str:
 
 
 def _sqnr(one: Difference) -> str:
-    left_out = math.isnan(one.sqnr) and not one.lost
-    return EMPTY if one.why or left_out else f"{one.sqnr:.2f}"
+    return EMPTY if one.why else measured(one.sqnr, "{:.2f}".format)
 
 
 def _place(one: Difference) -> str:

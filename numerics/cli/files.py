@@ -37,8 +37,8 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
-from numerics.view.table import EMPTY, Column, Table, name_column
-from numerics.view.text import cells, figure, shortened, some_of, wrapped
+from numerics.view.table import MADE, Column, Table, measured, name_column
+from numerics.view.text import became, cells, figure, shortened, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
@@ -191,9 +191,10 @@ SIZES = (Column("before", spare=3), Column("after"))
 
 def report_json(report: FileReport) -> dict[str, Any]:
     error = report.sums.error
+    known = any(tensor.sqnr is not None for tensor in report.tensors)
     totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
-              "sqnr": error.sqnr, "max_error": error.max_error,
-              "non_finite": error.non_finite}  # fmt: skip
+              "sqnr": error.sqnr if known else None, "max_error": error.max_error if known else None,
+              "non_finite": error.non_finite, "lost": report.sums.lost}  # fmt: skip
     tensors, already = [asdict(tensor) for tensor in report.tensors], _already(report)
     return {"tensors": tensors, "total": totals, "notes": [already] if already else []}
 
@@ -222,19 +223,24 @@ def report_table(report: FileReport, screen: Screen) -> Table:
     count = "{:d}" if screen.width is None else "{:,d}"
     quantized = [tensor for tensor in report.tensors if tensor.dtype]
     copied = [tensor for tensor in report.tensors if not tensor.dtype]
-    columns = [*MEASURED, *[NON_FINITE] * (report.sums.non_finite > 0)]
+    columns = [*MEASURED, *[NON_FINITE] * (report.sums.non_finite > 0), *[MADE] * (report.sums.lost > 0)]
     table = Table([name_column("tensor", least=28), *columns, *SIZES])
 
     def line(name: str, tensors: list[TensorReport], *figures: str) -> list[str]:
         shown = [*figures, *[""] * len(columns)][: len(columns)]
         return [name, *shown, *_sizes(tensors, count)]
 
+    def counts(*found: int | None) -> list[str]:
+        kinds = zip((NON_FINITE, MADE), found, strict=True)
+        return [f"{count or 0:d}" for column, count in kinds if column in columns]
+
     for tensor in sorted(quantized, key=_loss):
         shape = "x".join(map(str, tensor.shape)) or "number"
-        table.add(*line(tensor.name, [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
+        known = _figures(tensor.bits, tensor, tensor.measured)
+        table.add(*line(tensor.name, [tensor], shape, *known, *counts(tensor.non_finite, tensor.lost)))
     sums = report.sums
-    measured = bool(sums.lost) or not math.isnan(sums.error.sqnr)
-    figures = ("", *_figures(report.bits, sums.error, measured)) if quantized else ()
+    known = _figures(report.bits, sums.error, bool(sums.count))
+    figures = ("", *known, *counts(sums.non_finite, sums.lost)) if quantized else ()
     table.totals = [
         line(f"{len(quantized)} quantized", quantized, *figures),
         line(f"{len(copied)} copied", copied),
@@ -243,24 +249,28 @@ def report_table(report: FileReport, screen: Screen) -> Table:
     return table
 
 
-def _loss(tensor: TensorReport) -> tuple[bool, bool, float]:
-    """What sorts tensors: the most NaN and Inf first, then the least SQNR, then what was not measured."""
-    if tensor.non_finite:
-        return False, False, -tensor.non_finite
+def _loss(tensor: TensorReport) -> tuple[int, int, float]:
+    """What sorts tensors: those of which most became NaN or Inf first, then those with the most of them, then
+    by the least SQNR; what was not measured last.
+    """
+    if tensor.lost or tensor.non_finite:
+        return 0, -(tensor.lost or 0), -(tensor.non_finite or 0)
     if tensor.sqnr is None or not tensor.measured:
-        return True, True, 0.0
-    return False, tensor.sqnr == tensor.sqnr, tensor.sqnr
+        return 2, 0, 0.0
+    return 1, 0, tensor.sqnr
 
 
 def _of_worst(tensor: TensorReport) -> str:
     """What is wrong with the tensor that lost the most."""
+    if tensor.lost:
+        return f"{tensor.lost:,} made NaN or Inf"
     return f"{tensor.non_finite:,} NaN or Inf" if tensor.non_finite else f"{tensor.sqnr:.2f} dB"
 
 
-def _figures(bits: float, error: Any, measured: bool) -> list[str]:
-    """Bits a value, and what an Error or a TensorReport says: nothing of what was not measured."""
-    found = [f"{error.sqnr:.2f}", figure(error.max_error)] if measured else [EMPTY, EMPTY]
-    return [figure(bits, 8), *found, f"{error.non_finite or 0:d}"]
+def _figures(bits: float, error: Any, known: bool) -> list[str]:
+    """Bits a value, and what an Error or a TensorReport says, where it is known: both or neither."""
+    both = (error.sqnr, error.max_error) if known and not math.isnan(error.sqnr) else (math.nan, math.nan)
+    return [figure(bits, 8), measured(both[0], "{:.2f}".format), measured(both[1])]
 
 
 def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
@@ -285,15 +295,15 @@ def _below(report: FileReport, screen: Screen, every: bool, planned: bool) -> li
 
 
 def _reasons(report: FileReport, some: int | None, planned: bool) -> list[str]:
-    """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, which are
-    routers, and which have groups or blocks shorter than asked.  some: how many names stand for all; None
-    for every name.  planned: all but NaN and Inf, which a plan says too,
-    is left out.
+    """Why tensors were copied, where NaN and Inf are and where they were made, which axis other than the last
+    some have, which are routers, and which have groups or blocks shorter than asked.  some: how many names
+    stand for all; None for every name.  planned: all but NaN and Inf, which a plan says too, is left out.
     """
     from numerics.model.deciding.routers import routers
 
     found: dict[str, list[str]] = {}
     odd = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
+    made = f"{became(report.sums.lost)}, which leaves no SQNR and error"
     chosen = routers({tensor.name: tensor.shape for tensor in report.tensors})
     for tensor in report.tensors:
         if tensor.dtype and tensor.name in chosen:
@@ -306,5 +316,7 @@ def _reasons(report: FileReport, some: int | None, planned: bool) -> list[str]:
             found.setdefault(tensor.short, []).append(tensor.name)
         if tensor.non_finite:
             found.setdefault(odd, []).append(tensor.name)
-    told = {why: names for why, names in found.items() if why == odd or not planned}
+        if tensor.lost:
+            found.setdefault(made, []).append(tensor.name)
+    told = {why: names for why, names in found.items() if why in (odd, made) or not planned}
     return [f"{why}: {some_of(names, some)}" for why, names in told.items()]

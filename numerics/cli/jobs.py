@@ -53,8 +53,8 @@ OF_JOBS = (
     dimensions are quantized, all others copied; rules say otherwise.  OUT appears when it is whole; a
     folder's shards one by one, and the same command goes on where one was stopped.  Under torchrun, ranks
     share the shards.  The report: bits a value with the scales, signal to noise in dB and the largest
-    error of the values that were finite, and how many are NaN or Inf
-    where there are any.
+    error of the values that were finite, and how many are NaN or Inf where there are any.  Where finite ones
+    became that, too, it says how many, and neither of the two.
     """)
     + examples(
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",

@@ -122,12 +122,12 @@ def _save(picture: Picture, out: str) -> None:
         tell(f"{out}: {picture.alt}")
 
 
-def _save_table(picture: Picture, table: Table, out: str) -> None:
-    """The file, and what is on it as a table."""
+def _save_table(picture: Picture, table: Table, out: str, *below: str) -> None:
+    """The file, and what is on it as a table, with lines below it."""
     picture.save(out)
     with after(f"{out} is written"):
         tell(f"{out}: {picture.alt.rpartition(': ')[0]}")
-        draw_lines(table.lines(Screen.of(sys.stdout)))
+        draw_lines([*table.lines(Screen.of(sys.stdout)), *below])
 
 
 @plot_group.command("format", help="A FORMAT: number line, binades, specials, steps."
@@ -153,7 +153,7 @@ def format_command(d: Any, out: str) -> None:
     "roundings",
     multiple=True,
     type=ROUNDING,
-    help="What is drawn; may be repeated; half_even by default.",
+    help="What is drawn; may be repeated; half_even by default; of stochastic the mean of 64 draws.",
 )
 @click.option("--around", type=float, help="The value in the middle; 0 by default.")  # fmt: skip
 def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float | None) -> None:
@@ -275,7 +275,8 @@ def scales_command(file: str, out: str, name: str | None, dtype: Any, **options:
     name, x = tensor_in(file, name)
     with bar(in_bytes=False) as shown:
         found = found_by(x, *how(dtype, **options), shown.update)
-    _save_table(of_tensor(pictured(found, x.size), name), found.table(), out)
+    below = [] if found.alike else [found.verdict]
+    _save_table(of_tensor(pictured(found, x.size), name), found.table(), out, *below)
 
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."

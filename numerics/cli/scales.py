@@ -19,8 +19,9 @@ from numerics.view.screen import Screen, deliver, draw, tell
     "scales",
     help=cleandoc("""Which scale rule of a format loses least on FILE's tensor?
 
-    FILE: a checkpoint or .npy.  A line a rule, the one that loses least first: signal to noise in dB, the
-    largest error, and how many values lie more than half a step beyond what their scale can represent.
+    FILE: a checkpoint or .npy; of what is quantized already the values count.  A line a rule, the one that
+    loses least first: signal to noise in dB, the largest error, how many values lie more than half a step
+    beyond what their scale can represent, and how many finite ones became NaN or Inf, where any did.
     """)
     + examples(
         "numerics scales x.npy --dtype nvfp4",
@@ -35,20 +36,16 @@ from numerics.view.screen import Screen, deliver, draw, tell
 @as_json
 def scales_command(file: str, name: str | None, dtype: Any, as_json: bool, **options: Any) -> None:
     from numerics.draw.scales import found_by
-    from numerics.draw.sources import tensor_in
+    from numerics.draw.sources import stored_as, tensor_in
     from numerics.tensor.spec import described
 
     name, x = tensor_in(file, name)
+    stored = stored_as(x)
     with bar(as_json, in_bytes=False) as shown:
         found = found_by(x, *how(dtype, **options), shown.update)
     if as_json:
-        deliver(json_of({"tensor": name, **found.as_dict()}) + "\n")
+        deliver(json_of({"tensor": name, "stored": stored, **found.as_dict()}) + "\n")
         return
     draw(found.table().lines(Screen.of(sys.stdout)))
-    first = found.rules[0]
-    what = described(found.spec)
-    if len(found) == 1:
-        tell(f"{name} in {what}: {first.rule} is the one scale rule that it has")
-        return
-    best = [one.rule for one in found if (one.sqnr, one.max_error) == (first.sqnr, first.max_error)]
-    tell(f"{name} in {what}: {' and '.join(best)} {'lose' if best[1:] else 'loses'} least")
+    beside = f", of its values as {stored} stores them" if stored else ""
+    tell(f"{name} in {described(found.spec)}{beside}: {found.verdict}")

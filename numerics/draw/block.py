@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from numerics.backends.host.quantizing import to_host
-from numerics.draw.grids import Array, array_of, decibels, grid, scales, tensor_scale
+from numerics.draw.grids import Array, array_of, grid, scales, tensor_scale
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, SKY, Picture, canvas, named, styled
 from numerics.files.selection import axis_of
 from numerics.formats.arguments import keywords
@@ -17,7 +17,7 @@ from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype as find_dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.tensor.spec import QuantSpec
-from numerics.view.text import figure, number
+from numerics.view.text import decibels, figure, number
 
 FAR = 1e300  # beyond it no axis has room
 Coded = tuple[Array, float, float, Blocks]

@@ -23,7 +23,16 @@ from typing import Any
 import numpy as np
 
 from numerics._version import __version__
-from numerics.draw.grids import Array, Decoded, array_of, formats_asked, holds_floats, rounded
+from numerics.draw.grids import (
+    ALLOWED,
+    Array,
+    Decoded,
+    array_of,
+    formats_asked,
+    nothing_said,
+    rounded,
+    why_nothing,
+)
 from numerics.draw.layers import rows_of
 from numerics.draw.pieces import Chosen, Looked, check_pieces, chosen, coded, held_as, looked
 from numerics.draw.places import Place, check_somewhere, pieces_at, places_of
@@ -47,8 +56,8 @@ LIMIT = 1_900_000  # bytes of the page's data: a page stays below two million
 MOST_PIECES, FEWEST_PIECES = 24, 2  # of a tensor
 SMALLEST_PIECE = 2000  # bytes that a piece takes in each format, or more
 MOST_TENSORS = 200
-NO_FLOATS, NO_ROOM = "no floats", "no room"
-"""Why a tensor is not on a page."""
+NO_ROOM = "no room"
+"""Why a tensor is not on a page of which there is something to draw."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -251,10 +260,14 @@ def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: li
     specs = {described(spec): spec for spec in wished}
     if not specs:
         raise NumericsError("no format was given: name one, or several")
-    kept = {str(name): x for name, x in tensors.items() if isinstance(x, (list, tuple)) or holds_floats(x)}
+    reasons = {str(name): "" if isinstance(x, (list, tuple)) else why_nothing(x)
+               for name, x in tensors.items()}  # fmt: skip
+    kept = {str(name): x for name, x in tensors.items() if not reasons[str(name)]}
     if not kept:
-        came = ", ".join(said(x) for x in islice(tensors.values(), 3)) or "nothing"
-        raise NumericsError(f"there is nothing to explore: no tensor of floats came, but {came}")
+        came = ", ".join(map(nothing_said, islice(tensors.values(), 3)))
+        raise NumericsError(
+            f"there is nothing to explore: no tensor of floats with elements came, but {came}; {ALLOWED}"
+        )
     if at:
         check_somewhere(at, {name: _shape(x) for name, x in kept.items()})
     names = list(kept)[:MOST_TENSORS]
@@ -266,9 +279,12 @@ def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any] | None, at: li
     made = iter(coded([one for tensor in begun for one in tensor.looked.values()]))
     every = [tensor.with_formats({text: next(made) for text in tensor.looked}) for tensor in begun]
     shown = _fitting(every, most)
-    left_out = {NO_FLOATS: [printable(str(name)) for name in tensors if str(name) not in kept],
-                NO_ROOM: [printable(name) for name in list(kept)[len(shown) :]]}  # fmt: skip
-    return {"tensors": shown, "left_out": {why: left for why, left in left_out.items() if left}}
+    reasons |= dict.fromkeys(list(kept)[len(shown) :], NO_ROOM)
+    left_out: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        if why:
+            left_out.setdefault(why, []).append(printable(name))
+    return {"tensors": shown, "left_out": left_out}
 
 
 def _others(x: Any, specs: dict[str, QuantSpec]) -> dict[str, QuantSpec]:

@@ -5,27 +5,43 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from numerics.backends.host.quantizing import nan_is_counted
-from numerics.draw.grids import Array, array_of, check_options, decibels, formats_asked
+from numerics.draw.grids import Array, array_of, check_options, formats_asked, rounded
 from numerics.draw.names import name_points
 from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtypes
-from numerics.quantization import quantize
 from numerics.tensor.spec import QuantSpec, described
-from numerics.view.table import EMPTY, Column, Table, name_column
+from numerics.view.table import MADE, Column, Table, measured, name_column
+from numerics.view.text import became, decibels
 
-Kept = tuple[float, float, str, str]  # SQNR in dB, bits a value, the format's name and kind
 Progress = Callable[[str, int, int], None]
 FEW = 12  # formats whose names have room beside each other
 TICKS = (2, 3, 4, 6, 8, 12, 16)  # bits
 MARKS = {
     "integer": ("s", ORANGE), "float": ("o", BLUE), "codebook": ("^", RED), "block": ("D", GREEN)
 }  # fmt: skip
+
+
+class Kept(NamedTuple):
+    """What a format leaves of a tensor: SQNR in dB, bits a value, how many finite values became NaN or Inf.
+
+    name, kind: the format's.
+    """
+
+    sqnr: float
+    bits: float
+    name: str
+    kind: str
+    lost: int = 0
+
+    @property
+    def said(self) -> str:
+        """What is left, in words."""
+        return decibels(self.sqnr) + (f", {became(self.lost)}" if self.lost else "")
 
 
 @keywords
@@ -68,18 +84,19 @@ def compared(
         name = described(spec)
         if progress is not None:
             progress(name, place, len(wanted))
-        with nan_is_counted():
-            q = quantize(data, one, **options)
-        rows.append((q.error(data).sqnr, q.bits, name, spec.dtype.kind))
-    rows.sort(key=lambda row: (not math.isnan(row[0]), *row), reverse=True)
+        found = rounded(data, one, **options)
+        rows.append(Kept(found.sqnr, found.q.bits, name, spec.dtype.kind, found.lost))
+    rows.sort(key=lambda row: (not math.isnan(row.sqnr), *row), reverse=True)
     return rows
 
 
 def table_of(rows: list[Kept]) -> Table:
     """A line a format."""
-    made = Table([name_column("format"), Column("bits"), Column("SQNR dB")])
-    for sqnr, bits, name, _ in rows:
-        made.add(name, f"{bits:.4g}", EMPTY if math.isnan(sqnr) else f"{sqnr:.2f}")
+    any_lost = any(row.lost for row in rows)
+    made = Table([name_column("format"), Column("bits"), Column("SQNR dB"), *[MADE] * any_lost])
+    for row in rows:
+        known = measured(row.sqnr, "{:.2f}".format)
+        made.add(row.name, f"{row.bits:.4g}", known, *[f"{row.lost:d}"] * any_lost)
     return made
 
 
@@ -87,7 +104,7 @@ def pictured(rows: list[Kept], count: int) -> Picture:
     """The picture of what formats leave of so many values."""
     with styled():
         figure = _scatter(rows, count)
-    said = "; ".join(f"{name} {bits:.4g} bits, {decibels(sqnr)}" for sqnr, bits, name, _ in rows)
+    said = "; ".join(f"{row.name} {row.bits:.4g} bits, {row.said}" for row in rows)
     return Picture(figure, f"Formats by what they leave of {count} values: {said}.")
 
 
@@ -96,14 +113,14 @@ def _signed(d: Any) -> bool:
     return bool(d.min < 0) and not (isinstance(d, Integer) and not d.signed)
 
 
-def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
+def _scatter(rows: list[Kept], count: int) -> Any:
     figure, axes = canvas(1, 1, (8, 7) if len(rows) <= FEW else (11, 10))
     panel = axes[0, 0]
-    finite = [row for row in rows if math.isfinite(row[0])]
+    finite = [row for row in rows if math.isfinite(row.sqnr)]
     best: list[tuple[float, float]] = []
-    for sqnr, bits, _, _ in sorted(finite, key=lambda row: (row[1], -row[0])):
-        if not best or sqnr > best[-1][1]:
-            best.append((bits, sqnr))
+    for row in sorted(finite, key=lambda row: (row.bits, -row.sqnr)):
+        if not best or row.sqnr > best[-1][1]:
+            best.append((row.bits, row.sqnr))
     panel.plot(
         [bits for bits, _ in best],
         [sqnr for _, sqnr in best],
@@ -113,7 +130,7 @@ def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
         zorder=1,
     )
     for kind, (mark, colour) in MARKS.items():
-        some = [(bits, sqnr) for sqnr, bits, _, its in finite if its == kind]
+        some = [(row.bits, row.sqnr) for row in finite if row.kind == kind]
         if some:
             panel.scatter(*zip(*some, strict=True), marker=mark, s=34, color=colour, label=kind, zorder=2,
                           edgecolors="white", linewidths=0.6)  # fmt: skip
@@ -130,12 +147,12 @@ def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
     if finite:
         panel.legend(loc="lower right")
     figure.draw_without_rendering()  # now the panel has its place
-    points = [(bits, sqnr) for sqnr, bits, _, _ in finite]
-    name_points(panel, points, [named(name) for _, _, name, _ in finite])
+    points = [(row.bits, row.sqnr) for row in finite]
+    name_points(panel, points, [named(row.name) for row in finite])
     return figure
 
 
-def _not_drawn(rows: list[tuple[float, float, str, str]]) -> str:
+def _not_drawn(rows: list[Kept]) -> str:
     """How many formats have no place in the picture, and why."""
-    said = Counter(decibels(row[0]) for row in rows if not math.isfinite(row[0]))
+    said = Counter(decibels(row.sqnr) for row in rows if not math.isfinite(row.sqnr))
     return f"\nnot drawn: {', '.join(f'{count} {why}' for why, count in said.items())}" if said else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -201,7 +202,10 @@ class Rounded:
     def clipped(self) -> Array:
         """The places of the values that were clipped, in the order of memory; few are looked at."""
         ends = grid(self.q.format)
-        places = np.flatnonzero(_looked_up(_ends(self.q.format), to_host(self.q.codes)))
+        here = _looked_up(_ends(self.q.format), to_host(self.q.codes))
+        if self.data.dtype.itemsize > 4:  # blocks take what float32 does not hold for its largest number
+            here = here | (np.abs(self.data.reshape(-1)) > np.finfo(np.float32).max)
+        places = np.flatnonzero(here)
         x = self.data.reshape(-1)[places].astype(np.float64)
         unit, zero = self.shared(np.unravel_index(places, self.data.shape or (1,)))
         with np.errstate(all="ignore"):  # a block of zeros can have the scale 0
@@ -211,11 +215,20 @@ class Rounded:
         return found
 
     @cached_property
-    def error(self) -> Error:
-        """What was lost, over what is finite."""
+    def _sums(self) -> ErrorSums:
         sums = ErrorSums()
         sums.add(self.data, self.decoded)
-        return sums.error
+        return sums
+
+    @property
+    def error(self) -> Error:
+        """What was lost, over what is finite."""
+        return self._sums.error
+
+    @property
+    def lost(self) -> int:
+        """How many finite values became NaN or Inf."""
+        return self._sums.lost
 
     @property
     def sqnr(self) -> float:
@@ -223,14 +236,37 @@ class Rounded:
         return self.error.sqnr
 
 
-def holds_floats(x: Any) -> bool:
-    """Is there anything to draw: floats that are quantized, or were?"""
+NO_FLOATS = "no floats"
+ALLOWED = f"allowed: {', '.join(FLOATS)} (x.float() or x.astype(...) first)"
+
+
+def why_nothing(x: Any) -> str:
+    """Why there is nothing to draw of what came; nothing where there are floats that are quantized, or were.
+
+    >>> why_nothing(np.zeros((0, 4))), why_nothing(np.arange(3)), why_nothing(np.ones(3))
+    ('empty', 'no floats', '')
+    """
     try:
-        return math.prod(x.shape) > 0 and (
-            isinstance(x, QTensor) or str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.") in FLOATS
-        )
+        known = isinstance(x, QTensor) or _type_of(x) in FLOATS
+        if not known and re.match("float[468]_", _type_of(x)):  # as float8_e4m3fn
+            return "codes without a scale"
+        return NO_FLOATS if not known else "" if math.prod(x.shape) else "empty"
     except Exception:  # whatever what came raises: it is no tensor
-        return False
+        return NO_FLOATS
+
+
+def _type_of(x: Any) -> str:
+    return str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.")
+
+
+def nothing_said(x: Any, name: str = "") -> str:
+    """Of what there is nothing to draw, as a message repeats it: what it is, or its name, its type, and why.
+
+    >>> nothing_said(np.zeros((0, 4))), nothing_said(np.arange(3), "ids"), nothing_said(None)
+    ('<ndarray of shape (0, 4)> of float64 (empty)', "'ids' of int64 (no floats)", 'None')
+    """
+    what = repr(name) if name else said(x)
+    return f"{what} of {_type_of(x)} ({why_nothing(x)})" if hasattr(x, "dtype") else what
 
 
 def partition_of(q: QTensor) -> Partition:
@@ -317,12 +353,3 @@ def differing(y: Array, other: Array) -> dict[str, float]:
     """
     same = (y == other) & (np.signbit(y) == np.signbit(other)) | (np.isnan(y) & np.isnan(other))
     return {str(place): float(other[place]) for place in np.flatnonzero(~same)}
-
-
-def decibels(value: float) -> str:
-    """A ratio in dB, as pictures say it.
-
-    >>> decibels(18.349), decibels(math.inf), decibels(math.nan)
-    ('18.3 dB', 'exact', 'no SQNR')
-    """
-    return "exact" if value == math.inf else "no SQNR" if math.isnan(value) else f"{value:.1f} dB"

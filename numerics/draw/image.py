@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from numerics.draw.grids import Array, Rounded, array_of, check_options, decibels, rounded
+from numerics.backends.host.quantizing import to_host
+from numerics.draw.grids import Array, Rounded, array_of, check_options, rounded
 from numerics.draw.picture import Picture, canvas, named, styled
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
+from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec, described
+from numerics.view.text import decibels
 
 COLUMNS = 4
 
@@ -20,11 +23,14 @@ COLUMNS = 4
 def image(x: Any, dtype: Any, *, original: bool = True, **options: Any) -> Picture:
     """Draws an image as it becomes in one or several formats: the original first, then a panel a format.
 
-    x: pixels of any range, of shape (height, width) or (height, width, 3); those of one row are neighbours in
-        blocks, each colour by itself.  What `x` covers, its own mean taken off, is what is rounded.
+    x: pixels of any range, of shape (height, width) or (height, width, 3); unsigned integers, as files of
+        pictures have, count from 0 to 1, in units of the largest of their type.  Those of one row are
+        neighbours in blocks, each colour by itself.  What `x` covers, its own mean taken off, is what is
+        rounded.
     dtype: what `nx.quantize` takes, a list of such, or a mapping of titles to them.
     original: False leaves the original out.  options: as for `nx.quantize`, for all.
-    Raises NumericsError for another shape, for NaN and Inf, for what `nx.quantize` refuses, and where
+    Raises NumericsError for another shape, for NaN and Inf, for pixels further apart than their type of
+    floats can say, for what `nx.quantize` refuses, and where
     matplotlib is missing.
 
     >>> import numpy as np, numerics as nx
@@ -33,13 +39,13 @@ def image(x: Any, dtype: Any, *, original: bool = True, **options: Any) -> Pictu
     'An image of 64 x 64 pixels, and the same in fp4 (19.2 dB, 4.008 bits), mx9 (50.5 dB, 9 bits).'
     """
     check_options(image, options, x, dtype)
-    pixels = array_of(x)
+    pixels = array_of(pixels_of(x))
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise NumericsError(f"an image has shape (height, width) or (height, width, 3), not {pixels.shape}")
     if not np.isfinite(pixels).all():
         raise NumericsError("an image has finite pixels: here some are NaN or Inf")
     wanted = _wanted(dtype)
-    middle = pixels.mean(dtype=np.float64).astype(np.float32)
+    middle = _middle(pixels)
     planes = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels
     found = {title: rounded(planes - middle, one, **options) for title, one in wanted.items()}
     with styled():
@@ -47,6 +53,30 @@ def image(x: Any, dtype: Any, *, original: bool = True, **options: Any) -> Pictu
     said = ", ".join(f"{title} ({decibels(r.sqnr)}, {r.q.bits:.4g} bits)" for title, r in found.items())
     height, width = pixels.shape[:2]
     return Picture(picture, f"An image of {width} x {height} pixels, and the same in {said}.")
+
+
+def pixels_of(x: Any) -> Any:
+    """Pixels as numbers: unsigned integers, as files of pictures have, from 0 to 1; all else as it came.
+
+    >>> pixels_of(np.uint8([0, 51, 255])).tolist()
+    [0.0, 0.20000000298023224, 1.0]
+    """
+    if isinstance(x, QTensor) or not str(getattr(x, "dtype", "")).removeprefix("torch.").startswith("uint"):
+        return x
+    whole = to_host(x)
+    return whole.astype(np.float32) / np.float32(np.iinfo(whole.dtype).max)
+
+
+def _middle(pixels: Array) -> Any:
+    """The mean of the pixels; raises NumericsError where they are further apart than their type can say."""
+    kind = np.float64 if pixels.dtype.itemsize > 4 else np.float32
+    with np.errstate(over="ignore"):
+        if not np.isfinite(pixels.max() - pixels.min()):
+            raise NumericsError(f"the pixels are further apart than {pixels.dtype} can say: scale them first")
+        found = pixels.mean(dtype=np.float64)
+    if not np.isfinite(found):  # the sum was not
+        found = (pixels / pixels.size).sum(dtype=np.float64)
+    return found.astype(kind)
 
 
 def _wanted(d: Any) -> dict[str, Any]:
@@ -87,5 +117,5 @@ def _panels(pixels: Array, found: dict[str, Array], titles: dict[str, str], orig
     for panel, (title, data) in zip(axes.flat, shown.items(), strict=False):
         data = np.clip((data - low) / ((high - low) or 1.0), 0, 1)
         panel.imshow(data, cmap="gray", vmin=0, vmax=1)
-        panel.set_title(titles.get(title, "original, float32"), fontsize=9)
+        panel.set_title(titles.get(title, f"original, {pixels.dtype}"), fontsize=9)
     return figure

@@ -156,9 +156,12 @@ def _steps(axes: Any, found: Array) -> None:
     axes.set_yscale("log", base=2)
     axes.set(
         xlabel="value", ylabel="step / value",
-        title=f"how fine: at best a step is {_share(gaps.min())} of the value",
+        title=f"how fine: at best a step is {_share(gaps.min())}",
     )  # fmt: skip
 
 
 def _share(gap: float) -> str:
-    return f"1/{round(1 / gap)}" if gap < 1 else f"{gap:g}"
+    """How large a step is beside the value that it begins at."""
+    if gap < 1:
+        return f"1/{round(1 / gap)} of the value"
+    return "as large as the value" if gap == 1 else f"{gap:g} times the value"

@@ -8,9 +8,9 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from numerics.backends.paths import path_of
 from numerics.files.replacement import replace_file
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
@@ -60,14 +60,16 @@ class Picture:
     def save(self, path: Any) -> None:
         """Writes the picture: as .png, .svg or .pdf, by the name's ending.
 
-        The same picture is the same bytes, with the same matplotlib.  Raises NumericsError for other endings.
+        The same picture is the same bytes, with the same matplotlib.  Raises NumericsError for other endings,
+        and for what is no path.
         """
-        kind = KINDS.get(Path(path).suffix.lower())
+        file = path_of(path)
+        kind = KINDS.get(file.suffix.lower())
         if kind is None:
             raise NumericsError(
-                f"{Path(path).name!r} says no kind of picture; allowed: names that end in {', '.join(KINDS)}"
+                f"{file.name!r} says no kind of picture; allowed: names that end in {', '.join(KINDS)}"
             )
-        replace_file(path, self._as(kind))
+        replace_file(file, self._as(kind))
 
     def _as(self, kind: str) -> bytes:
         """The bytes of a file, without the hour in which they were made."""

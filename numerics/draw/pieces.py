@@ -119,7 +119,8 @@ def chosen(x: Array, y: Array, length: int, most: int, asked: Sequence[int] = ()
 def _share_lost(lines: Array, made: Array, starts: Array) -> Array:
     """Of each piece of each line the share of its power that is lost, a few lines at a time.
 
-    What they become in between is then in the caches.
+    What they become in between is then in the caches.  Of a piece in which a finite number became NaN or Inf
+    all is lost, and more: inf.
     """
     share, step = np.empty((len(lines), len(starts))), max(1, FEW // lines.shape[1])
     for few in (slice(first, first + step) for first in range(0, len(lines), step)):
@@ -130,6 +131,9 @@ def _share_lost(lines: Array, made: Array, starts: Array) -> Array:
             error, signal = np.ldexp(error, power), np.ldexp(signal, power)
         noise, signal = _power(error, starts), _power(signal, starts)
         share[few] = noise / np.maximum(signal, 1e-300)
+        if not np.isfinite(made[few]).all():
+            gone = np.isfinite(lines[few]) & ~np.isfinite(made[few])
+            share[few][np.logical_or.reduceat(gone, starts, axis=1)] = math.inf
     return share
 
 
@@ -201,6 +205,7 @@ def looked(found: Rounded, spec: QuantSpec, picked: Chosen, *, deviations: bool)
         "sqnr": found.sqnr, "bits": found.q.bits, "clipped": found.clipped.size / found.data.size,
         "format": str(spec.dtype), "integers": integers_of(spec),
         "blocks": spec.block.block if spec.blocked else picked.length,
+        **({"lost": found.lost} if found.lost else {}),
     }  # fmt: skip
     if spec.blocked:
         d, rules = spec.block, dict.fromkeys([spec.scale_rule, *_variants(spec)[1]])

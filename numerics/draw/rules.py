@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from numerics.draw.grids import array_of, decibels
+from numerics.draw.grids import array_of
 from numerics.draw.picture import GREEN, SKY, Picture, canvas, named, styled
-from numerics.draw.scales import Scales
+from numerics.draw.scales import RuleLoss, Scales
 from numerics.draw.scales import scales as losses
 from numerics.formats.arguments import keywords
 from numerics.tensor.spec import described
-from numerics.view.text import figure
+from numerics.view.text import became, decibels, figure
 
 PLACES = 200.0  # dB that a bar shows at most
 
@@ -35,12 +36,16 @@ def pictured(found: Scales, count: int) -> Picture:
     name = described(found.spec)
     with styled():
         picture = _bars(found, f"the scale rules of {named(name)} on {count:,} values")
-    told = "; ".join(
-        f"{one.rule} {decibels(one.sqnr)}, largest error {figure(one.max_error)}, "
-        f"{100 * one.clipped:.3g} % clipped"
-        for one in found
-    )
-    return Picture(picture, f"The scale rules of {name} on {count:,} values: {told}.")
+    told = "; ".join(f"{one.rule} {_loss(one, 'largest')}" for one in found)
+    verdict = "" if found.alike else f" {found.verdict[:1].upper()}{found.verdict[1:]}."
+    return Picture(picture, f"The scale rules of {name} on {count:,} values: {told}.{verdict}")
+
+
+def _loss(one: RuleLoss, largest: str, digits: int = 6) -> str:
+    """What a rule loses, in words; nothing of an error that there is none of."""
+    error = "" if math.isnan(one.max_error) else f", {largest} error {figure(one.max_error, digits)}"
+    lost = f", {became(one.lost)}" if one.lost else ""
+    return f"{decibels(one.sqnr)}{error}, {100 * one.clipped:.3g} % clipped{lost}"
 
 
 def _bars(found: Scales, title: str) -> Any:
@@ -50,13 +55,11 @@ def _bars(found: Scales, title: str) -> Any:
     picture.suptitle(title, x=0.01, ha="left")
     shown = [float(np.clip(np.nan_to_num(one.sqnr, posinf=PLACES), 0, PLACES)) for one in found]
     best = max(*shown, 1.0)
-    colours = [GREEN if one.sqnr == found.rules[0].sqnr else SKY for one in found]
+    colours = [GREEN if one.rule in found.alike else SKY for one in found]
     panel.barh([one.rule for one in found], shown, color=colours, height=0.7)
     for place, one in enumerate(found):
-        said = (
-            f"  {decibels(one.sqnr)}, max error {figure(one.max_error, 4)}, {100 * one.clipped:.3g} % clipped"
-        )
-        panel.text(shown[place], place, said, va="center", fontsize=9)
-    least = " (green: loses least)" if len(found) > 1 else ", by the one rule that it has"
+        panel.text(shown[place], place, f"  {_loss(one, 'max', 4)}", va="center", fontsize=9)
+    least = " (green: loses least)" if found.alike else f"; {found.verdict}"
+    least = least if len(found) > 1 else ", by the one rule that it has"
     panel.set(xlabel=f"SQNR, dB{least}", xlim=(0, best * 1.9), ylim=(len(found) - 0.4, -0.6))
     return picture

@@ -12,11 +12,11 @@ from numerics.draw.grids import array_of, rounded
 from numerics.formats.arguments import keywords, unknown_argument
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
-from numerics.tensor.qtensor import QTensor
+from numerics.tensor.qtensor import rank
 from numerics.tensor.spec import QuantSpec
 from numerics.tensor.words import OPTIONS
-from numerics.view.table import EMPTY, Column, Table, text_column
-from numerics.view.text import figure
+from numerics.view.table import MADE, Column, Table, measured, text_column
+from numerics.view.text import became
 
 Progress = Callable[[str, int, int], None]
 RULE = "scale_rule"
@@ -35,20 +35,30 @@ class RuleLoss:
 
     rule: its name.  sqnr: in dB, of the finite values; inf where nothing is lost.  max_error: the largest
     magnitude of an error among them.  clipped: the share of all values, from 0 to 1, that lie more than half
-    a step beyond what their scale can represent.
+    a step beyond what their scale can represent.  lost: how many finite values became NaN or Inf; sqnr and
+    max_error are then NaN or infinite, as those of `Error` are.
     """
 
     rule: str
     sqnr: float
     max_error: float
     clipped: float
+    lost: int = 0
+
+    @property
+    def rank(self) -> tuple[int, float, float]:
+        """What sorts rules, the one that loses least first, and is the same of those that lose alike."""
+        exact = self.max_error == 0  # beside NaN, which leaves no SQNR
+        kept = math.inf if exact else rank(self.sqnr)
+        return self.lost, -kept, math.inf if math.isnan(self.max_error) else self.max_error
 
 
 @dataclass(frozen=True, repr=False)
 class Scales:
     """What each scale rule of a format loses of a tensor, the one that loses least first; `str` is a table.
 
-    spec: how it was quantized, by `floor`.  rules: a RuleLoss each.
+    spec: how it was quantized, by `floor`.  rules: a RuleLoss each; those that turn fewer finite values into
+    NaN or Inf come before all others.
 
     >>> import numerics as nx
     >>> nx.scales([1.0, 0.3, -0.05, 5.0, 7.4], "mxfp4").best
@@ -60,8 +70,39 @@ class Scales:
 
     @property
     def best(self) -> str:
-        """The rule that loses least: what `nx.quantize(..., scale_rule=)` takes."""
+        """The rule that loses least: what `nx.quantize(..., scale_rule=)` takes.
+
+        The first of them where several lose alike; `verdict` says that, and where it cannot be told.
+        """
         return self.rules[0].rule
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The rules that lose as little as the best one, which is the first; none where nobody can tell."""
+        first = self.rules[0]
+        if (first.lost or math.isnan(first.max_error)) and len({one.lost for one in self.rules}) == 1:
+            return ()
+        return tuple(one.rule for one in self.rules if one.rank == first.rank)
+
+    @property
+    def verdict(self) -> str:
+        """Which rule loses least, in words; or why that cannot be told.
+
+        >>> import numpy as np, numerics as nx
+        >>> nx.scales(np.linspace(-1, 1, 64), "int4").verdict
+        'full_range loses least'
+        >>> nx.scales(np.float32([1, 2, np.nan, 4]), "mxfp4").verdict
+        'which rule loses least cannot be told, as by every one 3 finite values became NaN or Inf'
+        """
+        first, alike = self.rules[0], self.alike
+        lost = became(first.lost) if first.lost else ""
+        if len(self) == 1:
+            return f"{first.rule} is the one scale rule that it has{f'; {lost}' if lost else ''}"
+        if not alike:
+            why = f"by every one {lost}" if lost else "no value is finite"
+            return f"which rule loses least cannot be told, as {why}"
+        said = f"{' and '.join(alike)} {'lose' if alike[1:] else 'loses'} least"
+        return f"{said}, and yet {lost}" if lost else said
 
     def __iter__(self) -> Iterator[RuleLoss]:
         return iter(self.rules)
@@ -82,10 +123,12 @@ class Scales:
 
     def table(self) -> Table:
         """A line a rule."""
-        made = Table([text_column("scale rule"), Column("SQNR dB"), Column("max error"), Column("clipped %")])
+        any_lost = any(one.lost for one in self.rules)
+        made = Table([text_column("scale rule"), Column("SQNR dB"), Column("max error"), Column("clipped %"),
+                      *[MADE] * any_lost])  # fmt: skip
         for one in self.rules:
-            lost = EMPTY if math.isnan(one.sqnr) else f"{one.sqnr:.2f}"
-            made.add(one.rule, lost, figure(one.max_error), f"{100 * one.clipped:.3f}")
+            known = (measured(one.sqnr, "{:.2f}".format), measured(one.max_error))
+            made.add(one.rule, *known, f"{100 * one.clipped:.3f}", *[f"{one.lost:d}"] * any_lost)
         return made
 
 
@@ -93,7 +136,8 @@ class Scales:
 def scales(x: Any, dtype: Any, **options: Any) -> Scales:
     """Returns what each scale rule that a format takes loses of a tensor, the one that loses least first.
 
-    x: an array, a torch tensor or nested lists.  dtype: a format, its name, or a QuantSpec, whose scale rule
+    x: an array, a torch tensor, nested lists, or a QTensor, whose values are what is quantized here, once
+    more.  dtype: a format, its name, or a QuantSpec, whose scale rule
     is of no effect here.  options: as for `nx.quantize`, but for scale_rule: scheme=, axis=, rounding= ...
     Formats of single numbers have the rule `floor` alone, symmetric signed integers `full_range` too.  Rules
     that lose alike stand in the order of `dtype.scale_rules`.  Raises what `nx.quantize` does.
@@ -112,8 +156,6 @@ def scales(x: Any, dtype: Any, **options: Any) -> Scales:
 
 def found_by(x: Any, dtype: Any, options: dict[str, Any], progress: Progress | None = None) -> Scales:
     """`scales`; progress is called with the name of a rule, how many are done, and of how many."""
-    if isinstance(x, QTensor):
-        raise NumericsError(f"{x!r} has its scales already: dequantize it first")
     if RULE in options:
         raise NumericsError("scale_rule= is what nx.scales tells apart: leave it out")
     spec, given = _asked(dtype, options)
@@ -125,7 +167,7 @@ def found_by(x: Any, dtype: Any, options: dict[str, Any], progress: Progress | N
         found.append(_loss(data, spec.replace(scale_rule=rule), given))
     if progress is not None:
         progress(names[-1], len(names), len(names))
-    return Scales(spec, tuple(sorted(found, key=lambda one: (math.isnan(one.sqnr), -one.sqnr))))
+    return Scales(spec, tuple(sorted(found, key=lambda one: one.rank)))
 
 
 def _asked(dtype: Any, options: dict[str, Any]) -> tuple[QuantSpec, dict[str, Any]]:
@@ -148,4 +190,5 @@ def _rules_of(spec: QuantSpec) -> tuple[str, ...]:
 def _loss(data: Any, spec: QuantSpec, given: dict[str, Any]) -> RuleLoss:
     found = rounded(data, spec, **given)
     error = found.error
-    return RuleLoss(spec.scale_rule, error.sqnr, error.max_error, found.clipped.size / data.size)
+    clipped = found.clipped.size / data.size
+    return RuleLoss(spec.scale_rule, error.sqnr, error.max_error, clipped, found.lost)

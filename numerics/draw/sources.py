@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 
 from numerics.backends.paths import check_regular
-from numerics.draw.grids import Array, Decoded, holds_floats
+from numerics.draw.grids import ALLOWED, Array, Decoded, nothing_said, why_nothing
+from numerics.draw.image import pixels_of
 from numerics.files.arrays import ENDINGS as ARRAYS
 from numerics.files.arrays import arrays_in
 from numerics.files.replacement import check_inputs
 from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
+from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import described
+from numerics.view.text import many, some_of
 
 REPORT = ".json"
 ENDINGS = (".safetensors", *ARRAYS, REPORT)
 """Of names that are files' alone, whether they are there or not."""
 
+SOME = 5  # names that stand for all
 A_REPORT = "json.dumps(nx.report(model).as_dict()) makes one"
 
 
@@ -31,10 +36,19 @@ def names_a_file(path: Any) -> bool:
 
 def tensors_in(path: Any) -> dict[str, Any]:
     """The tensors of floats that `everything_in` finds; raises NumericsError where there are none."""
-    found = everything_in(path)
-    kept = {name: x for name, x in found.items() if holds_floats(x)}
+    return _with_floats(path, everything_in(path))
+
+
+def _with_floats(path: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that there is something to draw of; raises NumericsError where there are none."""
+    kept = {name: x for name, x in found.items() if not why_nothing(x)}
+    if not found:
+        raise NumericsError(f"{path} has no tensors")
     if not kept:
-        raise NumericsError(f"{path} has no tensor of floats among its {len(found)}")
+        each = some_of([nothing_said(x, name) for name, x in found.items()], SOME)
+        raise NumericsError(
+            f"{path} has no tensor of floats with elements among its {len(found)}: {each}; {ALLOWED}"
+        )
     return kept
 
 
@@ -61,17 +75,28 @@ def everything_in(path: Any) -> dict[str, Any]:
 
 def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:
     """The tensor of that name, and its name; without one the file must hold one alone."""
-    found = tensors_in(path)
+    every = everything_in(path)
+    if name in every and why_nothing(every[name]):
+        raise NumericsError(
+            f"{path}: there is nothing to draw of {nothing_said(every[name], name)}; {ALLOWED}"
+        )
+    found = _with_floats(path, every)
+    if name is None and len(found) == 1:
+        return next(iter(found.items()))
+    some = ", ".join(list(found)[:SOME])
     if name is None:
-        if len(found) == 1:
-            return next(iter(found.items()))
-        some = ", ".join(list(found)[:5])
         raise NumericsError(f"{path} has {len(found)} tensors: name= says which, such as {some}")
     if name not in found:
-        raise NumericsError(
-            f"{path} has no tensor of floats {name!r};{hint(name, found)} it has {len(found)}"
-        )
+        held = f"{many(len(found), 'tensor')} of floats, such as {some}"
+        raise NumericsError(f"{path} has no tensor {name!r};{hint(name, found)} it has {held}")
     return name, found[name]
+
+
+def stored_as(x: Any) -> str | None:
+    """In which format the values of a tensor of a file were stored; None where they are plain floats."""
+    if isinstance(x, Decoded):
+        return x.kind
+    return described(x.spec) if isinstance(x, QTensor) else None
 
 
 def report_in(path: Any) -> Mapping[str, Any]:
@@ -105,7 +130,5 @@ def image_in(path: Any) -> Array:
         if isinstance(wrong, FileNotFoundError):
             raise
         raise NumericsError(f"{path} is no picture that can be read: {wrong}") from None
-    pixels = found.astype(np.float32)
-    if found.dtype.kind == "u":
-        pixels /= np.iinfo(found.dtype).max
+    pixels: Array = pixels_of(found)
     return pixels[..., :3] if pixels.ndim == 3 else pixels

@@ -18,6 +18,7 @@ from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import check_rounding
 
 STEPS = 4  # of the grid on each side of zero
+STOCHASTIC = "stochastic"
 DRAWS = 64  # of stochastic rounding, at each place
 
 
@@ -52,9 +53,8 @@ def rounding(
     with styled():
         rows = -(-len(modes) // columns)
         figure, axes = canvas(rows, columns, (max(3.0 * columns, 4.5), 3.2 * rows), sharex=True, sharey=True)
-        figure.suptitle(
-            f"{named(str(d))}: what comes out against what goes in; {RED_SAID}: ties", x=0.01, ha="left"
-        )
+        ties = f"; {RED_SAID}: ties" if any(mode != STOCHASTIC for mode in modes) else ""
+        figure.suptitle(f"{named(str(d))}: what comes out against what goes in{ties}", x=0.01, ha="left")
         for panel, mode in zip(axes.flat, modes, strict=False):
             _stairs(panel, d, mode, shown)
         for panel in axes.flat[len(modes) :]:
@@ -84,7 +84,7 @@ def _stairs(axes: Any, d: Element, mode: str, shown: Array) -> None:
     ends = shown[[0, -1]]
     x = np.unique(np.concatenate([np.linspace(a, b, 65) for a, b in pairwise(shown)]))
     axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=":")
-    if mode == "stochastic":
+    if mode == STOCHASTIC:
         axes.plot(x, _mean(d, x), color=BLUE, linewidth=1.6)
     else:
         y = d.round(x, rounding=mode)
@@ -94,12 +94,12 @@ def _stairs(axes: Any, d: Element, mode: str, shown: Array) -> None:
         middle = (shown[1:] + shown[:-1]) / 2
         axes.plot(middle, d.round(middle, rounding=mode), "o", color=RED, markersize=4.5)
     axes.plot(shown, shown, "_", color=BLACK, markersize=4)
-    axes.set_title(mode)
-    axes.set_aspect("equal" if mode != "stochastic" else "auto")
+    axes.set_title(f"{mode}\nmean of {DRAWS} draws" if mode == STOCHASTIC else mode)
+    axes.set_aspect("equal" if mode != STOCHASTIC else "auto")
 
 
 def _mean(d: Element, x: Array) -> Array:
-    draws = [d.round(x, rounding="stochastic", seed=seed) for seed in range(DRAWS)]
+    draws = [d.round(x, rounding=STOCHASTIC, seed=seed) for seed in range(DRAWS)]
     return np.asarray(np.mean(draws, axis=0))
 
 
@@ -111,4 +111,5 @@ def _alt(d: Element, modes: list[str], shown: Array) -> str:
             ties = zip(middle, d.round(middle, rounding=mode), strict=True)
             said.append(f"{mode}, " + ", ".join(f"{x:g} to {y:g}" for x, y in ties))
     ends = f" Ties go: {'; '.join(said)}." if said else ""
-    return f"Roundings of {d} from {shown[0]:g} to {shown[-1]:g}: {', '.join(modes)}.{ends}"
+    names = [f"{mode} (the mean of {DRAWS} draws)" if mode == STOCHASTIC else mode for mode in modes]
+    return f"Roundings of {d} from {shown[0]:g} to {shown[-1]:g}: {', '.join(names)}.{ends}"

@@ -14,7 +14,6 @@ from numerics.draw.grids import (
     array_of,
     check_options,
     code_bits,
-    decibels,
     grid,
     rounded,
     values,
@@ -36,7 +35,7 @@ from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import described
-from numerics.view.text import brief
+from numerics.view.text import became, brief, decibels
 
 BINS = 120
 MOST = 512  # bars, and lines of a grid
@@ -105,10 +104,10 @@ def _stored(x: Any, options: dict[str, Any]) -> Rounded:
 
 
 def _loss(found: Rounded) -> str:
-    """The SQNR, and how many elements are in none."""
+    """The SQNR, how many elements are in none, and how many are why there is none."""
     error = found.error
     beside = f", {error.non_finite:,} NaN or Inf" if error.non_finite else ""
-    return f"{decibels(error.sqnr)}{beside}"
+    return f"{decibels(error.sqnr)}{beside}{f', {became(found.lost)}' if found.lost else ''}"
 
 
 def _shape(x: Array) -> str:

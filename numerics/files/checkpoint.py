@@ -41,11 +41,12 @@ COPY = 1 << 22  # bytes at a time
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of one tensor; dtype, sqnr (dB), max_error, non_finite are None where it was copied.
+    """What became of one tensor; dtype, sqnr (dB), max_error, non_finite, lost are None where it was copied.
 
     sqnr, max_error, non_finite: as those of `Error`; where values were NaN or Inf, no sqnr says that the
-    tensor is exact.  axis: along which its blocks or groups lie, where that is not the last one.  why: it
-    was copied.  short: which of its groups or blocks have fewer elements than asked, as "last groups of 72".
+    tensor is exact.  lost: how many finite values became NaN or Inf, which leaves no sqnr and max_error.
+    axis: along which its blocks or groups lie, where that is not the last one.  why: it was copied.  short:
+    which of its groups or blocks have fewer elements than asked, as "last groups of 72".
     """
 
     name: str
@@ -60,6 +61,7 @@ class TensorReport:
     why: str | None = None
     non_finite: int | None = None
     short: str | None = None
+    lost: int | None = None
 
     @property
     def measured(self) -> bool:
@@ -319,6 +321,7 @@ def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorRe
         name, entry.shape, plan.dtype.name, bits, error.sqnr if some else None,
         error.max_error if some else None, entry.nbytes, after, axis,
         non_finite=error.non_finite if some else None, short=plan.spec.short(plan.shape) or None,
+        lost=sums.lost if some else None,
     )  # fmt: skip
 
 

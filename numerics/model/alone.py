@@ -15,10 +15,10 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
 from numerics.model.folding import fold
 from numerics.model.looking.places import is_shard, modules_around
-from numerics.model.measuring import add, rank, within
+from numerics.model.measuring import add, within
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapping import shared_copy
-from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.qtensor import ErrorSums, QTensor, rank
 
 NO_VALUES = "no values"
 """What stands in the place of figures where what came out was empty."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -38,11 +37,6 @@ def _array(x: Tensor) -> Any:
     """The values as float32, or float64 where that is it."""
     x = x.detach().cpu()
     return as_array(x if x.dtype is torch.float64 else x.float())
-
-
-def rank(sqnr: float) -> float:
-    """What sorts SQNRs, the worst first: NaN before all others."""
-    return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def floats_in(tree: Any) -> list[Tensor]:

@@ -35,7 +35,7 @@ from numerics.model.looking.trace import (
     outside,
     tensors_of,
 )
-from numerics.model.measuring import add, floats_in, rank, within
+from numerics.model.measuring import add, floats_in, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
 from numerics.model.wrapped.following import as_planned, named_now
@@ -46,10 +46,10 @@ from numerics.model.wrapped.running import named_failure, run
 from numerics.model.wrapped.state import State, check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
-from numerics.tensor.qtensor import ErrorSums, QTensor
+from numerics.tensor.qtensor import ErrorSums, QTensor, rank
 from numerics.tensor.spec import described
 from numerics.view.table import EMPTY, Column, Table, name_column
-from numerics.view.text import some_of
+from numerics.view.text import decibels, some_of
 
 SOME = 4
 """Layers that a report names among those with NaN or Inf."""
@@ -130,7 +130,7 @@ class Report:
 
     @property
     def _end(self) -> str:
-        found = [f"output: {_db(self.output)} dB over {_batches(self.batches)}"]
+        found = [f"output: {decibels(self.output)} over {_batches(self.batches)}"]
         found += _left_out("the reference's output", self.non_finite, "the model's", self.lost)
         odd = [one for one in self.layers if one.non_finite]
         found += [f"{_named(odd)} of the reference's layers, in no SQNR"] if odd else []
@@ -564,7 +564,7 @@ class Comparison:
         if self.equal:
             return "equal, bit for bit"
         if not math.isnan(self.sqnr) or self.lost:
-            return f"{_db(self.sqnr)} dB, largest difference {self.max_error:.3g}"
+            return f"{decibels(self.sqnr)}, largest difference {self.max_error:.3g}"
         return "no finite value differs" if self.max_error == 0 else "no finite value to compare"
 
 

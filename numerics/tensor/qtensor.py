@@ -495,6 +495,11 @@ class Error:
     non_finite: int = 0
 
 
+def rank(sqnr: float) -> float:
+    """What sorts SQNRs, the worst first: NaN before all others."""
+    return -math.inf if math.isnan(sqnr) else sqnr
+
+
 class Figures(NamedTuple):
     """What ErrorSums takes of a part: its chunks' sums (backends/host/sums.py), elements, those lost.
 

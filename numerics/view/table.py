@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from numerics.view.screen import Screen
-from numerics.view.text import apart, cells, fitted, padded, shortened, wrapped
+from numerics.view.text import apart, cells, figure, fitted, padded, shortened, wrapped
 
 BETWEEN = "  "  # of columns
 EMPTY = "-"  # where nobody looks: every row has every field
@@ -42,6 +43,19 @@ def name_column(heading: str, least: int = 12, spare: int = 0) -> Column:
 def text_column(heading: str, spare: int = 0, paint: Paint | None = None) -> Column:
     """A column of texts that stay whole, from the left."""
     return Column(heading, right=False, spare=spare, paint=paint)
+
+
+MADE = Column("made NaN/Inf", spare=1)
+"""How many finite values became that; only where there are any."""
+
+
+def measured(value: float, form: Callable[[float], str] = figure) -> str:
+    """A figure, or what stands where there is none.
+
+    >>> measured(0.25), measured(18.349, "{:.1f}".format), measured(float("nan"))
+    ('0.25', '18.3', '-')
+    """
+    return EMPTY if math.isnan(value) else form(value)
 
 
 Row = Sequence[str]

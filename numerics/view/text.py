@@ -271,6 +271,24 @@ def some_of(names: Sequence[str], some: int | None) -> str:
     return f"{', '.join(names[:some])}{f' and {more} more' if more else ''}"
 
 
+def decibels(value: float) -> str:
+    """A ratio in dB, as people read it.
+
+    >>> decibels(18.349), decibels(math.inf), decibels(math.nan)
+    ('18.3 dB', 'exact', 'no SQNR')
+    """
+    return "exact" if value == math.inf else "no SQNR" if math.isnan(value) else f"{value:.1f} dB"
+
+
+def became(lost: int) -> str:
+    """How many finite values became what is none.
+
+    >>> became(1), became(6200)
+    ('1 finite value became NaN or Inf', '6,200 finite values became NaN or Inf')
+    """
+    return f"{lost:,} finite value{'s' * (lost != 1)} became NaN or Inf"
+
+
 def many(count: int, what: str) -> str:
     """A number of things.
 

@@ -263,6 +263,37 @@ def test_quantize_says_which_values_were_nan_or_inf(look, tmp_path, columns):
     assert names == ["none", "some", "whole"]  # what became 0 stood last, as if nothing were to say of it
 
 
+@pytest.mark.parametrize("columns", [40, 80, 120, None])
+def test_quantize_did_not_say_how_many_finite_values_became_nan(look, tmp_path, columns):
+    path, holes = tmp_path / "holes.safetensors", np.ones((4, 64), np.float32)
+    holes[1, 7], holes[2, 40] = np.nan, np.inf
+    lines = {"holes": holes, "odd": np.where(np.arange(64) < 32, np.nan, holes[:1]), "whole": holes[:1]}
+    save_file(lines, path)
+    lines = look(columns, "quantize", path, tmp_path / "out", "--dtype", "mxfp4")
+    said = " ".join(lines)
+    assert "62 finite values became NaN or Inf, which leaves no SQNR and error: holes" in said
+    assert "34 NaN or Inf, in no SQNR or error: holes, odd" in said
+    assert [line for line in lines if line == "worst: 62 made NaN or Inf, holes"]
+    assert "nan" not in said.split()
+    names = [line.split()[0] for line in lines if line.startswith(("holes ", "odd ", "whole "))]
+    assert names == ["holes", "odd", "whole"]
+    found = json.loads("\n".join(look(None, "quantize", path, tmp_path / "o", "--dtype", "mxfp4", "--json")))
+    assert {tensor["name"]: tensor["lost"] for tensor in found["tensors"]} == {
+        "holes": 62,
+        "odd": 0,
+        "whole": 0,
+    }
+    assert found["total"]["lost"] == 62
+
+
+@pytest.mark.parametrize("errors", ["all", "none"])
+def test_the_sums_of_what_was_not_measured_were_exact(look, tmp_path, errors):
+    path = tmp_path / "x.safetensors"
+    save_file({"w": np.ones((4 * (errors == "none"), 64), np.float32)}, path)
+    lines = look(None, "quantize", path, tmp_path / "out", "--dtype", "mxfp4", "--errors", errors)
+    assert next(line.split() for line in lines if line.startswith("1 quantized"))[4:6] == ["-", "-"]
+
+
 def test_quantize_on_a_pipe_has_full_names_and_every_field(look, model, tmp_path):
     lines = look(None, "quantize", model, tmp_path / "out", "--dtype", "mx6")
     end = next(k for k, line in enumerate(lines) if line.startswith("all "))

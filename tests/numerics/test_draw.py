@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -112,6 +113,25 @@ def test_a_staircase_sends_each_tie_where_the_kernel_sends_it():
         assert nx.fp4.round(float(x), rounding="half_away") == float(y)
 
 
+def test_a_layer_of_nan_was_anywhere_and_so_were_those_beside_it():
+    order = [("a", 30.0), ("b", "nan"), ("c", 10.0), ("d", "-inf"), ("e", "inf"), ("f", "nan"), ("g", 20.0)]
+    layers = [{"name": name, "formats": "int8", "local": db, "cumulative": db} for name, db in order]
+    page = nx.explore({"layers": layers, "output": "nan"}).html
+    assert re.findall(r'"name":"(\w)"', page) == [*"bdfcgae"]
+    panel = nx.draw.model({"layers": layers, "output": "nan"}).figure.axes[0]
+    assert [text.get_text()[0] for text in panel.get_yticklabels()] == [*"bdfcgae"]
+
+
+def test_stochastic_rounding_was_drawn_as_a_mean_without_saying_so():
+    picture = nx.draw.rounding("fp8_e4m3", ["stochastic", "half_even"])
+    assert "stochastic (the mean of 64 draws), half_even" in picture.alt
+    titles = [axes.get_title(loc="left") for axes in picture.figure.axes]
+    assert titles == ["stochastic\nmean of 64 draws", "half_even"]
+    alone = nx.draw.rounding("fp8_e4m3", "stochastic").figure.get_suptitle()
+    assert "ties" not in alone  # none is drawn
+    assert "ties" in picture.figure.get_suptitle()
+
+
 def test_a_block_says_what_each_scale_rule_would_do():
     x = X[0, :32]
     said = nx.draw.block(x, "mxfp4").alt
@@ -207,6 +227,62 @@ def test_a_models_layers_are_worst_first_whatever_order_they_came_in():
         "b",
         "a",
     ]
+
+
+def test_an_exact_layer_stood_at_160_db_and_one_without_sqnr_at_0():
+    def drawn(*pairs):
+        layers = [
+            {"name": str(k), "formats": "int8", "local": a, "cumulative": b} for k, (a, b) in enumerate(pairs)
+        ]
+        panel = nx.draw.model({"layers": layers, "output": 20.0}).figure.axes[0]
+        ticks = {
+            text.get_text(): at for at, text in zip(panel.get_xticks(), panel.get_xticklabels(), strict=True)
+        }
+        return [[*line.get_xdata()] for line in panel.lines[:2]], ticks, panel.get_xlim()
+
+    (local, gathered), ticks, (low, high) = drawn((40.0, 18.0), ("inf", 21.0), ("nan", "-inf"))
+    assert ticks["exact"] == max(local)
+    assert 40 < ticks["exact"] < high < 60  # the scale is that of the others
+    assert local.count(ticks["none"]) == gathered.count(ticks["none"]) == 1
+    assert low < ticks["none"] < 18
+    assert {"20", "25", "30", "35", "40"} <= {*ticks}
+    assert not {"exact", "none"} & {*drawn((40.0, 18.0))[1]}
+    assert {*drawn(("inf", "inf"))[1]} == {"exact"}
+    assert {*drawn(("inf", 30.0))[1]} == {"30", "exact"}
+
+
+def test_pixels_of_bytes_are_drawn_as_those_of_their_file(tmp_path):
+    """nx.draw.image refused the array that PIL and imread give, and `plot image` took its file."""
+    torch = pytest.importorskip("torch")
+    from matplotlib import image as files
+
+    from numerics.draw.sources import image_in
+
+    whole = np.arange(32 * 48 * 3).reshape(32, 48, 3).astype(np.uint8)
+    files.imsave(tmp_path / "a.png", whole)
+    due = nx.draw.image(image_in(tmp_path / "a.png"), ["int4", "fp4"])
+    for came in (whole, torch.from_numpy(whole), whole / np.float32(255), whole.astype(np.uint16) * 257):
+        assert nx.draw.image(came, ["int4", "fp4"]).alt == due.alt
+    with pytest.raises(nx.NumericsError, match="int64"):
+        nx.draw.image(whole.astype(np.int64), "int4")
+
+
+def test_an_image_of_numbers_beyond_float32_is_drawn_and_nobody_is_warned():
+    x = np.full((4, 32), 1e300)
+    x[0] = -1e300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "no SQNR" not in nx.draw.image(x, ["int4"]).alt
+        assert nx.draw.image(x * 0 + 1e308, ["int4"], original=False).alt
+        with pytest.raises(nx.NumericsError, match="further apart than float64 can say"):
+            nx.draw.image(x * 1e8, ["int4"])
+
+
+@pytest.mark.parametrize("path", [5, None, b"a.png", ["a.png"], "a\0.png"])
+def test_what_is_no_path_ended_in_pythons_words(path):
+    for made in (nx.draw.format("fp4"), nx.explore("fp4")):
+        with pytest.raises(nx.NumericsError, match="is not the path of a file"):
+            made.save(path)
 
 
 def test_an_image_keeps_its_shape_and_takes_titles_of_ones_own():
@@ -315,7 +391,7 @@ def test_plot_writes_a_picture_and_says_in_words_what_is_on_it(files, monkeypatc
 @pytest.mark.turns(3)
 @pytest.mark.parametrize(("words", "said"), [
     ("tensor m.safetensors o.png --dtype int4", "has 2 tensors: name= says which, such as"),
-    ("tensor m.safetensors o.png --dtype int4 --tensor W", "did you mean 'w'"),
+    ("tensor m.safetensors o.png --dtype int4 --tensor W", "did you mean 'w'. it has 2 tensors of floats"),
     ("model x.npy o.png", "is not JSON"), ("image x.npy o.png --dtype int4", "no picture that can be read"),
     ("format fp4 o.gif", "allowed: names that end in"),
 ])  # fmt: skip
@@ -382,6 +458,16 @@ def test_how_many_are_not_finite_is_said_beside_the_sqnr():
     x = X.copy()
     x[0, :3] = np.nan, np.inf, -np.inf
     assert re.search(r"[\d.]+ dB, 3 NaN or Inf, ", nx.draw.tensor(x, "bfloat16").alt)
+
+
+def test_finite_values_that_became_nan_were_left_out_without_a_word():
+    x = np.ones((4, 64), np.float32)
+    x[1, 7], x[2, 40] = np.nan, np.inf
+    said = "no SQNR, 2 NaN or Inf, 62 finite values became NaN or Inf, "
+    assert said in nx.draw.tensor(x, "mxfp4").alt
+    assert said[:-2] in nx.draw.tensor(x, "mxfp4").figure.get_suptitle()
+    both = nx.draw.formats(x, ["mxfp4", "int4"]).alt
+    assert "mxfp4 4.25 bits, no SQNR, 62 finite values became NaN or Inf; int4 4.125 bits, no SQNR." in both
 
 
 def test_an_image_that_is_not_finite_is_refused():

@@ -136,6 +136,7 @@ def test_a_comparison_leaves_nan_and_inf_out_without_a_word(tmp_path):
     assert "w: 3 NaN or Inf in the first, in no SQNR" in said
     assert "v: 3 NaN or Inf in the second alone" in said
     assert " inf " not in said
+    assert " nan " not in said
     told = {
         one["name"]: one
         for one in json.loads(CliRunner().invoke(commands, [*args, "--json"]).output)["tensors"]

@@ -15,7 +15,7 @@ from numerics.checkpoints.gguf_file import GGUFWriter, nbytes_of
 from numerics.draw import explorer, grids, pieces
 from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
-from numerics.draw.sources import report_in, tensors_in
+from numerics.draw.sources import report_in, tensor_in, tensors_in
 from numerics.formats.rounding import DETERMINISTIC
 from tests.helpers.browser import opened
 
@@ -181,7 +181,7 @@ def test_of_pieces_that_do_not_fit_those_stay_that_lose_most_and_some_that_are_s
 @pytest.mark.parametrize(("call", "said"), [
     (lambda: nx.explore({}), "nothing to explore"),
     (lambda: nx.explore({"a": np.arange(3)}), "no tensor of floats"),
-    (lambda: nx.explore(None), "no tensor of floats came, but None"),
+    (lambda: nx.explore(None), "no tensor of floats with elements came, but None;"),
     (lambda: nx.explore(X, []), "no format was given"), (lambda: nx.explore("fp8_e4m4"), "did you mean"),
     (lambda: nx.explore(X, [nx.mx("fp4", block=512)]), "at most 256"),
     (lambda: nx.explore(X, [nx.QuantSpec("mxfp4", axis=0)]), "explore the tensor transposed"),
@@ -190,6 +190,38 @@ def test_of_pieces_that_do_not_fit_those_stay_that_lose_most_and_some_that_are_s
 def test_what_cannot_be_explored_is_refused(call, said):
     with pytest.raises(nx.NumericsError, match=said):
         call()
+
+
+@pytest.mark.parametrize(("x", "said"), [
+    (np.zeros((0, 4), np.float32), r"\(0, 4\)> of float32 \(empty\)"),
+    (np.arange(12), r"of int64 \(no floats\); allowed: float16, bfloat16, float32, float64 \(x.float"),
+    ("float8_e4m3fn", r"of float8_e4m3fn \(codes without a scale\)"),
+])  # fmt: skip
+def test_what_holds_nothing_was_refused_with_a_false_reason(x, said, tmp_path):
+    """Of an empty tensor of floats it was said that no tensor of floats had come."""
+    torch = pytest.importorskip("torch")
+    x = torch.zeros(4, 32).to(getattr(torch, x)) if isinstance(x, str) else x
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.explore({"w": x})
+    nx.save({"w": x}, tmp_path / "a.safetensors")
+    said = said.partition("> ")[2] or said
+    with pytest.raises(nx.NumericsError, match=f"among its 1: 'w' {said}"):
+        tensor_in(tmp_path / "a.safetensors", None)
+    with pytest.raises(nx.NumericsError, match=f"nothing to draw of 'w' {said}"):
+        tensor_in(tmp_path / "a.safetensors", "w")
+    left = nx.explore({"w": x, "v": np.ones(32, np.float32)}, ["int4"]).left_out
+    assert left == {re.search(r"\((\w[^()]*)\)", said.replace("\\", ""))[1]: ["w"]}
+
+
+def test_of_a_name_that_is_not_there_some_others_are_named(tmp_path):
+    nx.save({f"w{k}": X for k in range(7)}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        nx.NumericsError, match="no tensor 'nope'; it has 7 tensors of floats, such as w0, w1"
+    ):
+        tensor_in(tmp_path / "a.safetensors", "nope")
+    nx.save({}, tmp_path / "b.safetensors")
+    with pytest.raises(nx.NumericsError, match=r"has no tensors$"):
+        tensor_in(tmp_path / "b.safetensors", None)
 
 
 STORED = {
@@ -572,6 +604,19 @@ def test_the_pieces_of_float64_that_lose_most_come_first_in_any_units():
     x[7:9] = 1e-200  # all is lost
     tensor = data_of(nx.explore({"w": x}, ["mxfp4"]))["tensors"][0]
     assert [piece["at"][0] for piece in tensor["shown"]][:2] == [7, 8]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+def test_what_became_nan_was_ranked_as_if_it_had_lost_nothing(kind):
+    """Of 512 pieces 24 were on the page, and the two that NaN and Inf had destroyed were not among them."""
+    x = np.random.default_rng(0).standard_normal((64, 256)).astype(kind)
+    x[13, 70], x[40, 5] = np.nan, np.inf
+    tensor = data_of(nx.explore({"w": x}, ["mxfp4"]))["tensors"][0]
+    assert [piece["at"] for piece in tensor["shown"]][:2] == [[13, 64], [40, 0]]
+    assert tensor["in"]["mxfp4"]["lost"] == 62
+    alone = data_of(nx.explore({"w": x[13]}, ["mxfp4"]))["tensors"][0]
+    assert alone["shown"][0]["at"] == [64]
+    assert "lost" not in data_of(nx.explore({"w": x[:13]}, ["mxfp4"]))["tensors"][0]["in"]["mxfp4"]
 
 
 @pytest.mark.parametrize(

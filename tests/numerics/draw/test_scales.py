@@ -61,8 +61,53 @@ def test_nothing_finite_comes_last_and_progress_is_told():
     assert told[-1][1:] == (6, 6)
 
 
+HOLES = np.ones((4, 64), np.float32)
+HOLES[1, 7], HOLES[2, 40] = np.nan, np.inf
+
+
+def test_what_every_rule_made_nan_was_won_by_the_first_one(tmp_path):
+    """Two blocks became NaN by all six rules, and "floor loses least" stood below."""
+    found = nx.scales(HOLES, "mxfp4")
+    assert {one.lost for one in found} == {62}
+    assert found.alike == ()
+    assert "cannot be told, as by every one 62 finite values became NaN or Inf" in found.verdict
+    assert "green" not in _label(nx.draw.scales(HOLES, "mxfp4"))
+    assert nx.draw.scales(HOLES, "mxfp4").alt.endswith(f" W{found.verdict[1:]}.")
+    np.save(tmp_path / "x.npy", HOLES)
+    for words in (["scales"], ["plot", "scales"]):
+        out = [tmp_path / "out.png"] * (len(words) - 1)
+        said = asked(*words, tmp_path / "x.npy", *out, "--dtype", "mxfp4").stdout
+        assert said.splitlines()[-1].endswith(found.verdict)
+        assert not {"nan", "inf"} & set(said.split())
+        assert "made NaN/Inf" in said
+    whole = json.loads(asked("scales", tmp_path / "x.npy", "--dtype", "mxfp4", "--json").stdout)
+    assert {one["lost"] for one in whole["rules"]} == {62}
+
+
+def _label(picture):
+    return picture.figure.axes[0].get_xlabel()
+
+
+def test_a_rule_that_makes_fewer_nan_or_inf_comes_first():
+    """Values beyond float32: by floor the largest is left, by all others Inf, and none was called clipped."""
+    x = np.full((4, 32), 1e300)
+    found = nx.scales(x, "mxfp4")
+    assert found.verdict == "floor loses least"
+    assert [(one.rule == "floor", one.lost, one.clipped) for one in found] == [
+        (True, 0, 1.0), *[(False, 128, 1.0)] * 5
+    ]  # fmt: skip
+
+
+def test_where_nothing_finite_came_no_rule_loses_least_and_beside_nan_what_is_exact_does():
+    assert nx.scales(np.full(32, np.nan), "int4").verdict.endswith("cannot be told, as no value is finite")
+    beside = np.ones((2, 32), np.float32)
+    beside[0] = np.nan
+    assert nx.scales(beside, "mxfp4").alike == nx.mxfp4.scale_rules
+    assert nx.scales(HOLES, "mx6").verdict.startswith("floor is the one scale rule that it has; ")
+
+
 @pytest.mark.parametrize(("x", "options", "due"), [
-    (X, {"scale_rule": "mse"}, "tells apart"), (nx.quantize(X, "int4"), {}, "has its scales already"),
+    (X, {"scale_rule": "mse"}, "tells apart"),
     (X, {"group_size": 32}, r"nx\.per_group\(32\)"), (np.empty(0), {}, "no elements"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_is_refused_in_words(x, options, due):
@@ -115,6 +160,17 @@ def test_the_picture_says_what_the_table_says(file, tmp_path):
     rows = [line.split()[0] for line in found.stdout.splitlines() if line]
     assert rows.index("mse") < rows.index("nvidia") < rows.index("ceil")
     assert nx.draw.scales(X, "bfloat16").alt.startswith("The scale rules of bfloat16 on 768 values: floor ")
+
+
+def test_what_is_quantized_already_was_to_be_dequantized_first(tmp_path):
+    """`plot tensor --dtype` took the same tensor, and dequantized it by itself."""
+    q = nx.quantize(X, "int8", scheme=nx.per_group(32))
+    assert nx.scales(q, "mxfp4").rules == nx.scales(q.dequantize(), "mxfp4").rules
+    nx.save({"w": q}, tmp_path / "q.safetensors")
+    words = [tmp_path / "q.safetensors", "--dtype", "mxfp4"]
+    said = asked("scales", *words).stdout
+    assert "w in mxfp4, of its values as int8 per_group(32, axis=-1) stores them: " in said
+    assert json.loads(asked("scales", *words, "--json").stdout)["stored"] == "int8 per_group(32, axis=-1)"
 
 
 def test_of_a_format_with_one_scale_rule_it_is_said_that_there_is_no_other(file):

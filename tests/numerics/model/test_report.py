@@ -111,6 +111,15 @@ def test_formats_are_out_of_order():
     json.dumps(found.as_dict(), allow_nan=False)
 
 
+def test_an_exact_output_was_exact_db():
+    m, x = model("linear")
+    found = nx.report(nx.wrap(m.bfloat16().float(), "bfloat16", example=x))  # whose weights are that already
+    assert "output: exact over 1 batch" in str(found)
+    zero, minus = (torch.nn.Flatten() for _ in range(2))
+    minus.register_forward_hook(lambda _module, _came, out: -out)
+    assert "exact, largest difference 0; " in str(nx.compare(zero, minus, [torch.zeros(2, 3)]))
+
+
 def attention():
     """A model in evaluation whose attention is one fused function, and its input."""
     torch.manual_seed(0)
