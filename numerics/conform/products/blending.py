@@ -100,6 +100,8 @@ def _betas(made: Plain, rng: draw.Rng) -> Iterator[Problem]:
         whole = problem.claim.integers
         for turn in (x for x in PAIRS if not whole or x == (int(x.alpha), int(x.beta))):
             yield replace(with_turn(problem, turn, rng), law="beta")
+        if problem.claim.alpha:  # nothing is read then, and zeros are due, which somebody has to write
+            yield replace(with_turn(problem, Turn(0, 0), rng), law="unread")
     for problem in made.nothing:
         shape, claim = problem.shape[:2], problem.claim
         for beta in (x for x in BETAS if not claim.integers or x == int(x)):

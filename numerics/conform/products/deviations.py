@@ -29,6 +29,8 @@ ROWS = 4  # of them, with their neighbours
 FIRST = 4  # of them, by which guesses are sorted
 FOLLOWED = 4  # guesses that are looked at further
 AGAIN = 3  # times that other products are told, where those that were explained say too little
+ENOUGH = 64  # decided results of the shapes that are wrong, where these alone are explained
+ALONE = ", in shapes like this one: the others that were asked are right"
 
 
 @dataclass(frozen=True)
@@ -435,6 +437,14 @@ def _with_blend(change: Callable[[Blend], Blend]) -> Bend:
     return bend
 
 
+def _alone(problem: Problem) -> Problem | None:
+    """c where alpha is 0 and beta is not; where both are, the result is memory of which nobody knows."""
+    blend = problem.blend
+    if blend is None or blend.alpha != 0:
+        return problem
+    return None if blend.beta == 0 else replace(problem, blend=replace(blend, beta=1.0))
+
+
 def _in_bfloat16_too(blend: Blend) -> Blend:
     alpha, beta = to_bfloat16(np.array([blend.alpha, blend.beta], np.float64))
     return replace(blend, alpha=float(alpha), beta=float(beta))
@@ -457,6 +467,12 @@ OF_BLENDS: tuple[ProductDeviation, ...] = (
         "c read where beta is 0",
         "c is multiplied by beta also where that is 0: its NaN and Inf come out",
         _with_blend(lambda blend: replace(blend, reads=True)),
+    ),
+    ProductDeviation(
+        "c left where alpha is 0",
+        "where alpha is 0, c comes out as it is, not times beta; where beta is 0 too, nothing is written",
+        _alone,
+        "torch 2.13's baddbmm of bfloat16 and float16 on AVX-512",
     ),
     ProductDeviation(
         "alpha and beta exchanged",
@@ -496,7 +512,23 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     """The fewest deviations that give everything that came and is decided under them; none where none do.
 
     Of those that explain as much, the one under which most of what is wrong is decided: it says most of it.
+    Where none explains all, those that explain everything of the shapes in which something is wrong: kernels
+    go other ways in others.
     """
+    if found := _explaining(seen):
+        return found
+    shapes = {_form(one) for one in seen if one.wrong.any()}
+    some = [one for one in seen if _form(one) in shapes]
+    if len(some) == len(seen) or sum(int(one.decided.sum()) for one in some) < ENOUGH:
+        return ()
+    return tuple(replace(one, sentence=one.sentence + ALONE) for one in _explaining(some))
+
+
+def _form(seen: Seen) -> tuple[tuple[int, ...], ...]:
+    return seen.problem.shape, seen.problem.batch
+
+
+def _explaining(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     told = _telling(seen)
     for _ in range(AGAIN):
         spoken = _fewest(told, seen)

@@ -258,9 +258,9 @@ class ProductCheck:
         first = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
         problem = smallest(seen.problem, (first[0], first[1]), self._fails)
         at = self._fails(problem)
-        if at is None:  # right when it is asked again: the call matters, not the numbers
+        again = None if at is None else self.target.see(problem)
+        if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
-        again = self.target.see(problem)
         return described(again, at, law, int(seen.wrong.sum()))
 
     def _explain(self) -> tuple[Any, ...]:

@@ -89,6 +89,20 @@ def test_c_that_is_read_where_beta_is_0_was_told_as_a_wrong_sum():
     assert "beta 0, c " in found.counterexample.terms[-1]
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_a_fault_of_large_products_alone_had_no_name(kind):
+    """As in torch, which multiplies small ones by a loop of its own."""
+
+    def leaves_c(x, c, alpha, beta):
+        return c if alpha == 0 and x.size > 20 else right(x, c, alpha, beta)
+
+    claim = {"a": kind, "b": kind, "out": kind, "shapes": ((1, 2, 3), *SINGLE[:1]), **BOTH}
+    found = judged(blending(leaves_c, kind), effort="quick", **claim)
+    assert (found.law, found.dialect) == ("beta", "c left where alpha is 0"), str(found)
+    assert "in shapes like this one" in str(found)
+    assert judged(blending(right, kind), effort="quick", **claim)
+
+
 def reference_blas(a, b, c, alpha, beta):
     """alpha multiplies each element of b, and sums begin with beta * c, as reference BLAS has it."""
     with np.errstate(all="ignore"):
