@@ -40,7 +40,7 @@ OF_INTEGERS = (Turn(-2, 1), Turn(1, 0), Turn(3, -1), Turn(-1, 5), Turn(2, 0))
 ALPHAS = (2, 3, 0, -1, 0.5, -0.75)
 PAIRS = (Turn(1, 1), Turn(1, -1), Turn(2, 3), Turn(3, 2), Turn(-1, 0.5), Turn(0, 2), Turn(-0.75, 1))
 BETAS = (1, -2, 0.5)  # beside zeros
-MIXED = ("sums", "output", "one_term", "integers", "pairs")
+MIXED = ("sums", "output", "one_term", "integers", "pairs", "bias")
 """Laws of usual products that are asked with every turn; those of others have alpha 1, and c of zeros."""
 
 
@@ -144,6 +144,7 @@ def _beside(problem: Problem, turn: Turn, rng: draw.Rng) -> Array:
     if claim.integers:
         return _any_integers(shape, rng)
     found, bits = sums_of(problem).times(turn.alpha), claim.accumulator.bits
+    found = found if problem.bias is None else found.plus(problem.bias.astype(np.float64))
     last = np.where(found.lowest == NONE, 0, found.lowest)
     least = int(lowest_bit(np.array(turn.beta)))
     room = 2.0**bits - np.ldexp(found.total, -np.clip(last, -900, 900))

@@ -247,7 +247,7 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     two = (found.count <= 2) & (problem.parts is None)
     finite = np.isfinite(problem.exact)
     if problem.blend is not None and not problem.blend.plain:
-        decided = finite & _blended(problem.blend, found, (a, b), claim)
+        decided = finite & _blended(problem, problem.blend, found, (a, b))
         return due, (decided | _not_finite(problem, finite)) & results_of(problem)
     if problem.bias is not None:
         found = found.plus(problem.bias.astype(np.float64))
@@ -262,12 +262,13 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     return due, (decided | _not_finite(problem, finite)) & results_of(problem)
 
 
-def _blended(blend: Blend, found: Sums, sides: tuple[Bounds, Bounds], claim: Claim) -> Mask:
-    """Which results are the same whatever alpha multiplies, and whenever beta * c is added.
+def _blended(problem: Problem, blend: Blend, found: Sums, sides: tuple[Bounds, Bounds]) -> Mask:
+    """Which results are the same whatever alpha multiplies, and whenever beta * c and the bias are added.
 
     alpha may multiply a sum, or each element or scale of either side; c may be what a sum begins with.
     """
-    whole = found.times(blend.alpha).plus(blend.added)
+    claim, whole = problem.claim, found.times(blend.alpha).plus(blend.added)
+    whole = whole if problem.bias is None else whole.plus(problem.bias.astype(np.float64))
     a, b = (_widened(side, blend.alpha) for side in sides)
     return np.asarray(factors_stay(a, b) & fit(found, claim) & fit(whole, claim))
 
@@ -358,13 +359,13 @@ def _not_finite(problem: Problem, finite: Mask) -> Mask:
     """NaN and Inf of a side or the bias; an Inf is not decided where a zero point may be split off."""
     reached = [~np.isfinite(side.values).all(axis=1) for side in (problem.a, problem.b)]
     came = np.logical_or.outer(*reached)
-    if problem.bias is not None:
-        came |= ~np.isfinite(problem.bias)
+    of_bias = np.zeros(1, np.bool_) if problem.bias is None else ~np.isfinite(problem.bias)
     if problem.blend is not None:  # whether 0 times an Inf of a sum is looked at is left to a kernel
-        alone = ~came & ~np.isfinite(problem.blend.added)
+        alone = ~came & (of_bias | ~np.isfinite(problem.blend.added))
         came = (came & (problem.blend.alpha != 0)) | alone
     else:
         alone = np.zeros_like(came)
+        came |= of_bias
     telling = np.isnan(problem.exact) | (not problem.claim.apart) | alone
     return np.asarray(~finite & came & telling)
 

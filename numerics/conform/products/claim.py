@@ -302,9 +302,7 @@ class Claim:
             raise NumericsError(f"bias=True goes with one b for all batches, not layout={said(self.layout)}")
 
     def _check_blend(self) -> None:
-        """Raises NumericsError for a bias beside what is added already, and for nothing to add to."""
-        if self.bias and self.blends:
-            raise NumericsError("bias=True does not go with alpha=True or beta=True: a bias is c at beta 1")
+        """Raises NumericsError where there is nothing to add to."""
         if self.in_place and not self.beta:
             raise NumericsError("in_place=True needs beta=True: the array of the result holds c")
 

@@ -14,7 +14,20 @@ import numpy as np
 from numerics.conform.products.blend import Blend, adding_late, scaling_both, scaling_late
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Accumulator, Operand
-from numerics.conform.products.problem import VIA, Factors, Float64, Parts, Problem, Side, flush, to_bfloat16
+from numerics.conform.products.problem import (
+    VIA,
+    Factors,
+    Float64,
+    Parts,
+    Problem,
+    Side,
+    adding_bias_late,
+    adding_bias_to_c,
+    flush,
+    ignoring_bias,
+    scaling_bias,
+    to_bfloat16,
+)
 from numerics.formats.floats import fp8_e4m3fnuz, fp8_e5m2
 
 if TYPE_CHECKING:
@@ -505,6 +518,26 @@ OF_BLENDS: tuple[ProductDeviation, ...] = (
 )
 """Those of products that alpha multiplies, or that beta * c is added to."""
 
+
+def _with_bias(added: Callable[[Problem, Float64], Float64]) -> Bend:
+    def bend(problem: Problem) -> Problem:
+        return problem if problem.bias is None else replace(problem, added=added)
+
+    return bend
+
+
+OF_BIASES: tuple[ProductDeviation, ...] = (
+    ProductDeviation("bias ignored", "the bias counts 0", _with_bias(ignoring_bias)),
+    ProductDeviation(
+        "bias after rounding",
+        "the bias is added to results that have been rounded to the type that comes out",
+        _with_bias(adding_bias_late),
+    ),
+    ProductDeviation("alpha of the bias, too", "alpha multiplies the bias, too", _with_bias(scaling_bias)),
+    ProductDeviation("beta of the bias, too", "beta multiplies the bias, too", _with_bias(adding_bias_to_c)),
+)
+"""Those of products to which a bias is added."""
+
 # ---- which of them explain what came ---------------------------------------------------------------
 
 
@@ -541,7 +574,8 @@ def _explaining(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
 
 def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     """The fewest deviations that explain some products, and all that were seen if any do; else none."""
-    known = OF_BLENDS * bool(told and told[0].problem.claim.blends) + DEVIATIONS
+    claim = seen[0].problem.claim
+    known = OF_BLENDS * claim.blends + OF_BIASES * claim.bias + DEVIATIONS
     spoken: tuple[ProductDeviation, ...] = ()
     left = _unexplained(spoken, told)
     while left[0] and len(spoken) < MOST:

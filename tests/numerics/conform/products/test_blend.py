@@ -13,7 +13,7 @@ from numerics.conform import check
 from numerics.conform.products.cases import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.deviations import DEVIATIONS, OF_BLENDS
+from numerics.conform.products.deviations import DEVIATIONS, OF_BIASES, OF_BLENDS
 from numerics.conform.products.lying import expanded
 from numerics.formats.errors import NumericsError
 from tests.helpers.blend_faults import (
@@ -171,7 +171,62 @@ def test_few_results_of_alpha_and_beta_were_decided(claim):
 LAWS = ("alpha", "beta", "unread")
 
 
-@pytest.mark.parametrize("given", [{"bias": True, "alpha": True}, {"in_place": True, "fills": True},
+BIASED = {
+    "bias ignored": lambda x, bias, c, alpha, beta: right(x, c, alpha, beta),
+    "alpha of the bias, too": lambda x, bias, c, alpha, beta: right(x + bias, c, alpha, beta),
+    "beta of the bias, too": lambda x, bias, c, alpha, beta: right(x, c, alpha, beta) + times(beta, bias),
+    "c ignored": lambda x, bias, c, alpha, beta: np.float32(alpha) * x + bias,
+}
+"""How a fault adds the bias of an epilogue; its name is that of the deviation."""
+
+
+def biased(blend, out="float32"):
+    """A product with an epilogue: a function adds bias and beta * c; what comes is rounded once."""
+
+    def kernel(a, b, bias, c, alpha, beta):
+        with np.errstate(all="ignore"):
+            x = float32_sums(values(a), values(b))
+            return to_out(np.float32(blend(x, values(bias), values(c), alpha, beta)), out)
+
+    return kernel
+
+
+def epilogue(x, bias, c, alpha, beta):
+    return right(x, c, alpha, beta) + bias
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [None, *BIASED])
+def test_a_bias_was_not_judged_beside_alpha_and_beta(name, kind):
+    """D = alpha * product + beta * c + bias, as epilogues of cuBLASLt have it."""
+    claim = {"a": kind, "b": kind, "out": kind, "bias": True, "shapes": SINGLE, "effort": "quick", **BOTH}
+    assert judged(biased(epilogue, kind), **claim)
+    if name is not None:
+        assert judged(biased(BIASED[name], kind), **claim).dialect == name
+
+
+@pytest.mark.parametrize("options", [{}, BOTH])
+def test_a_bias_that_is_added_after_rounding_had_no_name(options):
+    def late(a, b, bias, c=0, alpha=1, beta=0):
+        x = values(to_out(right(float32_sums(values(a), values(b)), values(c), alpha, beta), "bfloat16"))
+        with np.errstate(all="ignore"):
+            return to_out(x + values(bias), "bfloat16")
+
+    found = judged(late, bias=True, shapes=SINGLE, effort="quick", **TO_BFLOAT16, **options)
+    assert found.dialect == "bias after rounding", str(found)
+
+
+def test_few_results_of_a_bias_beside_alpha_and_beta_were_decided():
+    asked = list(problems(Claim.of(**FLOAT, bias=True, **BOTH)))
+    told = [(one, answer(one)[1].mean()) for one in asked if one.bias is not None]
+    for law in ("alpha", "beta", "unread", "bias", "sums"):
+        mine = [mean for one, mean in told if one.law == law]
+        assert len(mine) >= 4
+        assert np.mean(mine) > 0.6, law
+    assert any(one.bias.any() and one.blend.alpha != 1 and one.blend.c.any() for one, mean in told if mean)
+
+
+@pytest.mark.parametrize("given", [{"in_place": True, "fills": True},
                                    {"in_place": True, "beta": True}, {"alpha": 2.0}])  # fmt: skip
 def test_options_of_alpha_and_beta_that_cannot_be_were_taken(given):
     with pytest.raises(NumericsError, match=r"alpha|beta|fills"):
@@ -181,7 +236,7 @@ def test_options_of_alpha_and_beta_that_cannot_be_were_taken(given):
 
 
 def test_two_deviations_of_blends_had_the_same_name():
-    known = [deviation.name for deviation in DEVIATIONS + OF_BLENDS]
+    known = [deviation.name for deviation in DEVIATIONS + OF_BLENDS + OF_BIASES]
     assert len(set(known)) == len(known)
 
 
