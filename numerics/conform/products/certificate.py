@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.problem import ENDS, Factors, Float64, Problem, rounded
+from numerics.conform.products.problem import ENDS, VIA, Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
@@ -29,10 +29,13 @@ Exponents = NDArray[np.int64]
 NONE = 1 << 20  # the lowest bit of zero
 SAFE = 127.9999  # log2 of what a factor of float32 may reach
 FAR_FROM_SUBNORMAL = 2.0**-100
+SINGLE = 24  # bits of a number of float32
 PARTS = 3  # terms that one makes whose code is shifted, and whose zero point is split off
 ROUNDINGS = 8  # of factors before they are added, and of the sum when it comes out
 PAST = {"float32": 2.0**128 - 2.0**103, "bfloat16": 2.0**128 - 2.0**119, "float16": 65520.0}
 """From where on the nearest number of what comes out is Inf."""
+STEPS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "int32": 0.0}
+"""Of a result, how far its neighbours are at most."""
 TERMS = 1 << 15  # looked at in one array
 
 
@@ -128,7 +131,7 @@ class Sums:
     lowest: Exponents
     count: NDArray[np.int64]
     narrow: Mask
-    """Is every single product a number of float32?"""
+    """Is every single product a number of the accumulator, or of float32 where that has more bits?"""
 
     def times(self, alpha: float) -> Sums:
         """The same of terms that alpha multiplies."""
@@ -146,17 +149,18 @@ class Sums:
 def sums_of(problem: Problem) -> Sums:
     """What the sums of a problem stay within, without its bias and c; found once for each two sides."""
     a, b = (bounds(side, problem.claim) for side in (problem.a, problem.b))
+    bits = min(problem.claim.accumulator.bits, SINGLE)
     if not problem.claim.blends:
-        return sums(a, b)
+        return sums(a, b, bits)
     known: dict[str, Any] = problem.a.__dict__
-    if "sums" not in known or known["sums"][0] is not b:  # as cached_property keeps what it finds
-        known["sums"] = b, sums(a, b)
-    found: Sums = known["sums"][1]
+    if "sums" not in known or known["sums"][0] is not b or known["sums"][1] != bits:
+        known["sums"] = b, bits, sums(a, b, bits)  # as cached_property keeps what it finds
+    found: Sums = known["sums"][2]
     return found
 
 
-def sums(a: Bounds, b: Bounds) -> Sums:
-    """What every order of additions of these terms stays within."""
+def sums(a: Bounds, b: Bounds, bits: int = SINGLE) -> Sums:
+    """What every order of additions of these terms stays within; bits: of what single products must be."""
     m, n = len(a.magnitude), len(b.magnitude)
     found = Sums(np.zeros((m, n)), np.full((m, n), NONE, np.int64), np.zeros((m, n), np.int64),
                  np.ones((m, n), np.bool_))  # fmt: skip
@@ -165,7 +169,7 @@ def sums(a: Bounds, b: Bounds) -> Sums:
         lowest = np.where(term == 0, NONE, a.lowest[:, None, k] + b.lowest[:, k])
         found.total += term.sum(axis=2)
         found.count += (term != 0).sum(axis=2)
-        narrow = (term == 0) | (term < np.ldexp(1.0, np.clip(lowest, -900, 900) + 24))
+        narrow = (term == 0) | (term < np.ldexp(1.0, np.clip(lowest, -900, 900) + bits))
         found.narrow &= narrow.all(axis=2)
         np.minimum(found.lowest, lowest.min(axis=2), out=found.lowest)
     return found
@@ -254,8 +258,9 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         two = np.zeros_like(two)
     safe = factors_stay(a, b)
     decided = finite & safe & fit(found, claim)
-    if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
-        decided |= finite & safe & two & found.narrow & _one_addition(problem)
+    if claim.accumulator == ACCUMULATORS.get(claim.narrowed) and not claim.splits:
+        held = found.narrow & ((found.lowest >= claim.accumulator.least) | (found.lowest == NONE))
+        decided |= finite & safe & two & held & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
     past = np.isinf(rounded(problem.exact, claim.out)) if claim.rounding in ENDS else np.isinf(due)
     decided |= past & finite & _past_any(problem, found, (a, b))
@@ -329,8 +334,27 @@ def _one_addition(problem: Problem) -> Mask:
     with np.errstate(all="ignore"):
         once = exact.astype(np.float32).astype(np.float64)
         alike = rounded(once, claim.out, claim.rounding) == rounded(exact, claim.out, claim.rounding)
+        if claim.narrowed in VIA:  # it may be rounded to float32 on the way, or not
+            alike &= rounded(once, claim.narrowed) == rounded(exact, claim.narrowed)
     large = (np.abs(exact) > FAR_FROM_SUBNORMAL) | (exact == 0)
-    return np.asarray(powers & alike & large & (np.abs(exact) < 2.0**127))
+    return np.asarray(powers & alike & large & (np.abs(exact) < 2.0 ** (claim.accumulator.top - 1)))
+
+
+def reach(problem: Problem) -> Float64:
+    """How far from the exact result any order of additions may come, where its operands are all that is bent.
+
+    Each term is rounded when it is decoded, multiplied and added, and the result when it comes out.
+    """
+    found, claim = sums_of(problem), problem.claim
+    total, count = found.total, found.count
+    if problem.bias is not None:
+        total, count = total + np.abs(np.where(np.isfinite(problem.bias), problem.bias, 0)), count + 1
+    of_sums = (PARTS * count + ROUNDINGS) * total * 2.0 ** -min(claim.accumulator.bits, SINGLE)
+    with np.errstate(all="ignore"):
+        result = np.where(np.isfinite(problem.exact), np.abs(problem.exact), 0.0)
+    least, step = claim.accumulator.least, STEPS[claim.out]
+    step = max(step, STEPS.get(claim.rounding, 0.0))
+    return np.asarray(of_sums + result * step + (count + 1) * np.ldexp(1.0, max(least, -1000)))
 
 
 def never_finite(problem: Problem, due: Array) -> Mask:

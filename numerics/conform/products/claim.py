@@ -21,6 +21,8 @@ from numerics.tensor.spec import QuantSpec
 VALUES = ("float32", "bfloat16", "float16")
 OUTS = (*VALUES, "int32")
 ZERO_POINTS = ("split", "folded")
+NARROWED = ("float16", "bfloat16")
+"""Types through which a deviation rounds results."""
 LEAST, TOP = -1074, 1024
 """Exponents of the least number of float64, in which exact sums are kept, and past its largest."""
 
@@ -350,6 +352,11 @@ class Claim:
         if isinstance(self.accumulate, Accumulator):
             return self.accumulate
         return ACCUMULATORS["float64" if self.integers else self.accumulate]
+
+    @property
+    def narrowed(self) -> str:
+        """The type to whose nearest number one addition rounds: float32, or that of a deviation's sums."""
+        return self.rounding if self.rounding in NARROWED else "float32"
 
     @property
     def splits(self) -> bool:

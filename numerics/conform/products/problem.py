@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.products.blend import Blend
-from numerics.conform.products.claim import Claim, Operand
+from numerics.conform.products.claim import NARROWED, Claim, Operand
 from numerics.conform.task import REFERENCE, Array
 from numerics.formats.block import ElementBlock
 from numerics.formats.dtype import Element
@@ -338,7 +338,7 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
         return found
 
 
-VIA = ("float16", "bfloat16")
+VIA = NARROWED
 """Types to which a deviation rounds first."""
 ENDS = ("largest", "nan")
 TOP = {"float32": float(np.finfo(np.float32).max), "bfloat16": float(bfloat16.max), "float16": 65504.0}

@@ -271,6 +271,52 @@ def test_the_leading_dimension_of_a_result_was_not_asked(name):
     assert judged(filling(write), contiguous=True, **options)
 
 
+ADDING = {
+    "always": lambda a, out: True,
+    "past 16 rows": lambda a, out: len(a) > 16,
+    "where rows have gaps": lambda a, out: not out.flags.c_contiguous,
+    "the last column": lambda a, out: (np.arange(out.shape[1]) == out.shape[1] - 1) & (len(a) > 1),
+}
+"""Where a kernel adds to what lies in the array of its result."""
+
+
+@pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ADDING)
+def test_a_kernel_that_adds_to_what_lies_in_its_result_was_not_told_so(name, out):
+    """Small numbers, as memory held, are lost in most sums; a result that is 0 was told as not written."""
+
+    def write(a, b, result):
+        with np.errstate(all="ignore"):
+            before = np.where(ADDING[name](a, result), result.astype(np.float32), np.float32(0))
+            result[...] = to_out(before + float32_sums(values(a), values(b)), out)
+
+    found = judged(write, a="float32", b="float32", out=out, fills=True, shapes=SINGLE)
+    assert found.law == "written", str(found)
+    assert "it adds to what memory held" in found.counterexample.where
+    assert ("in a result" in found.counterexample.where) is (name == "where rows have gaps")
+
+
+def test_a_kernel_that_adds_to_its_last_result_was_not_told_so():
+    kept = {}
+
+    def kernel(a, b):
+        room = kept.setdefault((len(a), len(b)), np.zeros((len(a), len(b)), np.float32))
+        room += a @ b.T
+        return room.copy()
+
+    found = judged(kernel, shapes=SINGLE, **FLOAT)
+    assert found.law == "repeatable"
+    assert "it adds to what came of the last one of that shape" in found.counterexample.where
+
+
+def test_integers_that_are_added_to_memory_are_told_so():
+    def write(a, b, result):
+        result += a.astype(np.int32) @ b.astype(np.int32).T
+
+    whole = {"a": "int8", "b": "int8", "accumulate": "int32", "fills": True, "shapes": SINGLE}
+    assert "it adds to what memory held" in judged(write, **whole).counterexample.where
+
+
 @pytest.mark.parametrize("layout", ["nk", "bmk,bnk", "cbmk,1nk"])
 @pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
 def test_a_right_kernel_that_fills_any_array_was_blamed(layout, out):

@@ -147,7 +147,7 @@ def test_subnormal_numbers_were_asked_in_small_products_alone(kind):
     def kernel(a, b):
         x, y = (np.asarray(z, np.float32) for z in (a, b))
         if len(x) * y.size > 4096:
-            x = np.where(np.abs(x) < 2.0**-126, np.float32(0), x)
+            x, y = (np.where(np.abs(z) < 2.0**-126, np.float32(0), z) for z in (x, y))
         return x @ y.T
 
     found = judged(kernel, a=kind, b=kind, effort="quick")
