@@ -181,7 +181,7 @@ class ProductTarget(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
         finally:
-            self.came_back(_shown(arguments)[0])
+            self.came_back(_shown(arguments[:1])[0])
         if copied and [_bytes_of(x) for x in arguments[:inputs]] != before:
             raise Fault("inputs_unchanged", _shown(arguments), CHANGED["inputs_unchanged"], "the same bytes")
         return came

@@ -94,15 +94,22 @@ def _bounds(side: Any, claim: Claim) -> Bounds:
         lowest = np.where(magnitude == 0, NONE, lowest_bit(scale) + lowest_bit(parts))
     else:
         parts = np.abs(element - f.zero)
+        if (scale == 1).all():
+            last, one = lowest_bit(parts), np.zeros(parts.shape)
+            return Bounds(parts, last, (log_size(parts), last - _fraction(side)), (one, one.astype(np.int64)))
         values = parts * scale
         magnitude, lowest = np.abs(values), lowest_bit(values)
-    fraction = 0 if side.op.micro is None else side.op.micro.mantissa  # the point may stand before its codes
     return Bounds(
         magnitude,
         lowest,
-        (log_size(parts), lowest_bit(parts) - fraction),
+        (log_size(parts), lowest_bit(parts) - _fraction(side)),
         (log_size(scale), lowest_bit(scale)),
     )
+
+
+def _fraction(side: Any) -> int:
+    """Bits of its codes behind the point, where that may stand before them."""
+    return 0 if side.op.micro is None else int(side.op.micro.mantissa)
 
 
 def _split(element: Float64, zero: Float64, shift: int) -> tuple[Float64, Float64]:
@@ -205,10 +212,19 @@ def factors_stay(a: Bounds, b: Bounds) -> Mask:
         own = _both(side.element, side.scale)
         stays &= (_within(own, 0) | (own[0] < -NONE // 2)).all(axis=1).reshape(shape)
     for first, second, more in _combinations(a, b):
+        if _all_within(first, second, room if more else 0):
+            continue
         for k in some_columns(_distinct(first, second), m * n):
             pair = tuple(x[:, None, k] + y[:, k] for x, y in zip(first, second, strict=True))
             stays &= (_within(pair, room if more else 0) | (pair[0] < -NONE // 2)).all(axis=2)
     return stays
+
+
+def _all_within(first: Sizes, second: Sizes, room: int) -> bool:
+    """Does float32 hold even the largest of one times that of the other, and the last bits of both?"""
+    if not first[0].size or not second[0].size:
+        return True
+    return bool(first[0].max() + second[0].max() + room < SAFE and first[1].min() + second[1].min() >= -149)
 
 
 def _combinations(a: Bounds, b: Bounds) -> Iterator[tuple[Any, Any, bool]]:
@@ -263,7 +279,8 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         decided |= finite & safe & two & held & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
     past = np.isinf(rounded(problem.exact, claim.out)) if claim.rounding in ENDS else np.isinf(due)
-    decided |= past & finite & _past_any(problem, found, (a, b))
+    if (past & finite & ~decided).any():
+        decided |= past & finite & _past_any(problem, found, (a, b))
     return due, (decided | _not_finite(problem, finite)) & results_of(problem)
 
 
