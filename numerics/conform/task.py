@@ -304,10 +304,10 @@ class Task:
 
     # ---- the exact answers --------------------------------------------------------------------
 
-    def codes(self, x: Array, random: Array | None = None) -> Array:
-        """The codes of float32 elements."""
+    def codes(self, x: Array, random: Array | None = None, few: int = FEW) -> Array:
+        """The codes of float32 elements; few: of fewer no table of all is made, or looked into."""
         flat = np.ascontiguousarray(x).reshape(-1)
-        if flat.size < FEW:
+        if flat.size < few:
             with np.errstate(invalid="ignore"):
                 flat = flat.astype(np.float64)
         draws = None if random is None else self.drawing.wide(random.reshape(-1))
@@ -362,10 +362,11 @@ class Task:
             values = lookup.decode_blocks(BlockFields(rows, scale, micro), self.block, self.tensor_scale)
         return blocking.elements(values)
 
-    def answer(self, x: Array, random: Array | None = None) -> Answer:
+    def answer(self, x: Array, random: Array | None = None, few: int = FEW) -> Answer:
         """What the target is due to return for float32 values: codes, fields or values.
 
         The values are those that the target is given: of a narrower type, the nearest that it has.
+        few: of fewer elements no table of all is made; 0 where many small arrays are asked in turn.
         """
         x = narrowed(x, self.inputs)
         if self.rule is not None:
@@ -373,7 +374,7 @@ class Task:
         if isinstance(self.dtype, Block):
             fields = self.fields(x, random)
             return fields if self.kind == "encode" else narrowed(self.block_values(fields), self.inputs)
-        codes = self.codes(x, random)
+        codes = self.codes(x, random, few)
         return codes if self.kind == "encode" else narrowed(self.values(codes), self.inputs)
 
     def found(self, rule: Rule, x: Array) -> Answer:

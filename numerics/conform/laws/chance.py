@@ -169,7 +169,7 @@ def middling(target: Target) -> Float32:
 
 def either(task: Task, x: Array) -> tuple[Array, Array]:
     """The two answers that a number may have: where it is a value, one."""
-    low, high = (np.asarray(replace(task, rounding=way).answer(x)) for way in ("floor", "ceil"))
+    low, high = (np.asarray(replace(task, rounding=way).answer(x, few=0)) for way in ("floor", "ceil"))
     return low, high
 
 
