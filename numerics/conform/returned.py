@@ -62,7 +62,7 @@ def returned(came: Any) -> Returned:
         ...
     numerics.conform.returned.Unreadable: MaskedArray, of which some numbers are masked
     """
-    try:
+    try:  # a plain array runs no code of a stranger
         found = _returned(came) if type(came) is np.ndarray else guarded(lambda: _returned(came))
     except Raised as wrong:
         raise Unreadable(f"{kind_of(came)} ({wrong})") from wrong

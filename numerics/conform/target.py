@@ -246,8 +246,19 @@ class Judged:
             raise NumericsError(f"the target is {a_kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
         self.witness = NOBODY
+        self.held, self.primed = UNUSED, False
         if takes.array == "torch":
             torch_module()
+
+    @contextmanager
+    def holding(self, byte: int) -> Iterator[None]:
+        """The memory of results holds that byte, as far as it can be had before the target has it."""
+        before = self.held, self.primed
+        self.held, self.primed = byte, True
+        try:
+            yield
+        finally:
+            self.held, self.primed = before
 
     def keep_ieee(self, x: Array) -> None:
         """Sets this thread back to IEEE arithmetic; notes the first call that left it otherwise."""
@@ -283,7 +294,6 @@ class Target(Judged):
     def __init__(self, function: Callable[..., Any] | str, task: Task, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.task = task
-        self.held, self.primed = UNUSED, False
         self.early: list[tuple[Case, list[Array]]] = []
         self.rewritten: dict[Any, Array] | None = None
 
@@ -298,16 +308,6 @@ class Target(Judged):
             yield
         finally:
             self.rewritten = before
-
-    @contextmanager
-    def holding(self, byte: int) -> Iterator[None]:
-        """The memory of results holds that byte, as far as it can be had before the target has it."""
-        before = self.held, self.primed
-        self.held, self.primed = byte, True
-        try:
-            yield
-        finally:
-            self.held, self.primed = before
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""

@@ -82,6 +82,7 @@ BLENDS = {
     "beta counts 1": lambda x, c, alpha, beta: np.float32(alpha) * x + times(bool(beta), c),
     "c ignored": lambda x, c, alpha, beta: np.float32(alpha) * x,
     "c read where beta is 0": lambda x, c, alpha, beta: np.float32(alpha) * x + np.float32(beta) * c,
+    "c left where alpha is 0": lambda x, c, alpha, beta: right(x, c, alpha, beta) if alpha else c,
     "alpha and beta exchanged": lambda x, c, alpha, beta: right(x, c, beta, alpha),
     "alpha of c, too": lambda x, c, alpha, beta: np.float32(alpha) * (x + times(beta, c)),
     "alpha twice": lambda x, c, alpha, beta: right(x, c, alpha**2, beta),

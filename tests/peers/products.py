@@ -26,6 +26,18 @@ def torch_mm(a, b):
     return a @ b.T
 
 
+def torch_baddbmm(a, b, c, alpha, beta):
+    import torch
+
+    return torch.baddbmm(c, a, b, alpha=alpha, beta=beta)
+
+
+def torch_addmm(a, b, c, alpha, beta):
+    import torch
+
+    return torch.addmm(c, a, b, alpha=alpha, beta=beta)
+
+
 def torch_int_mm(a, b):
     import torch
 
@@ -115,6 +127,7 @@ def numpy_int8(a, b):
 
 
 TORCH = {"array": "torch"}
+BLENDED = {**TORCH, "alpha": True, "beta": True}
 KERNELS: dict[str, tuple[Callable[..., object], dict[str, object]]] = {
     "numerics nx.linear": (nx.linear, {"a": "float32", "b": "mxfp4"}),
     "numpy float32": (np.inner, {"a": "float32", "b": "float32"}),
@@ -123,6 +136,17 @@ KERNELS: dict[str, tuple[Callable[..., object], dict[str, object]]] = {
     "torch float32": (torch_mm, {"a": "float32", "b": "float32", **TORCH}),
     "torch bfloat16": (torch_mm, {"a": "bfloat16", "b": "bfloat16", "out": "bfloat16", **TORCH}),
     "torch float16": (torch_mm, {"a": "float16", "b": "float16", "out": "float16", **TORCH}),
+    **{
+        f"torch.{name} {kind}": (
+            function,
+            {"a": kind, "b": kind, "out": kind, "layout": layout, **BLENDED},
+        )
+        for name, function, layout in (
+            ("addmm", torch_addmm, "kn"),
+            ("baddbmm", torch_baddbmm, "bmk,bkn"),
+        )
+        for kind in ("float32", "bfloat16", "float16")
+    },
     "torch._int_mm": (torch_int_mm, {"a": "int8", "b": "int8", "accumulate": "int32", **TORCH}),
     "torch._scaled_mm fp8": (torch_scaled_mm, {"a": "fp8_e4m3", "b": "fp8_e4m3", **TORCH}),
     "aten::_weight_int8pack_mm": (
@@ -147,7 +171,7 @@ def row(name: str) -> str:
     said = "right" if found else f"**{found.law}**: {found.dialect or 'no known deviation'}"
     plain = {"float32", "bfloat16", "float16"}
     how = ""
-    if found and {claim["a"], claim["b"]} <= plain:
+    if found and {claim["a"], claim["b"]} <= plain and "alpha" not in claim:
         options = {key: claim[key] for key in ("a", "b", "out", "array") if key in claim}
         seen = fingerprint(function, **options)
         how = f"{seen.order}; {seen.bits} bits, products {seen.products}; {seen.reproduced} of 64"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bfloat16_type, to_float32
 from numerics.conform.inputs.edges import Edge
-from numerics.conform.inputs.margins import roomy
+from numerics.conform.inputs.margins import UNUSED, roomy
 from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
@@ -24,11 +24,26 @@ from numerics.conform.products.lying import as_lies, lying
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import CHANGED, Case, Fault, Filled, Forms, Judged, Unchanged, read
+from numerics.conform.target import (
+    CHANGED,
+    OTHERWISE,
+    Case,
+    Fault,
+    Filled,
+    Forms,
+    Judged,
+    Unchanged,
+    prime,
+    read,
+)
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
+
+HELD = UNUSED ^ OTHERWISE
+"""Each byte of the memory of a result before a call: numbers that are large in every type, so that a kernel
+that adds to them shows."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,7 @@ class ProductTarget(Judged):
     def __init__(self, function: Callable[..., Any] | str, claim: Claim, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.claim = claim
+        self.held = HELD
 
     def takes_problem(self, problem: Problem) -> bool:
         """Is a problem within what it takes: whole blocks alone, finite numbers alone?"""
@@ -124,15 +140,26 @@ class ProductTarget(Judged):
             raise Fault(law, _shown(arguments), CHANGED[law], "the same bytes")
         return came
 
-    @staticmethod
+    def leaving(self, problem: Problem, byte: int) -> Array:
+        """What a call leaves where the memory of its result held that byte, which it need not overwrite."""
+        with self.holding(byte):
+            arguments = tuple(_placed(x, problem.lies, None) for x in given.arguments(problem))
+            if not self.takes.fills:
+                return self.result(self._called(arguments, (problem,), None), problem)
+            laid = problem.out_lies
+            forms = Forms([_form(problem)], (lambda x: as_lies(x, laid)) if laid else None)
+            room = Filled.of(forms, None, byte)
+            self._called((*arguments, *room.arrays), (problem,), None)
+            return self.result(room.arrays[0], problem)
+
     def _filled(
-        problem: Problem, call: Callable[..., Any], shown: tuple[Array, ...], edge: Edge | None
+        self, problem: Problem, call: Callable[..., Any], shown: tuple[Array, ...], edge: Edge | None
     ) -> Any:
         """What a call writes into an array for the result: unused memory, or c where it is added in place."""
         laid = problem.out_lies if edge is None else ""
         forms = Forms([_form(problem)], (lambda x: as_lies(x, laid)) if laid else None)
         if not problem.claim.in_place:
-            return Filled.by(call, forms, shown, edge)
+            return Filled.by(call, forms, shown, edge, self.held)
         room = Filled.of(forms, edge)
         room.arrays[0][...] = given.c_of(problem)[0]
         call(room.arrays)
@@ -145,6 +172,8 @@ class ProductTarget(Judged):
         copied = self.takes.array == "torch"
         before = [_bytes_of(x) for x in arguments[:inputs]] if copied else []
         self.witness.before(case, edge)
+        if self.primed:
+            prime([_form(case[0])], self.held)
         try:
             with np.errstate(all="ignore"):
                 came = guarded(lambda: self.function(*arguments))
@@ -152,7 +181,7 @@ class ProductTarget(Judged):
             check_device(self.name, wrong)
             raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
         finally:
-            self.came_back(_shown(arguments)[0])
+            self.came_back(_shown(arguments[:1])[0])
         if copied and [_bytes_of(x) for x in arguments[:inputs]] != before:
             raise Fault("inputs_unchanged", _shown(arguments), CHANGED["inputs_unchanged"], "the same bytes")
         return came

@@ -40,7 +40,7 @@ OF_INTEGERS = (Turn(-2, 1), Turn(1, 0), Turn(3, -1), Turn(-1, 5), Turn(2, 0))
 ALPHAS = (2, 3, 0, -1, 0.5, -0.75)
 PAIRS = (Turn(1, 1), Turn(1, -1), Turn(2, 3), Turn(3, 2), Turn(-1, 0.5), Turn(0, 2), Turn(-0.75, 1))
 BETAS = (1, -2, 0.5)  # beside zeros
-MIXED = ("sums", "output", "one_term", "integers", "pairs")
+MIXED = ("sums", "output", "one_term", "integers", "pairs", "bias")
 """Laws of usual products that are asked with every turn; those of others have alpha 1, and c of zeros."""
 
 
@@ -100,6 +100,8 @@ def _betas(made: Plain, rng: draw.Rng) -> Iterator[Problem]:
         whole = problem.claim.integers
         for turn in (x for x in PAIRS if not whole or x == (int(x.alpha), int(x.beta))):
             yield replace(with_turn(problem, turn, rng), law="beta")
+        if problem.claim.alpha:  # nothing is read then, and zeros are due, which somebody has to write
+            yield replace(with_turn(problem, Turn(0, 0), rng), law="unread")
     for problem in made.nothing:
         shape, claim = problem.shape[:2], problem.claim
         for beta in (x for x in BETAS if not claim.integers or x == int(x)):
@@ -142,6 +144,7 @@ def _beside(problem: Problem, turn: Turn, rng: draw.Rng) -> Array:
     if claim.integers:
         return _any_integers(shape, rng)
     found, bits = sums_of(problem).times(turn.alpha), claim.accumulator.bits
+    found = found if problem.bias is None else found.plus(problem.bias.astype(np.float64))
     last = np.where(found.lowest == NONE, 0, found.lowest)
     least = int(lowest_bit(np.array(turn.beta)))
     room = 2.0**bits - np.ldexp(found.total, -np.clip(last, -900, 900))

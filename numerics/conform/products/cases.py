@@ -27,6 +27,7 @@ Shape = tuple[int, int, int]
 
 TERMS_PAST = ((2, 127, 1), (2, 127, -1), (3, 127, 1), (5, 127, -1), (40, 123, 1), (40, 127, -1))
 """Of sums past float32: how many terms, the exponent of each, their sign."""
+FEWEST_PAST = 2
 SHAPES: tuple[Shape, ...] = (
     (1, 1, 1),
     (1, 3, 2),
@@ -55,6 +56,8 @@ LARGE: tuple[Shape, ...] = (
     (1040, 130, 5), (130, 1040, 5),
 )  # fmt: skip
 """Rows and columns past a tile at once, whole and not, of few terms; operands as long as they are wide."""
+OF_ENDS: tuple[Shape, ...] = ((24, 40, 72),)
+"""What is no number, subnormal or large, in more rows, columns and terms than small products have."""
 MANY = 1024  # terms, of which few fit that have several bits
 BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
@@ -476,10 +479,29 @@ class Maker:
                 side = draw.unit(op, 3, k, self.rng)
                 side.codes[np.arange(3), np.arange(3) * 11 % k] = draw.one(op)
                 yield self._beside(place, _moved(side, TINY), _moved(other, -TINY - 20))
-            if op.name in ("float32", "bfloat16"):
+            if op.name in ("float32", "bfloat16") and k > 1:
                 side = draw.unit(op, 2, k, self.rng)
                 side.codes[:, :2] = np.array([[1.5, -1.0], [0.5, 0.5]]) * 2.0**-126
                 yield self._beside(place, side, other)
+
+    def ends(self, shape: Shape) -> Iterator[Problem]:
+        """NaN and Inf, what is subnormal or past the largest number, and a bias of all bits, in a shape."""
+        yield self.special(shape)
+        for turn in range(2):
+            yield from self.last(shape, turn)
+        yield from self.subnormal(shape)
+        if self.claim.bias:
+            yield from self.biases(shape)
+        k = shape[2]
+        for problem in chain(self.tiny(k), self.beside_tiny(k), self.past_float32(k)):
+            yield _repeated(problem, shape)
+
+    def named(self, shape: Shape) -> Iterator[Problem]:
+        """What else is asked in a shape that somebody names."""
+        if self.claim.integers:
+            yield from (self.integers(shape, extreme) for extreme in (3, 4))
+        else:
+            yield from self.ends(shape)
 
     def _beside(self, place: int, side: Side, other: Side) -> Problem:
         """One side and the other, the first being a where place is 0."""
@@ -530,10 +552,10 @@ class Maker:
             sides.append(replace(side.with_codes(codes), scale=scale))
         return Problem(self.claim, sides[0], sides[1], law="output")
 
-    def past_float32(self) -> Iterator[Problem]:
+    def past_float32(self, k: int) -> Iterator[Problem]:
         """Terms of one sign, each of which float32 holds, but not their sum: Inf is due in any order."""
-        ops, k = (self.claim.a, self.claim.b), 40
-        if self.claim.out == "float16":
+        ops = (self.claim.a, self.claim.b)
+        if self.claim.out == "float16" or k < FEWEST_PAST:
             return
         for place, op in enumerate(ops):
             other = draw.unit(ops[1 - place], 4, k, self.rng)
@@ -554,7 +576,9 @@ class Maker:
             return None
         unit = 1.0 if op.is_value else float(meanings(op)[int(draw.one(op))])
         for row, (count, exponent, sign) in enumerate(TERMS_PAST):
-            places = np.arange(count) * 7 % codes.shape[1]
+            if count > codes.shape[1]:
+                continue
+            places = np.arange(count) * codes.shape[1] // count
             one = unit * (sign if op.is_value or has_signs(op) else 1)
             large = one * 1.5 * 2.0 ** (exponent - less)
             codes[row, places] = large if op.is_value else draw.code_of(op, one)
@@ -628,6 +652,12 @@ class Maker:
                 codes = np.repeat(ends[np.arange(rows) % 2, None], k, axis=1)
             sides.append(Side(op, codes.astype(np.uint8)))
         return Problem(self.claim, sides[0], sides[1], law="integers")
+
+
+def _repeated(problem: Problem, shape: Shape) -> Problem:
+    """The same in as many rows and columns as a shape has: those of both sides, one after the other, anew."""
+    m, n, _ = problem.shape
+    return problem.cut([i % m for i in range(shape[0])], [i % n for i in range(shape[1])])
 
 
 def _odd_bits(x: Integers) -> Integers:
@@ -748,6 +778,8 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
     asked = SHAPES if shapes is None else cast("tuple[Shape, ...]", shapes)
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
+    if shapes is not None:
+        yield from chain(*map(maker.named, asked))
     if shapes is None:
         yield from _lengths(maker)
         yield from _large(maker, LARGE)
@@ -774,6 +806,8 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
         return _integers(maker, asked, far=False) if claim.integers else _shaped(maker, asked)
 
     yield from batched(claim, shaped, shapes)
+    if shapes is not None:
+        yield from batched(claim, lambda asked: chain(*map(maker.named, asked)), shapes)
     if shapes is None:
         yield from batched(claim, lambda asked: _large(maker, asked), past_tiles(claim))
     more = [maker.pairs()]
@@ -878,7 +912,9 @@ def _ends(maker: Maker) -> Iterator[Problem]:
         yield from maker.biases(shape)
     yield from maker.tiny(40)
     yield from maker.beside_tiny(40)
-    yield from maker.past_float32()
+    yield from maker.past_float32(40)
+    for shape in OF_ENDS:
+        yield from maker.ends(shape)
     late = maker.overflow()
     if late is not None:
         yield late

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.problem import ENDS, Factors, Float64, Problem, rounded
+from numerics.conform.products.problem import ENDS, VIA, Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
@@ -30,12 +30,14 @@ NONE = 1 << 20  # the lowest bit of zero
 MARGIN = 900  # exponents, either way, past which sums of a product's terms do not come
 SAFE = 127.9999  # log2 of what a factor of float32 may reach
 FAR_FROM_SUBNORMAL = 2.0**-100
+SINGLE = 24  # bits of a number of float32
 PARTS = 3  # terms that one makes whose code is shifted, and whose zero point is split off
 ROUNDINGS = 8  # of factors before they are added, and of the sum when it comes out
 PAST = {"float32": 2.0**128 - 2.0**103, "bfloat16": 2.0**128 - 2.0**119, "float16": 65520.0}
 """From where on the nearest number of what comes out is Inf."""
+STEPS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "int32": 0.0}
+"""Of a result, how far its neighbours are at most."""
 TERMS = 1 << 15  # looked at in one array
-SINGLE = 24  # bits of a number of float32
 
 
 def lowest_bit(x: Float64) -> Exponents:
@@ -102,15 +104,22 @@ def _bounds(side: Any, claim: Claim) -> Bounds:
         lowest = np.where(magnitude == 0, NONE, lowest_bit(scale) + lowest_bit(parts))
     else:
         parts = np.abs(element - f.zero)
+        if (scale == 1).all():
+            last, one = lowest_bit(parts), np.zeros(parts.shape)
+            return Bounds(parts, last, (log_size(parts), last - _fraction(side)), (one, one.astype(np.int64)))
         values = parts * scale
         magnitude, lowest = np.abs(values), lowest_bit(values)
-    fraction = 0 if side.op.micro is None else side.op.micro.mantissa  # the point may stand before its codes
     return Bounds(
         magnitude,
         lowest,
-        (log_size(parts), lowest_bit(parts) - fraction),
+        (log_size(parts), lowest_bit(parts) - _fraction(side)),
         (log_size(scale), lowest_bit(scale)),
     )
+
+
+def _fraction(side: Any) -> int:
+    """Bits of its codes behind the point, where that may stand before them."""
+    return 0 if side.op.micro is None else int(side.op.micro.mantissa)
 
 
 def _split(element: Float64, zero: Float64, shift: int) -> tuple[Float64, Float64]:
@@ -139,7 +148,7 @@ class Sums:
     lowest: Exponents
     count: NDArray[np.int64]
     narrow: Mask
-    """Is every single product a number of float32?"""
+    """Is every single product a number of the accumulator, or of float32 where that has more bits?"""
 
     def times(self, alpha: float) -> Sums:
         """The same of terms that alpha multiplies."""
@@ -157,17 +166,18 @@ class Sums:
 def sums_of(problem: Problem) -> Sums:
     """What the sums of a problem stay within, without its bias and c; found once for each two sides."""
     a, b = (bounds(side, problem.claim) for side in (problem.a, problem.b))
+    bits = min(problem.claim.accumulator.bits, SINGLE)
     if not problem.claim.blends:
-        return sums(a, b)
+        return sums(a, b, bits)
     known: dict[str, Any] = problem.a.__dict__
-    if "sums" not in known or known["sums"][0] is not b:  # as cached_property keeps what it finds
-        known["sums"] = b, sums(a, b)
-    found: Sums = known["sums"][1]
+    if "sums" not in known or known["sums"][0] is not b or known["sums"][1] != bits:
+        known["sums"] = b, bits, sums(a, b, bits)  # as cached_property keeps what it finds
+    found: Sums = known["sums"][2]
     return found
 
 
-def sums(a: Bounds, b: Bounds) -> Sums:
-    """What every order of additions of these terms stays within."""
+def sums(a: Bounds, b: Bounds, bits: int = SINGLE) -> Sums:
+    """What every order of additions of these terms stays within; bits: of what single products must be."""
     m, n = len(a.magnitude), len(b.magnitude)
     found = Sums(np.zeros((m, n)), np.full((m, n), NONE, np.int64), np.zeros((m, n), np.int64),
                  np.ones((m, n), np.bool_))  # fmt: skip
@@ -176,7 +186,7 @@ def sums(a: Bounds, b: Bounds) -> Sums:
         lowest = np.where(term == 0, NONE, a.lowest[:, None, k] + b.lowest[:, k])
         found.total += term.sum(axis=2)
         found.count += (term != 0).sum(axis=2)
-        narrow = (term == 0) | (term < power(np.clip(lowest, -MARGIN, MARGIN) + SINGLE))
+        narrow = (term == 0) | (term < power(np.clip(lowest, -MARGIN, MARGIN) + bits))
         found.narrow &= narrow.all(axis=2)
         np.minimum(found.lowest, lowest.min(axis=2), out=found.lowest)
     return found
@@ -212,10 +222,19 @@ def factors_stay(a: Bounds, b: Bounds) -> Mask:
         own = _both(side.element, side.scale)
         stays &= (_within(own, 0) | (own[0] < -NONE // 2)).all(axis=1).reshape(shape)
     for first, second, more in _combinations(a, b):
+        if _all_within(first, second, room if more else 0):
+            continue
         for k in some_columns(_distinct(first, second), m * n):
             pair = tuple(x[:, None, k] + y[:, k] for x, y in zip(first, second, strict=True))
             stays &= (_within(pair, room if more else 0) | (pair[0] < -NONE // 2)).all(axis=2)
     return stays
+
+
+def _all_within(first: Sizes, second: Sizes, room: int) -> bool:
+    """Does float32 hold even the largest of one times that of the other, and the last bits of both?"""
+    if not first[0].size or not second[0].size:
+        return True
+    return bool(first[0].max() + second[0].max() + room < SAFE and first[1].min() + second[1].min() >= -149)
 
 
 def _combinations(a: Bounds, b: Bounds) -> Iterator[tuple[Any, Any, bool]]:
@@ -258,28 +277,30 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     two = (found.count <= 2) & (problem.parts is None)
     finite = np.isfinite(problem.exact)
     if problem.blend is not None and not problem.blend.plain:
-        decided = finite & _blended(problem.blend, found, (a, b), claim)
+        decided = finite & _blended(problem, problem.blend, found, (a, b))
         return due, (decided | _not_finite(problem, finite)) & results_of(problem)
     if problem.bias is not None:
         found = found.plus(problem.bias.astype(np.float64))
         two = np.zeros_like(two)
     safe = factors_stay(a, b)
     decided = finite & safe & fit(found, claim)
-    if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
-        decided |= finite & safe & two & found.narrow & _one_addition(problem)
+    if claim.accumulator == ACCUMULATORS.get(claim.narrowed) and not claim.splits:
+        held = found.narrow & ((found.lowest >= claim.accumulator.least) | (found.lowest == NONE))
+        decided |= finite & safe & two & held & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
-    past = finite & np.isinf(rounded(problem.exact, claim.out) if claim.rounding in ENDS else due)
-    if past.any():
-        decided |= past & _past_any(problem, (a, b))
+    past = np.isinf(rounded(problem.exact, claim.out)) if claim.rounding in ENDS else np.isinf(due)
+    if (past & finite & ~decided).any():
+        decided |= past & finite & _past_any(problem, (a, b))
     return due, (decided | _not_finite(problem, finite)) & results_of(problem)
 
 
-def _blended(blend: Blend, found: Sums, sides: tuple[Bounds, Bounds], claim: Claim) -> Mask:
-    """Which results are the same whatever alpha multiplies, and whenever beta * c is added.
+def _blended(problem: Problem, blend: Blend, found: Sums, sides: tuple[Bounds, Bounds]) -> Mask:
+    """Which results are the same whatever alpha multiplies, and whenever beta * c and the bias are added.
 
     alpha may multiply a sum, or each element or scale of either side; c may be what a sum begins with.
     """
-    whole = found.times(blend.alpha).plus(blend.added)
+    claim, whole = problem.claim, found.times(blend.alpha).plus(blend.added)
+    whole = whole if problem.bias is None else whole.plus(problem.bias.astype(np.float64))
     a, b = (_widened(side, blend.alpha) for side in sides)
     return np.asarray(factors_stay(a, b) & fit(found, claim) & fit(whole, claim))
 
@@ -340,8 +361,27 @@ def _one_addition(problem: Problem) -> Mask:
     with np.errstate(all="ignore"):
         once = exact.astype(np.float32).astype(np.float64)
         alike = rounded(once, claim.out, claim.rounding) == rounded(exact, claim.out, claim.rounding)
+        if claim.narrowed in VIA:  # it may be rounded to float32 on the way, or not
+            alike &= rounded(once, claim.narrowed) == rounded(exact, claim.narrowed)
     large = (np.abs(exact) > FAR_FROM_SUBNORMAL) | (exact == 0)
-    return np.asarray(powers & alike & large & (np.abs(exact) < 2.0**127))
+    return np.asarray(powers & alike & large & (np.abs(exact) < 2.0 ** (claim.accumulator.top - 1)))
+
+
+def reach(problem: Problem) -> Float64:
+    """How far from the exact result any order of additions may come, where its operands are all that is bent.
+
+    Each term is rounded when it is decoded, multiplied and added, and the result when it comes out.
+    """
+    found, claim = sums_of(problem), problem.claim
+    total, count = found.total, found.count
+    if problem.bias is not None:
+        total, count = total + np.abs(np.where(np.isfinite(problem.bias), problem.bias, 0)), count + 1
+    of_sums = (PARTS * count + ROUNDINGS) * total * 2.0 ** -min(claim.accumulator.bits, SINGLE)
+    with np.errstate(all="ignore"):
+        result = np.where(np.isfinite(problem.exact), np.abs(problem.exact), 0.0)
+    least, step = claim.accumulator.least, STEPS[claim.out]
+    step = max(step, STEPS.get(claim.rounding, 0.0))
+    return np.asarray(of_sums + result * step + (count + 1) * np.ldexp(1.0, max(least, -1000)))
 
 
 def never_finite(problem: Problem, due: Array) -> Mask:
@@ -370,13 +410,13 @@ def _not_finite(problem: Problem, finite: Mask) -> Mask:
     """NaN and Inf of a side or the bias; an Inf is not decided where a zero point may be split off."""
     reached = [~np.isfinite(side.values).all(axis=1) for side in (problem.a, problem.b)]
     came = np.logical_or.outer(*reached)
-    if problem.bias is not None:
-        came |= ~np.isfinite(problem.bias)
+    of_bias = np.zeros(1, np.bool_) if problem.bias is None else ~np.isfinite(problem.bias)
     if problem.blend is not None:  # whether 0 times an Inf of a sum is looked at is left to a kernel
-        alone = ~came & ~np.isfinite(problem.blend.added)
+        alone = ~came & (of_bias | ~np.isfinite(problem.blend.added))
         came = (came & (problem.blend.alpha != 0)) | alone
     else:
         alone = np.zeros_like(came)
+        came |= of_bias
     telling = np.isnan(problem.exact) | (not problem.claim.apart) | alone
     return np.asarray(~finite & came & telling)
 

@@ -21,6 +21,8 @@ from numerics.tensor.spec import QuantSpec
 VALUES = ("float32", "bfloat16", "float16")
 OUTS = (*VALUES, "int32")
 ZERO_POINTS = ("split", "folded")
+NARROWED = ("float16", "bfloat16")
+"""Types through which a deviation rounds results."""
 LEAST, TOP = -1074, 1024
 """Exponents of the least number of float64, in which exact sums are kept, and past its largest."""
 
@@ -302,9 +304,7 @@ class Claim:
             raise NumericsError(f"bias=True goes with one b for all batches, not layout={said(self.layout)}")
 
     def _check_blend(self) -> None:
-        """Raises NumericsError for a bias beside what is added already, and for nothing to add to."""
-        if self.bias and self.blends:
-            raise NumericsError("bias=True does not go with alpha=True or beta=True: a bias is c at beta 1")
+        """Raises NumericsError where there is nothing to add to."""
         if self.in_place and not self.beta:
             raise NumericsError("in_place=True needs beta=True: the array of the result holds c")
 
@@ -352,6 +352,11 @@ class Claim:
         if isinstance(self.accumulate, Accumulator):
             return self.accumulate
         return ACCUMULATORS["float64" if self.integers else self.accumulate]
+
+    @property
+    def narrowed(self) -> str:
+        """The type to whose nearest number one addition rounds: float32, or that of a deviation's sums."""
+        return self.rounding if self.rounding in NARROWED else "float32"
 
     @property
     def splits(self) -> bool:

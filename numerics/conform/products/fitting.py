@@ -43,6 +43,10 @@ class Fitting:
     def _added(self, terms: Float64, last: NDArray[np.int64]) -> Mask:
         """[m, places]: as many as fit before the first that does not, then of those that still may, again."""
         kept = np.zeros((len(terms), terms.shape[2]), np.bool_)
+        total, lowest = self.total + terms.sum(axis=2), np.minimum(self.lowest, last.min(axis=2))
+        if self._fits(total[:, :, None], lowest[:, :, None]).all():
+            self.total, self.lowest = total, lowest
+            return ~kept
         left = np.ones_like(kept)
         while left.any():
             now = left[:, None]

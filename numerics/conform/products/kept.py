@@ -11,10 +11,11 @@ import numpy as np
 from numerics.conform.products import draw
 from numerics.conform.products.asking import Seen, unequal
 from numerics.conform.products.certificate import answer
-from numerics.conform.products.problem import Problem, Side
+from numerics.conform.products.problem import Problem, Side, rounded
 from numerics.conform.products.shrink import with_side
 
 BEFORE = "it depends on the calls before it"
+ADDS = f"{BEFORE}: it adds to what came of the last one of that shape"
 BY_SHAPE = f"{BEFORE}: the first product of a shape is right, others of that shape are not"
 
 
@@ -44,6 +45,8 @@ PARTS = (
 
 def kept(seen: Seen, before: Sequence[Seen]) -> str | None:
     """Which operand of an earlier product of that shape explains all that came; None where none does."""
+    if _adds(seen, before):
+        return ADDS
     for name in ("b", "a"):
         side = getattr(seen.problem, name)
         alike = [one for one in before if getattr(one.problem, name).codes.shape == side.codes.shape]
@@ -56,6 +59,17 @@ def kept(seen: Seen, before: Sequence[Seen]) -> str | None:
                             f"{BEFORE}: it takes {name}{part.name} of the {which} one with {name} like this"
                         )
     return None
+
+
+def _adds(seen: Seen, before: Sequence[Seen]) -> bool:
+    """Is everything that came due, and added to what came of the last product of that shape?"""
+    alike = [one for one in before if one.came.shape == seen.came.shape]
+    if not alike or seen.problem.claim.in_place:
+        return False
+    with np.errstate(all="ignore"):
+        due = rounded(seen.problem.exact + alike[-1].came, seen.problem.claim.out)
+        told = seen.decided & np.isfinite(seen.problem.exact) & np.isfinite(alike[-1].came)
+    return bool((seen.wrong & told).any()) and not (unequal(seen.came, due) & told).any()
 
 
 def _explains(seen: Seen, problem: Problem) -> bool:

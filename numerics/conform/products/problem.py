@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.products.blend import Blend
-from numerics.conform.products.claim import Claim, Operand
+from numerics.conform.products.claim import NARROWED, Claim, Operand
 from numerics.conform.task import REFERENCE, Array
 from numerics.formats.block import ElementBlock
 from numerics.formats.dtype import Element
@@ -153,9 +153,15 @@ class Parts(NamedTuple):
         return rounded(x, self.kind).astype(np.float64)
 
 
+def _as_epilogue(problem: Problem, product: Float64) -> Float64:
+    """alpha * product + beta * c, and then the bias, as epilogues of cuBLASLt and CUTLASS add it."""
+    found = problem.blended(product)
+    return found if problem.bias is None else found + problem.bias
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One product that is asked: a (m, k) times the rows of b (n, k), plus a bias."""
+    """One product that is asked: a (m, k) times the rows of b (n, k), its alpha, beta and c, its bias."""
 
     claim: Claim
     a: Side
@@ -174,6 +180,8 @@ class Problem:
     """The same of the array of the result, where a target fills it."""
     batch: tuple[int, ...] = ()
     """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
+    added: Callable[[Problem, Float64], Float64] = _as_epilogue
+    """What is added to exact products, and when; another one of a deviation."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -226,15 +234,14 @@ class Problem:
     @cached_property
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
-        found = self._summed
-        return found if self.blend is None else self.blend.of(found, self._rounded)
+        a, b = self.a.values, self.b.values
+        product = exact_product(a, b, self.flushed) if self.parts is None else self.parts.product(a, b)
+        with np.errstate(all="ignore"):
+            return self.added(self, product)
 
-    @property
-    def _summed(self) -> Float64:
-        if self.parts is None:
-            return exact_product(self.a.values, self.b.values, self.bias, self.flushed)
-        found = self.parts.product(self.a.values, self.b.values)
-        return found if self.bias is None else found + self.bias.astype(np.float64)
+    def blended(self, product: Float64) -> Float64:
+        """alpha times a product plus beta * c, where there are any."""
+        return product if self.blend is None else self.blend.of(product, self._rounded)
 
     def _rounded(self, exact: Float64) -> Array:
         return rounded(exact, self.claim.out, self.claim.rounding)
@@ -251,11 +258,40 @@ class Problem:
         return self._rounded(self.exact)
 
 
+# ---- ways of adding a bias that are known to be wrong ----------------------------------------------
+
+
+def ignoring_bias(problem: Problem, product: Float64) -> Float64:
+    """The bias counts 0."""
+    return problem.blended(product)
+
+
+def adding_bias_late(problem: Problem, product: Float64) -> Float64:
+    """The bias is added to what has been rounded to the type that comes out."""
+    found = rounded(problem.blended(product), problem.claim.out).astype(np.float64)
+    return found if problem.bias is None else found + problem.bias
+
+
+def scaling_bias(problem: Problem, product: Float64) -> Float64:
+    """alpha multiplies the bias, too."""
+    return problem.blended(product if problem.bias is None else product + problem.bias)
+
+
+def adding_bias_to_c(problem: Problem, product: Float64) -> Float64:
+    """beta multiplies the bias, too."""
+    found = problem.blended(product)
+    if problem.bias is None:
+        return found
+    return found + problem.bias * (1.0 if problem.blend is None else problem.blend.beta)
+
+
+# ---- exact sums, rounded ---------------------------------------------------------------------------
+
 SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}
 """The smallest normal number of what comes out."""
 
 
-def exact_product(a: Float64, b: Float64, bias: Array | None = None, flushed: bool = False) -> Float64:
+def exact_product(a: Float64, b: Float64, flushed: bool = False) -> Float64:
     """a times the rows of b in float64; NaN and Inf as IEEE 754 adds them.
 
     flushed: products below the smallest normal float32 are zeros.
@@ -268,7 +304,7 @@ def exact_product(a: Float64, b: Float64, bias: Array | None = None, flushed: bo
             found = a @ b.T
         else:
             found = np.stack([(a * row).sum(axis=1) for row in b], axis=1)
-        return np.asarray(found if bias is None else found + bias.astype(np.float64))
+        return np.asarray(found)
 
 
 def flush(x: Float64, least: float = SMALLEST["float32"]) -> Float64:
@@ -302,7 +338,7 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
         return found
 
 
-VIA = ("float16", "bfloat16")
+VIA = NARROWED
 """Types to which a deviation rounds first."""
 ENDS = ("largest", "nan")
 TOP = {"float32": float(np.finfo(np.float32).max), "bfloat16": float(bfloat16.max), "float16": 65504.0}

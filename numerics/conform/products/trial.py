@@ -29,6 +29,7 @@ from numerics.conform.products.given import arguments, c_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
+from numerics.conform.products.left import followed
 from numerics.conform.products.lying import ways
 from numerics.conform.products.other_memory import alike, laid
 from numerics.conform.products.problem import Problem, Side, meanings, table
@@ -58,6 +59,8 @@ class ProductCheck:
     shapes: tuple[tuple[int, ...], ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
+    asked: list[Problem] = field(default_factory=list)
+    """The product that was asked last, where it is one of the first time."""
     hints: list[str] = field(default_factory=list)
     """By which other claim a target that is wrong would be right."""
 
@@ -97,17 +100,30 @@ class ProductCheck:
                     continue
                 self._note(problem, laws)
                 if self.seen[-1].wrong.any():
-                    failures.append(self._counterexample(self.seen[-1], problem.law))
+                    found = self._counterexample(self.seen[-1], problem.law)
+                    failures.append(followed(self.target, [problem], found) or found)
                     break
             else:
-                failures += self._again(laws)
+                failures += [self._of_memory(found) for found in self._again(laws)]
         except Fault as fault:
-            failures.append(fault.found)
+            failures.append(self._left(fault))
         if failures and (layout := fitting_layout(self.target)) is not None:
             self.hints.append(f"{hint(layout)} (--layout {layout}) judges it so")
         return self._verdict(tuple(laws), tuple(failures))
 
+    def _of_memory(self, found: Counterexample) -> Counterexample:
+        """The same, unless it follows what the memory of its result held."""
+        asked = [] if found.problem is None else [found.problem]
+        return followed(self.target, asked, found) or found
+
+    def _left(self, fault: Fault) -> Counterexample:
+        """What a fault says; of what was not written, whether it was added to what memory held."""
+        if fault.law != "written":
+            return fault.found
+        return followed(self.target, self.asked, fault.found) or fault.found
+
     def _note(self, problem: Problem, laws: list[str]) -> None:
+        self.asked = [problem]
         self.seen.append(self.target.see(problem))
         if problem.law not in laws:
             laws.append(problem.law)
@@ -258,9 +274,9 @@ class ProductCheck:
         first = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
         problem = smallest(seen.problem, (first[0], first[1]), self._fails)
         at = self._fails(problem)
-        if at is None:  # right when it is asked again: the call matters, not the numbers
+        again = None if at is None else self.target.see(problem)
+        if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
-        again = self.target.see(problem)
         return described(again, at, law, int(seen.wrong.sum()))
 
     def _explain(self) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from numerics.conform import check
 from numerics.conform.products.cases import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.deviations import DEVIATIONS, OF_BLENDS
+from numerics.conform.products.deviations import DEVIATIONS, OF_BIASES, OF_BLENDS
 from numerics.conform.products.lying import expanded
 from numerics.formats.errors import NumericsError
 from tests.helpers.blend_faults import (
@@ -89,6 +89,20 @@ def test_c_that_is_read_where_beta_is_0_was_told_as_a_wrong_sum():
     assert "beta 0, c " in found.counterexample.terms[-1]
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_a_fault_of_large_products_alone_had_no_name(kind):
+    """As in torch, which multiplies small ones by a loop of its own."""
+
+    def leaves_c(x, c, alpha, beta):
+        return c if alpha == 0 and x.size > 20 else right(x, c, alpha, beta)
+
+    claim = {"a": kind, "b": kind, "out": kind, "shapes": ((1, 2, 3), *SINGLE[:1]), **BOTH}
+    found = judged(blending(leaves_c, kind), effort="quick", **claim)
+    assert (found.law, found.dialect) == ("beta", "c left where alpha is 0"), str(found)
+    assert "in shapes like this one" in str(found)
+    assert judged(blending(right, kind), effort="quick", **claim)
+
+
 def reference_blas(a, b, c, alpha, beta):
     """alpha multiplies each element of b, and sums begin with beta * c, as reference BLAS has it."""
     with np.errstate(all="ignore"):
@@ -157,7 +171,62 @@ def test_few_results_of_alpha_and_beta_were_decided(claim):
 LAWS = ("alpha", "beta", "unread")
 
 
-@pytest.mark.parametrize("given", [{"bias": True, "alpha": True}, {"in_place": True, "fills": True},
+BIASED = {
+    "bias ignored": lambda x, bias, c, alpha, beta: right(x, c, alpha, beta),
+    "alpha of the bias, too": lambda x, bias, c, alpha, beta: right(x + bias, c, alpha, beta),
+    "beta of the bias, too": lambda x, bias, c, alpha, beta: right(x, c, alpha, beta) + times(beta, bias),
+    "c ignored": lambda x, bias, c, alpha, beta: np.float32(alpha) * x + bias,
+}
+"""How a fault adds the bias of an epilogue; its name is that of the deviation."""
+
+
+def biased(blend, out="float32"):
+    """A product with an epilogue: a function adds bias and beta * c; what comes is rounded once."""
+
+    def kernel(a, b, bias, c, alpha, beta):
+        with np.errstate(all="ignore"):
+            x = float32_sums(values(a), values(b))
+            return to_out(np.float32(blend(x, values(bias), values(c), alpha, beta)), out)
+
+    return kernel
+
+
+def epilogue(x, bias, c, alpha, beta):
+    return right(x, c, alpha, beta) + bias
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [None, *BIASED])
+def test_a_bias_was_not_judged_beside_alpha_and_beta(name, kind):
+    """D = alpha * product + beta * c + bias, as epilogues of cuBLASLt have it."""
+    claim = {"a": kind, "b": kind, "out": kind, "bias": True, "shapes": SINGLE, "effort": "quick", **BOTH}
+    assert judged(biased(epilogue, kind), **claim)
+    if name is not None:
+        assert judged(biased(BIASED[name], kind), **claim).dialect == name
+
+
+@pytest.mark.parametrize("options", [{}, BOTH])
+def test_a_bias_that_is_added_after_rounding_had_no_name(options):
+    def late(a, b, bias, c=0, alpha=1, beta=0):
+        x = values(to_out(right(float32_sums(values(a), values(b)), values(c), alpha, beta), "bfloat16"))
+        with np.errstate(all="ignore"):
+            return to_out(x + values(bias), "bfloat16")
+
+    found = judged(late, bias=True, shapes=SINGLE, effort="quick", **TO_BFLOAT16, **options)
+    assert found.dialect == "bias after rounding", str(found)
+
+
+def test_few_results_of_a_bias_beside_alpha_and_beta_were_decided():
+    asked = list(problems(Claim.of(**FLOAT, bias=True, **BOTH)))
+    told = [(one, answer(one)[1].mean()) for one in asked if one.bias is not None]
+    for law in ("alpha", "beta", "unread", "bias", "sums"):
+        mine = [mean for one, mean in told if one.law == law]
+        assert len(mine) >= 4
+        assert np.mean(mine) > 0.6, law
+    assert any(one.bias.any() and one.blend.alpha != 1 and one.blend.c.any() for one, mean in told if mean)
+
+
+@pytest.mark.parametrize("given", [{"in_place": True, "fills": True},
                                    {"in_place": True, "beta": True}, {"alpha": 2.0}])  # fmt: skip
 def test_options_of_alpha_and_beta_that_cannot_be_were_taken(given):
     with pytest.raises(NumericsError, match=r"alpha|beta|fills"):
@@ -167,7 +236,7 @@ def test_options_of_alpha_and_beta_that_cannot_be_were_taken(given):
 
 
 def test_two_deviations_of_blends_had_the_same_name():
-    known = [deviation.name for deviation in DEVIATIONS + OF_BLENDS]
+    known = [deviation.name for deviation in DEVIATIONS + OF_BLENDS + OF_BIASES]
     assert len(set(known)) == len(known)
 
 
@@ -200,6 +269,52 @@ def test_the_leading_dimension_of_a_result_was_not_asked(name):
     assert found.law == "within", str(found)
     assert ", in a result " in found.counterexample.where
     assert judged(filling(write), contiguous=True, **options)
+
+
+ADDING = {
+    "always": lambda a, out: True,
+    "past 16 rows": lambda a, out: len(a) > 16,
+    "where rows have gaps": lambda a, out: not out.flags.c_contiguous,
+    "the last column": lambda a, out: (np.arange(out.shape[1]) == out.shape[1] - 1) & (len(a) > 1),
+}
+"""Where a kernel adds to what lies in the array of its result."""
+
+
+@pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ADDING)
+def test_a_kernel_that_adds_to_what_lies_in_its_result_was_not_told_so(name, out):
+    """Small numbers, as memory held, are lost in most sums; a result that is 0 was told as not written."""
+
+    def write(a, b, result):
+        with np.errstate(all="ignore"):
+            before = np.where(ADDING[name](a, result), result.astype(np.float32), np.float32(0))
+            result[...] = to_out(before + float32_sums(values(a), values(b)), out)
+
+    found = judged(write, a="float32", b="float32", out=out, fills=True, shapes=SINGLE)
+    assert found.law == "written", str(found)
+    assert "it adds to what memory held" in found.counterexample.where
+    assert ("in a result" in found.counterexample.where) is (name == "where rows have gaps")
+
+
+def test_a_kernel_that_adds_to_its_last_result_was_not_told_so():
+    kept = {}
+
+    def kernel(a, b):
+        room = kept.setdefault((len(a), len(b)), np.zeros((len(a), len(b)), np.float32))
+        room += a @ b.T
+        return room.copy()
+
+    found = judged(kernel, shapes=SINGLE, **FLOAT)
+    assert found.law == "repeatable"
+    assert "it adds to what came of the last one of that shape" in found.counterexample.where
+
+
+def test_integers_that_are_added_to_memory_are_told_so():
+    def write(a, b, result):
+        result += a.astype(np.int32) @ b.astype(np.int32).T
+
+    whole = {"a": "int8", "b": "int8", "accumulate": "int32", "fills": True, "shapes": SINGLE}
+    assert "it adds to what memory held" in judged(write, **whole).counterexample.where
 
 
 @pytest.mark.parametrize("layout", ["nk", "bmk,bnk", "cbmk,1nk"])

@@ -129,3 +129,69 @@ def test_a_maker_that_was_interrupted_begins_anew():
     with pytest.raises(KeyboardInterrupt):
         list(numbers(4))
     assert [*numbers(4)] == [*numbers(4)] == [0, 1, 2, 3]
+
+
+AT = {"single": (19, 23, 66), "batches": (3, 5, 7, 34)}
+"""Shapes that nobody asks who is not told of them."""
+NAMED_FAULTS = {
+    "NaN is 0": ("special", lambda x: np.where(np.isnan(x), np.float32(0), x)),
+    "the largest number for Inf": ("special", lambda x: np.clip(x, -(top := np.finfo(np.float32).max), top)),
+    "subnormal results are 0": ("subnormals", lambda x: np.where(np.abs(x) < 2.0**-126, np.float32(0), x)),
+    "sums past the largest number stay": (
+        *("output", lambda x: np.where(np.abs(x) > 2.0**127, np.sign(x) * np.float32(2.0**127), x)),
+    ),
+}
+"""Law, and what becomes of results in the shape that is named alone."""
+
+
+@pytest.mark.parametrize("shape", AT)
+@pytest.mark.parametrize("name", NAMED_FAULTS)
+def test_a_fault_of_an_end_passed_in_a_shape_that_was_named(name, shape):
+    law, change = NAMED_FAULTS[name]
+
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            found = a @ b.mT
+            there = found.shape == (AT[shape][:-1]) and a.shape[-1] == AT[shape][-1]
+            return np.where(there, change(found), found).astype(np.float32)
+
+    claim = {"a": "float32", "b": "float32", "effort": "quick"}
+    claim |= {"layout": "bmk,bnk"} if shape == "batches" else {}
+    found = judged(kernel, shapes=[AT[shape]], **claim)
+    assert found.law in (law, "special"), str(found)
+    assert judged(lambda a, b: a @ b.mT, shapes=[AT[shape]], **claim)
+
+
+def test_a_bias_of_all_bits_was_not_asked_in_a_shape_that_was_named():
+    def kernel(a, b, bias):
+        return a @ b.T + (bias if len(a) != 19 else bias.astype(np.float16).astype(np.float32))
+
+    claim = {"a": "float32", "b": "float32", "bias": True, "effort": "quick"}
+    with np.errstate(all="ignore"):
+        assert judged(kernel, shapes=[AT["single"]], **claim).law == "bias"
+
+
+def test_sums_of_extreme_codes_were_not_asked_in_a_shape_that_was_named():
+    """Sums past 24 bits, which float32 rounds, are of the largest codes alone."""
+
+    def kernel(a, b):
+        return (a.astype(np.float32) @ b.astype(np.float32).T).astype(np.int32)
+
+    claim = {"a": "uint8", "b": "int8", "accumulate": "int32", "effort": "quick"}
+    assert judged(kernel, shapes=[(2, 3, 1030)], **claim).law == "integers"
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_subnormal_numbers_were_asked_in_small_products_alone(kind):
+    """As in kernels that leave small products to a loop of its own, and flush in large ones."""
+
+    def kernel(a, b):
+        x, y = (np.asarray(z, np.float32) for z in (a, b))
+        if len(x) * y.size > 4096:
+            x, y = (np.where(np.abs(z) < 2.0**-126, np.float32(0), z) for z in (x, y))
+        return x @ y.T
+
+    found = judged(kernel, a=kind, b=kind, effort="quick")
+    assert found.law == "subnormals"
+    assert "flushes subnormal inputs" in found.dialect
+    assert "in shapes like this one" in str(found)
