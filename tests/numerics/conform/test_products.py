@@ -797,7 +797,7 @@ def test_an_operand_that_is_decoded_to_a_narrower_type_passed(operand, side, kin
     assert not judged(decoding(side, kind), effort="quick", **sides)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("operand", OPERANDS, ids=str)
 def test_an_operand_at_the_ends_of_its_scales_was_not_decided(operand):
     """Each side once, and most of it has one right answer that is no zero."""
