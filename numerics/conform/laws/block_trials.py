@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -25,7 +26,7 @@ from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.scales import of_tensor
 from numerics.conform.takes import Takes
-from numerics.conform.target import Target
+from numerics.conform.target import Fault, Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block
@@ -145,7 +146,8 @@ def by_block(target: Target, broken: Counterexample) -> list[Counterexample]:
         return []
     rows = task.blocking(x.shape).rows(np.ascontiguousarray(x))[:MOST_ALONE]
     found = Findings()
-    found.judge(BLOCK_LAWS, _observe(target, rows), lambda _, one: alone(target, one, (rows,)))
+    with suppress(Fault):  # of a target that is not wrong in the same way again
+        found.judge(BLOCK_LAWS, _observe(target, rows), lambda _, one: alone(target, one, (rows,)))
     laws = {law.__name__ for law in BLOCK_LAWS}
     return [one for one in found.failures if one.law in laws]
 
