@@ -253,6 +253,7 @@ SCALE_ALONE = (
     "no tensor scale but 1 was judged, at which many faults cannot be seen: "
     "tensor_scale= (--tensor-scale) names another"
 )
+WITHIN_BYTES = "not asked: lines whose packed codes end within a byte"
 PADDING_UNJUDGED = "bytes of the scales' layout that belong to no block, its padding, were not judged"
 OF_PRODUCTS: dict[str, Any] = {
     "a": None, "b": None, "accumulate": "float32", "out": None, "layout": "nk", "bias": False,
@@ -297,21 +298,23 @@ def _asked(
     task = Task.of(dtype, kind, **options)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
-    if task.packed or task.scale_layout is not None:
-        takes = takes._replace(whole_blocks=True, contiguous=True)
     asked_in = _named(named, task, takes)
     alone = task.tensor_scale is not None and options.get("tensor_scale") is None
     trials = tuple(_trials(task, takes, effort, asked_in))
     trials += (everything.trial(),) * bool(exhaustive)
+    cut = (WITHIN_BYTES,) * (task.fill_bytes > 1)
     padded = task.scale_layout is not None and task.kind == "encode"
-    return Check(Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded)
+    return Check(
+        Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded + cut
+    )
 
 
 def _named(came: Any, task: Task, takes: Takes) -> Shapes:
     """The shapes that somebody names, each one that the task has."""
     if not isinstance(task.dtype, Block):
         return named_shapes(came, task.kind, task.scheme if task.rule is None else task.rule.scheme)
-    return named_shapes(came, task.kind, None, task.axis, task.block.block if takes.whole_blocks else 1)
+    whole = task.block.block if takes.whole_blocks else task.fill_bytes
+    return named_shapes(came, task.kind, None, task.axis, whole)
 
 
 def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> None:

@@ -540,9 +540,13 @@ class Target(Judged):
         task = self.task
         if task.kind != "decode" or not (task.packed or task.scale_layout):
             return inputs
-        codes, scale = (np.ascontiguousarray(part) for part in inputs)
-        if task.packed:
-            codes = packed(codes, task.block.element_bits)
+        codes, scale = inputs
+        if task.packed:  # lines have the gaps of those of codes
+            strings = packed(np.ascontiguousarray(codes), task.block.element_bits)
+            whole = codes.flags.c_contiguous
+            codes = strings if whole else shapes.like(strings, codes[..., : strings.shape[-1]])
+        if task.scale_layout is not None:
+            scale = np.ascontiguousarray(scale)
         return codes, scale if task.scale_layout is None else task.scale_layout.arrange(scale)
 
     def _unlaid(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> tuple[Any, ...]:

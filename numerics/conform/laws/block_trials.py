@@ -320,8 +320,6 @@ def _lines(target: Target, found: Findings, named: Shapes) -> None:
     task, whole = target.task, target.takes.whole_blocks
     every = shapes.tensors(task, whole), _cut_short(target), shapes.long_tensors(task, whole, named)
     for x in _asked(target, chain(*every)):
-        if x.ndim < 2 and target.task.scale_layout is not None:
-            continue  # tiles have rows
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare(target, found, x, short_block if short else layout)
@@ -333,7 +331,8 @@ def _cut_short(target: Target) -> Iterator[Array]:
     if target.takes.whole_blocks or size == 1:
         return
     every = target.asked(probes(target.task))
-    for turn, left in enumerate(sorted({1, min(3, size - 1), size // 2, size - 1})):
+    lefts, whole = (1, min(3, size - 1), size // 2, size - 1), target.task.fill_bytes
+    for turn, left in enumerate(sorted({max(whole, left // whole * whole) for left in lefts})):
         rng = np.random.default_rng((left, size))
         lines = max(1, min(CUT_LINES, MOST // 64 // size))
         rows = every[rng.integers(0, len(every), (lines, 1 + turn % 3))].reshape(lines, -1)
@@ -346,8 +345,14 @@ def _cut_short(target: Target) -> Iterator[Array]:
 
 
 def _asked(target: Target, every: Iterator[Array]) -> Iterator[Array]:
-    """Those tensors that a target takes: finite ones alone, or of numbers that its tensor scale reaches."""
+    """Those tensors that a target takes: finite ones alone, or of numbers that its tensor scale reaches.
+
+    Of packed codes, and of scales in tiles, those that have whole bytes, or rows.
+    """
+    rank = 1 if target.task.scale_layout is None else 2
     for x in every:
+        if x.shape[target.task.axis] % target.task.fill_bytes or x.ndim < rank:
+            continue
         if not target.takes.finite or target.task.kind == "decode" or np.isfinite(x).all():
             yield shapes.fitting(x, TOP) if target.task.finds_scale else x
 

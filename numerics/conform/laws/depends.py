@@ -84,7 +84,7 @@ def case_of(target: Target, broken: Counterexample) -> tuple[Any, ...] | None:
     """What a target is given, array by array, of a counterexample; None where it cannot be asked again."""
     if broken.tensor is None:
         return None
-    if isinstance(target.task.dtype, Block) and broken.law not in PLACES:
+    if isinstance(target.task.dtype, Block) and (broken.law not in PLACES or ALONE in broken.where):
         case = in_place(target.task, inputs_of(target, broken))
     else:
         case = broken.tensor, *broken.given

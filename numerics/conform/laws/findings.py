@@ -44,11 +44,10 @@ class Findings:
 
     def verdict(self, target: Target) -> Verdict:
         """All of it."""
-        task, takes = target.task, target.takes
-        not_asked = takes.laid if task.packed or task.scale_layout is not None else takes.notes
+        takes = target.takes
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self._explained, (*self.notes, *not_asked, *target.notes),
+            self._explained, (*self.notes, *takes.notes, *target.notes),
         )  # fmt: skip
 
     def _explained(self) -> tuple[Explains, ...]:
