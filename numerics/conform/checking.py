@@ -303,7 +303,7 @@ def _asked(
     trials = tuple(_trials(task, takes, effort, asked_in))
     trials += (everything.trial(),) * bool(exhaustive)
     cut = (WITHIN_BYTES,) * (task.fill_bytes > 1)
-    padded = task.scale_layout is not None and task.kind == "encode"
+    padded = task.kind == "encode" and task.scale_layout not in (None, *block_trials.ZEROS_BEYOND)
     return Check(
         Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded + cut
     )

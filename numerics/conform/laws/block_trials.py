@@ -15,6 +15,8 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
+from numerics.conform.inputs.margins import UNUSED
+from numerics.conform.inputs.shapes import uneven
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import counted, drawn
 from numerics.conform.laws.alone import alone, confirmed
@@ -26,10 +28,11 @@ from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.scales import of_tensor
 from numerics.conform.takes import Takes
-from numerics.conform.target import Fault, Target
+from numerics.conform.target import Fault, Target, arrays_of
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block
+from numerics.interop.layouts import CUBLAS
 
 
 class Pair(NamedTuple):
@@ -59,6 +62,8 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
     yield Trial((layout,), _rearranged)
     yield Trial((layout,), _counted)
     yield Trial(lines, lambda target, found: _lines(target, found, named))
+    if task.kind == "encode" and task.scale_layout in ZEROS_BEYOND:
+        yield Trial((padding,), _padded)
     if not takes.contiguous:
         yield Trial((), _strided)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
@@ -238,6 +243,10 @@ FAR, MOST = (
 TALL = (4_099, 3)  # lines and blocks of each: a grid of two axes
 PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
 CUT_LINES, LAST_LINES = 257, 8  # whose last blocks are cut short, and how many of them stand alone
+ZEROS_BEYOND = (CUBLAS,)
+"""Layouts whose makers say that bytes which belong to no block are 0."""
+PADDED = ((1, 1), (5, 3), (127, 4), (128, 6), (129, 5), (300, 2))
+"""Rows, and blocks of each, that fill no tile of 128 by 4."""
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -355,6 +364,31 @@ def _asked(target: Target, every: Iterator[Array]) -> Iterator[Array]:
             continue
         if not target.takes.finite or target.task.kind == "decode" or np.isfinite(x).all():
             yield shapes.fitting(x, TOP) if target.task.finds_scale else x
+
+
+def padding() -> None:
+    """Bytes of tiles that belong to no block are 0 (cuBLAS, "1D Block Scaling Factors Layout")."""
+
+
+def _padded(target: Target, found: Findings) -> None:
+    """Matrices of rows and blocks that fill no tile; in memory that holds something else."""
+    task = target.task
+    layout = task.scale_layout
+    assert layout is not None
+    for rows, count in PADDED:
+        x = uneven(rows, count * task.block.block, task.block.block)
+        shared = task.blocking(x.shape).shared_shape
+        beyond = layout.arrange(np.ones(shared, np.uint8)) == 0
+        target.blocks(x)  # of the right shape and type
+        with target.holding(UNUSED):
+            _, scale, *_ = arrays_of(target.called(*target.given(x)), (x,))
+        came = np.ascontiguousarray(scale).view(np.uint8)
+        found.tried += int(beyond.sum())
+        if (wrong := beyond & (came != 0)).any():
+            found.differs += int(wrong.sum())
+            broken = misplaced(x, came, np.zeros_like(came), wrong, padding)
+            found.failures.append(broken)
+            return
 
 
 def _strided(target: Target, found: Findings) -> None:

@@ -47,6 +47,8 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
         return found
+    if broken.law == "padding":  # which belongs to no number: right ones say nothing of it
+        return broken
     said = _calls(target, None if OTHERS in broken.where else case)
     return as_of(broken, repeatable, said) if said else _placed(target, broken, case)
 

@@ -241,7 +241,7 @@ def test_packed_codes_with_gaps_were_not_asked(kind, layout, dtype):
     assert found, str(found)
 
     def wrong(x, *others):
-        """It takes strides of 0, and of less than 0, as they are: what lies before an array is not its own."""
+        """Right with strides of 0, and of less than 0: what lies before an array is not its own."""
         return right(x if x.flags.c_contiguous or min(x.strides) < 1 else flat(x), *others)
 
     found = check(wrong, dtype, **options)
