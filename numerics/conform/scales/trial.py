@@ -184,7 +184,8 @@ def _of_places(target: Target, x: Array, seen: Scales) -> Counterexample:
     still = unequal_places(task, target.found(x), due, x.shape)
     law = place_or_chance(wrong, still)
     pairs = task.pairs(came, due)
-    for name, (one, other) in zip(("codes", "scales", "zero points"), pairs, strict=False):
+    named = [*zip(("codes", "scales", "zero points"), pairs, strict=False)]
+    for name, (one, other) in (*named[1:], *named[:1]):  # codes follow from the others
         unequal = task.differs(one, other)
         if unequal.any():
             broken = misplaced(x, one, other, unequal, law)
