@@ -30,7 +30,8 @@ def in_pairs(rows: NDArray[Any]) -> NDArray[Any]:
 def special_numbers(dtype: Element) -> Words:
     """Zeros, Inf, NaN, the ends of float32 and of a format, subnormal numbers and a tie, of either sign."""
     tie = middles(dtype)[-2:-1]
-    own = np.abs([dtype.max, dtype.smallest_subnormal, *tie]).astype(np.float32).view(np.uint32)
+    ends = sorted({float(dtype.max), float(dtype.extent)}, reverse=True)
+    own = np.abs([*ends, dtype.smallest_subnormal, *tie]).astype(np.float32).view(np.uint32)
     magnitudes = np.concatenate([np.array(MAGNITUDES, np.uint32), own])
     return np.concatenate([magnitudes, magnitudes | SIGN])
 

@@ -88,7 +88,7 @@ def test_elements_are_those_of_the_kernels(dtype):
     came = dtype.encode(np.ascontiguousarray(x).view(np.float32), rounding="stochastic", random_bits=draws)
     assert (came == codes).all()
     codes, values = np.array(read(made(dtype, "decode", count=count)), np.uint32)[:, 0].T
-    assert count or codes.tolist() == list(range(1 << dtype.bits))
+    assert count or codes[: 1 << dtype.bits].tolist() == list(range(1 << dtype.bits))
     np.testing.assert_array_equal(dtype.decode(codes.astype(dtype.code_dtype)), as_floats(values))
 
 
