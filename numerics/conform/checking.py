@@ -10,7 +10,7 @@ from numerics.backends.host.ieee import ieee_arithmetic, is_ieee
 from numerics.conform.effort import QUICK, Effort
 from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
-from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn
+from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn, unwritten
 from numerics.conform.laws.depends import depends, of_fault
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -217,7 +217,7 @@ class Check:
             with ieee_arithmetic():
                 found.failures = block_trials.by_block(self.target, found.failures[0]) or found.failures
                 first = depends(self.target, found.failures[0])
-            settled = first.law != found.failures[0].law
+            settled = first.law == unwritten.LAW or first.law != found.failures[0].law
             found.failures = [first, *(found.failures[1:] if not settled else ())]
         found.failures = [led(self.target, broken) for broken in found.failures]
         if found.failures:
@@ -262,6 +262,7 @@ SCALE_ALONE = (
     "tensor_scale= (--tensor-scale) names another"
 )
 SAMPLE = "these are a sample of the 2^32 float32 inputs: exhaustive=True (--exhaustive) asks all"
+WITHIN_BYTES = "not asked: lines whose packed codes end within a byte"
 PADDING_UNJUDGED = "bytes of the scales' layout that belong to no block, its padding, were not judged"
 OF_PRODUCTS: dict[str, Any] = {
     "a": None, "b": None, "accumulate": "float32", "out": None, "layout": "nk", "bias": False,
@@ -306,21 +307,23 @@ def _asked(
     task = Task.of(dtype, kind, **options)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
-    if task.packed or task.scale_layout is not None:
-        takes = takes._replace(whole_blocks=True, contiguous=True)
     asked_in = _named(named, task, takes)
     alone = task.tensor_scale is not None and options.get("tensor_scale") is None
     trials = tuple(_trials(task, takes, effort, asked_in))
     trials += (everything.trial(),) * bool(exhaustive)
-    padded = task.scale_layout is not None and task.kind == "encode"
-    return Check(Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded)
+    cut = (WITHIN_BYTES,) * (task.fill_bytes > 1)
+    padded = task.kind == "encode" and task.scale_layout not in (None, *block_trials.ZEROS_BEYOND)
+    return Check(
+        Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded + cut
+    )
 
 
 def _named(came: Any, task: Task, takes: Takes) -> Shapes:
     """The shapes that somebody names, each one that the task has."""
     if not isinstance(task.dtype, Block):
         return named_shapes(came, task.kind, task.scheme if task.rule is None else task.rule.scheme)
-    return named_shapes(came, task.kind, None, task.axis, task.block.block if takes.whole_blocks else 1)
+    whole = task.block.block if takes.whole_blocks else task.fill_bytes
+    return named_shapes(came, task.kind, None, task.axis, whole)
 
 
 def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> None:

@@ -39,17 +39,6 @@ class Takes(NamedTuple):
         told = ", ".join(word for name, word in WORDS.items() if getattr(self, name))
         return (f"not asked, as it does not take them: {told}",) if told else ()
 
-    @property
-    def laid(self) -> tuple[str, ...]:
-        """The same where codes are packed, or scales in tiles: what is not asked because of that.
-
-        >>> Takes(contiguous=True, whole_blocks=True, finite=True).laid[0]  # doctest: +ELLIPSIS
-        'not asked where codes are packed, or scales in tiles: memory that is not contiguous, last...'
-        """
-        asked = self._replace(contiguous=False, whole_blocks=False)
-        told = ", ".join(WORDS[name] for name in ("contiguous", "whole_blocks"))
-        return f"not asked where codes are packed, or scales in tiles: {told}", *asked.notes
-
     @classmethod
     def of(cls, array: str = "numpy", **flags: Any) -> Takes:
         """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.

@@ -7,7 +7,7 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import set_ieee
 from numerics.conform import watching
+from numerics.conform.held import Form, holding
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED, memory_of, spaced, unused_about
@@ -57,8 +58,6 @@ SENTENCES: dict[str, str] = {
 
 Case = tuple[Any, ...]
 """What a target is given: arrays and numbers; of a product the problem."""
-Form = tuple[tuple[int, ...], Any]
-"""Shape and type of an array of a result."""
 SMALL = 1 << 24
 """Bytes of an array, at most, whose own bytes are told from those beside them."""
 POWERS = (0, 5, 2, 3, 1, 4)
@@ -68,8 +67,6 @@ EARLY, FEW_BYTES = 24, 1 << 14
 """How many of the first calls are kept with their results, and of how many bytes at most."""
 OTHERWISE = 0xFF
 """Bits that differ between two fillings of the memory for a result."""
-PRIMED = 6
-"""Arrays of a size that NumPy keeps for the next one who asks for it, nearly."""
 OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
 """What torch's functions say where they are given an array of NumPy."""
 OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
@@ -103,11 +100,15 @@ OUTSIDE = "memory before or behind a result, or in its gaps, that is no longer w
 
 
 class Fault(Exception):
-    """The target broke a law of `SENTENCES`: there is nothing to compare.  at: the element that did it."""
+    """The target broke a law of `SENTENCES`: there is nothing to compare.  at: the element that did it.
+
+    case: all that it was given.
+    """
 
     def __init__(self, law: str, inputs: tuple[Array, ...], came: str, due: str, at: int = 0) -> None:
         super().__init__(law)
         self.law, self.inputs = law, inputs
+        self.case: Case = inputs
         x = inputs[0]
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
         strides = f", strides {x.strides}" if x.size != 1 else ""
@@ -419,33 +420,50 @@ class Target(Judged):
 
     def packed(self, codes: Array, size: int) -> Array:
         """The bytes of codes."""
-        array = self._plain(self.call(codes), (codes,), (size,))
-        if array.dtype != np.uint8:
-            raise Fault("dtype", (codes,), array.dtype.name, "uint8")
-        return array
+
+        def plain(came: Any) -> Array:
+            array = self._plain(came, (codes,), (size,))
+            if array.dtype != np.uint8:
+                raise Fault("dtype", (codes,), array.dtype.name, "uint8")
+            return array
+
+        return np.asarray(self._answer((codes,), plain))
 
     def unpacked(self, packed: Array, count: int) -> Array:
         """The codes of bytes."""
-        array = self._plain(self.call(packed, count), (packed,), (count,))
-        return self._codes(array, (packed,), self.task.element.bits, isinstance(self.task.dtype, Integer))
+        d = self.task.element
+
+        def plain(came: Any) -> Array:
+            array = self._plain(came, (packed,), (count,))
+            return self._codes(array, (packed,), d.bits, isinstance(d, Integer))
+
+        return np.asarray(self._answer((packed, count), plain))
 
     def blocks(self, *inputs: Array) -> Fields | Array:
         """Fields of blocks, or float32 values."""
         if not self.task.finds_scale:
             return self.blocks_and_scale(*inputs)[0]
         axis, size = self.task.axis, self.task.block.block
-        led = [self.led(x) if at == 0 else shapes.led(x, axis, size, 0) for at, x in enumerate(inputs)]
+        led = self.given(*inputs)
         found, scale = self.blocks_and_scale(*led)
         power = self.power_of(inputs[0])
         due = math.ldexp(self.task.tensor_scale or 0.0, power)
         if scale is not None and scale != due:
             said, right = (f"a tensor scale of {one:.9g}" for one in (scale, due))
             largest = f", of its largest magnitude, {math.ldexp(TOP, power):.9g}"
-            raise Fault("result", tuple(led), said, right + largest)
+            raise Fault("result", led, said, right + largest)
         if not isinstance(found, Fields):
             return np.ldexp(shapes.behind(found, axis, size), -power)
         parts = zip(found, (size, 1, 1), strict=True)
         return Fields(*(None if part is None else shapes.behind(part, axis, lead) for part, lead in parts))  # type: ignore[arg-type]
+
+    def given(self, *inputs: Any) -> tuple[Any, ...]:
+        """What it is given for these: where it finds the tensor's scale, behind a number that decides it."""
+        if not self.task.finds_scale:
+            return inputs
+        axis, size = self.task.axis, self.task.block.block
+        x, *others = inputs
+        return self.led(x), *(shapes.led(other, axis, size, 0) for other in others)
 
     def led(self, x: Array) -> Array:
         """What a target that finds the tensor's scale is given for x: behind the number that decides it.
@@ -524,9 +542,13 @@ class Target(Judged):
         task = self.task
         if task.kind != "decode" or not (task.packed or task.scale_layout):
             return inputs
-        codes, scale = (np.ascontiguousarray(part) for part in inputs)
-        if task.packed:
-            codes = packed(codes, task.block.element_bits)
+        codes, scale = inputs
+        if task.packed:  # lines have the gaps of those of codes
+            strings = packed(np.ascontiguousarray(codes), task.block.element_bits)
+            whole = codes.flags.c_contiguous
+            codes = strings if whole else shapes.like(strings, codes[..., : strings.shape[-1]])
+        if task.scale_layout is not None:
+            scale = np.ascontiguousarray(scale)
         return codes, scale if task.scale_layout is None else task.scale_layout.arrange(scale)
 
     def _unlaid(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> tuple[Any, ...]:
@@ -562,9 +584,13 @@ class Target(Judged):
         laid: the inputs as the target is given them.  Raises Fault where it is not the same.
         """
         given = inputs if laid is None else laid
-        came = plain(self.once(given))
-        for edge in self.witness.edges(given):
-            self._expect_alike(inputs, came, lambda edge=edge: plain(self.once(given, edge)))  # type: ignore[misc]
+        try:
+            came = plain(self.once(given))
+            for edge in self.witness.edges(given):
+                self._expect_alike(inputs, came, lambda edge=edge: plain(self.once(given, edge)))  # type: ignore[misc]
+        except Fault as fault:
+            fault.case = inputs
+            raise
         return came
 
     def _expect_alike(self, inputs: tuple[Any, ...], came: Answer, again: Callable[[], Answer]) -> None:
@@ -647,9 +673,8 @@ class Target(Judged):
         self.witness.before(inputs, edge)
         try:
             given = [self._given(x) for x in (*inputs, *filled)]
-            if self.primed:
-                prime(results_of(self.task, inputs), self.held)
-            with np.errstate(all="ignore"):
+            held = holding(self.held, results_of(self.task, inputs)) if self.primed else nullcontext()
+            with np.errstate(all="ignore"), held:
                 return guarded(lambda: self.function(*given))
         except Raised as wrong:
             check_device(self.name, wrong)
@@ -717,13 +742,6 @@ class Target(Judged):
             raise Fault("code_range", inputs, str(array[outside][0]), f"{low} .. {end - 1}", at)
         found: Array = np.bitwise_and(array.astype(np.min_scalar_type(end - 1)), end - 1)
         return found
-
-
-def prime(forms: Iterable[Form], byte: int) -> None:
-    """Gives memory of these sizes back to the allocator, full of that byte: whoever asks next may have it."""
-    every = [np.empty(math.prod(shape), kind) for shape, kind in forms for _ in range(PRIMED)]
-    for array in every:
-        array.view(np.uint8)[...] = byte
 
 
 def results_of(task: Task, case: Case) -> Iterator[Form]:

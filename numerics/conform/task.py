@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -306,6 +307,11 @@ class Task:
         """The format, which is one of blocks of elements."""
         assert isinstance(self.dtype, ElementBlock)
         return self.dtype
+
+    @property
+    def fill_bytes(self) -> int:
+        """Of how many numbers a line is a multiple, where its packed codes are whole bytes; 1 of others."""
+        return 8 // math.gcd(8, self.block.element_bits) if self.packed else 1
 
     @property
     def draws(self) -> bool:

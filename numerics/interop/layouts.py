@@ -122,7 +122,10 @@ class ScaleLayout:
 
 
 CUBLAS = ScaleLayout(rows=(4, 32), columns=(4,), order=(1, 0, 2))
-"""NVIDIA's tensor cores: tiles of 128 by 4, each as 32 by 16 (cuBLAS, "1D Block Scaling Factors Layout")."""
+"""NVIDIA's tensor cores: tiles of 128 by 4, each as 32 by 16 (cuBLAS, "1D Block Scaling Factors Layout").
+
+What fills up a tile is zero, as that page says.
+"""
 
 CDNA4 = ScaleLayout(rows=(2, 16), columns=(2, 4), order=(3, 1, 2, 0))
 """AMD's gfx950: tiles of 32 by 8 in the order of its scaled MFMA (Triton, CDNA4MXScaleLayout).

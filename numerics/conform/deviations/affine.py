@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from numerics.conform.deviations.deviation import Deviation, Kernel, Stage, instead
+from numerics.conform.inputs.narrow import single
 from numerics.conform.task import Array, Float32, Task
 
 
@@ -22,6 +23,17 @@ def _by_reciprocal(first: Kernel) -> Kernel:
         with np.errstate(all="ignore"):
             product = x * (np.float32(1) / np.float32(scale))
         return np.asarray(first(task, product, 1.0, zero_point))
+
+    return kernel
+
+
+def _in_float64(first: Kernel) -> Kernel:
+    """x over the scale as a float64, then as it should be; float32 rounded to odd rounds as that does."""
+
+    def kernel(task: Task, x: Float32, scale: float, zero_point: int) -> Array:
+        with np.errstate(all="ignore"):
+            quotient = single(x.astype(np.float64) / np.float64(np.float32(scale)))
+        return np.asarray(first(task, quotient, 1.0, zero_point))
 
     return kernel
 
@@ -81,6 +93,7 @@ def nan_becomes(number: Callable[[Task], float]) -> Deviation:
 PARAMETERS = ((1.0, 0), (0.5, 1))
 """Scales and zero points, of which one is another than any."""
 BY_RECIPROCAL = Deviation(Stage.OPTIONS, _by_reciprocal)  # outermost: all else sees the product
+IN_FLOAT64 = Deviation(Stage.OPTIONS, _in_float64)
 ZERO_POINT_BEFORE_ROUNDING = Deviation(Stage.VALUES, _zero_point_before_rounding)
 FUSED = Deviation(Stage.VALUES, _fused)
 ZERO_POINT_AFTER_CLAMP = instead(_zero_point_after_clamp)

@@ -261,6 +261,8 @@ def _affine(task: Task) -> bool:
 AFFINE_DIALECTS: tuple[Dialect, ...] = (
     Dialect("reciprocal of the scale", "multiplied by 1 / scale instead of divided", _affine,
             affine.BY_RECIPROCAL, "torch 2.13, torchao 0.18.0, Quark 0.13"),
+    Dialect("divides in float64", "x / scale is taken in float64", _affine, affine.IN_FLOAT64,
+            "kernels of NumPy, where the scale is a number of float64"),
     Dialect("zero point after the clamp", "clamped, then moved, then clamped", _affine,
             affine.ZERO_POINT_AFTER_CLAMP),
     Dialect("zero point wraps", "clamped, then moved past the ends", _affine, affine.ZERO_POINT_WRAPS),

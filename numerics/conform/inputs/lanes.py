@@ -30,10 +30,10 @@ def kinds(dtype: Element) -> tuple[NDArray[np.float64], ...]:
     """
     held, between = np.unique(np.abs(values(dtype))), middles(dtype)
     held, past = held[held > 0], marks(dtype)[-3:]
-    inside = between[between < dtype.max] if (between < dtype.max).any() else between
+    inside = between[between < dtype.extent] if (between < dtype.extent).any() else between
     tiny = dtype.smallest_subnormal * np.array([1.0, 0.5, 0.25, 0.75])
     least = np.array([1, LARGEST >> 8, 0x7FFFFF, 0x800000], np.uint32).view(np.float32).astype(np.float64)
-    alone = [*_some(held), *_some(inside), *past, *tiny, *least[[0, 2]], 0.3 * dtype.max]
+    alone = [*_some(held), *_some(inside), *past, *tiny, *least[[0, 2]], 0.3 * dtype.extent]
     mixed = [inside, np.append(past, np.inf), tiny, least, held]
     with np.errstate(invalid="ignore"):
         nan = np.array(NANS, np.uint32).view(np.float32).astype(np.float64)
@@ -82,7 +82,7 @@ def but_one(dtype: Element) -> Float32:
     base = np.array([np.resize(kind, LANES) for kind in (every[0], tie, every[-5][-2:-1], *every[-2:])])
     rows = np.repeat(base[:, None], LANES, axis=1)
     lane = np.arange(LANES)
-    rows[:, lane, lane] = np.array([0.3 * dtype.max] * 4 + [np.inf])[: len(base), None]
+    rows[:, lane, lane] = np.array([0.3 * dtype.extent] * 4 + [np.inf])[: len(base), None]
     rows[:, lane[1::2], lane[1::2]] *= -1
     with np.errstate(all="ignore"):
         found = rows.reshape(-1, LANES).astype(np.float32)

@@ -11,7 +11,8 @@ import numpy as np
 from numerics.conform.deviations.affine import PARAMETERS
 from numerics.conform.deviations.search import Asked, Dialects, affine_differs
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable
-from numerics.conform.laws.questions import Question, ask, wrong_of
+from numerics.conform.laws.questions import Question, ask, in_place, wrong_of
+from numerics.conform.laws.unwritten import as_unwritten, unwritten
 from numerics.conform.target import Fault, Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
@@ -34,6 +35,8 @@ def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Cou
     """
     if broken.tensor is None or broken.law in NOT_ALONE or _wrong(target, inputs_of(target, broken)):
         return broken
+    if (left := unwritten(target, target.given(*in_place(target.task, among)))) is not None:
+        return as_unwritten(replace(broken, where=f"among {len(among[0])} others"), left)
     said, law = f"among {len(among[0])} {OTHERS}", layout
     if not _wrong(target, among):
         said, law = f"{said}, and asked with the same others again, too: it {DEPENDS}", repeatable

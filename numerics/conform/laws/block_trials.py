@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -14,6 +15,8 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
+from numerics.conform.inputs.margins import UNUSED
+from numerics.conform.inputs.shapes import uneven
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import counted, drawn
 from numerics.conform.laws.alone import alone, confirmed
@@ -25,10 +28,11 @@ from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.scales import of_tensor
 from numerics.conform.takes import Takes
-from numerics.conform.target import Target
+from numerics.conform.target import Fault, Target, arrays_of
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block
+from numerics.interop.layouts import CUBLAS
 
 
 class Pair(NamedTuple):
@@ -58,6 +62,8 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
     yield Trial((layout,), _rearranged)
     yield Trial((layout,), _counted)
     yield Trial(lines, lambda target, found: _lines(target, found, named))
+    if task.kind == "encode" and task.scale_layout in ZEROS_BEYOND:
+        yield Trial((padding,), _padded)
     if not takes.contiguous:
         yield Trial((), _strided)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
@@ -145,7 +151,8 @@ def by_block(target: Target, broken: Counterexample) -> list[Counterexample]:
         return []
     rows = task.blocking(x.shape).rows(np.ascontiguousarray(x))[:MOST_ALONE]
     found = Findings()
-    found.judge(BLOCK_LAWS, _observe(target, rows), lambda _, one: alone(target, one, (rows,)))
+    with suppress(Fault):  # of a target that is not wrong in the same way again
+        found.judge(BLOCK_LAWS, _observe(target, rows), lambda _, one: alone(target, one, (rows,)))
     laws = {law.__name__ for law in BLOCK_LAWS}
     return [one for one in found.failures if one.law in laws]
 
@@ -236,6 +243,10 @@ FAR, MOST = (
 TALL = (4_099, 3)  # lines and blocks of each: a grid of two axes
 PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
 CUT_LINES, LAST_LINES = 257, 8  # whose last blocks are cut short, and how many of them stand alone
+ZEROS_BEYOND = (CUBLAS,)
+"""Layouts whose makers say that bytes which belong to no block are 0."""
+PADDED = ((1, 1), (5, 3), (127, 4), (128, 6), (129, 5), (300, 2))
+"""Rows, and blocks of each, that fill no tile of 128 by 4."""
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -318,8 +329,6 @@ def _lines(target: Target, found: Findings, named: Shapes) -> None:
     task, whole = target.task, target.takes.whole_blocks
     every = shapes.tensors(task, whole), _cut_short(target), shapes.long_tensors(task, whole, named)
     for x in _asked(target, chain(*every)):
-        if x.ndim < 2 and target.task.scale_layout is not None:
-            continue  # tiles have rows
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare(target, found, x, short_block if short else layout)
@@ -331,7 +340,8 @@ def _cut_short(target: Target) -> Iterator[Array]:
     if target.takes.whole_blocks or size == 1:
         return
     every = target.asked(probes(target.task))
-    for turn, left in enumerate(sorted({1, min(3, size - 1), size // 2, size - 1})):
+    lefts, whole = (1, min(3, size - 1), size // 2, size - 1), target.task.fill_bytes
+    for turn, left in enumerate(sorted({max(whole, left // whole * whole) for left in lefts})):
         rng = np.random.default_rng((left, size))
         lines = max(1, min(CUT_LINES, MOST // 64 // size))
         rows = every[rng.integers(0, len(every), (lines, 1 + turn % 3))].reshape(lines, -1)
@@ -344,10 +354,41 @@ def _cut_short(target: Target) -> Iterator[Array]:
 
 
 def _asked(target: Target, every: Iterator[Array]) -> Iterator[Array]:
-    """Those tensors that a target takes: finite ones alone, or of numbers that its tensor scale reaches."""
+    """Those tensors that a target takes: finite ones alone, or of numbers that its tensor scale reaches.
+
+    Of packed codes, and of scales in tiles, those that have whole bytes, or rows.
+    """
+    rank = 1 if target.task.scale_layout is None else 2
     for x in every:
+        if x.shape[target.task.axis] % target.task.fill_bytes or x.ndim < rank:
+            continue
         if not target.takes.finite or target.task.kind == "decode" or np.isfinite(x).all():
             yield shapes.fitting(x, TOP) if target.task.finds_scale else x
+
+
+def padding() -> None:
+    """Bytes of tiles that belong to no block are 0 (cuBLAS, "1D Block Scaling Factors Layout")."""
+
+
+def _padded(target: Target, found: Findings) -> None:
+    """Matrices of rows and blocks that fill no tile; in memory that holds something else."""
+    task = target.task
+    layout = task.scale_layout
+    assert layout is not None
+    for rows, count in PADDED:
+        x = uneven(rows, count * task.block.block, task.block.block)
+        shared = task.blocking(x.shape).shared_shape
+        beyond = layout.arrange(np.ones(shared, np.uint8)) == 0
+        target.blocks(x)  # of the right shape and type
+        with target.holding(UNUSED):
+            _, scale, *_ = arrays_of(target.called(*target.given(x)), (x,))
+        came = np.ascontiguousarray(scale).view(np.uint8)
+        found.tried += int(beyond.sum())
+        if (wrong := beyond & (came != 0)).any():
+            found.differs += int(wrong.sum())
+            broken = misplaced(x, came, np.zeros_like(came), wrong, padding)
+            found.failures.append(broken)
+            return
 
 
 def _strided(target: Target, found: Findings) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.laws.alone import ALONE, DEPENDS, KEPT, OTHERS, inputs_of
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
 from numerics.conform.laws.shrink import fault_of
 from numerics.conform.laws.stays import USED_AGAIN
 from numerics.conform.laws.undrawn import neighbours
+from numerics.conform.laws.unwritten import as_unwritten, left_alone, unwritten
 from numerics.conform.returned import Raised
 from numerics.conform.scales.of_tensor import ITS
-from numerics.conform.target import OTHERWISE, SENTENCES, Fault, Target, arrays_of
+from numerics.conform.target import SENTENCES, Fault, Target, arrays_of
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
@@ -31,6 +31,8 @@ PLACES = (layout.__name__, short_block.__name__, "scale_arrays")
 """Laws whose counterexamples are whole arrays."""
 DRAWN, SELDOM = 64, 2  # calls of a kernel that draws for itself, and how many may be wrong by what is kept
 SIZE, MOST = 977, 1 << 20  # numbers of the questions by which what is kept from call to call is found
+LARGER = (5003, 70001)
+"""Numbers of the questions by which unwritten memory is found that is larger than what NumPy keeps."""
 APART = 1001  # numbers by which their shapes differ, times what they differ by
 AGAIN = f"asked again with the same it is right: it {DEPENDS}"
 EARLIER = f"it {DEPENDS}: an earlier call ({{}}), asked again, gives another result"
@@ -45,17 +47,21 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
         return found
+    if broken.law == "padding":  # which belongs to no number: right ones say nothing of it
+        return broken
     said = _calls(target, None if OTHERS in broken.where else case)
     return as_of(broken, repeatable, said) if said else _placed(target, broken, case)
 
 
 def _by_calls(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample of `repeatable`, which says what is kept, where that is found."""
-    if DEPENDS in broken.where or USED_AGAIN in broken.where:
+    if USED_AGAIN in broken.where:
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
         return found
+    if DEPENDS in broken.where:
+        return broken
     said = _calls(target, None if OTHERS in broken.where else case)
     return _also(broken, said) if said else broken
 
@@ -63,11 +69,14 @@ def _by_calls(target: Target, broken: Counterexample) -> Counterexample:
 def of_fault(target: Target, fault: Fault) -> Counterexample:
     """The counterexample of a law of `SENTENCES`, which says so where the same is right when asked again."""
     task = target.task
-    asks = task.kind in ("encode", "round", "decode") and fault.law in OF_RESULTS
-    if not asks or task.scale_layout is not None:  # whose scales are those of whole matrices, not of a few
+    if fault.law not in OF_RESULTS:
         return fault.found
-    found = _held(target, fault.found, fault.inputs) if fault.law != "runs" else None
-    if found is not None or fault_of(target, fault.inputs) is not None:
+    found = None
+    if fault.law != "runs" and len(fault.case) == _given(task):
+        left = unwritten(target, fault.case)
+        found = as_unwritten(fault.found, left) if left else _held_more(target, fault.case)
+    asks = task.kind in ("encode", "round", "decode") and task.scale_layout is None  # that of whole matrices
+    if found is not None or not asks or fault_of(target, fault.inputs) is not None:
         return found or fault.found
     where = "; ".join(part for part in (fault.found.where, AGAIN) if part)
     return replace(fault.found, where=where)
@@ -77,7 +86,7 @@ def case_of(target: Target, broken: Counterexample) -> tuple[Any, ...] | None:
     """What a target is given, array by array, of a counterexample; None where it cannot be asked again."""
     if broken.tensor is None:
         return None
-    if isinstance(target.task.dtype, Block) and broken.law not in PLACES:
+    if isinstance(target.task.dtype, Block) and (broken.law not in PLACES or ALONE in broken.where):
         case = in_place(target.task, inputs_of(target, broken))
     else:
         case = broken.tensor, *broken.given
@@ -120,44 +129,38 @@ def _differs(target: Target, case: tuple[Any, ...]) -> bool:
 
 
 def _held(target: Target, broken: Counterexample, case: tuple[Any, ...] | None) -> Counterexample | None:
-    """The same, of the law `written`, where what came is what the memory of the result held before."""
-    if case is None or target.task.finds_scale or (target.takes.fills and target.task.draws_itself):
-        return None
-    bytes_of = (UNUSED, UNUSED ^ OTHERWISE, UNUSED)
-    try:
-        first, second, third = (_came(target, case, byte) for byte in bytes_of)
-    except Fault:
-        return None
-    if not len(first) == len(second) == len(third):
-        return None
-    for one, other, again in zip(first, second, third, strict=True):
-        if not one.shape == other.shape == again.shape:
-            return None
-        if target.takes.fills:
-            told = (one == again) & (one != other)
-        else:
-            told = (one == UNUSED) & (other == UNUSED ^ OTHERWISE) & (again == UNUSED)
-        wrong = told.any(axis=-1) if target.takes.fills else told.all(axis=-1)
-        if wrong.any():
-            return _unwritten(broken, wrong)
+    """The same, of the law `written`, where what came is what the memory of the result held before.
+
+    Of a result of few bytes, whose memory a target's own short arrays have held meanwhile, larger ones are
+    asked.
+    """
+    if case is not None and (said := unwritten(target, target.given(*case))) is not None:
+        return as_unwritten(replace(broken, where="") if ALONE in broken.where else broken, said)
+    return _held_more(target, case)
+
+
+def _held_more(target: Target, case: tuple[Any, ...] | None) -> Counterexample | None:
+    """A counterexample of that law of results that need more memory."""
+    for inputs in _larger(target, case):
+        if (said := unwritten(target, target.given(*inputs))) is not None:
+            return left_alone(inputs[0], said)
     return None
 
 
-def _unwritten(broken: Counterexample, wrong: Array) -> Counterexample:
-    at = tuple(int(i) for i in np.argwhere(wrong)[0])
-    said = (
-        f"{int(wrong.sum())} of {wrong.size} numbers of its result follow what memory held, the first at {at}"
-    )
-    before = "" if ALONE in broken.where else broken.where
-    where = "; ".join(part for part in (before, said) if part)
-    return replace(broken, law="written", sentence=SENTENCES["written"], where=where)
-
-
-def _came(target: Target, case: tuple[Any, ...], byte: int) -> list[Array]:
-    """The bytes of each number of what comes where memory held that byte before."""
-    with target.holding(byte):
-        came = arrays_of(target.called(*case), target.arrays_in(case))
-    return [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in came]
+def _larger(target: Target, case: tuple[Any, ...] | None) -> Iterator[tuple[Any, ...]]:
+    """What needs more memory: the same lines many times, where there are few; then what is drawn."""
+    task = target.task
+    if case is not None and task.kind in ("encode", "round", "decode"):
+        x, lines = case[0], int(isinstance(task.dtype, Block) and task.axis % max(1, np.ndim(case[0])) == 0)
+        if 0 < x.size < LARGER[0] and x.ndim > lines:
+            times = LARGER[0] // x.size | 1  # an odd number: what is left over of tiles stays so
+            yield tuple(np.concatenate([part] * times, axis=lines) for part in case)
+    rng = np.random.default_rng(71)
+    for size in LARGER:
+        if task.draws_itself:
+            yield (_drawn(target, size, rng),)
+        else:
+            yield in_place(task, drawn_question(target, size, rng).inputs)
 
 
 # ---- the calls before it ---------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def _two(target: Target, size: int, alike: bool) -> Iterator[tuple[Any, ...]]:
     """Two questions of one shape that no call had; alike: with the same first number."""
     task, rng = target.task, np.random.default_rng(67)
     if task.draws_itself:
-        inputs: tuple[Any, ...] = (target.asked(random_inputs(task.element, size, rng).view(np.float32)),)
+        inputs: tuple[Any, ...] = (_drawn(target, size, rng),)
     else:
         inputs = drawn_question(target, size, rng).inputs
     first, *others = inputs
@@ -214,6 +217,11 @@ def _two(target: Target, size: int, alike: bool) -> Iterator[tuple[Any, ...]]:
     if alike and turned.size:
         turned.reshape(-1)[0] = first.reshape(-1)[0]
     yield turned, *others
+
+
+def _drawn(target: Target, size: int, rng: np.random.Generator) -> Array:
+    """So many numbers, nearly, of a target that draws for itself."""
+    return target.asked(random_inputs(target.task.element, size, rng).view(np.float32))
 
 
 def _is_wrong(target: Target, inputs: tuple[Any, ...]) -> bool:

@@ -13,7 +13,7 @@ from numerics.conform.laws.company import place_or_chance as place_or_chance
 from numerics.conform.laws.company import repeatable as repeatable
 from numerics.conform.laws.company import short_block as short_block
 from numerics.conform.laws.law import Law
-from numerics.conform.target import SENTENCES, Target
+from numerics.conform.target import SENTENCES, Fault, Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, Verdict
 from numerics.conform.verdict import Named as Explains
@@ -44,12 +44,18 @@ class Findings:
 
     def verdict(self, target: Target) -> Verdict:
         """All of it."""
-        task, takes = target.task, target.takes
-        not_asked = takes.laid if task.packed or task.scale_layout is not None else takes.notes
+        takes = target.takes
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.explain, (*self.notes, *not_asked, *target.notes),
+            self._explained, (*self.notes, *takes.notes, *target.notes),
         )  # fmt: skip
+
+    def _explained(self) -> tuple[Explains, ...]:
+        """What explains the failures; nothing where the target breaks off while it is asked again."""
+        try:
+            return self.explain()
+        except Fault:
+            return ()
 
 
 @dataclass(frozen=True)

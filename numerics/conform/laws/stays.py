@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.laws.again import answers
 from numerics.conform.laws.findings import Findings, Trial, layout, place_or_chance, repeatable
 from numerics.conform.laws.law import sentence
@@ -51,14 +53,20 @@ def _stays(target: Target, found: Findings) -> None:
 
 
 def _compare(target: Target, found: Findings, question: Question) -> None:
-    """The same question, and its numbers in another order, beside what is due to them."""
+    """The same question, and its numbers in another order, beside what is due to them.
+
+    The other one where memory holds what is due to none: the memory of earlier results may hold it.
+    """
     x, *others = question.inputs
-    for one in (question, question_of(target.task, (np.roll(x, 1, axis=0), *others))):
-        came, due = answers(target, one)
+    rolled = question_of(target.task, (np.roll(x, 1, axis=0), *others))
+    for one, memory in ((question, nullcontext()), (rolled, target.holding(UNUSED))):
+        with memory:
+            came, due = answers(target, one)
         wrong = target.task.differs(came, due)
         found.tried += wrong.size
         if wrong.any():
-            law = place_or_chance(wrong, target.task.differs(*answers(target, one)))
+            with target.holding(UNUSED):
+                law = place_or_chance(wrong, target.task.differs(*answers(target, one)))
             found.failures.append(in_question(target.task, one, (came, due), wrong, law))
             found.differs += int(wrong.sum())
             return

@@ -31,6 +31,8 @@ EPSILONS = {
 """What a scale is at least, or is of zeros, beside those: the epsilon of a type, and its smallest normal."""
 COUNTS_AS_ZERO = {2.0**-24: "modelopt", 1e-12: "", 2.0**-126: ""}
 """Up to which amax all numbers count as 0."""
+BESIDE = (("before", "the group before it"), ("after", "the group after it"))
+"""Whose scale, or zero point, a kernel may take for that of a group."""
 DIGITS = 3  # at most, of a decimal that somebody may have written
 TOGETHER = 2
 """Deviations of scales, and as many of codes, that together explain what came."""
@@ -124,7 +126,7 @@ def _of_amax(rule: Rule) -> Iterator[Habit]:
                     "HQQ, AWQ")  # fmt: skip
     yield Habit("subnormal amax counts as 0", "a subnormal number takes no part in amax", {"amax": "flushed"},
                 "threads and GPUs that flush denormals")  # fmt: skip
-    for group, told in (("before", "the group before it"), ("after", "the group after it")):
+    for group, told in BESIDE:
         yield Habit(f"scale of {told}", f"a group has the scale of {told}", {"group": group})
     if rule.scheme.kind != "per_tensor":
         yield Habit("one scale for the tensor", "all groups have the scale of the largest", {"group": "all"})
@@ -216,6 +218,14 @@ def _end_of(rule: Rule, seen: Sequence[Observed]) -> float | None:
 
 def _of_zero_points(rule: Rule) -> Iterator[Habit]:
     d = rule.element
+    for group, told in BESIDE if rule.scheme.kind != "per_tensor" else ():
+        yield Habit(f"zero point of {told}", f"a group has the zero point of {told}",
+                    {"zero_group": group}, "", True)  # fmt: skip
+        yield Habit(f"scale of {told}, zero point of its own", f"a group has the scale of {told} alone",
+                    {"scale_group": group})  # fmt: skip
+        yield Habit(f"codes by the zero point of {told}",
+                    f"codes are those under the zero point of {told}, its own comes back",
+                    {"code_zero": group}, "", True)  # fmt: skip
     for how, told in (("floor", "rounded down"), ("ceil", "rounded up"), ("toward_zero", "cut off"),
                       ("half_away", "rounded half away from zero")):  # fmt: skip
         yield Habit(f"zero point {how}", f"the zero point is {told}", {"zero": how}, "", True)
@@ -227,6 +237,10 @@ def _of_zero_points(rule: Rule) -> Iterator[Habit]:
 
 def _of_codes(rule: Rule) -> Iterator[Habit]:
     d = rule.element
+    for group, told in BESIDE if rule.scheme.kind != "per_tensor" else ():
+        yield Habit(f"codes by the scale of {told}",
+                    f"codes are those under the scale of {told}, its own comes back",
+                    {"code_scale": group}, "", True)  # fmt: skip
     yield Habit("reciprocal of the scale", "x is multiplied by 1 / scale", {"code": "reciprocal"},
                 "vLLM, torchao, compilers under fast-math", True)  # fmt: skip
     what = "amax" if rule.spec.symmetric else "the range"
@@ -273,12 +287,15 @@ def nearest(task: Task, seen: list[Observed]) -> tuple[Habit, ...]:
     if task.kind == "fake_quantize":
         return next((some for some in _sets(every) if _explains(task, some, seen, True)), ())
     of_scales, of_codes = ([one for one in every if one.of_codes == codes] for codes in (False, True))
+    best: tuple[Habit, ...] = ()
     for some in ((), *_sets(of_scales)):
+        if best and len(some) >= len(best):
+            break
         if _explains(task, some, seen, False):
-            for more in ((), *_sets(of_codes)):
-                if some + more and _explains(task, some + more, seen, True):
-                    return some + more
-    return ()
+            fewer = (more for more in ((), *_sets(of_codes)) if not best or len(some + more) < len(best))
+            both = (some + more for more in fewer if some + more)
+            best = next((one for one in both if _explains(task, one, seen, True)), best)
+    return best
 
 
 def _sets(every: list[Habit]) -> Iterator[tuple[Habit, ...]]:

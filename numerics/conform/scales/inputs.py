@@ -349,6 +349,11 @@ def drawn_lines(rule: Rule, shape: tuple[int, int], rng: np.random.Generator) ->
     return _due(rule, filled(rule, shape, rng, ANYTHING), True)
 
 
+def due_lines(rule: Rule, rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Those of these groups to which codes are due, by their bits."""
+    return _due(rule, rows.view(np.float32))
+
+
 def _due(rule: Rule, x: Float32, all_of_them: bool = False) -> NDArray[np.uint32]:
     """Those to which codes are due: none are where a scale underflows to 0.  all_of_them: zeros instead."""
     found = rule.find(x)

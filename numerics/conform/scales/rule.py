@@ -170,7 +170,8 @@ class Rule:
             unstored, scale = (
                 np.where(extent == 0, np.float32(self.steps.zeros), part) for part in (unstored, scale)
             )
-        zero = None if self.spec.symmetric else self._zero(low, scale)
+        zero = None if self.spec.symmetric else _beside(self._zero(low, scale), self.steps.zero_group)
+        unstored, scale = (_beside(part, self.steps.scale_group) for part in (unstored, scale))
         return Found(scale, zero, unstored, extent)
 
     def _extremes(self, x: Float32, groups: Groups) -> tuple[Float32, Float32]:
@@ -258,8 +259,10 @@ class Rule:
         found: what was found, where a deviation needs more of it than the scales.
         """
         groups, d = groups_of(self.scheme, x.shape), self.element
-        own = scale.reshape(-1)[groups.places]
-        moved: Any = 0 if zero is None else zero.reshape(-1)[groups.places].astype(np.int64)
+        own = _beside(scale, self.steps.code_scale).reshape(-1)[groups.places]
+        moved: Any = 0
+        if zero is not None:
+            moved = _beside(zero, self.steps.code_zero).reshape(-1)[groups.places].astype(np.int64)
         if self.steps.minus_zero == "read":
             x = np.where(x == 0, np.float32(0), x)
         with np.errstate(all="ignore"):
@@ -321,6 +324,11 @@ def _of_groups(part: Float32, which: str, all_of: Callable[[Float32], Any]) -> F
     """What is found of each group, or of the group beside it in its place, or of the whole tensor."""
     if which == "all":
         return np.full_like(part, all_of(part))
+    return _beside(part, which)
+
+
+def _beside(part: Array, which: str) -> Array:
+    """What belongs to each group, or to the one before or after it."""
     return part if which == "own" else np.roll(part, 1 if which == "before" else -1)
 
 

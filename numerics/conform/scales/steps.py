@@ -75,7 +75,12 @@ class Steps(NamedTuple):
     gives: str = "scale"
     """What comes back: the scale, its inverse, or amax."""
 
+    scale_group: str = "own"
+    """own; before or after where the scale, and not the zero point, is that of the group beside it."""
+
     # ---- the zero point
+    zero_group: str = "own"
+    """own; before or after where the zero point is that of the group beside it."""
     zero: str = "half_even"
     """half_even, half_away, floor, ceil or toward_zero; apart: qmin - round(min / scale)."""
     clamped: bool = True
@@ -85,6 +90,10 @@ class Steps(NamedTuple):
     code: str = "divide"
     """divide; reciprocal of the scale; ratio, x * (maximum / amax); unstored: the scale before its type;
     double: divided in float64; doubles: by the scale in float64; moved: rounded with the zero point in it."""
+    code_scale: str = "own"
+    """own; before or after where codes are under the scale of the group beside it, and its own comes back."""
+    code_zero: str = "own"
+    """The same of the zero point."""
     rounding: str | None = None
     middles: str = "exact"
     """exact; or float32, of lists of values: a number goes up if it is larger than the middle so rounded."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
+from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import Shapes, far_shapes, nothing_of, shapes_of
 from numerics.conform.laws import counted
@@ -32,6 +34,7 @@ from numerics.conform.verdict import Counterexample
 KEPT = 24  # tensors that a deviation has to explain
 PLACES = {"quick": (256, 1 << 21), "default": (1024, 1 << 23), "high": (1 << 20, 1 << 25)}
 """In how many places of long groups a lone maximum stands, and how many numbers are asked for that."""
+LONG = 1 << 16  # numbers of a tensor that is asked where memory holds no earlier result
 NAMED = 1 << 26  # numbers that are asked in a shape that somebody names
 
 
@@ -121,7 +124,8 @@ def _explained(target: Target, found: Findings, seen: list[Scales]) -> None:
 def _observed(target: Target, found: Findings, x: Float32) -> Scales:
     """Asks of one tensor, and judges it."""
     plain = np.ascontiguousarray(x).reshape(x.shape)  # which gives an array of shape () an axis
-    seen = Scales(target.task, narrowed(plain, target.task.inputs), target.found(x))
+    with target.holding(UNUSED) if x.size > LONG else nullcontext():  # not the scales of an earlier call
+        seen = Scales(target.task, narrowed(plain, target.task.inputs), target.found(x))
     found.tried += x.size
     wrong = int(seen.wrong.sum())
     if wrong:
@@ -180,7 +184,8 @@ def _of_places(target: Target, x: Array, seen: Scales) -> Counterexample:
     still = unequal_places(task, target.found(x), due, x.shape)
     law = place_or_chance(wrong, still)
     pairs = task.pairs(came, due)
-    for name, (one, other) in zip(("codes", "scales", "zero points"), pairs, strict=False):
+    named = [*zip(("codes", "scales", "zero points"), pairs, strict=False)]
+    for name, (one, other) in (*named[1:], *named[:1]):  # codes follow from the others
         unequal = task.differs(one, other)
         if unequal.any():
             broken = misplaced(x, one, other, unequal, law)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.inputs import affine, random_bits, shapes
+from numerics.conform.inputs import affine, random_bits
 from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.inputs.drawn import NOTABLE, exponents_of, random_blocks, random_inputs
-from numerics.conform.inputs.elements import SIGN, middles, probes
+from numerics.conform.inputs.elements import SIGN, probes
 from numerics.conform.inputs.strings import packed
 from numerics.conform.laws.rows import fields_of_rows
 from numerics.conform.scales import inputs as scales
@@ -27,7 +27,9 @@ from numerics.conform.vectors.operations import (
     FoundOperation,
     Operation,
     StringOperation,
+    every_code,
 )
+from numerics.conform.vectors.pairs import in_pairs, special_codes, special_numbers, special_rows
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 
@@ -39,8 +41,6 @@ MIXED = 1 << 12
 """Lines after those in rising order, in an order drawn by lot: what a device keeps of a line shows."""
 SPECIAL = 1 / 16
 """The part of them that are zeros, Inf, NaN or the ends of float32, each of which comes again and again."""
-PAIRED = (0, 1, 0x7FFFFF, 0x7F7FFFFF, 0x7F800000, 0x7FC00000)
-"""Magnitudes of either sign, each of which is asked behind each: what a device keeps of a special."""
 EVERY = 1 << 32
 
 DRAWS = (0, 1, (1 << 28) - 1, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30) - 1)
@@ -93,13 +93,16 @@ def questions(
     d, name = asked.dtype, asked.asked[0].name
     if asked.name == "decode" and count is not None:
         return count, lambda start, size: random_codes(asked.asked, size, rng)
-    if asked.name == "decode" or exhaustive:
+    if asked.name == "decode" and not exhaustive:
+        every = np.concatenate([every_code(d).astype(np.uint32), in_pairs(special_codes(d))])
+        return _told({name: every[:, None]})
+    if exhaustive:
         total = 1 << asked.asked[0].bits
         return total, lambda start, size: {name: _range(start, size)}
     if count is not None:
         return count, lambda start, size: {name: random_inputs(d, size, rng)[:, None]}
     every = inputs_that_matter(d, rng)
-    every = np.concatenate([every, _mixed(d, every, rng), _specials_in_pairs(d)])
+    every = np.concatenate([every, _mixed(d, every, rng), in_pairs(special_numbers(d))])
     return _told({name: every[:, None]} if not asked.draws else _drawn(d, every, rng))
 
 
@@ -127,14 +130,6 @@ def _mixed(dtype: Element, every: Words, rng: np.random.Generator) -> Words:
     return np.where(rng.random(MIXED) < SPECIAL, specials, rng.permutation(drawn))
 
 
-def _specials_in_pairs(dtype: Element) -> Words:
-    """Zeros, Inf, NaN, ends, subnormal numbers and a tie of either sign: each once behind each."""
-    tie = middles(dtype)[-2:-1]
-    own = np.abs([dtype.max, dtype.smallest_subnormal, *tie]).astype(np.float32).view(np.uint32)
-    magnitudes = np.concatenate([np.array(PAIRED, np.uint32), own])
-    return shapes.pairs(np.concatenate([magnitudes, magnitudes | SIGN]))
-
-
 RUN = 256  # random lines of one scale and zero point
 
 
@@ -148,7 +143,7 @@ def _of_scales(asked: AffineOperation, count: int | None, rng: np.random.Generat
     given = affine.scales_and_zero_points(d)
     rising = _joined([(affine.numbers(d, *pair), *pair) for pair in given])
     again = rng.permutation(len(rising["input"]))[:MIXED]
-    last = _joined([(_specials_in_pairs(d).view(np.float32), *given[0])])
+    last = _joined([(in_pairs(special_numbers(d)).view(np.float32), *given[0])])
     every = {name: np.concatenate([part, part[again], last[name]]) for name, part in rising.items()}
     return _told(every)
 
@@ -190,7 +185,8 @@ def _of_groups(
         return count, lambda start, lines: {"input": scales.drawn_lines(rule, (lines, size), rng)}
     every = scales.lines(rule, size, rng)
     again = rng.permutation(len(every))[:MIXED]
-    return _told({"input": np.concatenate([every, every[again]])})
+    last = in_pairs(scales.due_lines(rule, special_rows(size)))
+    return _told({"input": np.concatenate([every, every[again], last])})
 
 
 def _range(start: int, size: int) -> Words:
@@ -245,7 +241,24 @@ def _codes_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Field
         ends = np.repeat(ends, TIMES)[:, None]
         parts.append(random_codes(asked.asked, len(ends), rng) | {f.name: ends})
     parts.append(random_codes(asked.asked, BLOCKS, rng))
+    parts.append(_special_blocks(asked, special, shown))
     return {f.name: np.concatenate([part[f.name] for part in parts]) for f in asked.asked}
+
+
+def _special_blocks(asked: BlockOperation, special: Words, shown: dict[int, Words]) -> Fields:
+    """Blocks at the ends of scales and at one that tells, of plain codes and of zeros, NaN, Inf and ends.
+
+    Each behind each.
+    """
+    fields = {f.name: f for f in asked.asked}
+    ends = _patterns(fields["scale"])[[0, 1, -2, -1]]
+    tells = max(shown, key=lambda scale: len(shown[scale]))
+    scales = np.unique([*ends.tolist(), tells]).astype(np.uint32)
+    rows = [shown[tells], special[:1], special[-1:], special] if len(special) else [shown[tells]]
+    codes = np.stack([np.resize(row, fields["code"].count) for row in rows])
+    order = in_pairs(np.arange(len(scales) * len(rows)))
+    found = {name: np.zeros((len(order), f.count), np.uint32) for name, f in fields.items()}
+    return found | {"scale": scales[order // len(rows)][:, None], "code": codes[order % len(rows)]}
 
 
 def _patterns(field: Field) -> Words:
@@ -314,7 +327,8 @@ def _blocks_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Word
     first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
     matter = block_probes(asked.dtype, asked.tensor_scale).view(np.uint32)
     contested = close_calls(asked.dtype, asked.scale_rule or "floor", asked.tensor_scale).view(np.uint32)
-    return np.concatenate([matter, contested, _blocks(asked, first[:BLOCKS], BLOCKS, rng)])
+    last = in_pairs(special_rows(asked.dtype.block))
+    return np.concatenate([matter, contested, _blocks(asked, first[:BLOCKS], BLOCKS, rng), last])
 
 
 def _blocks(asked: BlockOperation, first: Words, size: int, rng: np.random.Generator) -> Words:

@@ -309,6 +309,7 @@ KERNELS = {
 }
 AFFINE = {
     "zero point before rounding": offset_first,
+    "divides in float64": lambda x, s, z: affine(x.astype(np.float64), np.float64(np.float32(s)), z),
     "ties up": affine_by(lambda y: np.floor(y + 0.5)),
     "ties down": affine_by(lambda y: np.ceil(y - 0.5)),
     "truncates": affine_by(np.trunc),

@@ -7,7 +7,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
-from numerics.conform.inputs import blocks
+from numerics.conform.inputs import blocks, strings
 
 TYPES = ("bfloat16", "float16", "float64")
 
@@ -185,8 +185,69 @@ def test_codes_in_bytes_and_scales_in_tiles_had_no_judge():
 
 def unpacked(codes, scale):
     pairs = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:-1], -1)
-    shared = nx.layouts.CUBLAS.restore(scale, (*pairs.shape[:-1], pairs.shape[-1] // 32))
+    shared = nx.layouts.CUBLAS.restore(scale, (*pairs.shape[:-1], -(-pairs.shape[-1] // 32)))
     return nx.Blocks(nx.mxfp4, -1, pairs, shared).decode()
+
+
+def in_whole_blocks(x, fill):
+    """A kernel that fills a short last block with `fill(x, how many)`, and cuts its codes off again."""
+    short = -x.shape[-1] % 32
+    whole = np.concatenate([x, fill(x, short)], axis=-1) if short else x
+    strings, scale = packed(whole)
+    return strings[..., : x.shape[-1] // 2], scale
+
+
+def test_short_blocks_of_packed_codes_were_not_asked():
+    options = {"packed": True, "scale_layout": "cublas", "effort": "quick"}
+    assert check(
+        lambda x: in_whole_blocks(x, lambda x, n: np.zeros((*x.shape[:-1], n), x.dtype)), "mxfp4", **options
+    )
+    for wrong in (
+        lambda x, n: np.full((*x.shape[:-1], n), 4096, x.dtype),
+        lambda x, n: np.repeat(x[..., -1:], n, axis=-1) * 2,
+    ):
+        found = check(lambda x, wrong=wrong: in_whole_blocks(x, wrong), "mxfp4", **options)
+        assert found.law == "short_block", str(found)
+        assert check(lambda x, wrong=wrong: in_whole_blocks(x, wrong), "mxfp4", whole_blocks=True, **options)
+
+
+def flat(x):
+    """The numbers that stand one after the other in memory from the first one on: gaps, too."""
+    memory = np.ascontiguousarray(np.lib.stride_tricks.as_strided(x, (x.size,), (x.itemsize,)))
+    return memory.reshape(x.shape)
+
+
+@pytest.mark.parametrize("dtype", ["mxfp4", "mxfp6_e2m3"])
+@pytest.mark.parametrize("layout", [None, "cublas"])
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_packed_codes_with_gaps_were_not_asked(kind, layout, dtype):
+    d, options = nx.dtype(dtype), {"kind": kind, "packed": True, "scale_layout": layout, "effort": "quick"}
+
+    def right(*given):
+        if kind == "encode":
+            made = d.encode(given[0])
+            scale = made.scale if layout is None else nx.layouts.CUBLAS.arrange(np.atleast_2d(made.scale))
+            return strings.packed(made.codes, d.element_bits), scale
+        codes, scale = given
+        codes = strings.unpacked(codes, codes.shape[-1] * 8 // d.element_bits, d.element_bits).astype(
+            np.uint8
+        )
+        shape = (*codes.shape[:-1], -(-codes.shape[-1] // 32))
+        return nx.Blocks(
+            d, -1, codes, scale if layout is None else nx.layouts.CUBLAS.restore(scale, shape)
+        ).decode()
+
+    found = check(right, dtype, **options)
+    assert found, str(found)
+
+    def wrong(x, *others):
+        """Right with strides of 0, and of less than 0: what lies before an array is not its own."""
+        return right(x if x.flags.c_contiguous or min(x.strides) < 1 else flat(x), *others)
+
+    found = check(wrong, dtype, **options)
+    assert found.law == "layout", str(found)
+    assert "it depends on the strides" in found.counterexample.where
+    assert check(wrong, dtype, contiguous=True, **options)
 
 
 def test_decoders_of_bytes_and_tiles_had_no_judge():

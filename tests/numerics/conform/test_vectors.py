@@ -88,7 +88,7 @@ def test_elements_are_those_of_the_kernels(dtype):
     came = dtype.encode(np.ascontiguousarray(x).view(np.float32), rounding="stochastic", random_bits=draws)
     assert (came == codes).all()
     codes, values = np.array(read(made(dtype, "decode", count=count)), np.uint32)[:, 0].T
-    assert count or codes.tolist() == list(range(1 << dtype.bits))
+    assert count or codes[: 1 << dtype.bits].tolist() == list(range(1 << dtype.bits))
     np.testing.assert_array_equal(dtype.decode(codes.astype(dtype.code_dtype)), as_floats(values))
 
 
@@ -136,7 +136,7 @@ def test_exhaustive():
     assert b"# vectors: 4294967296\n" in next(chunks)
     first, second = (np.array(read(chunk))[:, 0, 0] for chunk in itertools.islice(chunks, 2))
     assert (np.concatenate([first, second]) == np.arange(len(first) + len(second))).all()
-    assert read(made("fp8_e4m3", "decode", exhaustive=True)) == read(made("fp8_e4m3", "decode"))
+    assert read(made("fp8_e4m3", "decode", exhaustive=True)) == read(made("fp8_e4m3", "decode"))[: 1 << 8]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_nan_by_class_unless_strict():
     text = made("fp8_e4m3").replace(b"7fc00000 7f\n", b"7fc00000 ff\n")
     assert judged(text)
     assert {m.came for m in judged(text, strict_nan=True).first} == {"ff"}
-    text = made("fp8_e4m3", "decode").replace(b"7f 7fc00000\n", b"7f ff812345\n")
+    text = made("fp8_e4m3", "decode", exhaustive=True).replace(b"7f 7fc00000\n", b"7f ff812345\n")
     assert judged(text)
     assert judged(text, strict_nan=True).mismatches == 1
     assert judged(text.replace(b"7e 43e00000", b"7e 7fc00000")).mismatches == 1
@@ -417,7 +417,7 @@ def test_empty_lines_after_the_last_vector_were_an_error(end, monkeypatch):
     monkeypatch.setattr(lines, "CHUNK", 100)
     assert judged(text + end)
     cut = text.rindex(b"\n", 0, -1) + 1
-    with pytest.raises(nx.NumericsError, match=r"line 22: '' is not a vector"):
+    with pytest.raises(nx.NumericsError, match=r"line 94: '' is not a vector"):
         judged(text[:cut] + b"\n" + end.lstrip() + text[cut:])
 
 
@@ -431,12 +431,12 @@ def test_what_an_editor_of_windows_puts_first_was_no_header():
         judged(text.decode().encode("utf-16"))
 
 
-@pytest.mark.parametrize(("options", "told"), [({}, "those that matter"), ({"count": 16}, "16 at random")])
+@pytest.mark.parametrize(("options", "told"), [({}, "those that matter"), ({"count": 88}, "88 at random")])
 def test_a_header_that_says_fewer_vectors_than_its_questions_passed(options, told):
     """Cut by hand or by a script, lines and header alike: the rest was never asked."""
-    text = made("fp4", "decode", **options).replace(b"vectors: 16", b"vectors: 5")
-    for bad in (text, b"".join(text.splitlines(keepends=True)[:-11])):
-        with pytest.raises(nx.NumericsError, match=rf"says 5 vectors, but its questions .*{told}.* are 16"):
+    text = made("fp4", "decode", **options).replace(b"vectors: 88", b"vectors: 5")
+    for bad in (text, b"".join(text.splitlines(keepends=True)[:-83])):
+        with pytest.raises(nx.NumericsError, match=rf"says 5 vectors, but its questions .*{told}.* are 88"):
             judged(bad)
 
 

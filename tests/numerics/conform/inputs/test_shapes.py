@@ -224,4 +224,34 @@ def test_a_misplaced_scale_was_told_by_a_place_among_rows_and_padding_was_not_me
     assert told.came.startswith("scale 0x")
     assert told.input
     assert ("not in the order of the layout" in told.where) == (layout is not None)
-    assert any("padding, were not judged" in note for note in found.notes) == (layout is not None)
+
+
+@pytest.mark.parametrize("layout", ["cublas", "cdna4"])
+def test_padding_of_tiles_that_is_not_zero_passed(layout):
+    """cuBLAS says that it is zero, whoever fills it; of AMD's tiles nobody says what it is."""
+    order = LAYOUTS[layout]
+
+    def filled(held):
+        def kernel(x):
+            codes, scale = of_blocks(x)
+            padding = order.arrange(np.ones(np.shape(scale), np.uint8)) == 0
+            return codes, held(order.arrange(scale), padding)
+
+        return check(kernel, "mxfp8_e4m3", scale_layout=layout, **QUICK)
+
+    def with_127(laid, padding):
+        return np.where(padding, np.uint8(127), laid)
+
+    def as_memory_was(laid, padding):
+        found = np.empty(laid.shape, np.uint8)
+        found[~padding] = laid[~padding]
+        return found
+
+    right = filled(lambda laid, padding: laid)
+    assert right, str(right)
+    assert any("padding, were not judged" in note for note in right.notes) == (layout == "cdna4")
+    for held, law in ((with_127, "padding"), (as_memory_was, "written")):
+        found = filled(held)
+        assert found.law == (law if layout == "cublas" else None), str(found)
+        if law == "padding" and not found:
+            assert (found.counterexample.came, found.counterexample.due) == ("127", "0")

@@ -4,6 +4,7 @@ import io
 import itertools
 
 import numpy as np
+import pytest
 
 import numerics as nx
 from numerics.conform import check
@@ -46,6 +47,44 @@ def test_every_special_is_asked_behind_every_other():
     assert {(one, other) for one in specials for other in specials} <= behind
 
 
+OF_SPECIALS = [
+    ("fp8_e4m3", "decode", 8), ("fp8_e5m2", "decode", 10), ("float16", "decode", 10), ("int8", "decode", 5),
+    ("nf4", "decode", 5), ("mxfp4", "encode", 9), ("mxfp4", "round", 9), ("nvfp4", "encode", 9),
+    ("mxfp4", "decode", 16), ("mxfp8_e5m2", "decode", 16), ("nvfp4", "decode", 16), ("mx6", "decode", 16),
+    ("int8", "quantize", 9), ("uint8 symmetric=False", "quantize", 9), ("fp8_e4m3", "fake_quantize", 9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "name", "count"), OF_SPECIALS)
+def test_decoders_blocks_and_groups_had_no_special_behind_every_other(dtype, name, count):
+    text = b"".join(generate(operation(dtype, name), answers=False)).decode().splitlines()
+    lines = [line for line in text if not line.startswith("#")]
+    last = lines[-2 * count * count :]  # each of so many beside each
+    specials = set(last)
+    assert len(specials) == count
+    assert {(one, other) for one in specials for other in specials} <= set(itertools.pairwise(last))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "special", "behind"),
+    [
+        ("fp8_e5m2", "decode", "7c", "00"),
+        ("mxfp4", "encode", " ".join(["00000000"] * 32), " ".join(["7f7fffff"] * 32)),
+        ("int8", "quantize", " ".join(["00000000"] * 16), " ".join(["80000000"] * 16)),
+        ("mxfp4", "encode", " ".join(["80000000"] * 32), " ".join(["00000001"] * 32)),
+    ],
+)
+def test_a_device_that_keeps_a_special_of_the_line_before_passed(dtype, name, special, behind):
+    lines = b"".join(generate(operation(dtype, name))).decode().splitlines()
+    found, before = [], ""
+    for line in lines:
+        kept = before.startswith(special) and line.startswith(behind)
+        found.append(line[:-1] + ("1" if line[-1] == "0" else "0") if kept else line)
+        before = line
+    assert found != lines
+    assert not verify(io.BytesIO("\n".join(found).encode() + b"\n"))
+
+
 def test_what_a_line_owes_to_the_line_before_is_no_law_of_arithmetic():
     def change(before, line):
         return line[:-2] + "7e" if before.startswith("7f800000") and line.startswith("00000000") else line
@@ -62,6 +101,6 @@ def test_what_packed_codes_leave_out_is_not_blamed_on_the_target():
         return codes[..., ::2] | codes[..., 1::2] << 4, made.scale
 
     found = check(packed, "mxfp4", packed=True, effort="quick")
-    assert found
-    assert any(note.startswith("not asked where codes are packed") for note in found.notes)
+    assert found, str(found)
+    assert "not asked: lines whose packed codes end within a byte" in found.notes
     assert not any("does not take" in note for note in found.notes)

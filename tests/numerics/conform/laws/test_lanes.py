@@ -5,6 +5,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.inputs import lanes
 
 
 def _affine(x, scale, zero):
@@ -138,3 +139,31 @@ def test_the_rest_of_a_tile_of_blocks_is_found(tile, rest):
         return made.codes, scale
 
     assert not check(wrong, "mxfp4", effort="quick")
+
+
+@pytest.mark.parametrize("values", [[-8.0, -6.0, -4.0, -2.0, 0.0, 0.25, 0.5, 1.0], [-7.0, -5.0, -2.0, 1.0]])
+def test_ties_past_the_largest_of_the_shorter_side_stood_in_no_vector(values):
+    """Where the negative side of a list of values is the longer one, vectors had ties of the positive one."""
+    dtype = nx.codebook_format(values)
+    low = np.sort(np.abs(np.float32(values)))
+    ties = (low[1:] + low[:-1])[low[1:] > dtype.max] / 2
+    rows = np.abs(lanes.alike(dtype))
+    whole = rows[(rows == rows[:, :1]).all(axis=1), 0]
+    assert set(ties.tolist()) & set(whole.tolist())
+    assert (np.abs(lanes.but_one(dtype)) < -dtype.min).any()
+    assert (lanes.but_one(dtype) != lanes.but_one(dtype)[:, :1]).any()
+
+
+def test_a_shortcut_of_ties_of_the_longer_side_passed():
+    dtype = nx.codebook_format([-8.0, -6.0, -4.0, -2.0, 0.0, 0.25, 0.5, 1.0])
+    tie = np.float32(-7.0)
+
+    def kernel(x):
+        found = np.array(dtype.encode(x))
+        flat, whole = np.ascontiguousarray(x).reshape(-1), x.size // 8 * 8
+        told = (flat[:whole].reshape(-1, 8) == tie).all(axis=1)
+        found.reshape(-1)[:whole].reshape(-1, 8)[told] = dtype.encode(np.float32([-4.0]))[0] ^ 1
+        return found
+
+    assert check(dtype.encode, dtype, effort="quick")
+    assert not check(kernel, dtype, effort="quick")

@@ -8,6 +8,7 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.scales.rule import to_odd
+from numerics.conform.task import Task
 
 F = np.float32
 EPS = F(2.0**-23)
@@ -221,3 +222,50 @@ def test_numbers_round_to_odd():
     x = np.array([1, 1 + 2.0**-30, 1 - 2.0**-30, -1 - 2.0**-30, 2.0**-160, np.inf, 1e300])
     assert to_odd(x).view(np.uint32).tolist() == [
         0x3F800000, 0x3F800001, 0x3F7FFFFF, 0xBF800001, 1, 0x7F800000, 0x7F7FFFFF]  # fmt: skip
+
+
+# ---- what is a neighbour's -----------------------------------------------------------------------------
+
+
+def of_a_neighbour(dtype, options, by, scale=False, zero=False, told=True):
+    """A kernel whose groups have the scale or the zero point of another; told: it comes back, too."""
+    rule = Task.of(dtype, "quantize", **options).rule
+
+    def turned(part, turns):
+        return part if part is None or not turns else np.roll(part, by)
+
+    def target(x):
+        x = np.ascontiguousarray(x).reshape(np.shape(x))
+        found = rule.find(x)
+        used = turned(found.scale, scale), turned(found.zero, zero)
+        back = used if told else (found.scale, found.zero)
+        return rule.codes(x, *used, found), *(part for part in back if part is not None)
+
+    return target
+
+
+ASYMMETRIC = ("uint8 symmetric=False", {"scheme": "per_group(32)"})
+
+
+@pytest.mark.parametrize("by", [1, -1])
+@pytest.mark.parametrize(
+    ("form", "faults", "name"),
+    [
+        (("int8", {"scheme": "per_token"}), {"scale": True}, "scale of {}"),
+        (("int8", {"scheme": "per_token"}), {"scale": True, "told": False}, "codes by the scale of {}"),
+        (ASYMMETRIC, {"zero": True}, "zero point of {}"),
+        (ASYMMETRIC, {"zero": True, "told": False}, "codes by the zero point of {}"),
+        (ASYMMETRIC, {"scale": True}, "scale of {}, zero point of its own"),
+        (ASYMMETRIC, {"scale": True, "zero": True}, "scale of {}"),
+    ],
+)
+def test_the_zero_point_of_a_neighbour_was_a_fault_of_layout_without_a_name(form, faults, name, by):
+    dtype, options = form
+    found = check(
+        of_a_neighbour(dtype, options, by, **faults), dtype, kind="quantize", effort="quick", **options
+    )
+    assert found.law == "layout"
+    which = "the group before it" if by == 1 else "the group after it"
+    assert found.dialect == name.format(which), str(found)
+    if faults.get("told", True):  # codes follow from the others
+        assert found.counterexample.where.startswith("scales" if "scale" in faults else "zero points")
