@@ -49,11 +49,11 @@ LENGTHS = range(1, 72)
 TILED = (*range(72, 200), 255, 256, 257, 383, 384, 385, 511, 513, 767, 769, 1023, 1025, 1536, 2047)
 """Rows, columns or terms of thin products: what second and later tiles leave over."""
 LONG = (2051, 4099, 16391)  # terms of integer sums: more than float32 holds, more than int16 does
-FAR: tuple[Shape, ...] = ((1, 3, 4352), (17, 1, 4352), (1, 3, 16640), (17, 2, 16640))
+FAR: tuple[Shape, ...] = ((1, 3, 4352), (17, 1, 4352), (1, 3, 16640), (2, 1, 16640), (17, 2, 16640))
 """Long sums of single rows and columns, and of more rows than a tile has, which whole blocks fill."""
 LARGE: tuple[Shape, ...] = (
     (24, 64, 64), (64, 24, 64), (128, 128, 128), (129, 130, 64), (257, 257, 17), (300, 130, 32),
-    (1040, 130, 5), (130, 1040, 5),
+    (1040, 130, 5), (130, 1040, 5), (40, 70, 1), (70, 40, 2),
 )  # fmt: skip
 """Rows and columns past a tile at once, whole and not, of few terms; operands as long as they are wide."""
 OF_ENDS: tuple[Shape, ...] = ((24, 40, 72),)
@@ -387,6 +387,17 @@ class Maker:
             for row in chosen:
                 side, beside = self._spoiled(side, beside, int(row))
             found = replace(found, **{name: side, other: beside})
+        return self._with_zeros(found)
+
+    def _with_zeros(self, found: Problem) -> Problem:
+        """The same with a row of zeros in each side that has some, all of whose numbers were finite."""
+        for name in ("a", "b"):
+            side: Side = getattr(found, name)
+            held = np.flatnonzero(np.isfinite(side.values).all(axis=1))
+            if side.zero is None and len(held) > 1:
+                codes = side.codes.copy()
+                codes[held[-1]] = draw.blank(side.op, 1, codes.shape[1], self.rng)[0]
+                found = with_side(found, name, side.with_codes(codes))
         return found
 
     def last(self, shape: Shape, turn: int) -> Iterator[Problem]:
@@ -399,7 +410,7 @@ class Maker:
             return
         side, beside = sides[name].codes.copy(), sides[other].codes.copy()
         for row in range(min(len(side), len(kinds))):  # the last one, then the first ones
-            side[row - 1, -1] = kinds[(turn // 2 + row) % len(kinds)]
+            side[row - 1, -1] = _nan_of(sides[name].op, kinds[(turn // 2 + row) % len(kinds)], turn + row)
         if sides[other].zero is None:
             beside[sides[other].values[:, -1] == 0, -1] = draw.one(sides[other].op)
         sides = {name: sides[name].with_codes(side), other: sides[other].with_codes(beside)}
@@ -414,7 +425,7 @@ class Maker:
         if not kinds:
             return side, beside
         codes, others = side.codes.copy(), beside.codes.copy()
-        codes[row, k] = kinds[int(self.rng.integers(len(kinds)))]
+        codes[row, k] = _nan_of(side.op, kinds[int(self.rng.integers(len(kinds)))], row + k)
         if beside.zero is None and self.rng.random() < 0.5:
             others[int(self.rng.integers(len(others))), k] = draw.zero_codes(beside.op)[0]
         return side.with_codes(codes), beside.with_codes(others)
@@ -674,6 +685,8 @@ def _unlike(odd: Integers, most: int, rng: np.random.Generator) -> Integers:
     return odd + 2 * rng.integers(0, (most + 1) // 2, len(odd))
 
 
+NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFBFFFFF, 0x7FFFFFFF], np.uint32).view(np.float32)
+"""NaN: as it is usually written, of the other sign, two that signal, and one of all bits."""
 TINY = -127
 """Times this power of two, one is subnormal in float32."""
 
@@ -697,6 +710,14 @@ def _coarse(op: Operand) -> bool:
 def _not_finite(op: Operand) -> list[float]:
     """NaN and both Inf as plain numbers, or the codes of such."""
     return [np.nan, np.inf, -np.inf] if op.is_value else list(np.flatnonzero(~np.isfinite(meanings(op))))
+
+
+def _nan_of(op: Operand, number: float, turn: int) -> float:
+    """A number that is not finite; a NaN of float32 in turn of another sign and payload, quiet or not."""
+    if op.name != "float32" or not np.isnan(number):
+        return number
+    found: float = NANS[turn % len(NANS)]
+    return found
 
 
 def _nan_scale(op: Operand) -> int | None:
@@ -792,6 +813,8 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
         for shape in FAR:
             yield maker.long(shape)
             yield maker.few(shape, "a", turn=-1)
+            if 1 in shape:  # of all bits, since kernels have paths of their own for single rows and columns
+                yield from maker.whole(shape, turn=-1)
         yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)

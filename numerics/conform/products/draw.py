@@ -79,7 +79,8 @@ def one(op: Operand) -> float:
 def blank(op: Operand, rows: int, length: int, rng: Rng) -> Array:
     """Zeros of every sign, as codes or plain numbers."""
     if op.is_value:
-        return np.zeros((rows, length), np.float32)
+        odd = (np.arange(rows)[:, None] + np.arange(length)) % 2 == 1
+        return np.where(odd, np.float32(-0.0), np.float32(0.0))
     return rng.choice(zero_codes(op), (rows, length)).astype(np.uint16 if op.bits > 8 else np.uint8)
 
 

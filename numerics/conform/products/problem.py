@@ -84,7 +84,8 @@ class Side:
     def factors(self) -> Factors:
         """Its elements, zero points and scales, as exact numbers."""
         shape = self.codes.shape
-        element = self.codes.astype(np.float64) if self.op.is_value else meanings(self.op)[self.codes]
+        with np.errstate(invalid="ignore"):  # NaN that signals
+            element = self.codes.astype(np.float64) if self.op.is_value else meanings(self.op)[self.codes]
         zero = np.zeros(shape) if self.zero is None else self.spread(self.zero.astype(np.float64))
         return Factors(element, zero, self._scales() * self.number)
 

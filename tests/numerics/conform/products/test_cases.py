@@ -195,3 +195,45 @@ def test_subnormal_numbers_were_asked_in_small_products_alone(kind):
     assert found.law == "subnormals"
     assert "flushes subnormal inputs" in found.dialect
     assert "in shapes like this one" in str(found)
+
+
+def bits_of(x):
+    return np.ascontiguousarray(x, np.float32).view(np.uint32)
+
+
+def of_one_term(a, b, found):
+    """Of one term a row, rows past the eighth are those of the first."""
+    return np.where((np.arange(len(a)) > 7)[:, None], found[:1], found) if a.shape[1] == 1 else found
+
+
+def in_tf32(a, b, found):
+    """A long single row is cut to tf32."""
+    long = len(a) == 1 and a.shape[1] > 2048
+    return (bits_of(a) & np.uint32(0xFFFFE000)).view(np.float32) @ b.T if long else found
+
+
+PLACES = {
+    "one term a row, in tiles": of_one_term,
+    "a long single row in tf32": in_tf32,
+    "rows of zeros are left out": lambda a, b, found: np.where(a.any(axis=1)[:, None], found, np.float32(0)),
+    "NaN of the other sign is 0": lambda a, b, found: (
+        np.where(np.isnan(a) & np.signbit(a), np.float32(0), a) @ b.T
+    ),
+    "NaN that signals is 0": lambda a, b, found: (
+        np.where(np.isnan(a) & (bits_of(a) >> 22 & 1 == 0), np.float32(0), a) @ b.T
+    ),
+    "rows with -0 lose the sign of Inf": lambda a, b, found: np.where(
+        (np.signbit(a) & (a == 0)).any(axis=1)[:, None] & np.isinf(found), np.abs(found), found
+    ),
+}
+"""What becomes of a product in places, and of numbers, that were not asked."""
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize("name", PLACES)
+def test_a_fault_of_single_terms_zeros_or_other_nans_passed(name):
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            return PLACES[name](a, b, a @ b.T).astype(np.float32)
+
+    assert not judged(kernel, a="float32", b="float32", effort="quick")
