@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -115,11 +116,19 @@ def _check(out: str, *sources: str) -> None:
     check_output(out, tuple(KINDS), *sources)
 
 
-def _save(picture: Picture, out: str) -> None:
-    """The file, and what is on it in words."""
+def _save(picture: Picture, out: str, *below: str) -> None:
+    """The file, and what is on it in words, with lines below them."""
     picture.save(out)
     with after(f"{out} is written"):
-        tell(f"{out}: {picture.alt}")
+        tell(f"{out}: {picture.alt}", *below)
+
+
+def _as_stored(x: Any) -> list[str]:
+    """Of a tensor that is quantized already, whose values are drawn in other formats, what those are."""
+    from numerics.draw.sources import stored_as
+
+    stored = stored_as(x)
+    return [f"its values are those that {stored} stores"] if stored else []
 
 
 def _save_table(picture: Picture, table: Table, out: str, *below: str) -> None:
@@ -181,7 +190,8 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **options:
     _check(out, file)
     d, given = how(dtype, **options)
     name, x = tensor_in(file, name)
-    _save(of_tensor(draw.tensor(x, d, **given), name), out)
+    below = [] if d is None else _as_stored(x)
+    _save(of_tensor(draw.tensor(x, d, **given), name), out, *below)
 
 
 @plot_group.command("block", help="A block of FILE's tensor, as all of it is quantized."
@@ -252,7 +262,7 @@ def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]
     data = array_of(x)
     with bar(in_bytes=False) as shown:
         rows = compared(data, list(dtypes) or None, {}, shown.update)
-    _save_table(of_tensor(pictured(rows, data.size), name), table_of(rows), out)
+    _save_table(of_tensor(pictured(rows, data.size), name), table_of(rows), out, *_as_stored(x))
 
 
 @plot_group.command(
@@ -275,8 +285,9 @@ def scales_command(file: str, out: str, name: str | None, dtype: Any, **options:
     name, x = tensor_in(file, name)
     with bar(in_bytes=False) as shown:
         found = found_by(x, *how(dtype, **options), shown.update)
-    below = [] if found.alike else [found.verdict]
-    _save_table(of_tensor(pictured(found, x.size), name), found.table(), out, *below)
+    below = [*_as_stored(x), *([] if found.alike else [found.verdict])]
+    count = math.prod(x.shape)
+    _save_table(of_tensor(pictured(found, count), name), found.table(), out, *below)
 
 
 @plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."

@@ -170,6 +170,10 @@ def test_what_is_quantized_already_was_to_be_dequantized_first(tmp_path):
     words = [tmp_path / "q.safetensors", "--dtype", "mxfp4"]
     said = asked("scales", *words).stdout
     assert "w in mxfp4, of its values as int8 per_group(32, axis=-1) stores them: " in said
+    for kind in ("tensor", "scales", "formats"):
+        said = asked("plot", kind, words[0], tmp_path / "out.png", *words[1:]).stdout
+        assert said.endswith("its values are those that int8 per_group(32, axis=-1) stores\n"), kind
+    assert "its values" not in asked("plot", "tensor", words[0], tmp_path / "out.png").stdout
     assert json.loads(asked("scales", *words, "--json").stdout)["stored"] == "int8 per_group(32, axis=-1)"
 
 
