@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
+from numerics.files.layouts import Layouts
 from numerics.files.safetensors import BITS, Entry
 from numerics.files.selection import Selection, outputs_of, says_no_axis, why_axis
 from numerics.files.shards import Source
@@ -97,6 +98,7 @@ def decide(source: Source, request: Request) -> Decision:
     chosen = Selection(source, request.include, request.exclude, source.ties)
     asked = Asked(_rules(request))
     found = Decision({}, dict(chosen.why), {}, source.entries, also=chosen.also)
+    layouts = chosen.layouts
     taken, left = set(source.entries), False
     for name in chosen.names:
         names = chosen.names_of(name)
@@ -106,7 +108,7 @@ def decide(source: Source, request: Request) -> Decision:
         if told.spec is None:
             found.why[name] = told.reason
         else:
-            _place(found, name, _observed(name, told), request, taken)
+            _place(found, name, _observed(name, told), _Where(request, layouts, taken))
     for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
@@ -190,7 +192,16 @@ def _told(names: Sequence[str], rule: Rule | None, request: Request) -> _Told:
     return _Told(request.spec, ALL if request.spec else "no rule names it", watched)
 
 
-def _place(found: Decision, name: str, told: _Told, request: Request, taken: set[str]) -> None:
+class _Where(NamedTuple):
+    """What a place depends on beside the tensor: what is asked, the order of axes, names that are taken."""
+
+    request: Request
+    layouts: Layouts
+    taken: set[str]
+
+
+def _place(found: Decision, name: str, told: _Told, where: _Where) -> None:
+    request, layouts, taken = where
     spec, reason, watched = told
     assert spec is not None
     entry = found.entries[name]
@@ -199,19 +210,35 @@ def _place(found: Decision, name: str, told: _Told, request: Request, taken: set
         return
     planned = reason == PLANNED and spec.scheme == per_channel()  # whoever planned it saw the model
     chosen = request.free and _free(spec) and not planned
-    plan = plan_of(name, entry, spec, chosen)
+    plan = plan_of(name, entry, spec, chosen, name in layouts.first)
     if isinstance(plan, str):
         if request.include or reason.startswith("rule"):
             raise NumericsError(f"tensor {name!r}: {plan}: exclude it, or give another format ({reason})")
         found.why[name] = plan
         return
-    axis = plan.axis
-    along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
-    along += why_axis(plan) if along and chosen else ""
+    along = _along(plan, layouts, name) if chosen else _along_axis(plan)
     scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
     found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
     if watched is not None:
         found.observers[name] = watched
+
+
+def _along_axis(plan: Plan) -> str:
+    """What a reason adds of an axis that is not the last one."""
+    axis = plan.axis
+    return f"; along axis {axis}" if axis is not None and axis != len(plan.shape) - 1 else ""
+
+
+def _along(plan: Plan, layouts: Layouts, name: str) -> str:
+    """The same of an axis that was chosen, and why it was."""
+    along = _along_axis(plan)
+    if plan.spec.rows > 1:  # they lie along the last axis
+        return along
+    if name in layouts.first:
+        return f"{along}, {layouts.first[name]}"
+    if name in layouts.open and not along:
+        return "; along the last axis, as if its inputs were that: nothing says so, and a rule can name it"
+    return along + why_axis(plan) if along else ""
 
 
 def _free(spec: QuantSpec) -> bool:

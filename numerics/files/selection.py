@@ -9,9 +9,10 @@ from typing import Protocol
 
 from numerics.files.companions import Companion, companions
 from numerics.files.header import ORIGINALS, Plan
+from numerics.files.layouts import Layouts
 from numerics.files.safetensors import Entry
 from numerics.formats.errors import NumericsError, items_of, said
-from numerics.tensor.scheme import Scheme, per_channel, per_output
+from numerics.tensor.scheme import Scheme, per_channel, per_output, tiled_kernel
 from numerics.tensor.spec import QuantSpec
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
@@ -38,6 +39,8 @@ class Tensors(Protocol):
 class Selection:
     """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
 
+    layouts: of which weights the inputs come first.
+
     ties: further names of tensors, each with the one in the file; patterns may be of either.
 
     Numbers that belong to tensors which another tool quantized are copied with those.  Raises NumericsError
@@ -49,6 +52,7 @@ class Selection:
         self, reader: Tensors, include: Sequence[str], exclude: Sequence[str], ties: Mapping[str, str]
     ) -> None:
         self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
+        self.layouts = Layouts(reader.path, reader.entries)
         self.also: dict[str, tuple[str, ...]] = {}
         for alias, name in ties.items():
             self.also[name] = (*self.also.get(name, ()), alias)
@@ -195,15 +199,17 @@ def is_kernel(plan: Plan) -> bool:
     return axes >= IMAGES or (axes == IMAGES - 1 and "conv" in plan.names["codes"].lower())
 
 
-def per_output_channel(plan: Plan) -> Plan:
+def per_output_channel(plan: Plan, first: bool = False) -> Plan:
     """Returns the plan with a scale for each output channel, where per_channel names no other axis than 0.
 
-    Weights are (outputs, inputs ...), those of experts (experts, outputs, inputs).
+    Weights are (outputs, inputs ...), those of experts (experts, outputs, inputs).  first: inputs come before
+    outputs.
     """
     scheme = plan.spec.scheme
     if plan.spec.blocked or scheme != per_channel() or len(plan.shape) < 2:
         return plan
-    return replace(plan, spec=plan.spec.with_scheme(per_output(plan.shape, -1, outputs_of(plan))))
+    scheme = per_output(plan.shape, -2) if first else per_output(plan.shape, -1, outputs_of(plan))
+    return replace(plan, spec=plan.spec.with_scheme(scheme))
 
 
 def outputs_of(plan: Plan) -> int | None:
@@ -211,16 +217,31 @@ def outputs_of(plan: Plan) -> int | None:
     return 0 if is_kernel(plan) or (len(plan.shape) == IMAGES - 1 and plan.shape[-1] < KERNEL) else None
 
 
-def chosen_axis(plan: Plan) -> int:
+def tiles_of_kernel(plan: Plan) -> str | None:
+    """What is said of tiles that would lie over a convolution's kernel; None of others.
+
+    >>> spec = QuantSpec("fp8_e4m3", scheme="per_block((128, 128))")
+    >>> tiles_of_kernel(Plan(spec, (32, 64, 3, 3), "float32", {"codes": "w"}))
+    'tiles of 128x128 would lie over its kernel, of 3x3 (its axes are outputs, inputs, kernel)'
+    """
+    if plan.spec.blocked and plan.spec.rows == 1:  # one row of blocks is blocks, whose axis is chosen
+        return None
+    return tiled_kernel(plan.spec.scheme, plan.shape, outputs_of(plan))
+
+
+def chosen_axis(plan: Plan, first: bool = False) -> int:
     """Along which axis of a weight its blocks or groups lie, where nobody said.
 
     Weights are (outputs, inputs) or (outputs, inputs, kernel ...).  The last axis, where a block or group
     fits on it; else the longest behind the first; of a convolution, which has four axes or is called one,
     the input channels, and never the kernel; the first, where that takes half of the bytes.
+    first: weights are (inputs, outputs), or (experts, inputs, outputs); it is the last axis but one.
     """
     shape, size = plan.shape, plan.size
     if size is None or len(shape) < 2:
         return -1
+    if first:
+        return len(shape) - 2
     if shape[-1] >= size and not is_kernel(plan):
         return -1
     inner = _inner_axis(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import numerics as nx
 from numerics.checkpoints import Request, Source, decide, quantize
 from numerics.checkpoints.deciding import planned, rules_of_texts
+from numerics.files.checkpoint import quantize_file
 from numerics.model.deciding.plan import Plan
 from tests.helpers.shards import tensors_of, write_shards
 
@@ -174,3 +176,99 @@ def test_the_reason_says_why_groups_lie_along_another_axis(tmp_path):
     told = decide(Source(tmp_path / "m.safetensors"), asked).reasons["w"]
     assert "along axis 0" in told
     assert "since" not in told
+
+
+# ---- which axis is summed -------------------------------------------------------------------------
+
+JOINED = {"m.experts.gate_up_proj": (4, 64, 192), "m.experts.down_proj": (4, 96, 64)}
+
+
+def _decided(folder, shapes, spec, config=None, **asked):
+    folder.mkdir(exist_ok=True)
+    nx.save({name: np.ones(shape, np.float32) for name, shape in shapes.items()},
+            folder / "model.safetensors")  # fmt: skip
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return decide(Source(folder), Request(nx.QuantSpec(**spec), **asked))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "config", "axis", "why"),
+    [
+        (JOINED, {"model_type": "gpt_oss"}, 1, "inputs first, as down_proj beside it says"),
+        (JOINED, None, 1, "inputs first, as down_proj beside it says"),
+        ({"m.experts.gate_up_proj": (4, 64, 64)}, {"model_type": "gpt_oss"}, 1, "inputs first in gpt_oss"),
+        ({"m.experts.gate_up_proj": (4, 64, 64)},
+         {"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}, 1, "first in llama4"),
+        ({"m.experts.gate_up_proj": (4, 64, 96), "m.experts.gate_up_proj_bias": (4, 96)}, None, 1,
+         "as its bias of 96"),
+        ({"h.0.attn.c_attn.weight": (64, 192)}, {"model_type": "gpt2"}, 0, "inputs first in gpt2"),
+        ({"h.0.attn.c_proj.weight": (64, 64)}, {"model_type": "openai-gpt"}, 0, "inputs first in openai-gpt"),
+        ({"h.0.mlp.c_fc.weight": (64, 256), "h.0.mlp.c_fc.bias": (256,)}, None, 0, "as its bias of 256 says"),
+    ],
+)  # fmt: skip
+def test_blocks_ran_along_the_outputs_where_inputs_are_stored_first(tmp_path, shapes, config, axis, why):
+    """`numerics quantize` of gpt-oss, Llama 4 and GPT-2 took the last axis, and said nothing."""
+    name = next(iter(shapes))
+    found = _decided(tmp_path / "m", shapes, {"dtype": "mxfp4"}, config)
+    assert found.plans[name].axis == axis
+    assert why in found.reasons[name]
+    channels = _decided(tmp_path / "m", shapes, {"dtype": "int8", "scheme": "per_channel"}, config)
+    *before, _, outputs = shapes[name]
+    shared = channels.plans[name].spec.shared_shape(shapes[name])
+    assert [n for n in shared if n > 1] == [*before, outputs]
+    assert why in channels.reasons[name]
+    told = _decided(tmp_path / "m", shapes, {"dtype": "mxfp4"}, config, free=False)
+    assert told.plans[name].axis == len(shapes[name]) - 1
+    assert "first" not in told.reasons[name]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "config"),
+    [
+        ({"m.experts.gate_up_proj": (4, 192, 64), "m.experts.down_proj": (4, 64, 96)},
+         {"model_type": "gpt_oss"}),
+        ({"h.c_attn.weight": (96, 64), "h.c_attn.bias": (96,)}, {"model_type": "gpt_bigcode"}),
+        ({"h.c_attn.weight": (96, 64)}, {"model_type": "gpt_bigcode"}),
+        ({"a.weight": (64, 64), "a.bias": (64,)}, None),
+        ({"a.weight": (64, 96), "b.bias": (96,)}, None),
+    ],
+)  # fmt: skip
+def test_weights_with_outputs_first_keep_their_axis(tmp_path, shapes, config):
+    found = _decided(tmp_path / "m", shapes, {"dtype": "mxfp4"}, config)
+    assert {plan.axis for name, plan in found.plans.items() if "bias" not in name} == {
+        len(shapes[next(iter(shapes))]) - 1
+    }
+    assert not any("first" in reason for reason in found.reasons.values())
+
+
+def test_names_that_leave_the_axis_open_are_said(tmp_path):
+    found = _decided(tmp_path / "m", {"m.experts.gate_up_proj": (4, 64, 96)}, {"dtype": "mxfp4"})
+    assert "along the last axis, as if its inputs were that" in found.reasons["m.experts.gate_up_proj"]
+
+
+@pytest.mark.parametrize("shape", [(32, 64, 3, 3), (16, 48, 3), (8, 32, 3, 3, 3), (32, 64, 1, 1)])
+@pytest.mark.parametrize("tile", [(128, 128), (32, 32), (1, 128)])
+def test_tiles_lay_over_the_kernels_of_convolutions(tmp_path, shape, tile):
+    shapes, spec = (
+        {"conv.weight": shape, "w": (64, 64)},
+        {"dtype": "fp8_e4m3", "scheme": f"per_block({tile})"},
+    )
+    found = _decided(tmp_path / "m", shapes, spec)
+    kernel = "x".join(map(str, shape[2:]))
+    assert f"tiles of {tile[0]}x{tile[1]} would lie over its kernel, of {kernel}" in found.why["conv.weight"]
+    assert list(found.plans) == ["w"]
+    with pytest.raises(nx.NumericsError, match=r"'conv\.weight': tiles of .* would lie over its kernel"):
+        _decided(tmp_path / "m", shapes, {"dtype": "int8"}, rules={"conv": nx.QuantSpec(**spec)})
+    nx.save({"conv.weight": np.ones(shape, np.float32)}, tmp_path / "one")
+    (report,) = quantize_file(tmp_path / "one", tmp_path / "q", **spec).tensors
+    assert report.why == found.why["conv.weight"]
+
+
+def test_a_plan_of_a_model_lays_no_tiles_over_kernels():
+    model = torch.nn.Sequential(torch.nn.Conv2d(64, 32, 3), torch.nn.Conv2d(32, 32, 1))
+    spec = nx.QuantSpec("fp8_e4m3", scheme="per_block((128, 128))")
+    with pytest.raises(
+        nx.NumericsError, match=r"has no effect: .*tiles of 128x128 would lie over its kernel"
+    ):
+        nx.plan(model, spec, example=torch.ones(1, 64, 8, 8))
