@@ -11,7 +11,7 @@ from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.layouts import Layouts
 from numerics.files.safetensors import BITS, Entry
-from numerics.files.selection import Selection, outputs_of, says_no_axis, why_axis
+from numerics.files.selection import EXCLUDED, Selection, outputs_of, says_no_axis, why_axis
 from numerics.files.shards import Source
 from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.errors import NumericsError, said
@@ -99,16 +99,18 @@ def decide(source: Source, request: Request) -> Decision:
     asked = Asked(_rules(request))
     found = Decision({}, dict(chosen.why), {}, source.entries, also=chosen.also)
     layouts = chosen.layouts
-    taken, left = set(source.entries), False
-    for name in chosen.names:
-        names = chosen.names_of(name)
-        rule = asked.rule("weights", names, [(one.rpartition(".")[0], None) for one in names])
-        told = _told(names, rule, request)
+    _check_plan(request, chosen)
+    where, left = _Where(request, layouts, set(source.entries)), False
+    for name in (*chosen.names, *chosen.words):
+        told = _told_of(chosen, name, asked, request)
+        if told.reason == ALL and name in chosen.words:
+            continue
         left |= told.reason == ALL
         if told.spec is None:
             found.why[name] = told.reason
         else:
-            _place(found, name, _observed(name, told), _Where(request, layouts, taken))
+            _place(found, name, _observed(name, told), where)
+    _check_excluded(chosen, where)
     for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
@@ -120,6 +122,48 @@ def decide(source: Source, request: Request) -> Decision:
     _check_observer(request, found)
     _share(found)
     return found
+
+
+def _told_of(chosen: Selection, name: str, asked: Asked, request: Request) -> _Told:
+    """What a tensor is told; one that is no weight by its name, by rules that say that word alone."""
+    names, word = chosen.names_of(name), chosen.words.get(name)
+    owners = [(one.rpartition(".")[0], None) for one in names]
+    rules = [rule for rule in asked.rules if word is None or word in str(rule.where).lower()]
+    if word and not any(rule.specs["weights"] and rule.matches(names, owners) for rule in rules):
+        rules = []  # those that keep it do nothing
+    rule = Asked(rules).rule("weights", names, owners)
+    told = _told(names, rule, request)
+    left = word is not None and rule is None and told.spec is None
+    return told._replace(reason=chosen.why[name]) if left else told
+
+
+def _check_plan(request: Request, chosen: Selection) -> None:
+    """Raises NumericsError where a saved plan quantizes a tensor that stays, whatever is asked for."""
+    for row in request.plan.rows if request.plan else ():
+        for name in row.names if row.kind == "parameter" and row.spec else ():
+            why = chosen.why.get(name, EXCLUDED)
+            if name not in chosen.words and why not in (EXCLUDED, "not included"):
+                raise NumericsError(f"the plan quantizes {name}, which stays as it is: {why}")
+
+
+def _check_excluded(chosen: Selection, where: _Where) -> None:
+    """Raises NumericsError for patterns that exclude only what rules, plan and bytes leave as it is."""
+    asked = Asked(_rules(where.request))
+    for pattern in chosen.exclude:
+        found = Decision({}, {}, {}, chosen.reader.entries)
+        for name in chosen.excluded_by(pattern):
+            told = _told_of(chosen, name, asked, where.request)
+            if told.spec is None:
+                found.why[name] = told.reason
+                continue
+            try:
+                _place(found, name, _observed(name, told), where._replace(taken=set()))
+            except NumericsError:  # what is refused is to be excluded
+                break
+            if found.plans:
+                break
+        else:
+            chosen.check_excluding(pattern, found.why)
 
 
 class _Told(NamedTuple):
@@ -218,6 +262,7 @@ def _place(found: Decision, name: str, told: _Told, where: _Where) -> None:
         return
     along = _along(plan, layouts, name) if chosen else _along_axis(plan)
     scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
+    found.why.pop(name, None)  # of one that is no weight by its name, and was asked for
     found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
     if watched is not None:
         found.observers[name] = watched

@@ -6,7 +6,8 @@ that stands here.  To quantize such numbers as if they were weights would ruin t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from numerics.formats.text import json_in
 LONGEST_CONFIG = 1 << 24  # bytes
 
 CODES = frozenset(BITS) - {"F64", "F32", "F16", "BF16", "C64", "BOOL", "I64", "U64"}
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_NORM = re.compile(r"(?:(?:^|[._])|layer_?|group_?|batch_?|rms_?|instance_?|[a-z0-9]_)"
+                   r"(norm|ln|bn)(?:_?[0-9a-z]|s[.][0-9]+)?$", re.IGNORECASE)  # fmt: skip
+"""The end of a norm's name: `q_norm`, `input_layernorm`, `ln_1`, `norm2`, `norms.0`; not `normal`."""
 LOST = "numerics, whose header text was lost"
 RULES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("", ("_scale_inv",), "fine-grained FP8 of Hugging Face and DeepSeek"),
@@ -50,15 +55,15 @@ class Companion(NamedTuple):
     source: str
 
 
-def companions(entries: Mapping[str, Entry]) -> Iterator[Companion]:
-    """Every tensor that belongs to the codes of another.
+def companions(entries: Mapping[str, Entry], kinds: Collection[str] = CODES) -> Iterator[Companion]:
+    """Every tensor that belongs to the codes of another.  kinds: the types of codes.
 
     >>> entries = {"a.weight": Entry("F8_E4M3", (4, 4)), "a.weight_scale_inv": Entry("F32", (1, 1))}
     >>> [found.name for found in companions(entries)]
     ['a.weight_scale_inv']
     """
     for codes, entry in entries.items():
-        if entry.dtype not in CODES:
+        if entry.dtype not in kinds:
             continue
         for begun, endings, source in RULES:
             if codes.endswith(begun):
@@ -66,6 +71,33 @@ def companions(entries: Mapping[str, Entry]) -> Iterator[Companion]:
                 for ending in endings:
                     if stem + ending in entries and stem + ending != codes:
                         yield Companion(stem + ending, codes, ending, source)
+
+
+def left_by_name(entries: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
+    """Which float tensors are no weights by their names: a word of each name, and what it says it is.
+
+    A bias is one by its own name (`gate_up_proj_bias`), a norm's by that of its layer (`q_norm.weight`), and
+    a scale where what it scales lies beside it.
+
+    >>> found = left_by_name({"a.weight": Entry("F32", (4, 4)), "a.weight_scale": Entry("F32", (4, 1)),
+    ...                       "a.weight_bias": Entry("F32", (4, 4)), "rel_bias.weight": Entry("F32", (4, 4))})
+    >>> {name: why for name, (_, why) in found.items()}
+    {'a.weight_bias': 'a bias by its name', 'a.weight_scale': 'a scale of a.weight by its name'}
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, entry in entries.items():
+        layer, _, leaf = name.rpartition(".")
+        norm = _NORM.search(layer if leaf in ("weight", "scale", "gamma") else name)
+        if entry.dtype in FLOATS and leaf.lower().endswith("bias"):
+            found[name] = "bias", "a bias by its name"
+        elif entry.dtype in FLOATS and norm:
+            found[name] = norm[1].lower(), "a norm's by its name"
+    for one in companions(entries, FLOATS):
+        if entries[one.name].dtype in FLOATS:
+            word = "scal" if "scal" in one.ending.lower() else one.ending.strip("._").lower()
+            what = "scale" if word == "scal" else "part"
+            found[one.name] = word, f"a {what} of {one.codes} by its name"
+    return found
 
 
 def told_of_foreign(path: Path, entries: Mapping[str, Entry], ours: bool) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from numerics.files.companions import Companion, companions
+from numerics.files.companions import Companion, companions, left_by_name
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.layouts import Layouts
 from numerics.files.safetensors import Entry
@@ -21,6 +21,7 @@ IMAGES = 4  # axes from which on a weight is a convolution's: (outputs, inputs, 
 
 ALREADY = "quantized already"
 BESIDE = "belongs to codes"
+EXCLUDED = "excluded"
 
 
 class Tensors(Protocol):
@@ -39,7 +40,8 @@ class Tensors(Protocol):
 class Selection:
     """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
 
-    layouts: of which weights the inputs come first.
+    layouts: of which weights the inputs come first.  words: of those that are left since their names say that
+    they are no weights, the word that says it.
 
     ties: further names of tensors, each with the one in the file; patterns may be of either.
 
@@ -63,11 +65,14 @@ class Selection:
                         f"{option}={pattern!r} matches no tensor of {reader.path}; "
                         "patterns take *, ? and [abc], and match whole names of tensors or of layers"
                     )
+        self._by_name = left_by_name(reader.entries)
         others = {name: self._why_not(name, entry) for name, entry in reader.entries.items()}
         self.names = [name for name, why in others.items() if why is None]
         self.why = {name: why for name, why in others.items() if why is not None}
+        self.words = {name: word for name, (word, why) in self._by_name.items() if self.why.get(name) == why}
         self._check_included()
         self._check_companions()
+        self._check_excluded()
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """All names of a tensor, that in the file first."""
@@ -78,7 +83,11 @@ class Selection:
 
     def _why_not(self, name: str, entry: Entry) -> str | None:
         if self._named(name, self.exclude):
-            return "excluded"
+            return EXCLUDED
+        return self._why_left(name, entry)
+
+    def _why_left(self, name: str, entry: Entry) -> str | None:
+        """The same where nothing is excluded."""
         if self.include and not self._named(name, self.include):
             return "not included"
         if entry.dtype not in ORIGINALS:
@@ -86,7 +95,28 @@ class Selection:
         named = any(_matches(one, self.include) for one in self.names_of(name))  # not its layer alone
         if not entry.shape or (len(entry.shape) < 2 and not named):
             return "fewer than two dimensions" if entry.shape else "a single number"
-        return None
+        return None if named or name not in self._by_name else self._by_name[name][1]
+
+    def excluded_by(self, pattern: str) -> list[str]:
+        """The tensors that would be quantized, as far as their names and shapes say, but for that pattern."""
+        found = {one.name for one in companions(self.reader.entries)}
+        return [name for name, entry in self.reader.entries.items()
+                if self._named(name, (pattern,)) and self._why_left(name, entry) is None
+                and (self.include or not self.names or name not in found)]  # fmt: skip
+
+    def check_excluding(self, pattern: str, why: Mapping[str, str]) -> None:
+        """Raises NumericsError for a pattern that excludes only what stays as it is.  why: it stays."""
+        for name in self.reader.entries if not self.excluded_by(pattern) or why else ():
+            if self._named(name, (pattern,)):
+                left = why.get(name) or self._why_left(name, self.reader.entries[name]) or BESIDE
+                raise NumericsError(
+                    f"exclude={pattern!r} matches only what stays as it is without it, such as {name!r} "
+                    f"({left}): leave it out"
+                )
+
+    def _check_excluded(self) -> None:
+        for pattern in self.exclude:
+            self.check_excluding(pattern, {})
 
     def _check_included(self) -> None:
         if self.include and not self.names:
@@ -103,6 +133,7 @@ class Selection:
         if ruined and (self.include or not chosen - found.keys()):
             raise NumericsError(_already(ruined, self.reader))
         self.names = [name for name in self.names if name not in found]
+        self.words = {name: word for name, word in self.words.items() if name not in found}
         for companion in found.values():
             kind = entries[companion.codes].dtype
             self.why[companion.codes] = f"{ALREADY}: {kind}, as {companion.source} has it"

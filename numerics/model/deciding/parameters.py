@@ -173,16 +173,16 @@ def _placed(one: _Parameter, decided: tuple[QuantSpec, str]) -> tuple[QuantSpec 
     except NumericsError as wrong:
         raise NumericsError(f"{name} of shape {shape}: {wrong}") from None
     after, before = stored_bytes(found, shape), x.numel() * x.element_size()
-    wrong = tiled_kernel(found.scheme, shape, outputs)
-    if wrong is None and after >= before:
-        wrong = f"would grow: {before} bytes to {after}"
-    if wrong is not None:
+    unfit = tiled_kernel(found.scheme, shape, outputs)
+    if unfit is None and after >= before:
+        unfit = f"would grow: {before} bytes to {after}"
+    if unfit is not None:
         if reason.startswith("rule "):
             raise NumericsError(
-                f"{name} of shape {shape}: {reason}: {wrong}; give another format, or leave it out of the "
+                f"{name} of shape {shape}: {reason}: {unfit}; give another format, or leave it out of the "
                 "rule"
             )
-        return None, wrong
+        return None, unfit
     return found, reason + told_scales(spec, found, shape, outputs)
 
 

@@ -188,7 +188,7 @@ def _decided(folder, shapes, spec, config=None, **asked):
     nx.save({name: np.ones(shape, np.float32) for name, shape in shapes.items()},
             folder / "model.safetensors")  # fmt: skip
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return decide(Source(folder), Request(nx.QuantSpec(**spec), **asked))
 
 
@@ -272,3 +272,73 @@ def test_a_plan_of_a_model_lays_no_tiles_over_kernels():
         nx.NumericsError, match=r"has no effect: .*tiles of 128x128 would lie over its kernel"
     ):
         nx.plan(model, spec, example=torch.ones(1, 64, 8, 8))
+
+
+# ---- what is no weight by its name ----------------------------------------------------------------
+
+NAMED = {
+    "m.experts.gate_up_proj": (8, 64, 96), "m.experts.gate_up_proj_bias": (8, 96), "norm.weight": (1, 64),
+    "a.q_norm.weight": (4, 64), "h.ln_1.weight": (2, 64), "norms.0.weight": (2, 64), "pos.bias": (64, 64),
+    "a.weight": (64, 64), "a.weight_scale": (64, 64), "relative_attention_bias.weight": (32, 32),
+    "normal.weight": (64, 64), "norm1.linear.weight": (64, 64),
+}  # fmt: skip
+WEIGHTS = {"m.experts.gate_up_proj", "a.weight", "relative_attention_bias.weight", "normal.weight",
+           "norm1.linear.weight"}  # fmt: skip
+
+
+def test_biases_norms_and_scales_of_two_axes_were_quantized(tmp_path):
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"})
+    assert found.plans.keys() == WEIGHTS
+    assert found.why["m.experts.gate_up_proj_bias"] == "a bias by its name"
+    assert found.why["norms.0.weight"] == found.why["norm.weight"] == "a norm's by its name"
+    assert found.why["a.weight_scale"] == "a scale of a.weight by its name"
+
+
+def test_a_rule_that_says_the_word_takes_them_and_a_wider_one_does_not(tmp_path):
+    rules = {"re:.*experts.*": "mxfp8_e4m3", "*_bias": "int8", "norm": "int8", "a.weight_scale": "int8"}
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"}, rules=rules)
+    assert found.plans.keys() - WEIGHTS == {"m.experts.gate_up_proj_bias", "norm.weight", "a.weight_scale"}
+    assert found.plans["m.experts.gate_up_proj_bias"].dtype.name == "int8"
+    assert not found.plans.keys() & found.why.keys()
+    kept = {"*q_norm*": None, "*norm*": "int8"}
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"}, rules=kept)
+    assert "norm.weight" in found.plans
+    assert found.why["a.q_norm.weight"] == "rule '*q_norm*'"
+    with pytest.raises(nx.NumericsError, match=r"'\*q_norm\*' matches .* without the rule \(a norm's by"):
+        _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"}, rules={"*q_norm*": None, "re:a.*": "int8"})
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "int8"}, include=["pos.bias"])
+    assert list(found.plans) == ["pos.bias"]
+
+
+def test_a_plan_takes_them_too_and_none_that_cannot_be(tmp_path):
+    made = _decided(tmp_path / "m", NAMED, {"dtype": "int8"}, rules={"*_bias": "int8"})
+    again = decide(Source(tmp_path / "m"), planned(Request(), made.plan, Source(tmp_path / "m")))
+    assert again.plans == made.plans
+    nx.save({"w": np.ones((4, 64), np.float32), "g": np.ones(64, np.float32)}, tmp_path / "s.safetensors")
+    source = Source(tmp_path / "s.safetensors")
+    rows = [replace(row, spec=nx.QuantSpec("int8")) for row in decide(source, Request(NVFP4)).plan.rows]
+    with pytest.raises(nx.NumericsError, match="the plan quantizes g, which stays as it is: fewer than two"):
+        decide(source, planned(Request(), Plan(rows), source))
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (Request(NVFP4, exclude=["*norm*"]), "fewer than two dimensions"),
+        (Request(None, {"*.o_proj": "int8"}, exclude=["lm_head"]), "no rule names it"),
+        (Request(NVFP4, {"lm_head": None}, exclude=["lm_head"]), "rule 'lm_head'"),
+        (Request(NVFP4, include=["*.o_proj"], exclude=["lm_head"]), "not included"),
+    ],
+)  # fmt: skip
+def test_exclude_of_what_stays_anyway_is_refused(source, request_, why):
+    with pytest.raises(nx.NumericsError, match=f"matches only what stays as it is without it.*{why}"):
+        decide(source, request_)
+
+
+def test_exclude_of_what_would_be_refused_is_taken(source):
+    rules = {"re:lm_head|.*o_proj": nx.QuantSpec("int8", scheme="per_group(1)")}
+    with pytest.raises(nx.NumericsError, match=r"would take 40 bits a value.*exclude it"):
+        decide(source, Request(NVFP4, {"lm_head": rules["re:lm_head|.*o_proj"]}))
+    with pytest.raises(nx.NumericsError, match=r"would take 40 bits a value.*exclude it"):
+        decide(source, Request(NVFP4, rules, exclude=["lm_head"]))
+    assert decide(source, Request(NVFP4, exclude=["lm_head"])).why["lm_head.weight"] == "excluded"
