@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from numerics.files.replacement import replace_file
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, warn
+from numerics.formats.text import json_in
 
 CONFIG = "config.json"
 RECORD = "numerics_job.json"  # of the job that made a folder, and of no other
@@ -19,6 +20,16 @@ def content_of(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as wrong:
         raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
+
+
+def check_config(files: Iterable[Path]) -> None:
+    """Warns of a config.json that is no JSON: it is copied as it is, and nothing that it says is known."""
+    for file in files:
+        if file.name == CONFIG:
+            try:
+                json_in(content_of(file).decode())
+            except ValueError as wrong:
+                warn(f"{file} is no JSON, and is copied as it is ({wrong})")
 
 
 def hashes_beside(files: Iterable[Path]) -> dict[str, str]:

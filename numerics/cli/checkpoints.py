@@ -35,7 +35,8 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
     "convert",
     help=cleandoc("""Another kind of file, no number rounded.
 
-    MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin,
+    But for tensor scales of NVFP4 that compressed-tensors has not: a line
+    names them.  MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin,
     ONNX, .npy or .npz.  What the kind of OUT does not have is refused, and
     nothing is dequantized to make it fit.  A folder goes on where the same
     command was stopped, and under torchrun ranks share its shards.

@@ -191,8 +191,9 @@ def _already(ruined: list[Companion], reader: Tensors) -> str:
     return (
         f"{reader.path} was quantized already by another tool ({one.source}): {len(codes)} tensors, such as "
         f"{one.codes!r} ({reader.entries[one.codes].dtype}), are decoded with others, such as {one.name!r}, "
-        "which would be quantized as if they were weights; `numerics dequantize`, or that tool, writes the "
-        f"floats, which can be quantized; or copy both: exclude {', '.join(map(repr, patterns))}"
+        "which would be quantized as if they were weights; `numerics dequantize` writes the floats of all "
+        "that it reads, and that tool of the others (activation order of GPTQ, for one), which can be "
+        f"quantized; or copy both: exclude {', '.join(map(repr, patterns))}"
     )
 
 
