@@ -153,10 +153,10 @@ class Replacement:
             help = "; the disk is full" if wrong.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             if os.name == "nt" and isinstance(wrong, PermissionError):
                 help = "; Windows replaces no file that is open or mapped, as nx.load maps it"
-            if os.path.lexists(self.target):
-                help += "; that file was not changed"
-            elif not os.path.isdir(Path(self.target).parent):
-                help += f"; there is no folder {Path(self.target).parent}"
+            folder = Path(self.target).parent
+            if not os.path.isdir(folder):
+                help += f"; there is no folder {folder}"
+            help += "; that file was not changed" if os.path.lexists(self.target) else "; nothing was written"
             raise NumericsError(f"cannot write {self.target}: {wrong.strerror or wrong}{help}") from wrong
 
 
