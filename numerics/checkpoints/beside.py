@@ -22,16 +22,6 @@ def content_of(file: Path) -> bytes:
         raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
 
 
-def check_config(files: Iterable[Path]) -> None:
-    """Warns of a config.json that is no JSON: it is copied as it is, and nothing that it says is known."""
-    for file in files:
-        if file.name == CONFIG:
-            try:
-                json_in(content_of(file).decode())
-            except ValueError as wrong:
-                warn(f"{file} is no JSON, and is copied as it is ({wrong})")
-
-
 def hashes_beside(files: Iterable[Path]) -> dict[str, str]:
     """The SHA-256 of the files that are copied beside the shards, by name."""
     return {file.name: _hash(content_of(file)) for file in files if file.name != RECORD}
@@ -40,7 +30,7 @@ def hashes_beside(files: Iterable[Path]) -> dict[str, str]:
 def copy_beside(files: Iterable[Path], folder: Path, but: Sequence[str] = ()) -> dict[str, str]:
     """Copies the files into a folder, the configuration last; returns the hashes of what was read.
 
-    but: names of files that are written otherwise there.
+    but: names of files that are written otherwise there.  Warns of a configuration that is no JSON.
     """
     hashes = {}
     for file in sorted(files, key=lambda file: file.name == CONFIG):
@@ -49,8 +39,17 @@ def copy_beside(files: Iterable[Path], folder: Path, but: Sequence[str] = ()) ->
         data = content_of(file)
         hashes[file.name] = _hash(data)
         if file.name not in but:
+            if file.name == CONFIG:
+                _check_json(file, data)
             replace_file(folder / file.name, data)
     return hashes
+
+
+def _check_json(file: Path, data: bytes) -> None:
+    try:
+        json_in(data.decode())
+    except ValueError as wrong:
+        warn(f"{file} is no JSON, and is copied as it is ({wrong})")
 
 
 def _hash(data: bytes) -> str:

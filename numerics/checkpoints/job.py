@@ -10,7 +10,7 @@ from typing import Any
 
 from numerics._version import __version__
 from numerics.backends.paths import path_of
-from numerics.checkpoints.beside import check_config, copy_beside
+from numerics.checkpoints.beside import copy_beside
 from numerics.checkpoints.deciding import Decision, Request, decide
 from numerics.checkpoints.journal import Journal, digest_of, making
 from numerics.checkpoints.ranks import Ranks
@@ -119,8 +119,6 @@ def quantize(
     options = options or Options()
     decision = decide(source, request)
     options.check(decision)
-    if options.ranks.rank == 0:
-        check_config(source.beside)
     job = _Job(source, path_of(target), decision, options)
     return job.folder() if source.folder else job.file()
 

@@ -38,7 +38,7 @@ from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES_TE
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
-from numerics.view.text import cells, figure, shortened, some_of, wrapped
+from numerics.view.text import cells, figure, named, shortened, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
@@ -231,7 +231,7 @@ def report_table(report: FileReport, screen: Screen) -> Table:
 
     for tensor in sorted(quantized, key=_loss):
         shape = "x".join(map(str, tensor.shape)) or "number"
-        table.add(*line(tensor.name, [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
+        table.add(*line(named(tensor.name), [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
     sums = report.sums
     measured = bool(sums.lost) or not math.isnan(sums.error.sqnr)
     figures = ("", *_figures(report.bits, sums.error, measured)) if quantized else ()

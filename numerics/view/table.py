@@ -60,9 +60,8 @@ class Table:
     way: str = "as_dict()"
 
     def add(self, *row: str) -> None:
-        """A row; what it lacks at its end is empty.  An empty name is shown as ''."""
-        names = [column.name for column in self.columns]
-        self.rows.append([cell or "''" * named for cell, named in zip(row, names, strict=False)])
+        """A row; what it lacks at its end is empty."""
+        self.rows.append(row)
 
     def numbered(self, *headings: str, longest: int = 0, what: str = "") -> tuple[Table, list[str]]:
         """The same with numbers for the texts of columns, and below it what each of them stands for.
