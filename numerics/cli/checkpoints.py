@@ -225,8 +225,8 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
                    Column("values differ"), Column("SQNR dB"), text_column(PLACE, spare=1)])  # fmt: skip
     for one in shown:
         formats = (brief(text, screen.width) for text in one.formats)
-        table.add(named(one.name), *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
-                  _place(one))  # fmt: skip
+        table.add(named(one.name), *formats, _count(one.codes), _count(one.scales), _count(one.values),
+                  _sqnr(one), _place(one))  # fmt: skip
     table, numbers = table.numbered_to_fit(screen, "first", "second", what="format")
     below = [*_below(numbers, screen), *_places(table, screen, every), *table.left_out(screen, PLACE)]
     below += table.names_cut(screen)
