@@ -7,7 +7,7 @@ that stands here.  To quantize such numbers as if they were weights would ruin t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,10 @@ RULES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 
+_PAIRS = tuple((ending, begun) for begun, endings, _ in RULES for ending in endings)
+_ENDINGS = tuple({ending for ending, _ in _PAIRS})
+
+
 class Companion(NamedTuple):
     """A tensor that belongs to codes: its ending, and who writes such files."""
 
@@ -55,15 +59,15 @@ class Companion(NamedTuple):
     source: str
 
 
-def companions(entries: Mapping[str, Entry], kinds: Collection[str] = CODES) -> Iterator[Companion]:
-    """Every tensor that belongs to the codes of another.  kinds: the types of codes.
+def companions(entries: Mapping[str, Entry]) -> Iterator[Companion]:
+    """Every tensor that belongs to the codes of another.
 
     >>> entries = {"a.weight": Entry("F8_E4M3", (4, 4)), "a.weight_scale_inv": Entry("F32", (1, 1))}
     >>> [found.name for found in companions(entries)]
     ['a.weight_scale_inv']
     """
     for codes, entry in entries.items():
-        if entry.dtype not in kinds:
+        if entry.dtype not in CODES:
             continue
         for begun, endings, source in RULES:
             if codes.endswith(begun):
@@ -82,22 +86,35 @@ def left_by_name(entries: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
     >>> found = left_by_name({"a.weight": Entry("F32", (4, 4)), "a.weight_scale": Entry("F32", (4, 1)),
     ...                       "a.weight_bias": Entry("F32", (4, 4)), "rel_bias.weight": Entry("F32", (4, 4))})
     >>> {name: why for name, (_, why) in found.items()}
-    {'a.weight_bias': 'a bias by its name', 'a.weight_scale': 'a scale of a.weight by its name'}
+    {'a.weight_scale': 'a scale of a.weight by its name', 'a.weight_bias': 'a bias by its name'}
     """
     found: dict[str, tuple[str, str]] = {}
     for name, entry in entries.items():
-        layer, _, leaf = name.rpartition(".")
-        norm = _NORM.search(layer if leaf in ("weight", "scale", "gamma") else name)
-        if entry.dtype in FLOATS and leaf.lower().endswith("bias"):
-            found[name] = "bias", "a bias by its name"
-        elif entry.dtype in FLOATS and norm:
-            found[name] = norm[1].lower(), "a norm's by its name"
-    for one in companions(entries, FLOATS):
-        if entries[one.name].dtype in FLOATS:
-            word = "scal" if "scal" in one.ending.lower() else one.ending.strip("._").lower()
-            what = "scale" if word == "scal" else "part"
-            found[one.name] = word, f"a {what} of {one.codes} by its name"
+        if entry.dtype in FLOATS and len(entry.shape) > 1:
+            said = _scale_of(name, entries) if name.endswith(_ENDINGS) else None
+            said = said or _bias_or_norm(name)
+            if said is not None:
+                found[name] = said
     return found
+
+
+def _bias_or_norm(name: str) -> tuple[str, str] | None:
+    *layer, leaf = name.split(".")[-3:]  # a norm in a list has a number behind its name
+    if leaf.lower().endswith("bias"):
+        return "bias", "a bias by its name"
+    norm = _NORM.search(".".join(layer if leaf in ("weight", "scale", "gamma") else (*layer, leaf)))
+    return None if norm is None else (norm[1].lower(), "a norm's by its name")
+
+
+def _scale_of(name: str, entries: Mapping[str, Entry]) -> tuple[str, str] | None:
+    """The same of what belongs to another float tensor, as scales do to codes."""
+    for ending, begun in _PAIRS:
+        weight = name.removesuffix(ending) + begun
+        beside = entries.get(weight) if name.endswith(ending) and weight != name else None
+        if beside is not None and beside.dtype in FLOATS:
+            word = "scal" if "scal" in ending.lower() else ending.strip("._").lower()
+            return word, f"a {'scale' if word == 'scal' else 'part'} of {weight} by its name"
+    return None
 
 
 def told_of_foreign(path: Path, entries: Mapping[str, Entry], ours: bool) -> str | None:
