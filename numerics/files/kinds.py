@@ -124,7 +124,8 @@ def _of_torch(path: PathLike | None) -> str:
     elif _is_tensor(held.root):
         way, under = f"{{'tensor': {_loaded(held, ())}}}", ""
     else:
-        return f"{_TORCH}, in which no tensors lie by name"
+        calls = "" if held.is_safe else "; it would run code of its own wherever it is loaded: do not load it"
+        return f"{_TORCH}, in which no tensors lie by name{calls}"
     what = f"{_TORCH} of a whole module" if not places and modules == [()] else _TORCH
     trusted = "" if held.is_safe else "where you trust it, "
     if len(places) == 1 and held.is_safe:

@@ -909,3 +909,14 @@ def test_an_observer_with_another_rounding_says_what_the_command_takes(tmp_path)
         commands, ["quantize", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), *arguments]
     )
     assert str(found.exception).endswith("not under stochastic; give rounding='half_even'")
+
+
+class Calls:
+    def __reduce__(self):
+        return os.getenv, ("HOME",)
+
+
+def test_a_pickle_that_calls_code_is_told_as_that(tmp_path):
+    torch.save({"a": Calls()}, tmp_path / "x.pth")
+    with pytest.raises(nx.NumericsError, match=r"no tensors lie by name; it would run code of its own"):
+        quantize(tmp_path / "x.pth", tmp_path / "y.safetensors", Request(nx.QuantSpec("mxfp4")))
