@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from numerics.files.replacement import replace_file
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, warn
+from numerics.formats.text import json_in
 
 CONFIG = "config.json"
 RECORD = "numerics_job.json"  # of the job that made a folder, and of no other
@@ -29,7 +30,7 @@ def hashes_beside(files: Iterable[Path]) -> dict[str, str]:
 def copy_beside(files: Iterable[Path], folder: Path, but: Sequence[str] = ()) -> dict[str, str]:
     """Copies the files into a folder, the configuration last; returns the hashes of what was read.
 
-    but: names of files that are written otherwise there.
+    but: names of files that are written otherwise there.  Warns of a configuration that is no JSON.
     """
     hashes = {}
     for file in sorted(files, key=lambda file: file.name == CONFIG):
@@ -38,8 +39,17 @@ def copy_beside(files: Iterable[Path], folder: Path, but: Sequence[str] = ()) ->
         data = content_of(file)
         hashes[file.name] = _hash(data)
         if file.name not in but:
+            if file.name == CONFIG:
+                _check_json(file, data)
             replace_file(folder / file.name, data)
     return hashes
+
+
+def _check_json(file: Path, data: bytes) -> None:
+    try:
+        json_in(data.decode())
+    except ValueError as wrong:
+        warn(f"{file} is no JSON, and is copied as it is ({wrong})")
 
 
 def _hash(data: bytes) -> str:

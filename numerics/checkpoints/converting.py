@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -44,12 +45,18 @@ from numerics.interop.ggml import ENCODERS, quantize_as_ggml
 from numerics.interop.gguf import BLOCK, gguf_type, to_gguf
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
-from numerics.view.text import many
+from numerics.view.text import folded, many
 
 Array = NDArray[Any]
 SHARDED = OpenedSafetensors | OpenedPickles  # what may be a folder
 KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 ARCHITECTURE = "general.architecture"
+_GGML_NAME = re.compile(r"blk[.]|token_embd[.]|output[.]|v[.]blk[.]")
+KIND_OF_DTYPE: Mapping[str, str] = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "int16": "I16",
+    "int32": "I32", "int64": "I64",
+}  # fmt: skip
+"""The types of ggml's for plain numbers, by NumPy's names."""
 
 
 @named_fields
@@ -61,6 +68,8 @@ class Converted:
     names of all that was not quantized.  left: weights that no QTensor holds, whose bytes were copied, and
     why.  decoded: weights that no QTensor holds, whose values were written as floats, and why.  made: float
     matrices that became a type of ggml's, where that was asked for, and which.
+    rounded: weights whose values the target's readers find a little off, and by how much of themselves.
+    widened: integers of fewer than 8 bits, and what they became.
     notes: what the source says or has that the target does not.  resumed: files that were done before.
     floats: was it `dequantize` that wrote them, so that none is quantized any more?
     """
@@ -70,6 +79,8 @@ class Converted:
     left: dict[str, str] = field(default_factory=dict)
     decoded: dict[str, str] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
+    rounded: dict[str, float] = field(default_factory=dict)
+    widened: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     resumed: int = field(default=0, compare=False)
     floats: bool = False
@@ -305,13 +316,13 @@ class _Conversion:
         x = self.opened.tensor(name)
         if name in self.opened.left and isinstance(self.opened, OpenedSafetensors):
             if layout in (_compressed, _torchao, _floats):
-                raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
+                raise NumericsError(_stays(name, self.opened.left[name]))
             self.look.found.left[name] = self.opened.left[name]
             return self._as_they_were(name)
         found = self.look.found
         if why := lone_codes(x):
             if layout in (_compressed, _torchao, _floats):
-                raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
+                raise NumericsError(_stays(name, f"it is {why}"))
             found.left[name] = why
             return {name: _plain(name, x)}
         if name in self.opened.left and layout is not _floats:
@@ -323,7 +334,7 @@ class _Conversion:
             kept.append(name)
         if isinstance(x, QTensor):
             return layout(self, name, x)
-        return {name: _plain(name, x)}
+        return {name: _plain(name, _widened(found, name, x))}
 
     def _as_they_were(self, name: str) -> dict[str, Piece]:
         opened = cast(OpenedSafetensors, self.opened)
@@ -335,6 +346,7 @@ class _Conversion:
         told = said_of_inputs(getattr(self.opened, "config", {}))
         if told and not self._inputs_kept:
             self.found.notes.append(f"not kept, how inputs are quantized ({told}): only weights are written")
+        self.found.notes += _said_of_numbers(self.found)
         if by_name_alone:
             ties = self.opened.ties.items()
             self.found.notes += [f"{alias} is {name}: written under that name alone" for alias, name in ties]
@@ -359,6 +371,11 @@ class _Conversion:
             for file in files:
                 file.check_unchanged()
         self._note(True)
+        if not isinstance(self.opened, OpenedGGUF) and not any(map(_GGML_NAME.match, self.opened.names)):
+            self.found.notes.append(
+                "names are the source's, and no head says which model it is: llama.cpp looks for its own "
+                "(blk.0.attn_q.weight ...), which its convert_hf_to_gguf.py writes"
+            )
         return self.found
 
     def _blocks(self, name: str) -> dict[str, tuple[str, tuple[int, ...], Array]]:
@@ -368,7 +385,7 @@ class _Conversion:
             self.found.left[name] = x
             return file.blocks(name)
         if name in self.opened.left:
-            raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
+            raise NumericsError(_stays(name, self.opened.left[name]))
         made = self._for_ggml(x)
         if made is not x:
             self.found.made[name], x = str(self.ggml), made
@@ -376,9 +393,12 @@ class _Conversion:
         if name not in kept and name not in self.found.made:
             kept.append(name)
         if not isinstance(x, QTensor):
-            kind = _plain(name, x)[0].dtype
-            if kind not in ("F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"):
-                raise NumericsError(f"tensor {name!r}: GGUF has no {kind}")
+            x = _widened(self.found, name, x)
+            kind = KIND_OF_DTYPE.get(x.dtype.name)
+            if kind is None:
+                raise NumericsError(
+                    f"tensor {name!r}: GGUF has no {x.dtype.name}; it has {', '.join(KIND_OF_DTYPE)}"
+                )
             return {name: (kind, x.shape, x)}
         try:
             found = {name: (gguf_type(x), tuple(x.shape), cast(Array, to_gguf(x)))}
@@ -408,6 +428,39 @@ def _config(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise NumericsError(f"{file} holds {said(found)}; a configuration is a table")
     return found
+
+
+def _stays(name: str, why: str) -> str:
+    """What is said of codes that are neither decoded here nor stored by another kind of file."""
+    return (
+        f"{name} stays codes and cannot be stored: {why}; the tool that wrote it makes floats of it, and "
+        "--to numerics and --to safetensors copy its codes"
+    )
+
+
+def _said_of_numbers(found: Converted) -> list[str]:
+    """What readers find a little off, and what has a wider type."""
+    said = []
+    if found.rounded:
+        said.append(
+            f"not exact: {folded(found.rounded)}: the tensor scale is stored as a number that divides, and "
+            "it is the inverse of no float32; readers find values off by up to "
+            f"{max(found.rounded.values()):.1e} of themselves"
+        )
+    for kinds in dict.fromkeys(found.widened.values()):
+        names = folded(name for name, kind in found.widened.items() if kind == kinds)
+        said.append(f"{names}: {kinds}, which holds the same numbers; the file has no narrower type for them")
+    return said
+
+
+def _widened(found: Converted, name: str, x: Any) -> Any:
+    """Integers of fewer than 8 bits, which no kind of file has by themselves, as those of 8; others as is."""
+    kind = "" if isinstance(x, QTensor) else x.dtype.name
+    if re.fullmatch(r"u?int[1-7]", kind) is None:
+        return x
+    wide = "uint8" if kind.startswith("u") else "int8"
+    found.widened[name] = f"{kind} became {wide}"
+    return x.astype(wide)
 
 
 def _plain(name: str, x: Any) -> Piece:
@@ -468,6 +521,8 @@ def _compressed(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
         )
     stored = stored_weight(name, as_tensors(q))
     work.look.schemes[layer] = stored.scheme
+    if stored.off:
+        work.look.found.rounded[name] = stored.off
     return dict(_arrays(layer, stored.tensors))
 
 
@@ -611,6 +666,8 @@ def _join(found: Converted, other: Converted) -> None:
     found.left |= other.left
     found.decoded |= other.decoded
     found.made |= other.made
+    found.rounded |= other.rounded
+    found.widened |= other.widened
 
 
 __all__ = ["KINDS", "Converted", "Running", "convert", "dequantize"]

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
+from numerics.files.layouts import Layouts
 from numerics.files.safetensors import BITS, Entry
-from numerics.files.selection import Selection, outputs_of, says_no_axis, why_axis
+from numerics.files.selection import EXCLUDED, Selection, outputs_of, says_no_axis, why_axis
 from numerics.files.shards import Source
 from numerics.formats.arguments import keywords, named_fields
 from numerics.formats.errors import NumericsError, said
@@ -97,16 +98,19 @@ def decide(source: Source, request: Request) -> Decision:
     chosen = Selection(source, request.include, request.exclude, source.ties)
     asked = Asked(_rules(request))
     found = Decision({}, dict(chosen.why), {}, source.entries, also=chosen.also)
-    taken, left = set(source.entries), False
-    for name in chosen.names:
-        names = chosen.names_of(name)
-        rule = asked.rule("weights", names, [(one.rpartition(".")[0], None) for one in names])
-        told = _told(names, rule, request)
+    layouts = chosen.layouts
+    _check_plan(request, chosen)
+    where, left = _Where(request, layouts, set(source.entries)), False
+    for name in (*chosen.names, *chosen.words):
+        told = _told_of(chosen, name, asked, request)
+        if told.reason == ALL and name in chosen.words:
+            continue
         left |= told.reason == ALL
         if told.spec is None:
             found.why[name] = told.reason
         else:
-            _place(found, name, _observed(name, told), request, taken)
+            _place(found, name, _observed(name, told), where)
+    _check_excluded(chosen, where)
     for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
@@ -118,6 +122,48 @@ def decide(source: Source, request: Request) -> Decision:
     _check_observer(request, found)
     _share(found)
     return found
+
+
+def _told_of(chosen: Selection, name: str, asked: Asked, request: Request) -> _Told:
+    """What a tensor is told; one that is no weight by its name, by rules that say that word alone."""
+    names, word = chosen.names_of(name), chosen.words.get(name)
+    owners = [(one.rpartition(".")[0], None) for one in names]
+    rules = [rule for rule in asked.rules if word is None or word in str(rule.where).lower()]
+    if word and not any(rule.specs["weights"] and rule.matches(names, owners) for rule in rules):
+        rules = []  # those that keep it do nothing
+    rule = Asked(rules).rule("weights", names, owners)
+    told = _told(names, rule, request)
+    left = word is not None and rule is None and told.spec is None
+    return told._replace(reason=chosen.why[name]) if left else told
+
+
+def _check_plan(request: Request, chosen: Selection) -> None:
+    """Raises NumericsError where a saved plan quantizes a tensor that stays, whatever is asked for."""
+    for row in request.plan.rows if request.plan else ():
+        for name in row.names if row.kind == "parameter" and row.spec else ():
+            why = chosen.why.get(name, EXCLUDED)
+            if name not in chosen.words and why not in (EXCLUDED, "not included"):
+                raise NumericsError(f"the plan quantizes {name}, which stays as it is: {why}")
+
+
+def _check_excluded(chosen: Selection, where: _Where) -> None:
+    """Raises NumericsError for patterns that exclude only what rules, plan and bytes leave as it is."""
+    asked = Asked(_rules(where.request))
+    for pattern in chosen.exclude:
+        found = Decision({}, {}, {}, chosen.reader.entries)
+        for name in chosen.excluded_by(pattern):
+            told = _told_of(chosen, name, asked, where.request)
+            if told.spec is None:
+                found.why[name] = told.reason
+                continue
+            try:
+                _place(found, name, _observed(name, told), where._replace(taken=set()))
+            except NumericsError:  # what is refused is to be excluded
+                break
+            if found.plans:
+                break
+        else:
+            chosen.check_excluding(pattern, found.why)
 
 
 class _Told(NamedTuple):
@@ -190,7 +236,16 @@ def _told(names: Sequence[str], rule: Rule | None, request: Request) -> _Told:
     return _Told(request.spec, ALL if request.spec else "no rule names it", watched)
 
 
-def _place(found: Decision, name: str, told: _Told, request: Request, taken: set[str]) -> None:
+class _Where(NamedTuple):
+    """What a place depends on beside the tensor: what is asked, the order of axes, names that are taken."""
+
+    request: Request
+    layouts: Layouts
+    taken: set[str]
+
+
+def _place(found: Decision, name: str, told: _Told, where: _Where) -> None:
+    request, layouts, taken = where
     spec, reason, watched = told
     assert spec is not None
     entry = found.entries[name]
@@ -199,19 +254,36 @@ def _place(found: Decision, name: str, told: _Told, request: Request, taken: set
         return
     planned = reason == PLANNED and spec.scheme == per_channel()  # whoever planned it saw the model
     chosen = request.free and _free(spec) and not planned
-    plan = plan_of(name, entry, spec, chosen)
+    plan = plan_of(name, entry, spec, chosen, name in layouts.first)
     if isinstance(plan, str):
         if request.include or reason.startswith("rule"):
             raise NumericsError(f"tensor {name!r}: {plan}: exclude it, or give another format ({reason})")
         found.why[name] = plan
         return
-    axis = plan.axis
-    along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
-    along += why_axis(plan) if along and chosen else ""
+    along = _along(plan, layouts, name) if chosen else _along_axis(plan)
     scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
+    found.why.pop(name, None)  # of one that is no weight by its name, and was asked for
     found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
     if watched is not None:
         found.observers[name] = watched
+
+
+def _along_axis(plan: Plan) -> str:
+    """What a reason adds of an axis that is not the last one."""
+    axis = plan.axis
+    return f"; along axis {axis}" if axis is not None and axis != len(plan.shape) - 1 else ""
+
+
+def _along(plan: Plan, layouts: Layouts, name: str) -> str:
+    """The same of an axis that was chosen, and why it was."""
+    along = _along_axis(plan)
+    if plan.spec.rows > 1:  # they lie along the last axis
+        return along
+    if name in layouts.first:
+        return f"{along}, {layouts.first[name]}"
+    if name in layouts.open and not along:
+        return "; along the last axis, as if its inputs were that: nothing says so, and a rule can name it"
+    return along + why_axis(plan) if along else ""
 
 
 def _free(spec: QuantSpec) -> bool:

@@ -7,6 +7,7 @@ with the reason.  docs/checkpoints.md has the table.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from numerics.files.companions import CODES as PACKED_TYPES
 from numerics.files.safetensors import Entry, word_type
 from numerics.formats.blocks import mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3, mxfp8_e5m2, nvfp4
-from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, digits
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.errors import NumericsError, digits, said
 from numerics.formats.floats import bfloat16, e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8, integer_format, uint4, uint8
 from numerics.interop.layouts import AWQ, unpack_words
@@ -27,6 +28,7 @@ from numerics.tensor.scheme import Scheme, per_block, per_channel, per_group, pe
 from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
+_TILE = re.compile(r"[0-9]{1,9}x[0-9]{1,9}")  # older compressed-tensors
 TILE = (128, 128)  # rows and columns that share a scale, in DeepSeek's files
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 ELEMENTS: Mapping[str, Element] = {"F8_E4M3": fp8_e4m3, "F8_E5M2": fp8_e5m2, "I8": int8}
@@ -231,9 +233,15 @@ def _group_size(parts: Parts) -> int | None:
 
 def _tile(parts: Parts) -> tuple[int, int] | None:
     """Rows and columns that share a scale, as transformers and compressed-tensors say; or DeepSeek's own."""
-    sizes = parts.config.get("weight_block_size", parts.config.get("block_structure"))
-    if not (isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)):
+    key = next(
+        (key for key in ("weight_block_size", "block_structure") if parts.config.get(key) is not None), ""
+    )
+    if not key:
         return TILE if parts.scale_name.endswith("_scale_inv") else None
+    came = parts.config[key]
+    sizes = [int(n) for n in came.split("x")] if isinstance(came, str) and _TILE.fullmatch(came) else came
+    if not (isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)):
+        raise Left(f"its {key} is {said(came)}, and should be two numbers above 0, as [128, 128]")
     return sizes[0], sizes[1]
 
 
@@ -357,10 +365,8 @@ def _words(parts: Parts) -> QTensor:
     """compressed-tensors' pack-quantized: rows of words, the smallest code is 0."""
     rows, columns = _whole_shape(parts)
     bits = _bits(parts, columns)
-    if bits not in (4, 8) and bits != 2:
-        raise Left(f"its codes have {bits} bits, which versions of compressed-tensors pack in different ways")
     d = integer_format(bits)
-    codes = unpack_words(parts.words("codes"), d, columns)
+    codes = _unpacked(parts.words("codes"), d, columns)
     scheme, scale = _shared((rows, columns), parts.floats("scale"), _group_size(parts))
     _check_order(parts, columns, scheme.size or columns)
     options: dict[str, Any] = {"scheme": scheme, "scale_type": _scale_type(parts)}
@@ -369,12 +375,30 @@ def _words(parts: Parts) -> QTensor:
     zero = parts.words("zero")
     if _is_packed(zero, parts.entry("scale").shape, bits):
         half = 1 << (bits - 1)
-        lines = unpack_words(zero, integer_format(bits, signed=False), rows, axis=0)
+        lines = _unpacked(zero.T, integer_format(bits, signed=False), rows).T
         zero = lines.astype(np.int32) - half
     spec = QuantSpec(d, symmetric=False, **options)
     _check_signs(scale)
     zero = _whole(zero).reshape(scale.shape).copy()  # ascontiguousarray would give () an axis
     return QTensor.from_parts(spec, codes, scale, zero_point=zero, original=_wide(parts))
+
+
+def _unpacked(words: Array, d: Integer, count: int) -> Array:
+    """Codes of rows of words, `count` a row; of 3, 5, 6 and 7 bits as a string of bits, code 0 lowest.
+
+    In that string 32 codes are as many words as a code has bits.
+    """
+    if 32 % d.bits == 0:
+        return cast(Array, unpack_words(np.ascontiguousarray(words), d, count))
+    if words.shape[1] != -(-count * d.bits // 32):
+        raise Left(f"{words.shape[1]} words a row do not hold {count} codes of {d.bits} bits")
+    whole = np.pad(words, ((0, 0), (0, -words.shape[1] % d.bits)))
+    codes = d.unpack(
+        np.ascontiguousarray(whole, "<i4").view(np.uint8).reshape(-1),
+        (len(whole), whole.shape[1] // d.bits * 32),
+    )
+    smallest = 1 << (d.bits - 1) if d.signed else 0
+    return cast(Array, np.ascontiguousarray(codes[:, :count]) ^ np.uint8(smallest))
 
 
 def _is_packed(zero: Array, scale: tuple[int, ...], bits: int) -> bool:
@@ -425,6 +449,11 @@ def _bits(parts: Parts, columns: int) -> int:
     if type(told) is int:
         if told in (2, 4, 8) and told not in fitting:
             raise Left(f"{words} words a row do not hold {columns} codes of {told} bits")
+        if not 2 <= told <= 8:
+            raise Left(f"its codes have {told} bits; 2 to 8 are read")
+        if told not in (2, 4, 8) and words == -(-columns // (32 // told)):
+            raise Left(f"its codes have {told} bits, which versions of compressed-tensors pack in different "
+                       f"ways: {words} words a row may each hold whole codes alone")  # fmt: skip
         return told
     if len(fitting) != 1:
         raise Left(f"{words} words a row hold {columns} codes of no bits that are known")

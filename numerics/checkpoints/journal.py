@@ -267,6 +267,10 @@ class Journal:
             )
         for name, facts in held.items():
             path = self.target / name
+            if not os.path.lexists(path):
+                raise NumericsError(
+                    f"{path} is missing, which this job wrote; remove {self.target} and begin anew"
+                )
             if not os.path.isfile(path) or file_hash(path) != facts["sha256"]:
                 raise NumericsError(f"{path} is not what this job wrote; remove {self.target} and begin anew")
 

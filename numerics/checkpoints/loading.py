@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -363,8 +365,22 @@ class OpenedONNX:
         except Exception as wrong:  # whatever onnx raises
             raise NumericsError(f"{self.path}: initializer {name!r}: {wrong!s:.300}") from wrong
 
-    def stored(self, name: str) -> None:
-        """As Opened says: initializers are plain."""
+    def stored(self, name: str) -> Stored:
+        """As Opened says: initializers are plain, those of fewer than 8 bits without gaps."""
+        from onnx import TensorProto, helper
+
+        tensor = self._tensors[name]
+        kind, count = TensorProto.DataType.Name(tensor.data_type), math.prod(tensor.dims)
+        narrow = re.search(r"INT([124])$|(4)E2M1$", kind)
+        bits = int(narrow[1] or narrow[2]) if narrow else 8 * self._itemsize(helper, tensor.data_type)
+        return Stored(None, -(-count * bits // 8))
+
+    @staticmethod
+    def _itemsize(helper: Any, kind: int) -> int:
+        try:
+            return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+        except Exception as wrong:  # of types that onnx has no numbers for
+            raise NumericsError(f"type {kind} of an initializer cannot be read: {wrong!s:.100}") from wrong
 
 
 class OpenedArrays:

@@ -18,7 +18,7 @@ from numerics.formats.errors import NumericsError, digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, measured, name_column, text_column
-from numerics.view.text import brief, figure, hanging, many, some_of, wrapped
+from numerics.view.text import brief, figure, hanging, many, named, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
@@ -35,7 +35,8 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
     "convert",
     help=cleandoc("""Another kind of file, no number rounded.
 
-    MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin,
+    But for tensor scales of NVFP4 that compressed-tensors has not: a line
+    names them.  MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin,
     ONNX, .npy or .npz.  What the kind of OUT does not have is refused, and
     nothing is dequantized to make it fit.  A folder goes on where the same
     command was stopped, and under torchrun ranks share its shards.
@@ -166,8 +167,8 @@ def _looks(looks: list[Look], room: int | None, every: bool, places: int = RANGE
     """A line a tensor, of records only where every one is asked for; what it is stored as where that has
     another name.  places: digits of the least and the largest scale.
     """
-    named = any(look.stored for look in looks)
-    formats = [text_column(heading) for heading in (FORMATS[1:] if named else FORMATS[:1])]
+    kinds = any(look.stored for look in looks)
+    formats = [text_column(heading) for heading in (FORMATS[1:] if kinds else FORMATS[:1])]
     table = Table([name_column("tensor", least=24), text_column("shape"), *formats,
                    Column("bits", spare=2), Column("amax", spare=3),
                    Column(SCALES, spare=4), Column("bytes", spare=1)])  # fmt: skip
@@ -175,8 +176,8 @@ def _looks(looks: list[Look], room: int | None, every: bool, places: int = RANGE
         scales = EMPTY if look.scales is None else " .. ".join(figure(one, places) for one in look.scales)
         amax = EMPTY if look.amax is None else figure(look.amax)
         shape = "x".join(map(str, look.shape)) or "number"
-        made = ([look.stored or EMPTY] if named else []) + [brief(look.format, room), figure(look.bits, 8)]
-        table.add(look.name, shape, *made, amax, scales, str(look.nbytes))
+        made = ([look.stored or EMPTY] if kinds else []) + [brief(look.format, room), figure(look.bits, 8)]
+        table.add(named(look.name), shape, *made, amax, scales, str(look.nbytes))
     total, others = sum(look.nbytes for look in looks), len(table.columns) - 2
     table.totals = [[many(len(looks), "tensor"), *[""] * others, str(total)]]
     return table
@@ -224,8 +225,8 @@ def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[s
                    Column("values differ"), Column("SQNR dB"), text_column(PLACE, spare=1)])  # fmt: skip
     for one in shown:
         formats = (brief(text, screen.width) for text in one.formats)
-        table.add(one.name, *formats, _count(one.codes), _count(one.scales), _count(one.values), _sqnr(one),
-                  _place(one))  # fmt: skip
+        table.add(named(one.name), *formats, _count(one.codes), _count(one.scales), _count(one.values),
+                  _sqnr(one), _place(one))  # fmt: skip
     table, numbers = table.numbered_to_fit(screen, "first", "second", what="format")
     below = [*_below(numbers, screen), *_places(table, screen, every), *table.left_out(screen, PLACE)]
     below += table.names_cut(screen)

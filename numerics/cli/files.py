@@ -38,7 +38,7 @@ from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES_TE
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import MADE, Column, Table, measured, name_column
-from numerics.view.text import became, cells, figure, shortened, some_of, wrapped
+from numerics.view.text import became, cells, figure, named, shortened, some_of, wrapped
 
 if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
@@ -237,7 +237,8 @@ def report_table(report: FileReport, screen: Screen) -> Table:
     for tensor in sorted(quantized, key=_loss):
         shape = "x".join(map(str, tensor.shape)) or "number"
         known = _figures(tensor.bits, tensor, tensor.measured)
-        table.add(*line(tensor.name, [tensor], shape, *known, *counts(tensor.non_finite, tensor.lost)))
+        made = counts(tensor.non_finite, tensor.lost)
+        table.add(*line(named(tensor.name), [tensor], shape, *known, *made))
     sums = report.sums
     known = _figures(report.bits, sums.error, bool(sums.count))
     figures = ("", *known, *counts(sums.non_finite, sums.lost)) if quantized else ()

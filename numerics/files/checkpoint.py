@@ -20,7 +20,7 @@ from numerics.backends.host.memory import taken_again
 from numerics.files.header import KEY, ORIGINALS, Plan, already_quantized, plans_of, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
-from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis
+from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis, tiles_of_kernel
 from numerics.files.signals import terminable
 from numerics.files.stream import NO_SCALES, Scales, Stream, decode, encode
 from numerics.files.ties import ties_of
@@ -263,7 +263,7 @@ def _plans(chosen: Selection, spec: QuantSpec, free: bool) -> dict[str, Plan]:
     entries, taken = chosen.reader.entries, set(chosen.reader.entries)
     plans: dict[str, Plan] = {}
     for name in chosen.names:
-        plan = plan_of(name, entries[name], spec, free)
+        plan = plan_of(name, entries[name], spec, free, name in chosen.layouts.first)
         try:
             if isinstance(plan, str):
                 chosen.leave(name, plan)
@@ -274,17 +274,19 @@ def _plans(chosen: Selection, spec: QuantSpec, free: bool) -> dict[str, Plan]:
     return plans
 
 
-def plan_of(name: str, entry: Entry, spec: QuantSpec, free: bool) -> Plan | str:
-    """Returns how a tensor is stored by a spec, or why it would not get smaller.
+def plan_of(name: str, entry: Entry, spec: QuantSpec, free: bool, first: bool = False) -> Plan | str:
+    """Returns how a tensor is stored by a spec, or why it is not: no fewer bytes, or tiles over a kernel.
 
-    free: the axis of blocks and groups may be chosen.  Raises NumericsError, naming the tensor, for a spec
-    that does not fit it.
+    free: the axis of blocks and groups may be chosen.  first: its inputs come before its outputs.  Raises
+    NumericsError, naming the tensor, for a spec that does not fit it.
     """
     try:
         plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+        if tiles := tiles_of_kernel(plan):
+            return tiles
         if free:
-            plan = per_output_channel(plan)
-            plan = plan.along(chosen_axis(plan)) if plan.size and spec.rows == 1 else plan
+            plan = per_output_channel(plan, first)
+            plan = plan.along(chosen_axis(plan, first)) if plan.size and spec.rows == 1 else plan
         plan.check_padding()
         return plan if plan.nbytes < entry.nbytes or not entry.nbytes else _growth(plan, entry)
     except NumericsError as wrong:

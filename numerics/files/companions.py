@@ -6,6 +6,7 @@ that stands here.  To quantize such numbers as if they were weights would ruin t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,10 @@ from numerics.formats.text import json_in
 LONGEST_CONFIG = 1 << 24  # bytes
 
 CODES = frozenset(BITS) - {"F64", "F32", "F16", "BF16", "C64", "BOOL", "I64", "U64"}
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_NORM = re.compile(r"(?:(?:^|[._])|layer_?|group_?|batch_?|rms_?|instance_?|[a-z0-9]_)"
+                   r"(norm|ln|bn)(?:_?[0-9a-z]|s[.][0-9]+)?$", re.IGNORECASE)  # fmt: skip
+"""The end of a norm's name: `q_norm`, `input_layernorm`, `ln_1`, `norm2`, `norms.0`; not `normal`."""
 LOST = "numerics, whose header text was lost"
 RULES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("", ("_scale_inv",), "fine-grained FP8 of Hugging Face and DeepSeek"),
@@ -39,6 +44,10 @@ RULES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("_blocks", ("_scales",), "MXFP4 of gpt-oss"),
     ("codes", ("codebooks", "scales"), "AQLM"),
 )  # fmt: skip
+
+
+_PAIRS = tuple((ending, begun) for begun, endings, _ in RULES for ending in endings)
+_ENDINGS = tuple({ending for ending, _ in _PAIRS})
 
 
 class Companion(NamedTuple):
@@ -66,6 +75,46 @@ def companions(entries: Mapping[str, Entry]) -> Iterator[Companion]:
                 for ending in endings:
                     if stem + ending in entries and stem + ending != codes:
                         yield Companion(stem + ending, codes, ending, source)
+
+
+def left_by_name(entries: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
+    """Which float tensors are no weights by their names: a word of each name, and what it says it is.
+
+    A bias is one by its own name (`gate_up_proj_bias`), a norm's by that of its layer (`q_norm.weight`), and
+    a scale where what it scales lies beside it.
+
+    >>> found = left_by_name({"a.weight": Entry("F32", (4, 4)), "a.weight_scale": Entry("F32", (4, 1)),
+    ...                       "a.weight_bias": Entry("F32", (4, 4)), "rel_bias.weight": Entry("F32", (4, 4))})
+    >>> {name: why for name, (_, why) in found.items()}
+    {'a.weight_scale': 'a scale of a.weight by its name', 'a.weight_bias': 'a bias by its name'}
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, entry in entries.items():
+        if entry.dtype in FLOATS and len(entry.shape) > 1:
+            said = _scale_of(name, entries) if name.endswith(_ENDINGS) else None
+            said = said or _bias_or_norm(name)
+            if said is not None:
+                found[name] = said
+    return found
+
+
+def _bias_or_norm(name: str) -> tuple[str, str] | None:
+    *layer, leaf = name.split(".")[-3:]  # a norm in a list has a number behind its name
+    if leaf.lower().endswith("bias"):
+        return "bias", "a bias by its name"
+    norm = _NORM.search(".".join(layer if leaf in ("weight", "scale", "gamma") else (*layer, leaf)))
+    return None if norm is None else (norm[1].lower(), "a norm's by its name")
+
+
+def _scale_of(name: str, entries: Mapping[str, Entry]) -> tuple[str, str] | None:
+    """The same of what belongs to another float tensor, as scales do to codes."""
+    for ending, begun in _PAIRS:
+        weight = name.removesuffix(ending) + begun
+        beside = entries.get(weight) if name.endswith(ending) and weight != name else None
+        if beside is not None and beside.dtype in FLOATS:
+            word = "scal" if "scal" in ending.lower() else ending.strip("._").lower()
+            return word, f"a {'scale' if word == 'scal' else 'part'} of {weight} by its name"
+    return None
 
 
 def told_of_foreign(path: Path, entries: Mapping[str, Entry], ours: bool) -> str | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from numerics.backends.paths import check_regular
 from numerics.files.nested import Found, Keys, at, by_name, every, model_in, place_of, tensors_in
@@ -45,6 +46,7 @@ _PDF = "a PDF document"
 _PARQUET = "a Parquet file, whose tables its own tools read"
 _TEXT = "text, which has no tensors"
 _PACKED = "a compressed file; unpack it first"
+_CUT_ZIP = "a zip, as torch.save and np.savez write it, that is damaged or cut short"
 MAGICS = (
     (b"GGUF", _GGUF), (b"ggml", _GGML), (b"lmgg", _GGML), (b"\x93NUMPY", _NUMPY),
     (b"\x89HDF\r\n\x1a\n", _HDF5),
@@ -99,7 +101,7 @@ def _of_zip(first: bytes | bytearray, path: PathLike | None) -> str:
         return _NPZ
     if b"data.pkl" in first or name.endswith((b".pkl", b"/version", b"/byteorder")):
         return _of_torch(path)
-    return _PACKED
+    return _PACKED if path is None or is_zipfile(path) else _CUT_ZIP
 
 
 def _of_torch(path: PathLike | None) -> str:
@@ -122,7 +124,8 @@ def _of_torch(path: PathLike | None) -> str:
     elif _is_tensor(held.root):
         way, under = f"{{'tensor': {_loaded(held, ())}}}", ""
     else:
-        return f"{_TORCH}, in which no tensors lie by name"
+        calls = "" if held.is_safe else "; it would run code of its own wherever it is loaded: do not load it"
+        return f"{_TORCH}, in which no tensors lie by name{calls}"
     what = f"{_TORCH} of a whole module" if not places and modules == [()] else _TORCH
     trusted = "" if held.is_safe else "where you trust it, "
     if len(places) == 1 and held.is_safe:

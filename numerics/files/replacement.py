@@ -153,9 +153,11 @@ class Replacement:
             help = "; the disk is full" if wrong.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             if os.name == "nt" and isinstance(wrong, PermissionError):
                 help = "; Windows replaces no file that is open or mapped, as nx.load maps it"
-            raise NumericsError(
-                f"cannot write {self.target}: {wrong.strerror or wrong}{help}; that file was not changed"
-            ) from wrong
+            folder = Path(self.target).parent
+            if not os.path.isdir(folder):
+                help += f"; there is no folder {folder}"
+            help += "; that file was not changed" if os.path.lexists(self.target) else "; nothing was written"
+            raise NumericsError(f"cannot write {self.target}: {wrong.strerror or wrong}{help}") from wrong
 
 
 def replace_file(target: str | os.PathLike[str], data: bytes) -> None:

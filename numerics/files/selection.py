@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from numerics.files.companions import Companion, companions
+from numerics.files.companions import Companion, companions, left_by_name
 from numerics.files.header import ORIGINALS, Plan
+from numerics.files.layouts import Layouts
 from numerics.files.safetensors import Entry
 from numerics.formats.errors import NumericsError, items_of, said
-from numerics.tensor.scheme import Scheme, per_channel, per_output
+from numerics.tensor.scheme import Scheme, per_channel, per_output, tiled_kernel
 from numerics.tensor.spec import QuantSpec
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
@@ -20,6 +21,7 @@ IMAGES = 4  # axes from which on a weight is a convolution's: (outputs, inputs, 
 
 ALREADY = "quantized already"
 BESIDE = "belongs to codes"
+EXCLUDED = "excluded"
 
 
 class Tensors(Protocol):
@@ -38,6 +40,9 @@ class Tensors(Protocol):
 class Selection:
     """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
 
+    layouts: of which weights the inputs come first.  words: of those that are left since their names say that
+    they are no weights, the word that says it.
+
     ties: further names of tensors, each with the one in the file; patterns may be of either.
 
     Numbers that belong to tensors which another tool quantized are copied with those.  Raises NumericsError
@@ -49,6 +54,7 @@ class Selection:
         self, reader: Tensors, include: Sequence[str], exclude: Sequence[str], ties: Mapping[str, str]
     ) -> None:
         self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
+        self.layouts = Layouts(reader.path, reader.entries)
         self.also: dict[str, tuple[str, ...]] = {}
         for alias, name in ties.items():
             self.also[name] = (*self.also.get(name, ()), alias)
@@ -59,11 +65,14 @@ class Selection:
                         f"{option}={pattern!r} matches no tensor of {reader.path}; "
                         "patterns take *, ? and [abc], and match whole names of tensors or of layers"
                     )
+        self._by_name = left_by_name(reader.entries)
         others = {name: self._why_not(name, entry) for name, entry in reader.entries.items()}
         self.names = [name for name, why in others.items() if why is None]
         self.why = {name: why for name, why in others.items() if why is not None}
+        self.words = {name: word for name, (word, why) in self._by_name.items() if self.why.get(name) == why}
         self._check_included()
         self._check_companions()
+        self._check_excluded()
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """All names of a tensor, that in the file first."""
@@ -74,7 +83,11 @@ class Selection:
 
     def _why_not(self, name: str, entry: Entry) -> str | None:
         if self._named(name, self.exclude):
-            return "excluded"
+            return EXCLUDED
+        return self._why_left(name, entry)
+
+    def _why_left(self, name: str, entry: Entry) -> str | None:
+        """The same where nothing is excluded."""
         if self.include and not self._named(name, self.include):
             return "not included"
         if entry.dtype not in ORIGINALS:
@@ -82,7 +95,28 @@ class Selection:
         named = any(_matches(one, self.include) for one in self.names_of(name))  # not its layer alone
         if not entry.shape or (len(entry.shape) < 2 and not named):
             return "fewer than two dimensions" if entry.shape else "a single number"
-        return None
+        return None if named or name not in self._by_name else self._by_name[name][1]
+
+    def excluded_by(self, pattern: str) -> list[str]:
+        """The tensors that would be quantized, as far as their names and shapes say, but for that pattern."""
+        found = {one.name for one in companions(self.reader.entries)}
+        return [name for name, entry in self.reader.entries.items()
+                if self._named(name, (pattern,)) and self._why_left(name, entry) is None
+                and (self.include or not self.names or name not in found)]  # fmt: skip
+
+    def check_excluding(self, pattern: str, why: Mapping[str, str]) -> None:
+        """Raises NumericsError for a pattern that excludes only what stays as it is.  why: it stays."""
+        for name in self.reader.entries if not self.excluded_by(pattern) or why else ():
+            if self._named(name, (pattern,)):
+                left = why.get(name) or self._why_left(name, self.reader.entries[name]) or BESIDE
+                raise NumericsError(
+                    f"exclude={pattern!r} matches only what stays as it is without it, such as {name!r} "
+                    f"({left}): leave it out"
+                )
+
+    def _check_excluded(self) -> None:
+        for pattern in self.exclude:
+            self.check_excluding(pattern, {})
 
     def _check_included(self) -> None:
         if self.include and not self.names:
@@ -99,6 +133,7 @@ class Selection:
         if ruined and (self.include or not chosen - found.keys()):
             raise NumericsError(_already(ruined, self.reader))
         self.names = [name for name in self.names if name not in found]
+        self.words = {name: word for name, word in self.words.items() if name not in found}
         for companion in found.values():
             kind = entries[companion.codes].dtype
             self.why[companion.codes] = f"{ALREADY}: {kind}, as {companion.source} has it"
@@ -156,8 +191,9 @@ def _already(ruined: list[Companion], reader: Tensors) -> str:
     return (
         f"{reader.path} was quantized already by another tool ({one.source}): {len(codes)} tensors, such as "
         f"{one.codes!r} ({reader.entries[one.codes].dtype}), are decoded with others, such as {one.name!r}, "
-        "which would be quantized as if they were weights; `numerics dequantize`, or that tool, writes the "
-        f"floats, which can be quantized; or copy both: exclude {', '.join(map(repr, patterns))}"
+        "which would be quantized as if they were weights; `numerics dequantize` writes the floats of all "
+        "that it reads, and that tool of the others (activation order of GPTQ, for one), which can be "
+        f"quantized; or copy both: exclude {', '.join(map(repr, patterns))}"
     )
 
 
@@ -195,15 +231,17 @@ def is_kernel(plan: Plan) -> bool:
     return axes >= IMAGES or (axes == IMAGES - 1 and "conv" in plan.names["codes"].lower())
 
 
-def per_output_channel(plan: Plan) -> Plan:
+def per_output_channel(plan: Plan, first: bool = False) -> Plan:
     """Returns the plan with a scale for each output channel, where per_channel names no other axis than 0.
 
-    Weights are (outputs, inputs ...), those of experts (experts, outputs, inputs).
+    Weights are (outputs, inputs ...), those of experts (experts, outputs, inputs).  first: inputs come before
+    outputs.
     """
     scheme = plan.spec.scheme
     if plan.spec.blocked or scheme != per_channel() or len(plan.shape) < 2:
         return plan
-    return replace(plan, spec=plan.spec.with_scheme(per_output(plan.shape, -1, outputs_of(plan))))
+    scheme = per_output(plan.shape, -2) if first else per_output(plan.shape, -1, outputs_of(plan))
+    return replace(plan, spec=plan.spec.with_scheme(scheme))
 
 
 def outputs_of(plan: Plan) -> int | None:
@@ -211,16 +249,31 @@ def outputs_of(plan: Plan) -> int | None:
     return 0 if is_kernel(plan) or (len(plan.shape) == IMAGES - 1 and plan.shape[-1] < KERNEL) else None
 
 
-def chosen_axis(plan: Plan) -> int:
+def tiles_of_kernel(plan: Plan) -> str | None:
+    """What is said of tiles that would lie over a convolution's kernel; None of others.
+
+    >>> spec = QuantSpec("fp8_e4m3", scheme="per_block((128, 128))")
+    >>> tiles_of_kernel(Plan(spec, (32, 64, 3, 3), "float32", {"codes": "w"}))
+    'tiles of 128x128 would lie over its kernel, of 3x3 (its axes are outputs, inputs, kernel)'
+    """
+    if plan.spec.blocked and plan.spec.rows == 1:  # one row of blocks is blocks, whose axis is chosen
+        return None
+    return tiled_kernel(plan.spec.scheme, plan.shape, outputs_of(plan))
+
+
+def chosen_axis(plan: Plan, first: bool = False) -> int:
     """Along which axis of a weight its blocks or groups lie, where nobody said.
 
     Weights are (outputs, inputs) or (outputs, inputs, kernel ...).  The last axis, where a block or group
     fits on it; else the longest behind the first; of a convolution, which has four axes or is called one,
     the input channels, and never the kernel; the first, where that takes half of the bytes.
+    first: weights are (inputs, outputs), or (experts, inputs, outputs); it is the last axis but one.
     """
     shape, size = plan.shape, plan.size
     if size is None or len(shape) < 2:
         return -1
+    if first:
+        return len(shape) - 2
     if shape[-1] >= size and not is_kernel(plan):
         return -1
     inner = _inner_axis(plan)

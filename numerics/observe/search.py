@@ -96,7 +96,7 @@ class Search(Histogram):
         if self.spec.rounding != NEAREST:
             raise NumericsError(
                 f"{type(self).__name__} looks for the scale that loses least under {NEAREST}, not under "
-                f"{self.spec.rounding}; give spec.replace(rounding={NEAREST!r})"
+                f"{self.spec.rounding}; give rounding={NEAREST!r}"
             )
 
     def _takes_blocks(self) -> bool:

@@ -270,6 +270,23 @@ def per_output(shape: tuple[int, ...], summed: int, outputs: int | None = None) 
     return per_token() if summed == len(shape) - 1 else per_group(max(shape[summed], 1), summed)
 
 
+def tiled_kernel(scheme: Scheme | None, shape: tuple[int, ...], outputs: int | None) -> str | None:
+    """What is said of tiles that would lie over a convolution's kernel, the last axes; None of all else.
+
+    shape: of the weight.  outputs: the axis of a convolution's output channels; None of other products.
+
+    >>> tiled_kernel(per_block((128, 128)), (32, 64, 3, 3), 0)
+    'tiles of 128x128 would lie over its kernel, of 3x3 (its axes are outputs, inputs, kernel)'
+    >>> tiled_kernel(per_block((128, 128)), (32, 64), None), tiled_kernel(per_token(), (32, 64, 3, 3), 0)
+    (None, None)
+    """
+    if scheme is None or scheme.block is None or outputs is None or len(shape) < 3:
+        return None
+    tile, kernel = ("x".join(map(str, sizes)) for sizes in (scheme.block, shape[2:]))
+    order = "inputs, outputs, kernel" if outputs else "outputs, inputs, kernel"
+    return f"tiles of {tile} would lie over its kernel, of {kernel} (its axes are {order})"
+
+
 @keywords
 def per_group(size: int, axis: int = -1) -> Scheme:
     """Returns the scheme of one scale for every `size` neighbours along an axis; the last group may be short.

@@ -236,6 +236,15 @@ def figure(value: float, digits: int = 6) -> str:
     return f"{value:.{digits}g}"
 
 
+def named(name: str) -> str:
+    """A name as lists show it: an empty one is seen, too.
+
+    >>> named("a.weight"), named("")
+    ('a.weight', "''")
+    """
+    return name or "''"
+
+
 def folded(names: Iterable[str]) -> str:
     """Returns names as a text, those that differ in one number only as one.
 

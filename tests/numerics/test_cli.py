@@ -31,7 +31,7 @@ RNG = np.random.default_rng(0)
 def model(tmp_path):
     path = tmp_path / "model.safetensors"
     w = RNG.standard_normal((8, 256)).astype(np.float32)
-    save_file({"layer.weight": w, "layer.bias": w[0]}, path)
+    save_file({"layer.weight": w, "layer.gain": w[0]}, path)
     return path
 
 
@@ -67,14 +67,17 @@ def test_quantize_and_back(model, tmp_path):
 
 
 def test_every_option_arrives(model, tmp_path):
-    out = tmp_path / "out.safetensors"
-    run("quantize", model, out, "--dtype", "uint4", "--scheme", "per_channel", "--axis", 1, "--asymmetric",
+    out, two = tmp_path / "out.safetensors", tmp_path / "two.safetensors"
+    w = nx.load(model)["layer.weight"]
+    nx.save({"layer.weight": w, "other.weight": w + 1}, two)
+    run("quantize", two, out, "--dtype", "uint4", "--scheme", "per_channel", "--axis", 1, "--asymmetric",
         "--scale-type", "pof2", "--zero-point-type", "float32", "--rounding", "stochastic", "--seed", 3,
-        "--exclude", "*.bias", "--quiet")  # fmt: skip
+        "--exclude", "other*", "--quiet")  # fmt: skip
     options = {"scheme": nx.per_channel(1), "symmetric": False, "scale_type": "pof2",
                "zero_point_type": "float32", "rounding": "stochastic", "seed": 3}  # fmt: skip
-    due = nx.quantize(nx.load(model)["layer.weight"], "uint4", **options)
+    due = nx.quantize(w, "uint4", **options)
     q = nx.load(out)["layer.weight"]
+    assert nx.load(out)["other.weight"].tobytes() == (w + 1).tobytes()
     assert (q.packed.tobytes(), q.scale.tobytes(), q.zero_point.tobytes()) == (
         due.packed.tobytes(), due.scale.tobytes(), due.zero_point.tobytes())  # fmt: skip
     run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -17,6 +18,7 @@ from numerics.conform.inputs.margins import UNUSED, roomy
 from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
+from numerics.conform.held import holding
 from numerics.conform.products.certificate import answer, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
@@ -33,7 +35,6 @@ from numerics.conform.target import (
     Forms,
     Judged,
     Unchanged,
-    prime,
     read,
 )
 from numerics.conform.task import Array
@@ -172,10 +173,9 @@ class ProductTarget(Judged):
         copied = self.takes.array == "torch"
         before = [_bytes_of(x) for x in arguments[:inputs]] if copied else []
         self.witness.before(case, edge)
-        if self.primed:
-            prime([_form(case[0])], self.held)
+        memory = holding(self.held, [_form(case[0])]) if self.primed else nullcontext()
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), memory:
                 came = guarded(lambda: self.function(*arguments))
         except Raised as wrong:
             check_device(self.name, wrong)

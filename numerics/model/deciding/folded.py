@@ -9,7 +9,7 @@ from numerics.model.deciding.rows import Row
 from numerics.view.patterns import Pattern, patterns
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
-from numerics.view.text import brief, hanging, wrapped
+from numerics.view.text import brief, hanging, named, wrapped
 
 PARTS = r"([.:#\[\]])"  # where the parts of a name end: numbers within a part are no part of their own
 WAY = "table(full=True)"  # what shows everything in Python
@@ -59,7 +59,7 @@ def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
         row = group.rows[0]
         ties = "".join(f" = {name}" for name in row.also) if len(group.rows) == 1 else ""
         shown.add(
-            row.kind, str(len(group.rows)), f"{group.name}{ties}", "x".join(map(str, row.shape)),
+            row.kind, str(len(group.rows)), f"{named(group.name)}{ties}", "x".join(map(str, row.shape)),
             brief(row.format, screen.width),
             row.told, ", ".join(_operations(row)),
         )  # fmt: skip
@@ -77,7 +77,7 @@ def _in_full(every: Sequence[_Group], lines: Sequence[str], screen: Screen) -> l
     if screen.width is None:
         return []
     cut = _cut([group.name for group in every], lines, screen)
-    return [line for text in cut for line in wrapped(f"in full: {text}", screen.width, whole=True)]
+    return [line for text in cut for line in wrapped(f"in full: {text}", screen.width)]
 
 
 def _cut(said: Sequence[str], lines: Sequence[str], screen: Screen) -> list[str]:

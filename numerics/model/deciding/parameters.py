@@ -19,6 +19,7 @@ from numerics.model.looking.products import RESHAPED, VIEWS
 from numerics.model.looking.restoring import renorms
 from numerics.model.looking.trace import Use
 from numerics.tensor.qtensor import QTensor
+from numerics.tensor.scheme import tiled_kernel
 from numerics.tensor.spec import QuantSpec
 
 
@@ -172,13 +173,16 @@ def _placed(one: _Parameter, decided: tuple[QuantSpec, str]) -> tuple[QuantSpec 
     except NumericsError as wrong:
         raise NumericsError(f"{name} of shape {shape}: {wrong}") from None
     after, before = stored_bytes(found, shape), x.numel() * x.element_size()
-    if after >= before:
+    unfit = tiled_kernel(found.scheme, shape, outputs)
+    if unfit is None and after >= before:
+        unfit = f"would grow: {before} bytes to {after}"
+    if unfit is not None:
         if reason.startswith("rule "):
             raise NumericsError(
-                f"{name} of shape {shape}: {reason} makes {after} bytes of {before}; give another "
-                "format, or leave it out of the rule"
+                f"{name} of shape {shape}: {reason}: {unfit}; give another format, or leave it out of the "
+                "rule"
             )
-        return None, f"would grow: {before} bytes to {after}"
+        return None, unfit
     return found, reason + told_scales(spec, found, shape, outputs)
 
 

@@ -37,7 +37,7 @@ HALF = {"scheme": "per_group(32)", "scale_type": "float16"}
 FORMATS = {
     "safetensors": ["mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "nvfp4", "fp8_e4m3"],
     "numerics": ["mxfp4", "mx6", "mx9", "nvfp4", "int3", "fp6_e2m3", "int16", "mxfp8_e5m2"],
-    "compressed-tensors": ["mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4", "fp8_e4m3", "int8", "int4"],
+    "compressed-tensors": ["mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4", "fp8_e4m3", "int8", "int4", "int3"],
     "gguf": ["mxfp4", "nvfp4"],
 }
 CASES = [(to, nx.QuantSpec(name)) for to, names in FORMATS.items() for name in names]
@@ -63,6 +63,25 @@ def test_the_values_stay_there_and_back(tmp_path, to, spec):
     else:
         assert_same_bits(q.dequantize("float32"), given["l.weight"].dequantize())
     convert(there, back if to != "compressed-tensors" else tmp_path / "folder", "numerics")
+
+
+def test_a_tensor_scale_without_an_inverse_was_off_in_silence(tmp_path):
+    """compressed-tensors divides by NVFP4's tensor scale: one in seven is the inverse of no float32."""
+    scales = np.float32([1 / 3, 0.7, 1.5, 0.0072, 1.9999999, 0.25])
+    q = nx.quantize(RNG.standard_normal((16, 32)).astype(np.float32), "nvfp4")
+    given = {
+        f"l{k}.weight": nx.QTensor.from_parts(q.spec, q.codes, q.scale, tensor_scale=float(scale))
+        for k, scale in enumerate(scales)
+    }
+    nx.save(given, tmp_path / "a.safetensors")
+    found = convert(tmp_path / "a.safetensors", tmp_path / "b", "compressed-tensors")
+    came = load(tmp_path / "b")
+    differ = {name for name, due in given.items() if came[name].tensor_scale != due.tensor_scale}
+    assert differ
+    assert found.rounded.keys() == differ
+    for name, off in found.rounded.items():
+        assert off == abs(came[name].tensor_scale / given[name].tensor_scale - 1) < 2**-23
+    assert "not exact: " in found.notes[0]
 
 
 def test_a_format_that_the_target_lacks_is_refused_and_nothing_written(tmp_path):
@@ -392,8 +411,7 @@ def quantized(tmp_path_factory):
     room = tmp_path_factory.mktemp("quantized")
     tensors = tensors_of(3) | {"model.layers.0.mlp.up_proj.weight.scale": np.ones((64, 64), np.float32)}
     model = write_shards(room / "model", tensors, 6)
-    asked = Request(nx.QuantSpec("mxfp4"), {"lm_head": None, "*.down_proj": nx.QuantSpec("nvfp4"),
-                                            "*.weight.scale": None})  # fmt: skip
+    asked = Request(nx.QuantSpec("mxfp4"), {"lm_head": None, "*.down_proj": nx.QuantSpec("nvfp4")})
     quantize(model, room / "q", asked)
     return room / "q"
 
@@ -782,3 +800,123 @@ def test_a_folder_with_one_pickle_is_read_without_an_index(tmp_path):
     assert found.notes == ["not copied: training_args.bin"]
     assert sorted(os.listdir(tmp_path / "out")) == ["model.safetensors", "numerics_job.json"]
     assert load(tmp_path / "out")["l.weight"].shape == (2, 3)
+
+
+# ---- what was taken without a word, or told in wrong ones -------------------------------------------
+
+
+def test_integers_of_four_bits_of_onnx_become_bytes_and_it_is_said(tmp_path):
+    """`inspect` gave them 8 bits a value, and `convert` said that safetensors has no int4, of GGUF too."""
+    onnx = pytest.importorskip("onnx")
+    kinds = {"i4": onnx.TensorProto.INT4, "u4": onnx.TensorProto.UINT4}
+    made = [onnx.helper.make_tensor(name, kind, [8], range(8)) for name, kind in kinds.items()]
+    made[0] = onnx.helper.make_tensor("i4", onnx.TensorProto.INT4, [8], range(-8, 0))
+    made.append(onnx.helper.make_tensor("f4", onnx.TensorProto.FLOAT4E2M1, [8], [1.0] * 8))
+    graph = onnx.helper.make_graph([], "g", [], [], made)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    assert {look.name: (look.bits, look.nbytes) for look in inspect(tmp_path / "m.onnx")} == {
+        "i4": (4, 4), "u4": (4, 4), "f4": (4, 4)
+    }  # fmt: skip
+    found = convert(tmp_path / "m.onnx", tmp_path / "m.safetensors")
+    assert found.widened == {"i4": "int4 became int8", "u4": "uint4 became uint8"}
+    assert any("i4: int4 became int8" in note for note in found.notes)
+    came = nx.load(tmp_path / "m.safetensors")
+    assert came["i4"].tolist() == list(range(-8, 0))
+    assert came["u4"].tolist() == list(range(8))
+    with pytest.raises(nx.NumericsError, match="GGUF has no uint8"):
+        convert(tmp_path / "m.onnx", tmp_path / "m.gguf", "gguf")
+
+
+def test_dequantize_and_quantize_sent_in_a_circle(tmp_path):
+    """Codes in activation order: one said that the other decodes them, which said that it does not."""
+    order = np.random.default_rng(0).permutation(np.arange(64) // 32).astype(np.int32)
+    tensors = {
+        "a.qweight": torch.zeros((8, 8), dtype=torch.int32),
+        "a.qzeros": torch.zeros((2, 1), dtype=torch.int32),
+        "a.scales": torch.ones((2, 8), dtype=torch.float16), "a.g_idx": torch.from_numpy(order),
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "m.safetensors")
+    with pytest.raises(
+        nx.NumericsError, match=r"of all that it reads, and that tool of the others \(activation"
+    ):
+        quantize(tmp_path / "m.safetensors", tmp_path / "q.safetensors", Request(nx.QuantSpec("mxfp4")))
+    with pytest.raises(nx.NumericsError, match="no scheme; the tool that wrote it makes floats of it"):
+        dequantize(tmp_path / "m.safetensors", tmp_path / "f.safetensors")
+
+
+def test_names_that_llama_cpp_does_not_look_for_are_said(tmp_path):
+    for name, said in (("model.layers.0.mlp.up_proj.weight", True), ("blk.0.ffn_up.weight", False)):
+        nx.save({name: np.ones((4, 32), np.float32)}, tmp_path / "m.safetensors")
+        notes = convert(tmp_path / "m.safetensors", tmp_path / "m.gguf", "gguf").notes
+        assert any("llama.cpp looks for its own" in note for note in notes) == said
+
+
+@pytest.mark.parametrize("sizes", [[0, 0], [-1, 128], ["a", 1], [128], 128, [128.0, 128], True, "128"])
+def test_a_block_size_that_is_none_was_read_as_128(tmp_path, sizes):
+    fp8_folder(tmp_path / "a")
+    config = json.loads((tmp_path / "a/config.json").read_text(encoding="utf-8"))
+    config["quantization_config"]["weight_block_size"] = sizes
+    (tmp_path / "a/config.json").write_text(json.dumps(config), encoding="utf-8")
+    found = convert(tmp_path / "a", tmp_path / "b", "numerics")
+    assert "weight_block_size is" in found.left["l.weight"]
+    with pytest.raises(nx.NumericsError, match=r"weight_block_size is .*two numbers above 0"):
+        dequantize(tmp_path / "a", tmp_path / "c")
+
+
+def test_a_config_that_is_no_json_was_copied_in_silence(tmp_path):
+    (tmp_path / "a").mkdir()
+    nx.save({"w": np.ones((4, 64), np.float32)}, tmp_path / "a/model.safetensors")
+    (tmp_path / "a/config.json").write_text("{no", encoding="utf-8")
+    with pytest.warns(nx.formats.errors.NumericsWarning, match="config.json is no JSON, and is copied"):
+        quantize(tmp_path / "a", tmp_path / "b", Request(nx.QuantSpec("mxfp4")))
+    assert (tmp_path / "b/config.json").read_text(encoding="utf-8") == "{no"
+
+
+def test_a_shard_that_was_removed_is_missing_and_no_other(tmp_path):
+    (tmp_path / "a").mkdir()
+    nx.save({"w": np.ones((4, 64), np.float32)}, tmp_path / "a/model.safetensors")
+    for _ in range(2):
+        quantize(tmp_path / "a", tmp_path / "b", Request(nx.QuantSpec("mxfp4")))
+    (tmp_path / "b/model.safetensors").unlink()
+    with pytest.raises(nx.NumericsError, match=r"model\.safetensors is missing, which this job wrote"):
+        quantize(tmp_path / "a", tmp_path / "b", Request(nx.QuantSpec("mxfp4")))
+
+
+def test_an_output_in_no_folder_is_told_as_that(tmp_path):
+    nx.save({"w": np.ones((4, 64), np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(nx.NumericsError, match=r"there is no folder .*nosuch; nothing was written$"):
+        quantize(
+            tmp_path / "a.safetensors", tmp_path / "nosuch/o.safetensors", Request(nx.QuantSpec("mxfp4"))
+        )
+
+
+def test_a_tensor_without_a_name_has_a_name_in_lists(tmp_path):
+    nx.save({"": np.ones((4, 64), np.float32)}, tmp_path / "a.safetensors")
+    found = CliRunner().invoke(commands, ["inspect", str(tmp_path / "a.safetensors")])
+    assert "''" in found.output
+
+
+def test_junk_that_begins_as_a_zip_is_no_compressed_file(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"PK\3\4junk")
+    with pytest.raises(nx.NumericsError, match=r"a zip, as torch.save .* damaged or cut short"):
+        convert(tmp_path / "x.pth", tmp_path / "y.safetensors")
+
+
+def test_an_observer_with_another_rounding_says_what_the_command_takes(tmp_path):
+    nx.save({"w": np.ones((4, 64), np.float32)}, tmp_path / "a.safetensors")
+    arguments = ["--dtype", "int4", "--observer", "mse", "--rounding", "stochastic", "--seed", "1"]
+    found = CliRunner().invoke(
+        commands, ["quantize", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), *arguments]
+    )
+    assert str(found.exception).endswith("not under stochastic; give rounding='half_even'")
+
+
+class Calls:
+    def __reduce__(self):
+        return os.getenv, ("HOME",)
+
+
+def test_a_pickle_that_calls_code_is_told_as_that(tmp_path):
+    torch.save({"a": Calls()}, tmp_path / "x.pth")
+    with pytest.raises(nx.NumericsError, match=r"no tensors lie by name; it would run code of its own"):
+        quantize(tmp_path / "x.pth", tmp_path / "y.safetensors", Request(nx.QuantSpec("mxfp4")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import numerics as nx
 from numerics.checkpoints import Request, Source, decide, quantize
 from numerics.checkpoints.deciding import planned, rules_of_texts
+from numerics.files.checkpoint import quantize_file
 from numerics.model.deciding.plan import Plan
 from tests.helpers.shards import tensors_of, write_shards
 
@@ -174,3 +176,169 @@ def test_the_reason_says_why_groups_lie_along_another_axis(tmp_path):
     told = decide(Source(tmp_path / "m.safetensors"), asked).reasons["w"]
     assert "along axis 0" in told
     assert "since" not in told
+
+
+# ---- which axis is summed -------------------------------------------------------------------------
+
+JOINED = {"m.experts.gate_up_proj": (4, 64, 192), "m.experts.down_proj": (4, 96, 64)}
+
+
+def _decided(folder, shapes, spec, config=None, **asked):
+    folder.mkdir(exist_ok=True)
+    nx.save({name: np.ones(shape, np.float32) for name, shape in shapes.items()},
+            folder / "model.safetensors")  # fmt: skip
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return decide(Source(folder), Request(nx.QuantSpec(**spec), **asked))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "config", "axis", "why"),
+    [
+        (JOINED, {"model_type": "gpt_oss"}, 1, "inputs first, as down_proj beside it says"),
+        (JOINED, None, 1, "inputs first, as down_proj beside it says"),
+        ({"m.experts.gate_up_proj": (4, 64, 64)}, {"model_type": "gpt_oss"}, 1, "inputs first in gpt_oss"),
+        ({"m.experts.gate_up_proj": (4, 64, 64)},
+         {"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}, 1, "first in llama4"),
+        ({"m.experts.gate_up_proj": (4, 64, 96), "m.experts.gate_up_proj_bias": (4, 96)}, None, 1,
+         "as its bias of 96"),
+        ({"h.0.attn.c_attn.weight": (64, 192)}, {"model_type": "gpt2"}, 0, "inputs first in gpt2"),
+        ({"h.0.attn.c_proj.weight": (64, 64)}, {"model_type": "openai-gpt"}, 0, "inputs first in openai-gpt"),
+        ({"h.0.mlp.c_fc.weight": (64, 256), "h.0.mlp.c_fc.bias": (256,)}, None, 0, "as its bias of 256 says"),
+    ],
+)  # fmt: skip
+def test_blocks_ran_along_the_outputs_where_inputs_are_stored_first(tmp_path, shapes, config, axis, why):
+    """`numerics quantize` of gpt-oss, Llama 4 and GPT-2 took the last axis, and said nothing."""
+    name = next(iter(shapes))
+    found = _decided(tmp_path / "m", shapes, {"dtype": "mxfp4"}, config)
+    assert found.plans[name].axis == axis
+    assert why in found.reasons[name]
+    channels = _decided(tmp_path / "m", shapes, {"dtype": "int8", "scheme": "per_channel"}, config)
+    *before, _, outputs = shapes[name]
+    shared = channels.plans[name].spec.shared_shape(shapes[name])
+    assert [n for n in shared if n > 1] == [*before, outputs]
+    assert why in channels.reasons[name]
+    told = _decided(tmp_path / "m", shapes, {"dtype": "mxfp4"}, config, free=False)
+    assert told.plans[name].axis == len(shapes[name]) - 1
+    assert "first" not in told.reasons[name]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "config"),
+    [
+        ({"m.experts.gate_up_proj": (4, 192, 64), "m.experts.down_proj": (4, 64, 96)},
+         {"model_type": "gpt_oss"}),
+        ({"h.c_attn.weight": (96, 64), "h.c_attn.bias": (96,)}, {"model_type": "gpt_bigcode"}),
+        ({"h.c_attn.weight": (96, 64)}, {"model_type": "gpt_bigcode"}),
+        ({"a.weight": (64, 64), "a.bias": (64,)}, None),
+        ({"a.weight": (64, 96), "b.bias": (96,)}, None),
+    ],
+)  # fmt: skip
+def test_weights_with_outputs_first_keep_their_axis(tmp_path, shapes, config):
+    found = _decided(tmp_path / "m", shapes, {"dtype": "mxfp4"}, config)
+    assert {plan.axis for name, plan in found.plans.items() if "bias" not in name} == {
+        len(shapes[next(iter(shapes))]) - 1
+    }
+    assert not any("first" in reason for reason in found.reasons.values())
+
+
+def test_names_that_leave_the_axis_open_are_said(tmp_path):
+    found = _decided(tmp_path / "m", {"m.experts.gate_up_proj": (4, 64, 96)}, {"dtype": "mxfp4"})
+    assert "along the last axis, as if its inputs were that" in found.reasons["m.experts.gate_up_proj"]
+
+
+@pytest.mark.parametrize("shape", [(32, 64, 3, 3), (16, 48, 3), (8, 32, 3, 3, 3), (32, 64, 1, 1)])
+@pytest.mark.parametrize("tile", [(128, 128), (32, 32), (1, 128)])
+def test_tiles_lay_over_the_kernels_of_convolutions(tmp_path, shape, tile):
+    shapes, spec = (
+        {"conv.weight": shape, "w": (64, 64)},
+        {"dtype": "fp8_e4m3", "scheme": f"per_block({tile})"},
+    )
+    found = _decided(tmp_path / "m", shapes, spec)
+    kernel = "x".join(map(str, shape[2:]))
+    assert f"tiles of {tile[0]}x{tile[1]} would lie over its kernel, of {kernel}" in found.why["conv.weight"]
+    assert list(found.plans) == ["w"]
+    with pytest.raises(nx.NumericsError, match=r"'conv\.weight': tiles of .* would lie over its kernel"):
+        _decided(tmp_path / "m", shapes, {"dtype": "int8"}, rules={"conv": nx.QuantSpec(**spec)})
+    nx.save({"conv.weight": np.ones(shape, np.float32)}, tmp_path / "one")
+    (report,) = quantize_file(tmp_path / "one", tmp_path / "q", **spec).tensors
+    assert report.why == found.why["conv.weight"]
+
+
+def test_a_plan_of_a_model_lays_no_tiles_over_kernels():
+    model = torch.nn.Sequential(torch.nn.Conv2d(64, 32, 3), torch.nn.Conv2d(32, 32, 1))
+    spec = nx.QuantSpec("fp8_e4m3", scheme="per_block((128, 128))")
+    with pytest.raises(
+        nx.NumericsError, match=r"has no effect: .*tiles of 128x128 would lie over its kernel"
+    ):
+        nx.plan(model, spec, example=torch.ones(1, 64, 8, 8))
+
+
+# ---- what is no weight by its name ----------------------------------------------------------------
+
+NAMED = {
+    "m.experts.gate_up_proj": (8, 64, 96), "m.experts.gate_up_proj_bias": (8, 96), "norm.weight": (1, 64),
+    "a.q_norm.weight": (4, 64), "h.ln_1.weight": (2, 64), "norms.0.weight": (2, 64), "pos.bias": (64, 64),
+    "a.weight": (64, 64), "a.weight_scale": (64, 64), "relative_attention_bias.weight": (32, 32),
+    "normal.weight": (64, 64), "norm1.linear.weight": (64, 64),
+}  # fmt: skip
+WEIGHTS = {"m.experts.gate_up_proj", "a.weight", "relative_attention_bias.weight", "normal.weight",
+           "norm1.linear.weight"}  # fmt: skip
+
+
+def test_biases_norms_and_scales_of_two_axes_were_quantized(tmp_path):
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"})
+    assert found.plans.keys() == WEIGHTS
+    assert found.why["m.experts.gate_up_proj_bias"] == "a bias by its name"
+    assert found.why["norms.0.weight"] == found.why["norm.weight"] == "a norm's by its name"
+    assert found.why["a.weight_scale"] == "a scale of a.weight by its name"
+
+
+def test_a_rule_that_says_the_word_takes_them_and_a_wider_one_does_not(tmp_path):
+    rules = {"re:.*experts.*": "mxfp8_e4m3", "*_bias": "int8", "norm": "int8", "a.weight_scale": "int8"}
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"}, rules=rules)
+    assert found.plans.keys() - WEIGHTS == {"m.experts.gate_up_proj_bias", "norm.weight", "a.weight_scale"}
+    assert found.plans["m.experts.gate_up_proj_bias"].dtype.name == "int8"
+    assert not found.plans.keys() & found.why.keys()
+    kept = {"*q_norm*": None, "*norm*": "int8"}
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"}, rules=kept)
+    assert "norm.weight" in found.plans
+    assert found.why["a.q_norm.weight"] == "rule '*q_norm*'"
+    with pytest.raises(nx.NumericsError, match=r"'\*q_norm\*' matches .* without the rule \(a norm's by"):
+        _decided(tmp_path / "m", NAMED, {"dtype": "mxfp4"}, rules={"*q_norm*": None, "re:a.*": "int8"})
+    found = _decided(tmp_path / "m", NAMED, {"dtype": "int8"}, include=["pos.bias"])
+    assert list(found.plans) == ["pos.bias"]
+
+
+def test_a_plan_takes_them_too_and_none_that_cannot_be(tmp_path):
+    made = _decided(tmp_path / "m", NAMED, {"dtype": "int8"}, rules={"*_bias": "int8"})
+    again = decide(Source(tmp_path / "m"), planned(Request(), made.plan, Source(tmp_path / "m")))
+    assert again.plans == made.plans
+    nx.save({"w": np.ones((4, 64), np.float32), "g": np.ones(64, np.float32)}, tmp_path / "s.safetensors")
+    source = Source(tmp_path / "s.safetensors")
+    rows = [replace(row, spec=nx.QuantSpec("int8")) for row in decide(source, Request(NVFP4)).plan.rows]
+    with pytest.raises(nx.NumericsError, match="the plan quantizes g, which stays as it is: fewer than two"):
+        decide(source, planned(Request(), Plan(rows), source))
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (Request(NVFP4, exclude=["*norm*"]), "fewer than two dimensions"),
+        (Request(None, {"*.o_proj": "int8"}, exclude=["lm_head"]), "no rule names it"),
+        (Request(NVFP4, {"lm_head": None}, exclude=["lm_head"]), "rule 'lm_head'"),
+        (Request(NVFP4, include=["*.o_proj"], exclude=["lm_head"]), "not included"),
+    ],
+)  # fmt: skip
+def test_exclude_of_what_stays_anyway_is_refused(source, request_, why):
+    with pytest.raises(nx.NumericsError, match=f"matches only what stays as it is without it.*{why}"):
+        decide(source, request_)
+
+
+def test_exclude_of_what_would_be_refused_is_taken(source):
+    rules = {"re:lm_head|.*o_proj": nx.QuantSpec("int8", scheme="per_group(1)")}
+    with pytest.raises(nx.NumericsError, match=r"would take 40 bits a value.*exclude it"):
+        decide(source, Request(NVFP4, {"lm_head": rules["re:lm_head|.*o_proj"]}))
+    with pytest.raises(nx.NumericsError, match=r"would take 40 bits a value.*exclude it"):
+        decide(source, Request(NVFP4, rules, exclude=["lm_head"]))
+    assert decide(source, Request(NVFP4, exclude=["lm_head"])).why["lm_head.weight"] == "excluded"

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from numerics import layouts
-from numerics.checkpoints.loading import load
+from numerics.checkpoints.loading import load, open_any
 from numerics.files.checkpoint import quantize_file
 from numerics.files.safetensors import Entry, Reader, Writer
 from tests.helpers.bits import assert_same_bits
@@ -185,7 +185,7 @@ def test_fp8_and_int8_with_scales_of_every_scheme(tmp_path, kind, shape):
 # ---- integers in words --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("columns", [128, 160])
 def test_words_of_compressed_tensors(tmp_path, bits, symmetric, columns):
@@ -202,12 +202,23 @@ def test_words_of_compressed_tensors(tmp_path, bits, symmetric, columns):
     if not symmetric:
         packed = helpers.pack_to_int32(torch.from_numpy(zero), bits, packed_dim=0)
         tensors["l.weight_zero_point"] = packed.contiguous().numpy()
-    q = load(written(tmp_path / "a.safetensors", tensors))["l.weight"]
+    told = {"num_bits": bits, "group_size": 32} if bits not in (4, 8) else None
+    q = load(written(tmp_path / "a.safetensors", tensors, told))["l.weight"]
+    assert q.spec.dtype.name == f"int{bits}"
     moved = codes.astype(np.int32) - (0 if symmetric else np.repeat(zero, 32, axis=1))
     assert_same_bits(q.dequantize("float32"), moved.astype(np.float32) * np.repeat(floats(scale), 32, axis=1))
     assert q.spec.symmetric == symmetric
     came = q.dequantize(torch.bfloat16) if hasattr(q, "device") else q.dequantize("bfloat16")
     assert came.dtype.name == "bfloat16"
+
+
+def test_words_that_two_versions_would_read_otherwise_stay(tmp_path):
+    """20 codes of 3 bits are two words as a string of bits, and where a word holds ten of them."""
+    tensors = {"l.weight_packed": np.zeros((4, 2), np.int32), "l.weight_shape": np.int64([4, 20]),
+               "l.weight_scale": np.ones((4, 1), np.float32)}  # fmt: skip
+    opened = open_any(written(tmp_path / "a.safetensors", tensors, {"num_bits": 3}))
+    opened.tensor("l.weight")
+    assert "3 bits, which versions of compressed-tensors pack in different ways" in opened.left["l.weight"]
 
 
 def test_awq(tmp_path):
@@ -273,7 +284,7 @@ LEFT = {
         "l.weight_scale": ("F8_E4M3", (64, 4), np.zeros((64, 4), np.uint8)),
     }, None, "its tensor scale is not there"),
     "five bits in words": ({
-        "l.weight_packed": np.zeros((64, 10), np.int32), "l.weight_shape": np.int64([64, 64]),
+        "l.weight_packed": np.zeros((64, 11), np.int32), "l.weight_shape": np.int64([64, 64]),
         "l.weight_scale": np.ones((64, 1), np.float32),
     }, {"num_bits": 5}, "have 5 bits"),
 }  # fmt: skip
