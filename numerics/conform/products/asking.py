@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bfloat16_type, to_float32
+from numerics.conform.held import holding
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED, roomy
 from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
-from numerics.conform.held import holding
 from numerics.conform.products.certificate import answer, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
