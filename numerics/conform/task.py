@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
 GIVEN = Drawing()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
+OFTEN = 4 * FEW  # numbers so asked, after which the breakpoints cost less
 LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 AXES = 32  # of the arrays whose blocks are judged
 LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all others beside it
@@ -72,6 +74,19 @@ def answers_at(answer: Answer, places: Array) -> Answer:
     if isinstance(answer, Fields):
         return Fields(*(None if part is None else part[places] for part in answer))  # type: ignore[arg-type]
     return answer[places]
+
+
+def _asked_one_by_one(*encoder: Any, size: int) -> bool:
+    """Have so few numbers been asked of an encoder, these among them, that no breakpoints are needed?"""
+    asked = _tally(*encoder)
+    asked[0] += size
+    return asked[0] < OFTEN
+
+
+@lru_cache(maxsize=256)
+def _tally(element: Element, rounding: str, overflow: str) -> list[int]:
+    """How many numbers have been asked of an encoder, one by one."""
+    return [0]
 
 
 def kinds_of(dtype: Dtype) -> tuple[str, ...]:
@@ -307,11 +322,14 @@ class Task:
     def codes(self, x: Array, random: Array | None = None) -> Array:
         """The codes of float32 elements."""
         flat = np.ascontiguousarray(x).reshape(-1)
-        if flat.size < FEW:
+        few = flat.size < FEW and _asked_one_by_one(
+            self.element, self.rounding, self.overflow, size=flat.size
+        )
+        if few:
             with np.errstate(invalid="ignore"):
                 flat = flat.astype(np.float64)
         draws = None if random is None else self.drawing.wide(random.reshape(-1))
-        judge = REFERENCE.encode if draws is None or flat.size < FEW else lookup.encode
+        judge = REFERENCE.encode if draws is None or few else lookup.encode
         codes = judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
         return codes if random is None or self.drawing.rule != "c" else self._by_units(x, random, codes)
 
@@ -404,10 +422,11 @@ class Task:
         """Where two answers differ, bit for bit, but any NaN equals any other (docs/formats.md §2)."""
         if due.dtype.kind == "f":
             unequal: NDArray[np.bool_] = came.view(np.uint32) != due.view(np.uint32)
-            return unequal & ~(np.isnan(came) & np.isnan(due))
+            return unequal & ~(np.isnan(came) & np.isnan(due)) if unequal.any() else unequal
         unequal = came != due
         if (
-            self.strict_nan
+            not unequal.any()
+            or self.strict_nan
             or not getattr(self.dtype, "has_nan", False)
             or self.kind not in ("encode", "quantize")
         ):

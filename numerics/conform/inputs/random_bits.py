@@ -77,6 +77,20 @@ def thresholds_of_draws(magnitude: NDArray[np.float64], held: NDArray[np.float64
     return np.ceil((1 - fraction) * (1 << RANDOM_BITS)).astype(np.int64)
 
 
+def beside(dtype: Element, x: Float32, rng: np.random.Generator) -> Bits:
+    """Random bits for an array's numbers: at the threshold of each, just below it, or any, in places drawn.
+
+    >>> from numerics.formats import fp4
+    >>> beside(fp4, np.float32([1.25, 1.25]), np.random.default_rng(0)).shape
+    (2,)
+    """
+    held = np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
+    finite = np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64)
+    which = rng.integers(0, 3, x.shape)
+    found = np.clip(thresholds_of_draws(finite, held) - which, 0, GREATEST)
+    return np.where(which > 1, rng.integers(0, GREATEST + 1, x.shape), found).astype(np.uint32)
+
+
 def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:
     """Random bits for rows of blocks: of each element at its threshold and beside it, least and greatest.
 
