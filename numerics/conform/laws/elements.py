@@ -435,9 +435,9 @@ def _joined(seen: Elements, more: Elements) -> Elements:
 def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> None:
     """Such numbers in other shapes and strides; with much effort in a very long array, too."""
     task, rng = target.task, np.random.default_rng((31, effort.seed))
-    for numbers, x in _laid_out(target, effort, named):
-        random = [task.drawing.narrow(random_bits.beside(task.element, x, rng))] * task.draws
-        known = None if task.draws else numbers.by_place(x, lambda table: _due(task, table))
+    for filled, x in _laid_out(target, effort, named):
+        random = [task.drawing.narrow(random_bits.beside(task.element, x, rng)) for _ in range(task.draws)]
+        known = None if task.draws else filled.by_place(x, lambda table: _due(task, table))
         for given in shapes.beside(x, *random):
             if not found.failures:
                 _lay_out(target, found, given, known)
@@ -445,18 +445,18 @@ def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> 
 
 def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[Filling, Array]]:
     """Arrays of every shape; and those of which no number is NaN, or past the range, or negative ..."""
-    task, numbers = target.task, filling(target, effort.seed)
-    for x in shapes.shaped(numbers, target.takes, named):
-        yield numbers, x
-    near = numbers.table[len(numbers.table) // 3 :]  # nearly all of these are next to ties
+    task, every = target.task, filling(target, effort.seed)
+    for x in shapes.shaped(every, target.takes, named):
+        yield every, x
+    near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
     masks = alike.classes(task.values(near) if task.kind == "decode" else near, task.element)
     for x in alike.arrays(near, masks, target.takes):
-        yield numbers, x
+        yield every, x
     if effort.drawn and masks[alike.WITHIN].any():
         within = Filling.of(near[masks[alike.WITHIN]])
         yield within, within.large(alike.LONG)
     if effort.name == "high" and not task.draws:
-        yield numbers, numbers.large(shapes.FARTHEST)
+        yield every, every.large(shapes.FARTHEST)
 
 
 def _due(task: Task, *given: Array) -> Array:
@@ -464,7 +464,7 @@ def _due(task: Task, *given: Array) -> Array:
 
 
 def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: Array | None = None) -> None:
-    """given: numbers, or codes; and random bits, where the target takes them.  known: what is due, if it is."""
+    """given: numbers, or codes; and random bits, where the target takes them.  known: what is due."""
     task, x = target.task, given[0]
     due = _due(task, *given) if known is None else known
     came = target.elements(*given)
