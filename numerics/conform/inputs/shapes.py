@@ -37,6 +37,8 @@ SHAPES = (
     (3, 1000),
     (3, 70001),
     (70001, 3),
+    *((2, 0, 3), (2, 3, 0, 5), (0, 2, 1), (1031, 1), (1, 66001), (65549, 1, 3), (2, 65549, 1), (65551, 16)),
+    *((2, 3, 1, 2, 3), (2, 1, 2, 3, 1, 2), (1, 1, 1, 37), (3, 5, 7, 11, 13), (9, 10, 11, 12)),
 )
 TILED = (
     *((259, 517), (512, 256), (3, 259, 261), (259, 3, 261), (261, 259, 3), (70, 71, 73)),
@@ -47,7 +49,7 @@ and short arrays of three axes and more."""
 CLOSED = ((3, 7), (5, 12), (2, 3, 9), (2, 2, 3, 5))
 """Shapes of a few rows, of which each number is the last in turn."""
 ROWS_OF = (5, 36, 131)  # numbers of rows, of which each ends in another number
-CHANNELS = ((2, 3, 5, 7), (3, 17, 9, 33), (1, 4, 8, 8), (2, 3, 2, 4, 5))
+CHANNELS = ((2, 67, 5, 7), (2, 3, 5, 7), (3, 17, 9, 33), (1, 4, 8, 8), (2, 3, 2, 4, 5))
 """Batches, channels and two or three axes of pictures, whose channels lie nearest in memory."""
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
@@ -57,10 +59,11 @@ STRIDED = (65, 130, 257, 1027)  # numbers of lines of every such step: past what
 PADDED = (9, 33, 129, 515)  # numbers of rows that have gaps after them, or between their numbers
 LONGER = 1024  # numbers before an end that a short loop takes
 ENDS = 64  # of so many numbers each is the last in every remainder of 4, of more in both of 2
-ALONE = 64  # numbers of either kind that are asked one at a time
+ALONE, MORE_ALONE = 64, 256  # of the few numbers, and of all, that are asked one at a time
 LARGE = 4096  # numbers of which it is told by their places what is due
 FEW_NUMBERS = 72  # shorter lines are asked twice
 BEGUN = 1091  # numbers of longer arrays that begin at every element of a cache line
+FAR_LINES = 1100  # numbers from one to the next: more than a page
 OFFSETS = 16  # elements by which an array begins past a cache line
 FAR_APART = 40503  # times a number, its places in lines look as if drawn
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
@@ -87,7 +90,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     (0, 0)
     """
     x, filled = numbers.few, numbers.filled
-    alone = np.concatenate([x[:: -(-len(x) // ALONE)], filled(ALONE)])
+    alone = np.concatenate([x[:: -(-len(x) // ALONE)], filled(MORE_ALONE)])
     for length in LENGTHS:
         yield numbers.line(length) if length < LARGE else numbers.large(length)
         if length < FEW_NUMBERS:
@@ -95,7 +98,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     yield from ended(numbers)
     for offset in range(OFFSETS):
         yield filled(77 + offset)[offset:]
-        yield filled(BEGUN + offset)[offset:]
+    yield from begun(numbers)
     yield pairs(x)
     yield from (alone[at : at + 1] for at in range(len(alone)))
     yield from (filled(shape) for shape in named)
@@ -116,6 +119,10 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     yield np.broadcast_to(filled(7), (3, 7))
     yield np.broadcast_to(filled((5, 1)), (5, 7))
     yield np.broadcast_to(filled(1), (3, 7))
+    yield np.broadcast_to(filled((5, 1, 7)), (5, 3, 7))
+    yield np.lib.stride_tricks.sliding_window_view(filled(45), 7)
+    yield filled((9, FAR_LINES)).T
+    yield filled(9 * FAR_LINES)[::FAR_LINES]
     yield filled((3, 200))[:, :9]
     yield from gapped(numbers, takes.backward)
     if takes.backward:
@@ -123,6 +130,23 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
         yield filled((5, 9), 2)[:, ::-1]
         yield filled((4, 8))[::-1]
         yield filled((5, 9), 3)[::-1, ::-1]
+        yield filled((4, 5, 7))[:, ::-1]
+        yield filled((4, 5, 7), 1)[..., ::-1]
+        yield filled((2, 3, 4, 5))[..., ::-1]
+        yield filled((2, 3, 4, 5), 1)[:, :, ::-1]
+
+
+def begun(numbers: Filling) -> Iterator[Array]:
+    """Longer arrays that begin at every element of a cache line, each of the few numbers first in two of them.
+
+    >>> [(len(found), float(found[0])) for found in begun(Filling.of(np.float32([1, 2])))][:3]
+    [(1091, 1.0), (1091, 1.0), (1091, 2.0)]
+    """
+    for place, first in enumerate(numbers.few):
+        for offset in (place % OFFSETS, (7 * place + 5) % OFFSETS):
+            found = numbers.filled(BEGUN + offset, place)[offset:]
+            found[0] = first
+            yield found
 
 
 def ended(numbers: Filling) -> Iterator[Array]:
