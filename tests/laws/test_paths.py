@@ -166,3 +166,30 @@ def test_a_scale_a_token_is_asked_as_one_of_a_row():
 
     found = check(mine, kind="matmul", a="fp8_e4m3 per_token", b="fp8_e4m3 per_channel(0)", effort="quick")
     assert found, str(found)
+
+
+def test_a_target_that_calls_seterr_is_told_so():
+    def mine(x):
+        np.seterr(all="raise")
+        with np.errstate(all="ignore"):
+            return right(x)
+
+    found = check(mine, "fp8_e4m3", effort="quick")
+    assert found, str(found)
+    assert "np.seterr" in str(found)
+
+
+def test_a_reference_by_dequantize_is_told_what_rounds():
+    def mine(a, b):
+        return product(a, b.dequantize()).astype(ml_dtypes.bfloat16)
+
+    claim = {
+        "kind": "matmul",
+        "a": "bfloat16",
+        "b": "int4 per_group(32)",
+        "out": "bfloat16",
+        "effort": "quick",
+    }
+    assert "dequantize('float32') is not" in str(check(mine, **claim))
+    found = check(lambda a, b: product(a, b.dequantize("float32")).astype(ml_dtypes.bfloat16), **claim)
+    assert found, str(found)

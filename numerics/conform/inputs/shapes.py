@@ -87,7 +87,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     >>> from numerics.conform.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2, 3]))
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (0, 0)
+    (987, 491)
     """
     x, filled = numbers.few, numbers.filled
     alone = np.concatenate([x[:: -(-len(x) // ALONE)], filled(MORE_ALONE)])
@@ -137,7 +137,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
 
 
 def begun(numbers: Filling) -> Iterator[Array]:
-    """Longer arrays that begin at every element of a cache line, each of the few numbers first in two of them.
+    """Longer arrays that begin at every element of a cache line; each of the few numbers is first in two.
 
     >>> [(len(found), float(found[0])) for found in begun(Filling.of(np.float32([1, 2])))][:3]
     [(1091, 1.0), (1091, 1.0), (1091, 2.0)]
