@@ -272,9 +272,14 @@ class Judged:
         self.keep_ieee(x)
         watching.one_more()
 
+    def _note_handling(self) -> None:
+        """Notes a call that changed how NumPy handles errors; before the next one it is as it was."""
+        if set(np.geterr().values()) != {"ignore"} and HANDLING not in self.notes:
+            self.notes.append(HANDLING)
+
     def note(self, who: str, when: str = "") -> None:
         """Notes, of the first alone, who has a thread that is not set to IEEE arithmetic."""
-        if not self.notes:
+        if not set(self.notes) - {HANDLING}:
             self.notes.append(
                 f"{who} flushing subnormal numbers or rounding another way{when}; "
                 "it was judged under IEEE arithmetic all the same"
@@ -287,6 +292,10 @@ class Judged:
             return guarded(lambda: str(self.function.__name__))
         except Raised:
             return kind_of(self.function)
+
+
+HANDLING = "it leaves NumPy's handling of errors changed (np.seterr), which was set back after each call"
+"""What is said of a target that calls np.seterr: later arithmetic of its caller may raise."""
 
 
 class Target(Judged):
@@ -675,7 +684,10 @@ class Target(Judged):
             given = [self._given(x) for x in (*inputs, *filled)]
             held = holding(self.held, results_of(self.task, inputs)) if self.primed else nullcontext()
             with np.errstate(all="ignore"), held:
-                return guarded(lambda: self.function(*given))
+                try:
+                    return guarded(lambda: self.function(*given))
+                finally:
+                    self._note_handling()
         except Raised as wrong:
             check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong

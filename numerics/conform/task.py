@@ -426,10 +426,11 @@ class Task:
         """Where two answers differ, bit for bit, but any NaN equals any other (docs/formats.md §2)."""
         if due.dtype.kind == "f":
             unequal: NDArray[np.bool_] = came.view(np.uint32) != due.view(np.uint32)
-            return unequal & ~(np.isnan(came) & np.isnan(due))
+            return unequal & ~(np.isnan(came) & np.isnan(due)) if unequal.any() else unequal
         unequal = came != due
         if (
-            self.strict_nan
+            not unequal.any()
+            or self.strict_nan
             or not getattr(self.dtype, "has_nan", False)
             or self.kind not in ("encode", "quantize")
         ):

@@ -54,6 +54,18 @@ def telling(dtype: Element) -> Float32:
     return np.array(found[: len(found) - 1 + len(found) % 2], np.float32)
 
 
+def laid_out(dtype: Element) -> list[tuple[float, int]]:
+    """Scales and zero points at which arrays of many shapes are asked: near each other, and unlike.
+
+    >>> from numerics.formats import int4
+    >>> [zero for _, zero in laid_out(int4)]
+    [0, 4, -8, 1, 0]
+    """
+    low, high = int(dtype.min), int(dtype.max)
+    scales, zeros = (0.5, 0.1, 1 / 3, 0.2, 0.7), (0, high // 2 + 1, low, 1, 0)
+    return [(float(np.float32(scale)), zero) for scale, zero in zip(scales, zeros, strict=True)]
+
+
 def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
     """The scales and zero points at which an affine quantizer is tried.
 
@@ -64,7 +76,8 @@ def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
     low, high = int(dtype.min), int(dtype.max)
     plain = [(float(np.float32(scale)), 0) for scale in SCALES]
     zeros = sorted({low, high, high // 2 + 1, max(low, -1), 1})
-    return plain + [(float(np.float32(scale)), zero) for scale in (0.1, 1 / 3, 2.0**-7) for zero in zeros]
+    scaled = [(float(np.float32(scale)), zero) for scale in (0.1, 1 / 3, 2.0**-7) for zero in zeros]
+    return plain + scaled
 
 
 def drawn(dtype: Element, size: int, rng: np.random.Generator) -> tuple[Float32, float, int]:

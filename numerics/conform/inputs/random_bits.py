@@ -33,7 +33,7 @@ def elements(dtype: Element) -> tuple[Float32, Bits]:
     (True, True)
     """
     telling = np.concatenate([SPECIALS, SPECIALS | SIGN]).view(np.float32)
-    held = np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
+    held = _magnitudes(dtype)
     simple, others = _simple(held.astype(np.float64)), (turning_points(dtype), probes(dtype))
     x = np.concatenate([telling, simple, *map(_thinned, others)])
     threshold = thresholds_of_draws(np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64), held)
@@ -41,6 +41,12 @@ def elements(dtype: Element) -> tuple[Float32, Bits]:
     turning = np.take_along_axis(turns, (np.arange(len(x)) % len(turns))[None], axis=0)[0]
     random = np.clip(np.stack([threshold - 1, threshold, turning]), 0, GREATEST).astype(np.uint32)
     return np.tile(x, len(random)), random.reshape(-1)
+
+
+@lru_cache(maxsize=64)
+def _magnitudes(dtype: Element) -> NDArray[np.float64]:
+    """Those of the values, rising, and the first one past the largest."""
+    return np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
 
 
 def _simple(held: NDArray[np.float64]) -> Float32:
@@ -75,6 +81,20 @@ def thresholds_of_draws(magnitude: NDArray[np.float64], held: NDArray[np.float64
     low, high = held[place - 1], held[place]
     fraction = np.clip((magnitude - low) / (high - low), 0, 1)
     return np.ceil((1 - fraction) * (1 << RANDOM_BITS)).astype(np.int64)
+
+
+def beside(dtype: Element, x: Float32, rng: np.random.Generator) -> Bits:
+    """Random bits for an array's numbers: at the threshold of each, just below it, or any, in places drawn.
+
+    >>> from numerics.formats import fp4
+    >>> beside(fp4, np.float32([1.25, 1.25]), np.random.default_rng(0)).shape
+    (2,)
+    """
+    held = _magnitudes(dtype)
+    finite = np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64)
+    which = rng.integers(0, 3, x.shape)
+    found = np.clip(thresholds_of_draws(finite, held) - which, 0, GREATEST)
+    return np.where(which > 1, rng.integers(0, GREATEST + 1, x.shape), found).astype(np.uint32)
 
 
 def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:

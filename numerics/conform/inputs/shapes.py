@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.elements import marks
+from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.margins import LINE, roomy, spaced
 from numerics.conform.inputs.narrow import cast
 from numerics.conform.takes import Takes
@@ -36,6 +37,8 @@ SHAPES = (
     (3, 1000),
     (3, 70001),
     (70001, 3),
+    *((2, 0, 3), (2, 3, 0, 5), (0, 2, 1), (1031, 1), (1, 66001), (65549, 1, 3), (2, 65549, 1), (65551, 16)),
+    *((2, 3, 1, 2, 3), (2, 1, 2, 3, 1, 2), (1, 1, 1, 37), (3, 5, 7, 11, 13), (9, 10, 11, 12)),
 )
 TILED = (
     *((259, 517), (512, 256), (3, 259, 261), (259, 3, 261), (261, 259, 3), (70, 71, 73)),
@@ -46,7 +49,7 @@ and short arrays of three axes and more."""
 CLOSED = ((3, 7), (5, 12), (2, 3, 9), (2, 2, 3, 5))
 """Shapes of a few rows, of which each number is the last in turn."""
 ROWS_OF = (5, 36, 131)  # numbers of rows, of which each ends in another number
-CHANNELS = ((2, 3, 5, 7), (3, 17, 9, 33), (1, 4, 8, 8), (2, 3, 2, 4, 5))
+CHANNELS = ((2, 67, 5, 7), (2, 3, 5, 7), (3, 17, 9, 33), (1, 4, 8, 8), (2, 3, 2, 4, 5))
 """Batches, channels and two or three axes of pictures, whose channels lie nearest in memory."""
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
@@ -56,7 +59,11 @@ STRIDED = (65, 130, 257, 1027)  # numbers of lines of every such step: past what
 PADDED = (9, 33, 129, 515)  # numbers of rows that have gaps after them, or between their numbers
 LONGER = 1024  # numbers before an end that a short loop takes
 ENDS = 64  # of so many numbers each is the last in every remainder of 4, of more in both of 2
-ALONE = 64  # numbers that are asked one at a time
+ALONE, MORE_ALONE = 64, 256  # of the few numbers, and of all, that are asked one at a time
+LARGE = 4096  # numbers of which it is told by their places what is due
+FEW_NUMBERS = 72  # shorter lines are asked twice
+BEGUN = 1091  # numbers of longer arrays that begin at every element of a cache line
+FAR_LINES = 1100  # numbers from one to the next: more than a page
 OFFSETS = 16  # elements by which an array begins past a cache line
 FAR_APART = 40503  # times a number, its places in lines look as if drawn
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
@@ -72,98 +79,119 @@ BEFORE_END = (0, 1, 2, 6, 14, 30, 62, 126, 200)
 """How many numbers follow the largest of such a line."""
 
 
-def shaped(x: Array, takes: Takes, named: Iterable[tuple[int, ...]] = ()) -> Iterator[Array]:
-    """Arrays of many shapes filled with x; unless contiguous, strided, turned and reversed ones too.
+def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()) -> Iterator[Array]:
+    """Arrays of many shapes filled with numbers; unless contiguous, strided, turned and reversed ones too.
 
     named: more shapes, that somebody wants to be asked.
 
     >>> from numerics.conform.takes import ANYTHING
-    >>> x = np.float32([1, 2, 3])
+    >>> x = Filling.of(np.float32([1, 2, 3]))
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (375, 157)
+    (987, 491)
     """
+    x, filled = numbers.few, numbers.filled
+    alone = np.concatenate([x[:: -(-len(x) // ALONE)], filled(MORE_ALONE)])
     for length in LENGTHS:
-        yield np.resize(x, length).astype(x.dtype)
-    yield from ended(x)
+        yield numbers.line(length) if length < LARGE else numbers.large(length)
+        if length < FEW_NUMBERS:
+            yield filled(length, turn=1)
+    yield from ended(numbers)
     for offset in range(OFFSETS):
-        yield np.resize(x, 77 + offset)[offset:]
+        yield filled(77 + offset)[offset:]
+    yield from begun(numbers)
     yield pairs(x)
-    alone = x[:: -(-len(x) // ALONE)]
     yield from (alone[at : at + 1] for at in range(len(alone)))
-    yield from (mixed(x, shape) for shape in named)
+    yield from (filled(shape) for shape in named)
     if takes.contiguous:
         return
     yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))
-    for shape in SHAPES:
-        yield np.resize(x, shape).astype(x.dtype)
-    yield from tiled(x)
-    yield from closed(x)
-    yield from (np.resize(x, 2 * length)[::2] for length in APART)
-    yield np.resize(x, 64)[1::3]
-    yield np.resize(x, (5, 9)).T
-    yield np.resize(x, (8, 8)).T
-    yield np.resize(x, (4, 4, 4)).transpose(2, 1, 0)
-    yield np.resize(x, (6, 6, 6)).transpose(0, 2, 1)
-    yield np.resize(x, (5, 9))[:, 2:7]
-    yield np.resize(x, (4, 5, 6)).transpose(2, 0, 1)
-    yield np.broadcast_to(np.resize(x, 7), (3, 7))
-    yield np.broadcast_to(np.resize(x, (5, 1)), (5, 7))
-    yield np.broadcast_to(np.resize(x, 1), (3, 7))
-    yield np.resize(x, (3, 200))[:, :9]
-    yield from gapped(x, takes.backward)
+    yield from (numbers.large(shape) for shape in SHAPES)
+    yield from tiled(numbers)
+    yield from closed(numbers)
+    yield from (filled(2 * length)[::2] for length in APART)
+    yield filled(64)[1::3]
+    yield filled((5, 9)).T
+    yield filled((8, 8)).T
+    yield filled((4, 4, 4)).transpose(2, 1, 0)
+    yield filled((6, 6, 6)).transpose(0, 2, 1)
+    yield filled((5, 9), 1)[:, 2:7]
+    yield filled((4, 5, 6)).transpose(2, 0, 1)
+    yield np.broadcast_to(filled(7), (3, 7))
+    yield np.broadcast_to(filled((5, 1)), (5, 7))
+    yield np.broadcast_to(filled(1), (3, 7))
+    yield np.broadcast_to(filled((5, 1, 7)), (5, 3, 7))
+    yield np.lib.stride_tricks.sliding_window_view(filled(45), 7)
+    yield filled((9, FAR_LINES)).T
+    yield filled(9 * FAR_LINES)[::FAR_LINES]
+    yield filled((3, 200))[:, :9]
+    yield from gapped(numbers, takes.backward)
     if takes.backward:
-        yield from (np.resize(x, length)[::-1] for length in APART)
-        yield np.resize(x, (5, 9))[:, ::-1]
-        yield np.resize(x, (4, 8))[::-1]
-        yield np.resize(x, (5, 9))[::-1, ::-1]
+        yield from (filled(length)[::-1] for length in APART)
+        yield filled((5, 9), 2)[:, ::-1]
+        yield filled((4, 8))[::-1]
+        yield filled((5, 9), 3)[::-1, ::-1]
+        yield filled((4, 5, 7))[:, ::-1]
+        yield filled((4, 5, 7), 1)[..., ::-1]
+        yield filled((2, 3, 4, 5))[..., ::-1]
+        yield filled((2, 3, 4, 5), 1)[:, :, ::-1]
 
 
-def ended(x: Array) -> Iterator[Array]:
-    """Longer arrays, in which each number is the last one of lengths of several remainders.
+def begun(numbers: Filling) -> Iterator[Array]:
+    """Longer arrays that begin at every element of a cache line; each of the few numbers is first in two.
 
-    >>> [(len(found), float(found[-1])) for found in ended(np.float32([1, 2]))][:4]
+    >>> [(len(found), float(found[0])) for found in begun(Filling.of(np.float32([1, 2])))][:3]
+    [(1091, 1.0), (1091, 1.0), (1091, 2.0)]
+    """
+    for place, first in enumerate(numbers.few):
+        for offset in (place % OFFSETS, (7 * place + 5) % OFFSETS):
+            found = numbers.filled(BEGUN + offset, place)[offset:]
+            found[0] = first
+            yield found
+
+
+def ended(numbers: Filling) -> Iterator[Array]:
+    """Longer arrays, in which each of the few numbers is the last one of lengths of several remainders.
+
+    >>> [(len(found), float(found[-1])) for found in ended(Filling.of(np.float32([1, 2])))][:4]
     [(1025, 1.0), (1030, 1.0), (1035, 1.0), (1040, 1.0)]
     """
+    x = numbers.few
     for place in range(len(x)):
+        before = np.roll(x, -place - 1)  # the number itself is the last of these
         for turn in range(4 if len(x) <= ENDS else 2):
             length = LONGER + 1 + (place + 5 * turn) % 16
-            yield x[np.arange(place + 1 - length, place + 1) % len(x)]
+            found = numbers.filled(length, place)
+            found[-min(len(x), length) :] = before[-min(len(x), length) :]
+            yield found
 
 
-def tiled(x: Array) -> Iterator[Array]:
-    """Arrays of several long axes, whose numbers are drawn; in other orders of axes, and with gaps, too.
+def tiled(numbers: Filling) -> Iterator[Array]:
+    """Arrays of several long axes; in other orders of axes, and with gaps, too.
 
-    >>> [found.shape for found in tiled(np.float32([1, 2]))][6:9]
+    >>> [found.shape for found in tiled(Filling.of(np.float32([1, 2])))][6:9]
     [(2, 3, 67, 131), (3, 4, 5, 37), (5, 1, 3, 18)]
     """
-    yield from (mixed(x, shape) for shape in TILED)
+    filled = numbers.large
+    yield from (filled(shape) for shape in TILED)
     rows, columns = TILED[0]
-    yield mixed(x, (columns, rows)).T
-    yield mixed(x, (rows, columns + 3))[:, :columns]
-    yield mixed(x, (rows, 2 * columns))[:, ::2]
+    yield filled((columns, rows)).T
+    yield filled((rows, columns + 3))[:, :columns]
+    yield filled((rows, 2 * columns))[:, ::2]
     for shape in CHANNELS:
-        yield np.moveaxis(mixed(x, (shape[0], *shape[2:], shape[1])), -1, 1)
-    yield mixed(x, (17, 37, 19)).transpose(1, 0, 2)
-    yield mixed(x, (17, 37, 19)).transpose(1, 2, 0)
+        yield np.moveaxis(filled((shape[0], *shape[2:], shape[1])), -1, 1)
+    yield filled((17, 37, 19)).transpose(1, 0, 2)
+    yield filled((17, 37, 19)).transpose(1, 2, 0)
 
 
-def mixed(x: Array, shape: tuple[int, ...]) -> Array:
-    """The numbers in places that are drawn: of no two rows or tiles, however long, the same ones.
+def closed(numbers: Filling) -> Iterator[Array]:
+    """Arrays of several axes in which each of the few numbers is the last: of a row, and of all of it.
 
-    >>> mixed(np.float32([1, 2, 3]), (2, 5)).tolist()
-    [[1.0, 3.0, 3.0, 3.0, 1.0], [1.0, 2.0, 3.0, 3.0, 2.0]]
-    """
-    return np.asarray(x[np.random.default_rng(shape).integers(0, len(x), shape, np.uint16)])
-
-
-def closed(x: Array) -> Iterator[Array]:
-    """Arrays of several axes in which each number is the last: of a row, and of all of it.
-
-    >>> [found[:, -1].tolist() for found in closed(np.float32([1, 2]))][0]
+    >>> [found[:, -1].tolist() for found in closed(Filling.of(np.float32([1, 2])))][0]
     [1.0, 2.0]
     """
+    x = numbers.few
     for length in ROWS_OF:
-        rows = mixed(x, (len(x), 2 * length))
+        rows = numbers.filled((len(x), 2 * length))
         rows[:, [length - 1, -2, -1]] = x[:, None]
         yield rows[:, :length]  # rows with gaps between them
         yield rows[:, ::2]
@@ -171,24 +199,25 @@ def closed(x: Array) -> Iterator[Array]:
         yield np.asfortranarray(rows[:, :length])
     for place, shape in product(range(len(x)), CLOSED):
         for turn in range(2 if len(x) <= ENDS else 1):
-            found = mixed(x, (*shape[:-1], shape[-1] + turn))
+            found = numbers.filled((*shape[:-1], shape[-1] + turn), place)
             found[..., -1] = x[place]
             yield found
             apart = np.repeat(found, 2, axis=-1)[..., ::2]
             yield apart if turn else np.asfortranarray(found)
 
 
-def gapped(x: Array, backward: bool) -> Iterator[Array]:
+def gapped(numbers: Filling, backward: bool) -> Iterator[Array]:
     """Lines of every step and of many numbers; rows with gaps after them, and between their numbers."""
+    filled = numbers.filled
     for step in STEPS:
         if step > 0 or backward:
-            yield from (np.resize(x, abs(step) * length)[::step] for length in STRIDED)
+            yield from (filled(abs(step) * length)[::step] for length in STRIDED)
     for length in PADDED:
-        yield from (np.resize(x, (4, length + gap))[:, :length] for gap in (1, 3, 16))
-        yield from (np.resize(x, (4, 2 * length + gap))[:, gap::2] for gap in (0, 1))
-        yield np.resize(x, (8, length))[::2]
-        yield np.resize(x, (3, 4, length + 1))[:, :, 1:]
-        yield np.resize(x, (3, 8, length))[:, ::2]
+        yield from (filled((4, length + gap))[:, :length] for gap in (1, 3, 16))
+        yield from (filled((4, 2 * length + gap))[:, gap::2] for gap in (0, 1))
+        yield filled((8, length))[::2]
+        yield filled((3, 4, length + 1))[:, :, 1:]
+        yield filled((3, 8, length))[:, ::2]
 
 
 def pairs(x: Array) -> Array:
@@ -198,17 +227,6 @@ def pairs(x: Array) -> Array:
     [1.0, 1.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0]
     """
     return np.stack([np.repeat(x, len(x)), np.tile(x, len(x))], axis=1).reshape(-1)
-
-
-def places(count: int, x: Array, numbers: Array) -> Array:
-    """Which of the numbers stands where in an array that `shaped` filled with them; all are different.
-
-    >>> numbers = np.float32([1, 2, 3])
-    >>> places(3, np.resize(numbers, (2, 2)), numbers).tolist()
-    [[0, 1], [2, 0]]
-    """
-    order = np.argsort(numbers)
-    return order[np.searchsorted(numbers[order], x)].reshape(x.shape) if count else np.zeros(x.shape, int)
 
 
 def telling(dtype: Element) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
-from numerics.conform.inputs import affine, shapes
+from numerics.conform.inputs import affine, alike, shapes
+from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.spread import Shapes, Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
 from numerics.conform.laws import counted, lanes
@@ -146,7 +148,7 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
         yield from repeated(task, takes, effort, None)
         return
     yield Trial(AFFINE_LAWS, _scaled)
-    yield Trial((layout,), lambda target, found: _layouts(target, found, named))
+    yield Trial((layout,), lambda target, found: _layouts(target, found, named, effort.seed))
     yield lanes.trial()
     yield from repeated(task, takes, effort, _alone)
 
@@ -348,18 +350,36 @@ def _of_places(target: Target, question: Question, told: tuple[Array, Array]) ->
     return together(broken, question.inputs[1:], "scales and zero points")
 
 
-def _layouts(target: Target, found: Findings, named: Shapes) -> None:
-    """The same numbers in other shapes and strides, at two scales and zero points in turn."""
+def _filling(target: Target, given: list[tuple[float, int]], seed: int) -> Filling:
+    """A few numbers of every kind, those about the integers of each scale, and some that are drawn."""
+    d, rng = target.task.element, np.random.default_rng((23, seed))
+    near = np.unique(np.concatenate([affine.numbers(d, *pair) for pair in given]).view(np.uint32))
+    own, zeros = (np.repeat(part, MORE) for part in zip(*given, strict=True))
+    every = rng.permutation(near).view(np.float32), affine.about(d, own, zeros, rng)
+    return Filling.of(*(target.asked(part) for part in (affine.telling(d), *every)))
+
+
+def _of_one_class(target: Target, numbers: Filling, given: list[tuple[float, int]]) -> Iterator[Array]:
+    """Arrays of which no number is NaN, or clamped, or negative ... at any of the scales."""
+    x = numbers.table
+    least = min(given)
+    with np.errstate(all="ignore"):
+        masks = alike.classes(x / np.float32(least[0]), target.task.element)
+    return alike.arrays(x, masks, target.takes)
+
+
+def _layouts(target: Target, found: Findings, named: Shapes, seed: int) -> None:
+    """Such numbers in other shapes and strides, at some scales and zero points in turn."""
     task = target.task
-    numbers = target.asked(affine.telling(task.element))
-    given = [(0.5, 0), (float(np.float32(0.1)), int(task.element.max) // 2 + 1)]
-    for turn, x in enumerate(shapes.shaped(numbers, target.takes, named)):
-        scale, zero_point = given[turn % 2]
-        shortest = task.affine_codes(numbers, scale, zero_point)
-        due = shortest[shapes.places(len(numbers), x, numbers)]
+    given = affine.laid_out(task.element)
+    numbers = _filling(target, given, seed)
+    every = chain(shapes.shaped(numbers, target.takes, named), _of_one_class(target, numbers, given))
+    for turn, x in enumerate(every):
+        scale, zero_point = given[turn % len(given)]
+        due = task.affine_codes(x, scale, zero_point)
         came = target.affine(x, scale, zero_point)
         if came.dtype.kind == "f":
-            due = task.affine_values(due.reshape(-1), scale, zero_point).reshape(x.shape)
+            due = task.affine_values(due, scale, zero_point)
         found.tried += x.size
         wrong = task.differs(came, due)
         if wrong.any():

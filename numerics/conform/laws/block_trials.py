@@ -18,7 +18,7 @@ from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.shapes import uneven
 from numerics.conform.inputs.spread import Shapes
-from numerics.conform.laws import counted, drawn
+from numerics.conform.laws import block_layouts, counted, drawn
 from numerics.conform.laws.alone import alone, confirmed
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block, together
@@ -61,6 +61,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
     yield Trial((layout,), _counted)
+    yield Trial((layout,), lambda target, found: _in_tensors(target, found, effort))
     yield Trial(lines, lambda target, found: _lines(target, found, named))
     if task.kind == "encode" and task.scale_layout in ZEROS_BEYOND:
         yield Trial((padding,), _padded)
@@ -319,6 +320,29 @@ def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
         parts = [part.reshape(lines, -1) for part in chosen if part is not None]
         return parts, answers_at(_decoded_probes(replace(task, axis=-1)), order)
     return [probes(task)[order].reshape(lines, -1)], answers_at(_truth_of_probes(task)[1], order)
+
+
+def _in_tensors(target: Target, found: Findings, effort: Effort) -> None:
+    """The blocks of before in tensors of every shape and memory, and those of one class among themselves."""
+    task = target.task
+    if task.kind == "decode":
+        codes, *others = (part for part in blocks.codes(task.block) if part is not None)
+        due: Answer = _decoded_probes(replace(task, axis=-1))
+        known = block_layouts.Known((codes,), tuple(others), due, np.arange(len(codes)))
+    else:
+        elements = (probes(task), *[_draws_of_probes(task)] * task.draws)
+        kept = np.flatnonzero(target.keeps(elements[0]))
+        known = block_layouts.Known(elements, (), _truth_of_probes(task)[1], kept)
+
+    def ask(given: list[Array], due: Answer) -> None:
+        if found.failures:
+            return
+        came = target.blocks(*given)
+        found.tried += task.blocking(given[0].shape).count
+        for part, pair in enumerate(task.pairs(came, due)):
+            _expect_equal(task, found, given, Pair(*pair, part), layout)
+
+    block_layouts.everything(task, known, target.takes, ask, effort)
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import elements, narrow, random_bits, shapes
+from numerics.conform.inputs import alike, elements, narrow, random_bits, shapes
+from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.elements import values
+from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
@@ -295,7 +296,9 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
 
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
+ROW = 66  # float64 numbers of a row
 MOST_NEAR = 4096  # numbers beside which float64's are asked
+MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
 MOST_CODES = 257  # that arrays of other shapes are filled with
 
 
@@ -372,6 +375,23 @@ def _doubles(target: Target, found: Findings) -> None:
         return replace(broken, where=exactly, tensor=None)
 
     found.judge(element_laws(task), seen, exact)
+    if not found.failures and not target.takes.contiguous:
+        _doubles_in_rows(target, found, x)
+
+
+def _doubles_in_rows(target: Target, found: Findings, x: Array) -> None:
+    """The same in rows, and those alone that are within the format's range."""
+    d = target.task.element
+    inside = np.isfinite(x) & (np.abs(x) <= min(abs(d.min), abs(d.max)))
+    for part in (x, x[inside]):
+        rows = part[: len(part) // ROW * ROW].reshape(-1, ROW)
+        for given in (rows, rows.T, rows[:, ::2]):
+            if not found.failures:
+                due, came = np.asarray(target.task.answer(narrow.single(given))), target.elements(given)
+                found.tried += given.size
+                wrong = target.task.differs(came, due)
+                if wrong.any():
+                    found.failures.append(misplaced(given, came, due, wrong))
 
 
 def _some_near(near: Float32) -> Float32:
@@ -413,19 +433,40 @@ def _joined(seen: Elements, more: Elements) -> Elements:
 
 
 def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> None:
-    """The same numbers in other shapes and strides; with much effort in a very long array, too."""
-    task, numbers = target.task, some_inputs(target)
-    long = [np.resize(numbers, shapes.FARTHEST)] * (effort.name == "high" and not task.draws)
-    for x in chain(shapes.shaped(numbers, target.takes, named), long):
-        for given in shapes.beside(x, *shapes.draws_of(task, x.shape)):
+    """Such numbers in other shapes and strides; with much effort in a very long array, too."""
+    task, rng = target.task, np.random.default_rng((31, effort.seed))
+    for filled, x in _laid_out(target, effort, named):
+        random = [task.drawing.narrow(random_bits.beside(task.element, x, rng)) for _ in range(task.draws)]
+        known = None if task.draws else filled.by_place(x, lambda table: _due(task, table))
+        for given in shapes.beside(x, *random):
             if not found.failures:
-                _lay_out(target, found, given)
+                _lay_out(target, found, given, known)
 
 
-def _lay_out(target: Target, found: Findings, given: tuple[Array, ...]) -> None:
-    """given: numbers, or codes; and random bits, where the target takes them."""
+def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[Filling, Array]]:
+    """Arrays of every shape; and those of which no number is NaN, or past the range, or negative ..."""
+    task, every = target.task, filling(target, effort.seed)
+    for x in shapes.shaped(every, target.takes, named):
+        yield every, x
+    near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
+    masks = alike.classes(task.values(near) if task.kind == "decode" else near, task.element)
+    for x in alike.arrays(near, masks, target.takes):
+        yield every, x
+    if effort.drawn and masks[alike.WITHIN].any():
+        within = Filling.of(near[masks[alike.WITHIN]])
+        yield within, within.large(alike.LONG)
+    if effort.name == "high" and not task.draws:
+        yield every, every.large(shapes.FARTHEST)
+
+
+def _due(task: Task, *given: Array) -> Array:
+    return task.values(given[0]) if task.kind == "decode" else np.asarray(task.answer(*given))
+
+
+def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: Array | None = None) -> None:
+    """given: numbers, or codes; and random bits, where the target takes them.  known: what is due."""
     task, x = target.task, given[0]
-    due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(*given))
+    due = _due(task, *given) if known is None else known
     came = target.elements(*given)
     found.tried += x.size
     wrong = task.differs(came, due)
@@ -443,9 +484,20 @@ def _some_codes(bits: int) -> Array:
     )
 
 
-def some_inputs(target: Target) -> Array:
-    """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
+def filling(target: Target, seed: int = 0) -> Filling:
+    """Numbers, or codes, of which the same kernel has already made the right thing one by one.
+
+    A third each of a few of every kind, of those on which an encoder may turn, and of all others and some
+    that are drawn.
+    """
     task = target.task
+    rng = np.random.default_rng((19, seed))
     if task.kind == "decode":
-        return _some_codes(task.element.bits).astype(task.element.code_dtype)
-    return target.asked(shapes.telling(task.element))
+        bits, kind = task.element.bits, task.element.code_dtype
+        return Filling.of(_some_codes(bits).astype(kind), rng.permutation(1 << bits).astype(kind))
+    few = target.asked(shapes.telling(task.element))
+    near, walked = elements.turning_points(task.element), elements.walking(task.element)
+    either = np.concatenate([walked, walked | elements.SIGN]).view(np.float32)
+    turning = target.asked(np.concatenate([near, either]))
+    drawn = target.asked(random_inputs(task.element, MANY, rng).view(np.float32))
+    return Filling.of(few, rng.permutation(turning), rng.permutation(np.append(numbers_of(target), drawn)))

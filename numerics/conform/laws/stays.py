@@ -20,7 +20,7 @@ from numerics.conform.verdict import Counterexample
 
 BUFFERS, FEW, SHORT = 17, 3, 1 << 10  # calls after one; of arrays of more numbers than SHORT, a few
 USED_AGAIN = "a buffer that is used again"
-SIZES = (2, 7, 96, 5000, 70001)  # numbers of a call: a buffer may be of small results alone, or of large ones
+SIZES = (2, 7, 96, 5000, 70001, 131_101)  # numbers of a call: buffers may be of results of one size
 
 
 def _drawn(target: Target) -> Iterator[Question]:

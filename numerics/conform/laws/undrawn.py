@@ -12,7 +12,7 @@ from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import chance, lanes, places, stays, streams
-from numerics.conform.laws.elements import Elements, draws, element_laws, numbers_of, some_inputs
+from numerics.conform.laws.elements import Elements, draws, element_laws, filling, numbers_of
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law
 from numerics.conform.takes import Takes
@@ -88,7 +88,7 @@ def _everything(target: Target, found: Findings) -> None:
 
 def _layouts(target: Target, found: Findings, named: Shapes) -> None:
     """The same of other shapes and strides."""
-    for x in shapes.shaped(some_inputs(target), target.takes, named):
+    for x in shapes.shaped(filling(target), target.takes, named):
         came = target.elements(x)
         due = neighbours(target, x, came)
         found.tried += x.size

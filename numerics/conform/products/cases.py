@@ -59,6 +59,11 @@ LARGE: tuple[Shape, ...] = (
 OF_ENDS: tuple[Shape, ...] = ((24, 40, 72),)
 """What is no number, subnormal or large, in more rows, columns and terms than small products have."""
 MANY = 1024  # terms, of which few fit that have several bits
+WHOLE: tuple[Shape, ...] = (
+    (130, 3, 33), (3, 130, 33), (33, 34, 40), (17, 16, 272), (5, 2, 300), (6, 3, 264), (7, 2, 513),
+    (8, 3, 271), (3, 7, 300), (2, 3, 1040),
+)  # fmt: skip
+"""Of numbers of all bits: more rows and columns than a tile has, and few of them beside many terms."""
 BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
 BITS = (4, 12, 24)  # of their sums, at most
@@ -399,6 +404,34 @@ class Maker:
                 codes[held[-1]] = draw.blank(side.op, 1, codes.shape[1], self.rng)[0]
                 found = with_side(found, name, side.with_codes(codes))
         return found
+
+    def beside_zeros(self, shape: Shape, name: str, nothing: bool) -> Iterator[Problem]:
+        """NaN and Inf in every third row of one side; rows of the other are zeros, or one number and zeros.
+
+        nothing: all of its rows are zeros.  0 times NaN or Inf is NaN, also to a kernel that skips zeros.
+        """
+        found = self.sums(shape, bits=min(16, self.claim.accumulator.bits), law="special")
+        other = "b" if name == "a" else "a"
+        side, beside = getattr(found, name), getattr(found, other)
+        if beside.zero is not None:
+            return
+        rows = range(0, len(side.codes), 3)
+        if kinds := _not_finite(side.op):
+            codes = side.codes.copy()
+            for turn, row in enumerate(rows):
+                codes[row, (5 * turn + row) % shape[2]] = kinds[turn % len(kinds)]
+            side = side.with_codes(codes)
+        elif (spoiler := _nan_scale(side.op)) is not None:
+            scale = side.scale.copy()
+            for row in rows:
+                scale[row, row % scale.shape[1]] = spoiler
+            side = replace(side, scale=scale)
+        else:
+            return
+        zeros, codes = self._nothing(beside), beside.codes.copy()
+        codes[::2] = zeros[::2]
+        codes[1::4, 1:] = zeros[1::4, 1:]
+        yield replace(found, **{name: side, other: beside.with_codes(zeros if nothing else codes)})
 
     def last(self, shape: Shape, turn: int) -> Iterator[Problem]:
         """NaN and Inf in the last place of some rows of a side, the last one too, no zeros beside them."""
@@ -815,6 +848,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
             yield maker.few(shape, "a", turn=-1)
             if 1 in shape:  # of all bits, since kernels have paths of their own for single rows and columns
                 yield from maker.whole(shape, turn=-1)
+        yield from _all_bits(maker)
         yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)
@@ -910,6 +944,12 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
         yield maker.integers(terms) if maker.claim.integers else maker.few(terms, "a", turn=-1)
 
 
+def _all_bits(maker: Maker) -> Iterator[Problem]:
+    """Numbers and scales of all their bits in larger products: a kernel may choose its precision by shape."""
+    for turn, shape in enumerate(WHOLE):
+        yield from maker.whole(shape, turn)
+
+
 def _places(maker: Maker) -> Iterator[Problem]:
     """One term in every place of k, of both sides; every scale."""
     for k in (96, 160):
@@ -929,6 +969,9 @@ def _ends(maker: Maker) -> Iterator[Problem]:
     for shape in ((4, 6, 40), (16, 5, 64), (1, 33, 96)):
         for _ in range(5):
             yield maker.special(shape)
+        for nothing in (False, True):
+            for name in ("a", "b"):
+                yield from maker.beside_zeros(shape, name, nothing)
     for shape in ((1, 5, 33), (4, 6, 64)):
         yield from maker.subnormal(shape)
     for shape in ((4, 13, 40), (1, 33, 17)) if maker.claim.bias else ():

@@ -81,6 +81,9 @@ ACCUMULATORS: Mapping[str, Accumulator] = {
 INT32 = "int32"
 
 
+ENDLESS = 1 << 20  # numbers of a row by which a group is told from a whole row
+
+
 @dataclass(frozen=True)
 class Operand:
     """One side of a product, as a matrix whose last axis is summed: what its numbers are, who shares a scale.
@@ -191,7 +194,7 @@ class Operand:
             if self.spec.axis not in (-1, 1):
                 raise NumericsError(f"{self.spec!r}: blocks of a product lie along the summed axis: axis=-1")
             return "block"
-        partition = self.spec.partition((2, 1 << 20))
+        partition = self.spec.partition((2, ENDLESS))
         if partition.rows > 1:
             raise NumericsError(f"{self.spec!r}: groups of a product lie along the summed axis alone")
         if partition.axis is None:
@@ -200,7 +203,7 @@ class Operand:
             return "row" if partition.axis == 0 else "column"
         if partition.axis == 0:
             raise NumericsError(f"{self.spec!r}: groups of a product lie along the summed axis: axis=-1")
-        return "block"
+        return "row" if partition.size == ENDLESS else "block"  # a scale a token
 
     @cached_property
     def size(self) -> int:
@@ -208,7 +211,7 @@ class Operand:
         if self.share != "block" or self.spec is None:
             return 0
         return (
-            self.spec.block.block if self.spec.blocked else int(self.spec.partition((2, 1 << 20)).size or 0)
+            self.spec.block.block if self.spec.blocked else int(self.spec.partition((2, ENDLESS)).size or 0)
         )
 
     @property

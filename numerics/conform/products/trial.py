@@ -25,7 +25,7 @@ from numerics.conform.products.cases import Shape, problems
 from numerics.conform.products.certificate import answer, results_of
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.deviations import explained
-from numerics.conform.products.given import arguments, c_of
+from numerics.conform.products.given import arguments, c_of, original_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
@@ -109,6 +109,11 @@ class ProductCheck:
             failures.append(self._left(fault))
         if failures and (layout := fitting_layout(self.target)) is not None:
             self.hints.append(f"{hint(layout)} (--layout {layout}) judges it so")
+        if failures and (short := _rounded_to(self.target.claim)):
+            self.hints.append(
+                f"dequantize() of a QTensor is rounded to {short} here, the type of the other side: "
+                "dequantize('float32') is not"
+            )
         return self._verdict(tuple(laws), tuple(failures))
 
     def _of_memory(self, found: Counterexample) -> Counterexample:
@@ -411,3 +416,9 @@ def _check_size(shape: Shape) -> None:
             f"a product of the shape {shape} cannot be judged: 2**{MOST_NUMBERS.bit_length() - 1} numbers of "
             f"a, of b and of the result are the most, and 2**{MOST_TERMS.bit_length() - 1} terms in all sums"
         )
+
+
+def _rounded_to(claim: Claim) -> str:
+    """The short type that QTensors of a claim stand for, and dequantize to; nothing where it is float32."""
+    plain = original_of(claim)
+    return plain if plain != "float32" and any(op.spec is not None for op in (claim.a, claim.b)) else ""

@@ -1,0 +1,95 @@
+"""What arrays of other shapes are filled with: a few numbers of every kind, and very many beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from numerics.conform.task import Array
+
+TABLE = 1 << 16  # places, of which a uint16 that is drawn is one
+SALT = 61  # of the seed of an array, beside its shape
+
+
+@dataclass(frozen=True)
+class Filling:
+    """few: numbers of which each stands alone, and last, somewhere.  table: the numbers that are drawn.
+
+    An array has no period, and no two arrays hold the same: a kernel that takes a row for another one, or
+    that treats numbers of arrays otherwise than those of a line, meets those that show it.
+    """
+
+    few: Array
+    table: Array
+    _last: list[tuple[Array, Array]] = field(default_factory=list, repr=False)
+    """The large array that was made last, and which places of the table it holds."""
+    _due: list[Array] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def of(cls, few: Array, *others: Array) -> Filling:
+        """Equal parts of the few numbers, and of each of the others that holds any.
+
+        >>> found = Filling.of(np.float32([1, 2]), np.float32([3]), np.float32([]))
+        >>> len(found.table), sorted(set(found.table.tolist())), float((found.table == 3).mean())
+        (65536, [1.0, 2.0, 3.0], 0.5)
+        """
+        parts = [part for part in (few, *others) if len(part)] or [few]
+        each = -(-TABLE // len(parts))
+        return cls(few, np.concatenate([_spread(part, each) for part in parts])[:TABLE])
+
+    def filled(self, shape: int | Sequence[int], turn: int = 0) -> Array:
+        """An array of such a shape, filled with numbers that are drawn; turn: which one of that shape.
+
+        >>> filling = Filling.of(np.float32([1, 2, 3]))
+        >>> filling.filled((2, 5)).shape, bool((filling.filled(9) == filling.filled(9, turn=1)).all())
+        ((2, 5), False)
+        """
+        return np.asarray(self.table[self._places(shape, turn)])
+
+    def _places(self, shape: int | Sequence[int], turn: int) -> Array:
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        rng = np.random.default_rng((SALT, turn, len(shape), *shape))
+        return rng.integers(0, len(self.table), shape, np.uint16)
+
+    def large(self, shape: int | Sequence[int], turn: int = 0) -> Array:
+        """The same, of which `by_place` knows what is due; it cannot be written to."""
+        places = self._places(shape, turn)
+        found = np.asarray(self.table[places])
+        found.flags.writeable = False
+        self._last[:] = [(found, places)]
+        return found
+
+    def by_place(self, x: Array, due: Callable[[Array], Array]) -> Array | None:
+        """What is due to a view of the last large array, by what is due to the table; of others None.
+
+        >>> filling = Filling.of(np.float32([1, 2, 3]))
+        >>> x = filling.large((3, 4))[::-1, ::2]
+        >>> bool((filling.by_place(x, lambda table: table * 2) == x * 2).all())
+        True
+        """
+        whole, places = self._last[0] if self._last else (x, x)
+        if not x.size or not np.may_share_memory(x, whole) or whole.flags.writeable:
+            return None
+        begins = (x.ctypes.data - whole.ctypes.data) // x.itemsize
+        steps = [stride // x.itemsize * places.itemsize for stride in x.strides]
+        own = np.lib.stride_tricks.as_strided(places.reshape(-1)[begins:], x.shape, steps)
+        if not self._due:
+            self._due.append(due(self.table))
+        return np.asarray(self._due[0][own])
+
+    def line(self, length: int, turn: int = 0) -> Array:
+        """A line that begins with the few numbers in turn, and goes on with what is drawn.
+
+        >>> Filling.of(np.float32([1, 2, 3])).line(2).tolist()
+        [1.0, 2.0]
+        """
+        found = self.filled(length, turn)
+        found[: len(self.few)] = self.few[:length]
+        return found
+
+
+def _spread(part: Array, count: int) -> Array:
+    """So many of the numbers, each equally often, or evenly spread where they are more."""
+    return part[np.arange(count) * len(part) // count] if len(part) > count else np.resize(part, count)

@@ -1,0 +1,136 @@
+"""Blocks that matter in tensors of every shape and memory, and tensors of blocks of one class alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from numerics.conform.effort import Effort
+from numerics.conform.inputs import shapes
+from numerics.conform.takes import Takes
+from numerics.conform.task import Answer, Array, Fields, Task, answers_at
+
+SALT = 67  # of the seed of a tensor, beside its shape
+LINES = (1, 2, 3, 5, 8, 33, 128)  # blocks of a tensor of one axis
+TENSORS = ((9, 3), (2, 3, 2), (33, 5, 1), (2, 3, 5, 2), (2, 1, 3, 2, 1), (3, 2, 5, 3, 2), (131, 7))
+"""Lines of tensors, and how many blocks are in each, along the last of these axes."""
+OF_ONE_CLASS = ((1, 1), (1, 5), (3, 2), (33, 9), (2, 5, 3))
+LONG = 1 << 20  # numbers of blocks of one class
+MOST = 1 << 18  # numbers of other tensors, at most: of longer blocks there are fewer
+MODERATE = 2.0**20  # magnitudes and their reciprocals, at most, that no shortcut leaves out
+
+
+class Known(NamedTuple):
+    """Blocks whose answers are known: what a target is given of each, and what is due.
+
+    elements: numbers, or codes, and random bits, as rows.  shared: the scales of codes, and microexponents.
+    due: the answers to the rows.  kept: which of them the target takes.
+    """
+
+    elements: tuple[Array, ...]
+    shared: tuple[Array, ...]
+    due: Answer
+    kept: Array
+
+
+def in_tensor(task: Task, known: Known, shape: tuple[int, ...], order: Array) -> tuple[list[Array], Answer]:
+    """The blocks of an order as a tensor of such a shape, with what is due to it."""
+    blocking = task.blocking(shape)
+    given = [blocking.elements(part[order]) for part in known.elements]
+    given += [blocking.shared(part[order]) for part in known.shared]
+    due = answers_at(known.due, order)
+    if not isinstance(due, Fields):
+        return given, blocking.elements(due)
+    shared = [None if part is None else blocking.shared(part) for part in due[1:]]
+    assert shared[0] is not None
+    return given, Fields(blocking.elements(due.codes), shared[0], shared[1])
+
+
+def orders(task: Task, kept: Array, seed: int) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """Shapes whose axis is of whole blocks, and which of the blocks stand there: thousands in all."""
+    for lines in (*((count,) for count in LINES), *TENSORS):
+        if (found := _shape(task, lines)) is not None:
+            rng = np.random.default_rng((SALT, seed, *lines))
+            yield found, kept[rng.integers(0, len(kept), task.blocking(found).count)]
+
+
+def _shape(task: Task, lines: tuple[int, ...], most: int = MOST) -> tuple[int, ...] | None:
+    """The shape of so many lines of blocks, the last along the task's axis; None where there is none."""
+    block = task.block.block
+    size, rank = math.prod(lines) * block, len(lines)
+    laid = rank < 2 and task.scale_layout is not None  # tiles have rows
+    if not -rank <= task.axis < rank or size > most or laid:
+        return None
+    at = task.axis % rank
+    return (*lines[:-1][:at], lines[-1] * block, *lines[:-1][at:])
+
+
+def in_memory(x: Array, takes: Takes) -> Iterator[Array]:
+    """The same numbers as they are, turned, with gaps, from other starts, and backward where it is taken.
+
+    >>> from numerics.conform.takes import ANYTHING
+    >>> len(list(in_memory(np.zeros((2, 3)), ANYTHING))), len(list(in_memory(np.zeros(3), ANYTHING)))
+    (7, 6)
+    """
+    yield x
+    for start in (1, 2):
+        begun = np.zeros(x.size + start, x.dtype)[start:].reshape(x.shape)
+        begun[...] = x
+        yield begun
+    if takes.contiguous or not x.ndim:
+        return
+    yield np.repeat(x, 2, axis=-1)[..., ::2]
+    yield np.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 2)])[..., 1:-2]
+    if x.ndim > 1:
+        yield np.asfortranarray(x)
+    if takes.backward:
+        at = x.ndim // 2
+        yield np.flip(np.ascontiguousarray(np.flip(x, at)), at)
+
+
+def classes(known: Known) -> Iterator[Array]:
+    """Which blocks are finite, of moderate magnitudes, of one sign, without zeros, without the largest code.
+
+    Of codes, by their scales: no NaN.  A shortcut for a whole tensor of such blocks meets no other.
+    """
+    rows = known.elements[0][known.kept]
+    if known.shared:
+        scale = known.shared[0][known.kept]
+        yield known.kept[scale < scale.max()]
+        return
+    size, finite = np.abs(rows), np.isfinite(rows).all(axis=1)
+    moderate = finite & (size <= MODERATE).all(axis=1) & (size.max(axis=1) >= 1 / MODERATE)
+    plus = finite & ~np.signbit(rows).any(axis=1)
+    found = [finite, moderate, plus, finite & (size > 0).all(axis=1)]
+    if isinstance(known.due, Fields):
+        codes = known.due.codes[known.kept]
+        half = (int(codes.max(initial=0)) + 1) // 2 or 1
+        found.append(moderate & (codes % half < half - 1).all(axis=1))
+    yield from (known.kept[mask] for mask in found if mask.any())
+
+
+def of_one_class(task: Task, known: Known, long: bool) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """Shapes, and the blocks of one class that stand there; long: in a very long tensor, too."""
+    for turn, kept in enumerate(classes(known)):
+        very_long = ((max(1, LONG // 8 // task.block.block), 8),) * (long and turn == 1)
+        for lines in (*OF_ONE_CLASS, *very_long):
+            if (shape := _shape(task, lines, LONG)) is not None:
+                rng = np.random.default_rng((SALT, turn, *lines))
+                yield shape, kept[rng.integers(0, len(kept), task.blocking(shape).count)]
+
+
+Ask = Callable[[list[Array], Answer], None]
+
+
+def everything(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort) -> None:
+    """Asks all of these; ask: is told what is given, and what is due."""
+    for shape, order in orders(task, known.kept, effort.seed):
+        given, due = in_tensor(task, known, shape, order)
+        for x in in_memory(given[0], takes):
+            for every in shapes.beside(x, *given[1:]):
+                ask([*every], due)
+    for shape, order in of_one_class(task, known, effort.drawn > 0):
+        ask(*in_tensor(task, known, shape, order))
