@@ -164,7 +164,8 @@ def drawn(x, random):
     wide = np.abs(clipped(x, 448).astype(np.float64))
     step = np.ldexp(1.0, np.maximum(np.frexp(wide)[1] - 4, -9))
     down = np.floor(wide / step)
-    up = (wide / step - down) * 2.0**30 + (random & 0x3FFFFFFF) >= 2.0**30
+    with np.errstate(all="ignore"):  # cut off: of 54 bits the sum would be rounded
+        up = np.floor((wide / step - down) * 2.0**30) + (random & 0x3FFFFFFF) >= 2.0**30
     value = np.minimum((down + up) * step, 448.0)
     return np.copysign(np.where(np.isnan(x), np.nan, value), x).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
 

@@ -298,6 +298,7 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
 SMALLEST_NORMAL = np.float32(2.0**-126)
 ROW = 66  # float64 numbers of a row
 MOST_NEAR = 4096  # numbers beside which float64's are asked
+SHOWN = 64  # wrong numbers of an array that are asked again
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
 MOST_CODES = 257  # that arrays of other shapes are filled with
 
@@ -470,10 +471,24 @@ def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: A
     came = target.elements(*given)
     found.tried += x.size
     wrong = task.differs(came, due)
-    if wrong.any():
+    if wrong.any() and not _is_wrong_alone(target, found, given, wrong):
         still = task.differs(target.elements(*given), due)
         broken = misplaced(x, came, due, wrong, place_or_chance(wrong, still))
         found.failures.append(together(broken, given[1:], "random bits"))
+
+
+def _is_wrong_alone(target: Target, found: Findings, given: tuple[Array, ...], wrong: Mask) -> bool:
+    """Judges by their own laws those of the wrong numbers that were not asked before, in a line of them."""
+    if target.task.kind == "decode":
+        return False
+    at = np.flatnonzero(wrong)[:SHOWN]
+    flat = [np.ascontiguousarray(part).reshape(-1)[at] for part in given]
+    new = np.full(len(at), target.task.draws)
+    if not target.task.draws:
+        new = ~np.isin(flat[0].view(np.uint32), numbers_of(target).view(np.uint32))
+    if new.any():
+        _alone(target, found, Question(tuple(flat), flat[0]), np.flatnonzero(new))
+    return bool(found.failures)
 
 
 def _some_codes(bits: int) -> Array:
