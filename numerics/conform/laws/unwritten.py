@@ -60,7 +60,8 @@ def _came(target: Target, case: tuple[Any, ...], filling: int) -> list[Array]:
     """The bytes of each number of what comes where memory held that filling before."""
     with target.holding(UNUSED ^ OTHERWISE * filling):
         came = arrays_of(target.called(*case), target.arrays_in(case))
-    return [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in came]
+    plain = (x.astype(np.float64) if x.dtype.char == "g" else x for x in came)  # a long double has idle bytes
+    return [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in plain]
 
 
 def _alike(every: list[list[Array]]) -> bool:

@@ -62,14 +62,17 @@ def kept(seen: Seen, before: Sequence[Seen]) -> str | None:
 
 
 def _adds(seen: Seen, before: Sequence[Seen]) -> bool:
-    """Is everything that came due, and added to what came of the last product of that shape?"""
+    """Is everything that came due, and added to what came of the last product of that shape?
+
+    Some of it is no zero, as what is flushed or left out is, too.
+    """
     alike = [one for one in before if one.came.shape == seen.came.shape]
     if not alike or seen.problem.claim.in_place:
         return False
     with np.errstate(all="ignore"):
         due = rounded(seen.problem.exact + alike[-1].came, seen.problem.claim.out)
         told = seen.decided & np.isfinite(seen.problem.exact) & np.isfinite(alike[-1].came)
-    return bool((seen.wrong & told).any()) and not (unequal(seen.came, due) & told).any()
+    return bool((seen.wrong & told & (seen.came != 0)).any()) and not (unequal(seen.came, due) & told).any()
 
 
 def _explains(seen: Seen, problem: Problem) -> bool:

@@ -268,7 +268,7 @@ def test_decoders_of_bytes_and_tiles_had_no_judge():
             "affine is for integers, .*kind='quantize'",
         ),
         ("mxfp4", {"kind": "quantize"}, "kind='encode' or 'round'"),
-        ("int8", {"scheme": (1, 2, 3), "kind": "affine"}, "rows, columns"),
+        ("int8", {"scheme": (1, 2, 3), "kind": "affine"}, "per_block takes two sizes"),
         ("fp4", {"packed": True}, "packed and scale_layout are for"),
         ("mx6", {"scale_layout": "cublas"}, "packed and scale_layout are for"),
         ("mxfp4", {"scale_layout": "cutlass"}, "unknown scale layout 'cutlass'"),
