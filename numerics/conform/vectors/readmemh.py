@@ -40,7 +40,7 @@ def words(asked: Operation, chosen: Chosen) -> Iterator[bytes]:
     >>> from numerics.conform.vectors.operations import operation
     >>> lines = b"".join(words(operation("fp4", "decode"), Chosen(None, False, 0))).decode().splitlines()
     >>> [line for line in lines if "//" not in line[:2]][:2], lines[-1]
-    (['0_00000000 // zero', '1_3f000000 // subnormal'], '// covered: zero 2')
+    (['0_00000000 // zero', '1_3f000000 // subnormal'], '// covered: zero 26')
     """
     if chosen.exhaustive and asked.name != "decode":
         raise NumericsError("a file for $readmemh is held in memory: all inputs are too many; give a count")

@@ -180,9 +180,11 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
 
     >>> import io
     >>> lines = b"".join(generate(operation("fp4", "decode")))
-    >>> print(verify(io.BytesIO(lines.replace(b"f c0c00000", b"f c0c00001"))))
-    fp4 decode: 16 vectors, 1 mismatches
+    >>> wrong = str(verify(io.BytesIO(lines.replace(b"f c0c00000", b"f c0c00001")))).splitlines()
+    >>> print("\n".join([*wrong[:3], *wrong[-5:]]))
+    fp4 decode: 88 vectors, 13 mismatches
     line 22: value for f: c0c00001 came, c0c00000 is due
+    line 34: value for f: c0c00001 came, c0c00000 is due
     law table: Every code decodes to the value that the format's row gives it.
       input -; code 0xF
       came  0xC0C00001 (-6.00000048)

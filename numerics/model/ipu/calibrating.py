@@ -62,11 +62,14 @@ def _archive(path: Any) -> dict[str, Array]:
     try:
         file = ArrayFile(path)
         if file.alone:
-            raise NumericsError(f"{file.path} holds one array; an .npz file has one for every input, by name")
+            raise NumericsError(f"{file.path} holds one array")
         return {name: file.array(name) for name in file.names}
     except (NumericsError, OSError) as wrong:
         why = getattr(wrong, "strerror", None)
-        raise NumericsError(f"no calibration data: {f'{path}: {why}' if why else wrong}") from wrong
+        told = f"{path}: {why}" if why else wrong
+        raise NumericsError(
+            f"no calibration data: {told}; an .npz file is needed, with an array for every input"
+        ) from wrong
 
 
 def _cut(data: Mapping[str, Any], network: Network) -> Iterator[Mapping[str, Array]]:
