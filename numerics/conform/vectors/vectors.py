@@ -181,7 +181,7 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     >>> import io
     >>> lines = b"".join(generate(operation("fp4", "decode")))
     >>> wrong = str(verify(io.BytesIO(lines.replace(b"f c0c00000", b"f c0c00001")))).splitlines()
-    >>> print("\n".join([*wrong[:3], *wrong[-5:]]))
+    >>> print(*wrong[:3], *wrong[-5:], sep=chr(10))
     fp4 decode: 88 vectors, 13 mismatches
     line 22: value for f: c0c00001 came, c0c00000 is due
     line 34: value for f: c0c00001 came, c0c00000 is due
