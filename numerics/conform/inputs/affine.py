@@ -76,8 +76,7 @@ def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
     low, high = int(dtype.min), int(dtype.max)
     plain = [(float(np.float32(scale)), 0) for scale in SCALES]
     zeros = sorted({low, high, high // 2 + 1, max(low, -1), 1})
-    scaled = [(float(np.float32(scale)), zero) for scale in (0.1, 1 / 3, 2.0**-7) for zero in zeros]
-    return plain + scaled
+    return plain + [(float(np.float32(scale)), zero) for scale in (0.1, 1 / 3, 2.0**-7) for zero in zeros]
 
 
 def drawn(dtype: Element, size: int, rng: np.random.Generator) -> tuple[Float32, float, int]:
