@@ -81,12 +81,17 @@ def encode(
     if isinstance(dtype, Codebook):
         return _drawn_listed(x, dtype, overflow, random)
     codes = _drawn(x, partial(_rungs, dtype, rounding, overflow), random, dtype.code_dtype)
-    for special in (0.0, math.inf, math.nan):
-        alike = np.isnan(x) if special != special else np.abs(x) == special
-        for negative in (False, True):
-            code = encode_one(math.copysign(special, -negative), dtype, rounding, overflow, 0)
-            codes[alike & (np.signbit(x) == negative)] = code
+    for special, code in _specials(dtype, rounding, overflow):
+        alike = np.isnan(x) if special != special else np.abs(x) == abs(special)
+        codes[alike & (np.signbit(x) == np.signbit(special))] = code
     return codes
+
+
+@lru_cache(maxsize=64)
+def _specials(dtype: Element, rounding: str, overflow: str) -> tuple[tuple[float, int], ...]:
+    """Zero, infinity and NaN of either sign, and their codes, which draws do not change."""
+    every = [math.copysign(special, sign) for special in (0.0, math.inf, math.nan) for sign in (1, -1)]
+    return tuple((x, encode_one(x, dtype, rounding, overflow, 0)) for x in every)
 
 
 def _drawn(

@@ -25,7 +25,7 @@ class Filling:
     table: Array
     _last: list[tuple[Array, Array]] = field(default_factory=list, repr=False)
     """The large array that was made last, and which places of the table it holds."""
-    _due: list[Array] = field(default_factory=list, repr=False)
+    _due: list[Array | None] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, few: Array, *others: Array) -> Filling:
@@ -61,8 +61,10 @@ class Filling:
         self._last[:] = [(found, places)]
         return found
 
-    def by_place(self, x: Array, due: Callable[[Array], Array]) -> Array | None:
+    def by_place(self, x: Array, due: Callable[[Array], Array | None]) -> Array | None:
         """What is due to a view of the last large array, by what is due to the table; of others None.
+
+        due: of the table, and of one task at a time: it is asked once.  None where it cannot say.
 
         >>> filling = Filling.of(np.float32([1, 2, 3]))
         >>> x = filling.large((3, 4))[::-1, ::2]
@@ -77,7 +79,8 @@ class Filling:
         own = np.lib.stride_tricks.as_strided(places.reshape(-1)[begins:], x.shape, steps)
         if not self._due:
             self._due.append(due(self.table))
-        return np.asarray(self._due[0][own])
+        known = self._due[0]
+        return None if known is None else np.asarray(known[own])
 
     def line(self, length: int, turn: int = 0) -> Array:
         """A line that begins with the few numbers in turn, and goes on with what is drawn.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs.elements import SIGN, SPECIALS, Bits, beyond, probes, turning_points, values
 from numerics.conform.inputs.rescale import quotients, steps
-from numerics.conform.task import Fields, Float32, Task
+from numerics.conform.task import GIVEN, Array, Fields, Float32, Task
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS
 
@@ -46,7 +48,7 @@ def elements(dtype: Element) -> tuple[Float32, Bits]:
 @lru_cache(maxsize=64)
 def _magnitudes(dtype: Element) -> NDArray[np.float64]:
     """Those of the values, rising, and the first one past the largest."""
-    return np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
+    return np.unique(np.append(np.abs(values(dtype)), beyond(dtype)))
 
 
 def _simple(held: NDArray[np.float64]) -> Float32:
@@ -83,18 +85,53 @@ def thresholds_of_draws(magnitude: NDArray[np.float64], held: NDArray[np.float64
     return np.ceil((1 - fraction) * (1 << RANDOM_BITS)).astype(np.int64)
 
 
-def beside(dtype: Element, x: Float32, rng: np.random.Generator) -> Bits:
+def beside(thresholds: Array, rng: np.random.Generator) -> Bits:
     """Random bits for an array's numbers: at the threshold of each, just below it, or any, in places drawn.
 
-    >>> from numerics.formats import fp4
-    >>> beside(fp4, np.float32([1.25, 1.25]), np.random.default_rng(0)).shape
+    >>> beside(np.array([1 << 28, 1 << 29]), np.random.default_rng(0)).shape
     (2,)
     """
-    held = _magnitudes(dtype)
+    which = rng.integers(0, 3, thresholds.shape, np.int8)
+    anywhere = rng.integers(0, GREATEST + 1, thresholds.shape, np.uint32)
+    return np.where(which > 1, anywhere, np.clip(thresholds - which, 0, GREATEST).astype(np.uint32))
+
+
+def thresholds(dtype: Element, x: Float32) -> NDArray[np.int64]:
+    """The least random bits that round each number away from zero; 2**30 where none do.
+
+    >>> from numerics.formats import fp4
+    >>> thresholds(fp4, np.float32([1.25, 1.0])).tolist()
+    [536870912, 1073741824]
+    """
     finite = np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64)
-    which = rng.integers(0, 3, x.shape)
-    found = np.clip(thresholds_of_draws(finite, held) - which, 0, GREATEST)
-    return np.where(which > 1, rng.integers(0, GREATEST + 1, x.shape), found).astype(np.uint32)
+    return thresholds_of_draws(finite, _magnitudes(dtype))
+
+
+def turning(task: Task, x: Array) -> Array | None:
+    """What every draw makes of each number: a threshold, what is due to draws below it, and from it on.
+
+    None of rules and formats whose answers to the least and the greatest draw are not these.
+
+    >>> from numerics.formats import fp4
+    >>> task = Task.of(fp4, rounding="stochastic")
+    >>> turning(task, np.float32([1.25, 1.0])).tolist()
+    [(536870912, 2, 3), (1073741824, 2, 2)]
+    """
+    if task.drawing.rule == "c" or isinstance(task.element, Codebook):
+        return None
+    given = replace(task, drawing=GIVEN)
+
+    def due(draws: Array) -> Array:
+        return np.asarray(given.answer(x, np.broadcast_to(draws, x.shape).astype(np.uint32)))
+
+    found = thresholds(task.element, x)
+    below, above = due(np.clip(found - 1, 0, GREATEST)), due(np.minimum(found, GREATEST))
+    least, most = due(np.array(0)), due(np.array(GREATEST))
+    if (task.differs(below, least) | task.differs(above, most)).any():
+        return None
+    kept = np.empty(x.shape, [("threshold", np.int64), ("below", below.dtype), ("above", above.dtype)])
+    kept["threshold"], kept["below"], kept["above"] = found, below, above
+    return kept
 
 
 def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:
@@ -121,8 +158,7 @@ def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:
 def grid(dtype: Block) -> NDArray[np.float64]:
     """The magnitudes of a block's elements in units of its step, and the one past them."""
     if isinstance(dtype, ElementBlock):
-        held = np.append(np.unique(np.abs(values(dtype.element))), beyond(dtype.element))
-        return held * dtype.element_unit
+        return _magnitudes(dtype.element) * dtype.element_unit
     return np.arange(float((1 << (dtype.element_bits - 1)) + 1))
 
 

@@ -437,11 +437,24 @@ def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> 
     """Such numbers in other shapes and strides; with much effort in a very long array, too."""
     task, rng = target.task, np.random.default_rng((31, effort.seed))
     for filled, x in _laid_out(target, effort, named):
-        random = [task.drawing.narrow(random_bits.beside(task.element, x, rng)) for _ in range(task.draws)]
-        known = None if task.draws else filled.by_place(x, lambda table: _due(task, table))
+        random, known = _beside(task, filled, x, rng)
         for given in shapes.beside(x, *random):
             if not found.failures:
                 _lay_out(target, found, given, known)
+
+
+def _beside(
+    task: Task, filled: Filling, x: Array, rng: np.random.Generator
+) -> tuple[tuple[Array, ...], Array | None]:
+    """Random bits for an array, where the target takes them; what is due to it, where its places say that."""
+    if not task.draws:
+        return (), filled.by_place(x, lambda table: _due(task, table))
+    turning = filled.by_place(x, lambda table: random_bits.turning(task, table))
+    thresholds = random_bits.thresholds(task.element, x) if turning is None else turning["threshold"]
+    random = task.drawing.narrow(random_bits.beside(thresholds, rng))
+    if turning is None:
+        return (random,), None
+    return (random,), np.where(task.drawing.wide(random) < thresholds, turning["below"], turning["above"])
 
 
 def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[Filling, Array]]:

@@ -8,7 +8,7 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.laws import chance
-from tests.helpers.own_draws import FAULTS, IN_A_THREAD, RIGHT, kernel
+from tests.helpers.own_draws import FAULTS, IN_A_THREAD, RIGHT, counter, kernel, repeated_after
 from tests.helpers.proofs import LONG
 
 OWN = {"rounding": "stochastic", "draw": "own"}
@@ -19,6 +19,13 @@ SEEDS = range(40) if LONG else (0,)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_draw_that_is_used_again_passed(name):
     found = check(kernel(FAULTS[name]()), "fp8_e5m2", **OWN)
+    assert found.law == "independent", str(found)
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("period", [2, 16, 100, 4096])
+def test_a_short_period_was_told_as_a_mean(period, seed):
+    found = check(kernel(counter(lambda n: n, repeated_after(period), seed=seed)), "fp8_e5m2", **OWN)
     assert found.law == "independent", str(found)
 
 
