@@ -13,7 +13,7 @@ TABLE = 1 << 16  # places, of which a uint16 that is drawn is one
 SALT = 61  # of the seed of an array, beside its shape
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Filling:
     """few: numbers of which each stands alone, and last, somewhere.  table: the numbers that are drawn.
 
@@ -23,9 +23,10 @@ class Filling:
 
     few: Array
     table: Array
-    _last: list[tuple[Array, Array]] = field(default_factory=list, repr=False)
+    _last: tuple[Array, Array] | None = field(default=None, repr=False)
     """The large array that was made last, and which places of the table it holds."""
-    _due: list[Array | None] = field(default_factory=list, repr=False)
+    _due: tuple[Array | None] | None = field(default=None, repr=False)
+    """What is due to the table, once it is known; or that nothing is."""
 
     @classmethod
     def of(cls, few: Array, *others: Array) -> Filling:
@@ -58,7 +59,7 @@ class Filling:
         places = self._places(shape, turn)
         found = np.asarray(self.table[places])
         found.flags.writeable = False
-        self._last[:] = [(found, places)]
+        self._last = found, places
         return found
 
     def by_place(self, x: Array, due: Callable[[Array], Array | None]) -> Array | None:
@@ -71,15 +72,15 @@ class Filling:
         >>> bool((filling.by_place(x, lambda table: table * 2) == x * 2).all())
         True
         """
-        whole, places = self._last[0] if self._last else (x, x)
+        whole, places = self._last or (x, x)
         if not x.size or not np.may_share_memory(x, whole) or whole.flags.writeable:
             return None
         begins = (x.ctypes.data - whole.ctypes.data) // x.itemsize
         steps = [stride // x.itemsize * places.itemsize for stride in x.strides]
         own = np.lib.stride_tricks.as_strided(places.reshape(-1)[begins:], x.shape, steps)
-        if not self._due:
-            self._due.append(due(self.table))
-        known = self._due[0]
+        if self._due is None:
+            self._due = (due(self.table),)
+        (known,) = self._due
         return None if known is None else np.asarray(known[own])
 
     def line(self, length: int, turn: int = 0) -> Array:
