@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,10 +95,7 @@ def _specials(dtype: Element, rounding: str, overflow: str) -> tuple[tuple[float
 
 
 def _drawn(
-    x: NDArray[np.float32],
-    of_sign: Callable[[bool], tuple[NDArray[np.float64], Array]],
-    random: Array,
-    code_dtype: str,
+    x: NDArray[np.float32], of_sign: Callable[[bool], Ladder], random: Array, code_dtype: str
 ) -> Array:
     """Stochastic rounding between the rungs of each sign, in exact float64 (docs/formats.md §3).
 
@@ -108,10 +105,11 @@ def _drawn(
     whole = 1 << RANDOM_BITS
     for negative in (False, True):
         chosen = (np.signbit(x) == negative) & ~np.isnan(x)
-        values, after = of_sign(negative)
+        if not chosen.any():
+            continue
+        values, gaps, after = of_sign(negative)
         a = np.minimum(np.abs(x[chosen]).astype(np.float64), values[-1])
         at = np.maximum(np.searchsorted(values, a, "right") - 1, 0)
-        gaps = np.append(np.diff(values), math.inf)
         short = (whole - (random[chosen] & (whole - 1)).astype(np.float64)) * gaps[at]
         codes[chosen] = after[at + ((a - values[at]) * whole >= short)]
     return codes
@@ -151,13 +149,24 @@ def _listed(dtype: Codebook) -> tuple[NDArray[np.float32], Array]:
     return np.array(values, np.float32), np.array(codes, dtype.code_dtype)
 
 
-def _as_arrays(found: Rungs, code_dtype: str) -> tuple[NDArray[np.float64], Array]:
-    return np.array([float(v) for v, _ in found]), np.array([code for _, code in found], code_dtype)
+class Ladder(NamedTuple):
+    """The values that magnitudes round to, rising, what lies between each and the next, and their codes."""
+
+    values: NDArray[np.float64]
+    gaps: NDArray[np.float64]
+    codes: Array
+
+    @classmethod
+    def of(cls, found: Rungs, code_dtype: str) -> Ladder:
+        """The same as arrays; nothing lies past the last."""
+        values = np.array([float(v) for v, _ in found])
+        codes = np.array([code for _, code in found], code_dtype)
+        return cls(values, np.append(np.diff(values), math.inf), codes)
 
 
 @lru_cache(maxsize=64)
-def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[NDArray[np.float64], Array]:
-    return _as_arrays(rungs(dtype, rounding, overflow, negative), dtype.code_dtype)
+def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Ladder:
+    return Ladder.of(rungs(dtype, rounding, overflow, negative), dtype.code_dtype)
 
 
 # ---------------------------------------------------------------- integers with a scale and offset
@@ -251,10 +260,8 @@ def _block_steps(dtype: Block, rounding: str, rule: str, negative: bool) -> tupl
 
 
 @lru_cache(maxsize=64)
-def _block_rungs(
-    dtype: Block, rounding: str, rule: str, negative: bool
-) -> tuple[NDArray[np.float64], Array]:  # fmt: skip
-    return _as_arrays(_rungs_of(dtype, rounding, rule, negative), dtype.code_dtype)
+def _block_rungs(dtype: Block, rounding: str, rule: str, negative: bool) -> Ladder:
+    return Ladder.of(_rungs_of(dtype, rounding, rule, negative), dtype.code_dtype)
 
 
 def _encode_elements(y: NDArray[np.float32], dtype: Block, options: BlockOptions) -> Array:
