@@ -11,6 +11,7 @@ from numerics.conform.effort import QUICK, Effort
 from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn, unwritten
+from numerics.conform.laws.alone import LIES
 from numerics.conform.laws.depends import depends, of_fault
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -217,7 +218,7 @@ class Check:
             with ieee_arithmetic():
                 found.failures = block_trials.by_block(self.target, found.failures[0]) or found.failures
                 first = depends(self.target, found.failures[0])
-            settled = first.law == unwritten.LAW or first.law != found.failures[0].law
+            settled = first.law == unwritten.LAW or first.law != found.failures[0].law or LIES in first.where
             found.failures = [first, *(found.failures[1:] if not settled else ())]
         found.failures = [led(self.target, broken) for broken in found.failures]
         if found.failures:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +19,8 @@ from numerics.backends.host.ieee import set_ieee
 from numerics.conform import watching
 from numerics.conform.held import Form, holding
 from numerics.conform.inputs import shapes
-from numerics.conform.inputs.edges import Edge
-from numerics.conform.inputs.margins import UNUSED, memory_of, spaced, unused_about
+from numerics.conform.inputs.edges import PAGE, Edge
+from numerics.conform.inputs.margins import UNUSED, memory_of, roomy, spaced, unused_about
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws.company import misplaced, place_or_chance
@@ -63,7 +63,7 @@ SMALL = 1 << 24
 POWERS = (0, 5, 2, 3, 1, 4)
 """Of two, by which tensors are multiplied that are given to a target which finds their scale."""
 LEAST = 2.0**-100
-EARLY, FEW_BYTES = 24, 1 << 14
+EARLY, FEW_BYTES, FIRST_BYTES = 24, 1 << 14, 1 << 22
 """How many of the first calls are kept with their results, and of how many bytes at most."""
 OTHERWISE = 0xFF
 """Bits that differ between two fillings of the memory for a result."""
@@ -112,7 +112,7 @@ class Fault(Exception):
         x = inputs[0]
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
         strides = f", strides {x.strides}" if x.size != 1 else ""
-        where = f"an input of shape {x.shape}{strides}" if x.shape != (1,) else ""
+        where = "" if x.shape == (1,) and shown else f"an input of shape {x.shape}{strides}"
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
 
     @classmethod
@@ -306,6 +306,16 @@ class Target(Judged):
         self.task = task
         self.early: list[tuple[Case, list[Array]]] = []
         self.rewritten: dict[Any, Array] | None = None
+        self.begins: int | None = None
+
+    @contextmanager
+    def beginning(self, past: int) -> Iterator[None]:
+        """Arrays come in memory that begins so many bytes past the start of a page."""
+        before, self.begins = self.begins, past
+        try:
+            yield
+        finally:
+            self.begins = before
 
     @contextmanager
     def rewriting(self, memory: dict[Any, Array]) -> Iterator[None]:
@@ -651,7 +661,8 @@ class Target(Judged):
     def _remember(self, case: Case, came: Any) -> None:
         """Keeps the first results, of inputs that are short: the same may be asked again."""
         inputs = self.arrays_in(case)
-        if len(self.early) < EARLY and sum(x.nbytes for x in inputs) <= FEW_BYTES:
+        most = FEW_BYTES if self.early else FIRST_BYTES
+        if len(self.early) < EARLY and sum(x.nbytes for x in inputs) <= most:
             with suppress(Fault):  # no result: whoever looks at it says so
                 self.early.append((case, [x.copy() for x in arrays_of(came, inputs)]))
 
@@ -659,6 +670,8 @@ class Target(Judged):
         """A copy for the target alone; float32 values in the type that it takes."""
         plain = self.task.inputs == "float32" or x.dtype != np.float32
         room = None if edge is None else edge.room
+        if room is None and self.begins is not None:
+            room = partial(roomy, past=self.begins, unit=PAGE)
         return shapes.kept(x, None if plain else type_of(self.task.inputs), room)
 
     @staticmethod

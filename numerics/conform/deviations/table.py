@@ -138,6 +138,11 @@ def _rounds_floats(task: Task) -> bool:
 
 
 REVERSED = "draws reversed"
+THROUGH_FLOAT32 = Dialect(
+    "double rounding through float32", "rounded to float32 first", lambda task: task.inputs == "float64",
+    Deviation(Stage.INPUTS, lambda first: first), "float32 kernels behind x.astype(np.float32)",
+)  # fmt: skip
+"""Of float64 numbers; not of the table, whose deviations bend what a kernel makes of float32 numbers."""
 DIALECTS: tuple[Dialect, ...] = (
     *_roundings(),
     Dialect("ties to zero", "a tie goes toward zero", quantizes, by_sign("half_up", "half_down"),

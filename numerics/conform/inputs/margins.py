@@ -13,8 +13,10 @@ LINE = 64  # bytes of a cache line
 UNUSED = 0xA5  # each byte of memory that is no array's
 
 
-def roomy(count: int, kind: Any, past: int = 0) -> Array:
-    """So many numbers of a type, with unused memory before and behind them; past: bytes after a cache line.
+def roomy(count: int, kind: Any, past: int = 0, unit: int = LINE) -> Array:
+    """So many numbers of a type, with unused memory before and behind them.
+
+    past: bytes after the start of a cache line, or of another unit of bytes.
 
     >>> found = roomy(3, np.float32)
     >>> found[:] = 7
@@ -24,8 +26,8 @@ def roomy(count: int, kind: Any, past: int = 0) -> Array:
     """
     kind = np.dtype(kind)
     size = count * kind.itemsize
-    memory = np.empty(size + 4 * LINE, np.uint8)
-    start = LINE + (past - memory.ctypes.data) % LINE
+    memory = np.empty(size + 3 * LINE + unit, np.uint8)
+    start = LINE + (past - LINE - memory.ctypes.data) % unit
     memory[:start] = UNUSED
     memory[start + size :] = UNUSED
     found: Array = memory[start : start + size].view(kind)

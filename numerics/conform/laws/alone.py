@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import takewhile
+from time import monotonic
 from typing import Any
 
 import numpy as np
 
 from numerics.conform.deviations.affine import PARAMETERS
 from numerics.conform.deviations.search import Asked, Dialects, affine_differs
+from numerics.conform.inputs.edges import PAGE
+from numerics.conform.inputs.narrow import type_of
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, in_place, wrong_of
 from numerics.conform.laws.unwritten import as_unwritten, unwritten
@@ -22,6 +26,11 @@ NOT_ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry",
 """Laws whose counterexamples are more than one number or block."""
 ORDERS = 3  # in which a target is asked once more, before a deviation is named
 MOST, MOST_BLOCKS = 1 << 13, 1 << 9  # numbers and blocks of each
+MOST_BEGUN, PATIENCE = 1 << 15, 2.0
+"""Numbers of an array that is begun at every place of a page, and the seconds that it may take."""
+IN_TURN = tuple(map(bool, (1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0)))
+"""Where it is asked at last, in no period of calls: at the place that was found, or at the start."""
+LIES = "it depends on where the numbers lie"
 ALONE = "asked alone it is right"
 OTHERS = f"others; {ALONE}"
 DEPENDS = "depends on the calls before it"
@@ -38,11 +47,37 @@ def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Cou
     if (left := unwritten(target, target.given(*in_place(target.task, among)))) is not None:
         return as_unwritten(replace(broken, where=f"among {len(among[0])} others"), left)
     said, law = f"among {len(among[0])} {OTHERS}", layout
+    if (lies := begins(target, among, _places)) is not None:
+        return as_of(broken, layout, f"{said}; {lies}")
     if not _wrong(target, among):
         said, law = f"{said}, and asked with the same others again, too: it {DEPENDS}", repeatable
     elif keeps_by_shape(lambda more: _two(target, among, more), lambda inputs: _wrong(target, inputs)):
         said, law = f"{said}; {KEPT}", repeatable
     return as_of(broken, law, said)
+
+
+def begins(
+    target: Target, case: tuple[Any, ...], told: Callable[[Target, tuple[Any, ...]], Any]
+) -> str | None:
+    """The place in a page of memory at which a case is told otherwise than at its start, each time; in words.
+
+    told: what is wrong of it, asked now.
+    """
+    x = case[0]
+    if target.task.draws_itself or not 1 < x.size <= MOST_BEGUN or not x.flags.c_contiguous:
+        return None
+
+    def at(past: int) -> Any:
+        with target.beginning(past):
+            return told(target, case)
+
+    step = type_of(target.task.inputs).itemsize if x.dtype == np.float32 else x.itemsize
+    late, first = monotonic() + PATIENCE, at(0)
+    places = takewhile(lambda _: monotonic() < late, range(step, PAGE, step))
+    found = next(((past, came) for past in places if (came := at(past)) != first), None)
+    if found is None or any(at(found[0] if turn else 0) != (found[1] if turn else first) for turn in IN_TURN):
+        return None
+    return f"begun {found[0]} bytes past the start of a page it is otherwise than at that start: {LIES}"
 
 
 def inputs_of(target: Target, broken: Counterexample) -> tuple[Any, ...]:
@@ -61,10 +96,15 @@ def _row(target: Target, part: Array) -> Array:
 
 
 def _wrong(target: Target, inputs: tuple[Any, ...]) -> bool:
+    return any(_places(target, inputs))
+
+
+def _places(target: Target, inputs: tuple[Any, ...]) -> bytes:
+    """Which of the inputs are wrong; one for all, where nothing comes that can be judged."""
     try:
-        return bool(wrong_of(target, inputs).any())
+        return wrong_of(target, inputs).tobytes()
     except Fault:
-        return True
+        return b"\1"
 
 
 def _two(target: Target, inputs: tuple[Any, ...], more: int) -> Iterator[tuple[Any, ...]]:

@@ -16,6 +16,7 @@ Named = Callable[..., Any]
 """What has a law's name and sentence."""
 Asked = TypeVar("Asked")
 LONGER = (3, 5)  # rows, numbers or blocks by which a call is longer than any before it
+WARMED = 3  # times that two questions are asked: what records a graph of calls does so after three of them
 
 
 def layout() -> None:
@@ -36,14 +37,14 @@ def place_or_chance(wrong: Array, still: Array) -> Named:
 
 
 def keeps_by_shape(both: Callable[[int], Iterable[Asked]], wrong: Callable[[Asked], bool]) -> bool:
-    """Is the first call of each new shape right, and the second one, of other numbers, wrong?
+    """Is the first call of each new shape right, and one of those that follow, of other numbers, wrong?
 
     both: two questions of one shape, which is longer by so many.  Each comes first at one shape, and second
-    at the other: it is the call that decides.
+    at the other: it is the call that decides, the second one of a cache, a later one of what is recorded.
     """
     for turn, more in enumerate(LONGER):
         first, second = list(both(more))[:: -1 if turn else 1]
-        if wrong(first) or not wrong(second):
+        if wrong(first) or not any(wrong(one) for one in (second, first) * WARMED):
             return False
     return True
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.laws.alone import ALONE, DEPENDS, KEPT, OTHERS, inputs_of
+from numerics.conform.laws.alone import ALONE, DEPENDS, KEPT, LIES, OTHERS, begins, inputs_of
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
 from numerics.conform.laws.shrink import fault_of
@@ -31,9 +31,11 @@ PLACES = (layout.__name__, short_block.__name__, "scale_arrays")
 """Laws whose counterexamples are whole arrays."""
 DRAWN, SELDOM = 64, 2  # calls of a kernel that draws for itself, and how many may be wrong by what is kept
 SIZE, MOST = 977, 1 << 20  # numbers of the questions by which what is kept from call to call is found
+BEGIN = 8  # numbers at either end by which a key of a cache may be made
 LARGER = (5003, 70001)
 """Numbers of the questions by which unwritten memory is found that is larger than what NumPy keeps."""
 APART = 1001  # numbers by which their shapes differ, times what they differ by
+ALIKE = ", where they hold the same numbers and begin alike"
 AGAIN = f"asked again with the same it is right: it {DEPENDS}"
 EARLIER = f"it {DEPENDS}: an earlier call ({{}}), asked again, gives another result"
 
@@ -49,21 +51,37 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
         return found
     if broken.law == "padding":  # which belongs to no number: right ones say nothing of it
         return broken
+    if LIES in broken.where:
+        return broken
+    if (found := _by_address(target, broken, case)) is not None:
+        return found
     said = _calls(target, None if OTHERS in broken.where else case)
     return as_of(broken, repeatable, said) if said else _placed(target, broken, case)
 
 
 def _by_calls(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample of `repeatable`, which says what is kept, where that is found."""
-    if USED_AGAIN in broken.where:
+    if USED_AGAIN in broken.where or LIES in broken.where:
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
+        return found
+    if (found := _by_address(target, broken, case)) is not None:
         return found
     if DEPENDS in broken.where:
         return broken
     said = _calls(target, None if OTHERS in broken.where else case)
     return _also(broken, said) if said else broken
+
+
+def _by_address(
+    target: Target, broken: Counterexample, case: tuple[Any, ...] | None
+) -> Counterexample | None:
+    """The same of a law of places, where a page of memory decides whether it is wrong."""
+    lies = None if case is None else begins(target, case, is_wrong)
+    if lies is None:
+        return None
+    return _also(broken, lies) if broken.law in PLACES else as_of(broken, layout, lies)
 
 
 def of_fault(target: Target, fault: Fault) -> Counterexample:
@@ -176,10 +194,10 @@ def _calls(target: Target, case: tuple[Any, ...] | None) -> str | None:
     for size in sorted(sizes):
         for alike in (False, True):
             if keeps_by_shape(
-                lambda more, size=size, alike=alike: _two(target, size + APART * more, alike),  # type: ignore[misc]
+                lambda more, size=size, alike=alike: _two(target, size + APART * more, alike, case),  # type: ignore[misc]
                 lambda inputs: _is_wrong(target, inputs),
             ):
-                return KEPT + ", where their first number is the same" * alike
+                return KEPT + ALIKE * alike
     return None
 
 
@@ -204,19 +222,26 @@ def _changed(target: Target) -> str | None:
     return None
 
 
-def _two(target: Target, size: int, alike: bool) -> Iterator[tuple[Any, ...]]:
-    """Two questions of one shape that no call had; alike: with the same first number."""
+def _two(target: Target, size: int, alike: bool, case: tuple[Any, ...] | None) -> Iterator[tuple[Any, ...]]:
+    """Two questions of one shape that no call had; alike: of the same numbers, that begin and end alike.
+
+    case: what was wrong, whose numbers are half of theirs, if it is an array of numbers.
+    """
     task, rng = target.task, np.random.default_rng(67)
     if task.draws_itself:
         inputs: tuple[Any, ...] = (_drawn(target, size, rng),)
     else:
         inputs = drawn_question(target, size, rng).inputs
     first, *others = inputs
-    yield inputs
-    turned = first.reshape(-1)[::-1].reshape(first.shape).copy()
-    if alike and turned.size:
-        turned.reshape(-1)[0] = first.reshape(-1)[0]
-    yield turned, *others
+    if case is not None and len(case) == len(inputs) == 1 and task.kind in ("encode", "round", "decode"):
+        known = np.ascontiguousarray(case[0]).reshape(-1)
+        if known.size and first.ndim == 1:
+            first = np.where(np.arange(first.size) % 2, first, np.resize(known, first.size))
+    yield first, *others
+    line = first.reshape(-1)
+    ends = BEGIN if alike else 0
+    turned = np.concatenate([line[:ends], line[ends : line.size - ends][::-1], line[line.size - ends :]])
+    yield turned.reshape(first.shape), *others
 
 
 def _drawn(target: Target, size: int, rng: np.random.Generator) -> Array:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
+from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import alike, elements, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
@@ -54,6 +55,13 @@ class Elements:
     came: Array
     due: Array
     random: Array | None = None
+    doubles: NDArray[np.float64] | None = None
+    """What was given, where that were float64 numbers, which x stands for."""
+
+    @property
+    def given(self) -> Array:
+        """The numbers that the target was given."""
+        return self.x if self.doubles is None else self.doubles
 
     @cached_property
     def wrong(self) -> Mask:
@@ -102,11 +110,15 @@ class Elements:
     def shown(self, law: Law, places: Array, inputs: Sequence[int] = ()) -> Counterexample:
         """A counterexample of the places where a law fails: the simplest input."""
         at = int(places[hardness(self.x[places]).argmin()])
-        chosen = self.x[[*inputs] or [at]]
-        draw = "" if self.random is None else f"random bits 0x{int(self.random[at]):08X}"
+        shown = [*inputs] or [at]
+        chosen = self.x[shown]
+        where = "" if self.random is None else f"random bits 0x{int(self.random[at]):08X}"
+        if self.doubles is not None:
+            where = "as a float64 " + ", then ".join(map(narrow.exactly, self.doubles[shown]))
         return Counterexample(
             law.__name__, sentence(law), numbers(chosen), self.text(self.came, at), self.text(self.due, at),
-            len(places), draw, chosen, given=() if self.random is None else (self.random[at : at + 1],),
+            len(places), where, chosen if self.doubles is None else None,
+            given=() if self.random is None else (self.random[at : at + 1],),
         )  # fmt: skip
 
     def text(self, answers: Array, at: int) -> str:
@@ -227,7 +239,7 @@ def unbiased(seen: Elements) -> Counterexample | None:
 def monotone(seen: Elements) -> Counterexample | None:
     """A larger number never becomes a smaller value."""
     kept = np.flatnonzero(~np.isnan(seen.x) & ~np.isnan(seen.came_values))
-    order = kept[np.argsort(seen.x[kept], kind="stable")]
+    order = kept[np.argsort(seen.given[kept], kind="stable")]
     ordered = seen.came_values[order]
     falls = np.flatnonzero(ordered[1:] < ordered[:-1])
     if not len(falls):
@@ -241,7 +253,7 @@ def sign_symmetry(seen: Elements) -> Counterexample | None:
     """The negative of a number becomes the negative of its value, for roundings that know no side."""
     x, came = seen.x, seen.came_values
     inside = np.isfinite(x) & (np.abs(x) <= seen.task.element.max)
-    mirrored = _mirror(x)
+    mirrored = _mirror(seen.given)
     broken = (
         inside & (mirrored >= 0) & (came != -came[mirrored]) & ~(np.isnan(came) | np.isnan(came[mirrored]))
     )
@@ -253,11 +265,11 @@ def sign_symmetry(seen: Elements) -> Counterexample | None:
     return replace(found, due=f"the negative of {seen.text(seen.came, int(mirrored[at]))}")
 
 
-def _mirror(x: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Where the negative of each number stands; -1 where it does not."""
-    bits = x.view(np.uint32)
+def _mirror(x: Array) -> NDArray[np.int64]:
+    """Where the negative of each float32 or float64 stands; -1 where it does not."""
+    bits = x.view(f"u{x.itemsize}")
     order = np.argsort(bits)
-    wanted = bits ^ np.uint32(1 << 31)
+    wanted = np.negative(x).view(bits.dtype)
     place = np.minimum(np.searchsorted(bits, wanted, sorter=order), len(bits) - 1)
     found = order[place]
     return np.where(bits[found] == wanted, found, -1)
@@ -366,16 +378,14 @@ def _doubles(target: Target, found: Findings) -> None:
     task = target.task
     x = narrow.doubles(_some_near(target.asked(elements.turning_points(task.element))))
     x = x[target.keeps(narrow.single(x))]
-    seen = Elements(task, narrow.single(x), target.elements(x), np.asarray(task.answer(narrow.single(x))))
+    stands = narrow.single(x)
+    seen = Elements(task, stands, target.elements(x), np.asarray(task.answer(stands)), doubles=x)
     found.tried += len(x)
-
-    def exact(law: Law, broken: Counterexample) -> Counterexample:
-        shown = np.float32(broken.input[0].value)
-        at = np.flatnonzero(seen.wrong & ((seen.x == shown) | np.isnan(seen.x) & np.isnan(shown)))
-        exactly = f"as a float64 {narrow.exactly(x[at[0]])}" if len(at) else "beside float64 numbers"
-        return replace(broken, where=exactly, tensor=None)
-
-    found.judge(element_laws(task), seen, exact)
+    found.judge(element_laws(task), seen)
+    if found.failures:
+        with np.errstate(all="ignore"):
+            twice = np.asarray(task.answer(x.astype(np.float32)))
+        found.explain = lambda: () if task.differs(seen.came, twice).any() else (THROUGH_FLOAT32,)
     if not found.failures and not target.takes.contiguous:
         _doubles_in_rows(target, found, x)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -39,34 +40,50 @@ class Packing:
         """Bytes for a target that packs, codes for one that unpacks."""
         return self.packed if self.task.kind == "pack" else self.codes
 
-    def broken(self, law: Law) -> Counterexample | None:
-        """The counterexample where what came is not what was due."""
-        if np.array_equal(self.came, self.due):
-            return None
-        first = max(0, int((self.came != self.due).argmax()) - 1) if len(self.due) > SHOWN else 0
-        given = self.codes if self.task.kind == "pack" else self.packed
-        name = "codes" if self.task.kind == "pack" else "bytes"
-        where = f"{name} {_hex(given)}" + (f", {len(self.codes)} codes" * (name == "bytes"))
+    @cached_property
+    def first(self) -> int | None:
+        """The first byte, or code, that is wrong."""
+        wrong = np.flatnonzero(self.came != self.due)
+        return int(wrong[0]) if len(wrong) else None
+
+    @property
+    def is_at_the_end(self) -> bool:
+        """Is that of a last byte which codes do not fill?"""
+        assert self.first is not None
+        width = self.task.element.bits
+        byte = self.first if self.task.kind == "pack" else ((self.first + 1) * width - 1) // 8
+        return len(self.codes) * width % 8 != 0 and byte == len(self.packed) - 1
+
+    def broken(self, law: Law) -> Counterexample:
+        """What is wrong, and what was given for it."""
+        assert self.first is not None
+        width, at = self.task.element.bits, self.first
+        if self.task.kind == "pack":
+            given, name, source = self.codes, "codes", at * 8 // width
+        else:
+            given, name, source = self.packed, "bytes", at * width // 8
+        where = f"{name} {_hex(given, source)}" + (f", {len(self.codes)} codes" * (name == "bytes"))
         return Counterexample(
-            law.__name__, sentence(law), (), _hex(self.came, first), _hex(self.due, first), 1, where, given,
+            law.__name__, sentence(law), (), _hex(self.came, at), _hex(self.due, at), 1, where, given,
             given=() if name == "codes" else (len(self.codes),),
         )  # fmt: skip
 
 
-def _hex(numbers: Array, first: int = 0) -> str:
-    """Those from `first` on; of many, some."""
+def _hex(numbers: Array, about: int = 0) -> str:
+    """All of few numbers; of many, those that begin with the one before a place."""
+    first = max(0, about - 1) if len(numbers) > SHOWN else 0
     shown = " ".join(f"{int(n):02x}" for n in numbers[first : first + SHOWN]) or "nothing"
     return shown if len(numbers) <= SHOWN else f"{shown}, from place {first} of {len(numbers)}"
 
 
 def order(seen: Packing) -> Counterexample | None:
     """Codes form one little-endian string of bits, element 0 in the lowest (docs/formats.md §2)."""
-    return seen.broken(order)
+    return None if seen.first is None or seen.is_at_the_end else seen.broken(order)
 
 
 def last_byte(seen: Packing) -> Counterexample | None:
     """Codes that do not fill their last byte leave zeros in it, and come back all the same."""
-    return seen.broken(last_byte)
+    return seen.broken(last_byte) if seen.first is not None and seen.is_at_the_end else None
 
 
 # ---- trials ----------------------------------------------------------------------------------------
@@ -90,11 +107,11 @@ def _packing(target: Target, found: Findings) -> None:
             target.packed(codes, len(packed)) if task.kind == "pack" else target.unpacked(packed, len(codes))
         )
         found.tried += len(codes)
-        law = last_byte if len(codes) * task.element.bits % 8 else order
-        broken = law(Packing(task, codes, packed, came))
-        if broken is not None:
+        seen = Packing(task, codes, packed, came)
+        broken = [told for law in (order, last_byte) if (told := law(seen)) is not None]
+        if broken:
             found.differs += 1
-            found.failures.append(broken)
+            found.failures += broken
             return
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.backends.host.float_bits import as_float32
 from numerics.conform import check
 from numerics.conform.inputs import blocks, strings
 
@@ -73,6 +74,21 @@ def test_a_float64_that_is_rounded_twice_passed():
     found = check(lambda x: e4m3(x.astype(np.float32)), "fp8_e4m3", inputs="float64")
     assert found.law == "nearest", str(found)
     assert "as a float64" in found.counterexample.where
+    assert found.dialect == "double rounding through float32"
+    assert len(found.failures) == 1, "it is monotone, and symmetric"
+
+
+def test_a_float64_is_compared_with_its_own_negative_and_the_next_one():
+    """Two float64 numbers have one float32 that stands for them: it is not their order, nor their mirror."""
+
+    def lopsided(x):
+        found = e4m3(as_float32(x))
+        return np.where((x > 1.0625) & (x < 1.06250001), found - 1, found).astype(np.uint8)
+
+    found = {one.law: one for one in check(lopsided, "fp8_e4m3", inputs="float64").failures}
+    assert set(found) == {"nearest", "sign_symmetry"}
+    number = float(found["sign_symmetry"].where.removeprefix("as a float64 "))
+    assert 1.0625 < abs(number) < 1.06250001
 
 
 def test_draws_beside_narrow_values():

@@ -155,3 +155,87 @@ def test_a_fault_of_every_fiftieth_call_says_that_it_is_right_when_it_is_asked_a
     found = check(kernel, "fp4")
     assert found.law == law
     assert "it depends on the calls before it" in found.counterexample.where
+
+
+def address(x):
+    return x.__array_interface__["data"][0]
+
+
+def away(x):
+    return nx.fp8_e4m3.encode(x, rounding="half_away")
+
+
+def wide_loads():
+    """A vector of eight that crosses a page loses the sign of zero."""
+
+    def kernel(x):
+        found = nx.fp8_e4m3.encode(x)
+        if not x.flags.c_contiguous:
+            return found
+        begins = address(x) + 4 * (np.arange(x.size) // 8 * 8).reshape(x.shape)
+        return np.where((begins % 4096 > 4096 - 32) & (found == 0x80), 0, found).astype(np.uint8)
+
+    return kernel
+
+
+def page_starts():
+    """The number at the start of a page rounds its ties away."""
+
+    def kernel(x):
+        found = nx.fp8_e4m3.encode(x)
+        if not x.flags.c_contiguous:
+            return found
+        places = address(x) + 4 * np.arange(x.size).reshape(x.shape)
+        return np.where(places % 4096 == 0, away(x), found).astype(np.uint8)
+
+    return kernel
+
+
+@pytest.mark.parametrize("planted", [wide_loads, page_starts])
+def test_a_fault_of_pages_was_told_as_one_of_the_calls_before(planted):
+    for _ in range(3):
+        found = check(planted(), "fp8_e4m3")
+        assert found.law == "layout", str(found)
+        assert "past the start of a page" in found.counterexample.where, str(found)
+        assert len(found.failures) == 1
+
+
+def recorded():
+    """A graph of calls, recorded after three of a length, in which ties go away."""
+    seen = {}
+
+    def kernel(x):
+        seen[x.size] = seen.get(x.size, 0) + 1
+        return away(x) if seen[x.size] > 3 and x.size >= 16 else nx.fp8_e4m3.encode(x)
+
+    return kernel
+
+
+def keyed():
+    """A cache whose key is the shape and the first numbers."""
+    seen = {}
+
+    def kernel(x):
+        key = x.shape, np.ascontiguousarray(x).reshape(-1)[:4].tobytes()
+        return seen.setdefault(key, nx.fp8_e4m3.encode(x)).copy()
+
+    return kernel
+
+
+def flagged():
+    """A flag that a NaN sets and nothing clears."""
+    seen = []
+
+    def kernel(x):
+        found = away(x) if seen else nx.fp8_e4m3.encode(x)
+        seen.extend([True] * bool(np.isnan(x).any()))
+        return found
+
+    return kernel
+
+
+@pytest.mark.parametrize("planted", [recorded, keyed, flagged])
+def test_what_a_kernel_keeps_was_told_as_a_shape(planted):
+    found = check(planted(), "fp8_e4m3")
+    assert found.law == "repeatable", str(found)
+    assert "depends on the calls before it" in found.counterexample.where
