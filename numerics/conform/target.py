@@ -39,7 +39,7 @@ from numerics.conform.scales.rule import Rule
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
-from numerics.formats.block import Block, Blocks, ElementBlock
+from numerics.formats.block import Block, Blocks, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, a_kind_of, kind_of, nearest, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
@@ -396,13 +396,18 @@ class Target(Judged):
             )
         except Raised as wrong:
             raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", due) from wrong
-        if len(parts) < wanted:
+        if not wanted <= len(parts) <= 3:
             told = kind_of(came) if any(part is came for part in parts) else f"{len(parts)} of them"
             raise Fault("result", inputs, told, due)
         shared, d = groups_of(rule.scheme, x.shape).shared, self.task.element
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.bits, isinstance(d, Integer))
         scale = self._shared(parts[1], inputs, shared)
-        zeros = self._zeros(self._shared(parts[2], inputs, shared), inputs) if wanted == 3 else None
+        told = len(parts) == 3 and parts[2] is not None
+        zeros = self._zeros(self._shared(parts[2], inputs, shared), inputs) if told or wanted == 3 else None
+        if wanted == 2 and zeros is not None:
+            if zeros.any():
+                raise Fault("result", inputs, "zero points that are not 0", "none, or 0: it is symmetric")
+            zeros = None
         return Fields(codes.astype(d.code_dtype), self._scales(scale, inputs), zeros)
 
     @staticmethod
@@ -548,7 +553,35 @@ class Target(Judged):
         if told is not None and told != self._claims(inputs[0].ndim):
             claims = self._claims(inputs[0].ndim)
             raise Fault("result", inputs, f"Blocks that say {_spelled(told)}", _spelled(claims))
-        return parts, _scale_told(came, parts[len(wanted) :]) if self.task.finds_scale else None
+        return parts, self._scale_told(came, parts[len(wanted) :], inputs, due)
+
+    def _scale_told(
+        self, came: Any, more: tuple[Any, ...], inputs: tuple[Array, ...], due: str
+    ) -> float | None:
+        """The scale of the tensor that comes back beside the fields, if any: the one that is given, or found.
+
+        Raises Fault for another one, and for whatever else comes back.
+        """
+        if issubclass(type(came), Blocks):
+            scale = None if came.tensor_scale is None else float(came.tensor_scale)
+        else:
+            more = tuple(part for part in more if part is not None)
+            if len(more) > isinstance(self.task.block, ScaledBlock):
+                raise Fault("result", inputs, f"{len(self.task.block.fields) + len(more)} arrays", due)
+            scale = self._one_number(more[0], inputs) if more else None
+        given = 1.0 if self.task.tensor_scale is None else self.task.tensor_scale
+        if not self.task.finds_scale and scale not in (None, float(np.float32(given))):
+            raise Fault("result", inputs, f"a tensor scale of {scale:.9g}", f"{given:.9g}, which was given")
+        return scale
+
+    @staticmethod
+    def _one_number(came: Any, inputs: tuple[Array, ...]) -> float:
+        array = read(came, inputs).array
+        if array.size != 1:
+            raise Fault("shape", inputs, f"a tensor scale of shape {array.shape}", "one number")
+        if array.dtype.kind not in "fiu":
+            raise Fault("dtype", inputs, f"a tensor scale of {array.dtype.name}", "a float")
+        return float(np.float32(array.reshape(-1)[0]))
 
     def _claims(self, ndim: int) -> tuple[str, int]:
         """What Blocks have to say of themselves: their format, and along which axis they lie."""
@@ -811,14 +844,6 @@ def _fields_of(task: Task, shape: tuple[int, ...]) -> Iterator[Form]:
     yield laid, np.uint8
     if d.sub_blocks:
         yield shared, d.micro_dtype
-
-
-def _scale_told(came: Any, more: tuple[Any, ...]) -> float | None:
-    """The scale of the tensor that a target returns beside its fields; None where it returns none."""
-    if issubclass(type(came), Blocks):
-        return None if came.tensor_scale is None else float(came.tensor_scale)
-    array = returned(more[0]).array if more else np.zeros(0)
-    return float(np.float32(array.reshape(-1)[0])) if array.size == 1 else None
 
 
 def _told(came: Blocks, ndim: int) -> tuple[str, int]:
