@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -43,18 +44,60 @@ def steps(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple
     return np.array(firsts, np.uint32), np.array(codes, dtype.code_dtype)
 
 
-def look_up(
-    x: npt.NDArray[np.float32], of_sign: Callable[[bool], tuple[Array, Array]], code_dtype: str
-) -> Array:
-    """The codes of float32 inputs, by the breakpoints of each sign."""
-    bits = np.ascontiguousarray(x).view(np.uint32)
-    codes = np.empty(x.shape, code_dtype)
-    for negative in (False, True):
-        chosen = (bits >> 31) == negative
-        firsts, after = of_sign(negative)
-        magnitudes = bits[chosen] & np.uint32(0x7FFFFFFF)
-        codes[chosen] = after[np.searchsorted(firsts, magnitudes, "right") - 1]
-    return codes
+SIGN = np.uint32(1 << 31)
+HALF = np.uint32(16)
+"""Bits of half a float32 number: the upper ones say where it is looked up."""
+WORTH = 4096  # numbers from which on a table of all high halves is made
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What float32 numbers become, by their bits: the first bits of each step, rising, and its code.
+
+    Negative numbers, whose bits are the larger ones, come behind the others.
+    """
+
+    firsts: npt.NDArray[np.uint32]
+    codes: Array
+
+    @classmethod
+    def of(cls, signs: Iterable[tuple[Array, Array]]) -> Ladder:
+        """signs: the first magnitude bits, from 0 on, and codes, of positive and then of negative numbers."""
+        (firsts, codes), (below, of_below) = signs
+        return cls(np.concatenate([firsts, below | SIGN]), np.concatenate([codes, of_below]))
+
+    @cached_property
+    def table(self) -> tuple[Array, Array] | None:
+        """Of each high half of bits its one step, where it has one, and the codes before and behind that.
+
+        None where some half has more than one step.
+        """
+        halves = np.arange(1 << 16, dtype=np.uint64) << np.uint64(16)
+        ends = np.searchsorted(self.firsts, np.append(halves, 1 << 32), "right")
+        before = np.searchsorted(self.firsts, np.append(halves, 1 << 32)[1:], "left") - 1
+        at = ends[:-1] - 1
+        if (before - at > 1).any():
+            return None
+        return self.firsts[before], np.stack([self.codes[at], self.codes[before]], axis=1).reshape(-1)
+
+    def __call__(self, x: npt.NDArray[np.float32]) -> Array:
+        """The codes of float32 numbers."""
+        bits = np.ascontiguousarray(x).view(np.uint32).reshape(x.shape)
+        if x.size < WORTH or self.table is None:
+            return np.asarray(self.codes[np.searchsorted(self.firsts, bits, "right") - 1])
+        first, codes = self.table
+        half = bits >> HALF
+        return np.asarray(codes[2 * half + (bits >= first[half])])
+
+
+@lru_cache(maxsize=64)
+def _ladder(steps_of: Callable[..., tuple[Array, Array]], asked: tuple[Any, ...]) -> Ladder:
+    return Ladder.of(steps_of(*asked, negative) for negative in (False, True))
+
+
+def look_up(x: npt.NDArray[np.float32], steps_of: Callable[..., tuple[Array, Array]], *asked: Any) -> Array:
+    """The codes of float32 inputs, by the breakpoints that steps_of(*asked, negative) has for each sign."""
+    return _ladder(steps_of, asked)(x)
 
 
 @lru_cache(maxsize=256)
@@ -84,7 +127,7 @@ class ReferenceExecutor:
     def encode(self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None) -> Array:
         """Codes of a flat float32 or float64 array; random: uint32, for stochastic rounding."""
         if x.dtype == np.float32 and random is None:
-            return look_up(x, partial(steps, dtype, rounding, overflow), dtype.code_dtype)
+            return look_up(x, steps, dtype, rounding, overflow)
         draws = [None] * x.size if random is None else random.tolist()
         codes = [encode(v, dtype, rounding, overflow, r) for v, r in zip(x.tolist(), draws, strict=True)]
         return np.array(codes, dtype.code_dtype)

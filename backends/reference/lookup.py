@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -49,7 +49,7 @@ from numerics.backends.reference.exact import (
     shelf,
 )
 from numerics.backends.reference.exact import encode as encode_one
-from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
+from numerics.backends.reference.executor import Ladder, ReferenceExecutor, look_up, steps
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock, TieredBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Integer
@@ -77,10 +77,10 @@ def encode(
     array([  1,   0, 255], dtype=uint8)
     """
     if random is None:
-        return look_up(x, partial(steps, dtype, rounding, overflow), dtype.code_dtype)
+        return look_up(x, steps, dtype, rounding, overflow)
     if isinstance(dtype, Codebook):
         return _drawn_listed(x, dtype, overflow, random)
-    codes = _drawn(x, partial(_rungs, dtype, rounding, overflow), random, dtype.code_dtype)
+    codes = _drawn(x, random, _rungs, dtype, rounding, overflow)
     for special, code in _specials(dtype, rounding, overflow):
         alike = np.isnan(x) if special != special else np.abs(x) == abs(special)
         codes[alike & (np.signbit(x) == np.signbit(special))] = code
@@ -94,25 +94,53 @@ def _specials(dtype: Element, rounding: str, overflow: str) -> tuple[tuple[float
     return tuple((x, encode_one(x, dtype, rounding, overflow, 0)) for x in every)
 
 
+class _Rungs(NamedTuple):
+    """The rungs of both signs, those of negative numbers behind the others: the place of one is a code."""
+
+    at: Ladder
+    values: NDArray[np.float64]
+    gaps: NDArray[np.float64]
+    last: NDArray[np.float64]
+    codes: Array
+
+
+@lru_cache(maxsize=64)
+def _both(rungs_of: Callable[..., tuple[NDArray[np.float64], Array]], asked: tuple[Any, ...]) -> _Rungs:
+    signs = [rungs_of(*asked, negative) for negative in (False, True)]
+    firsts = [np.append(np.uint32(0), _at_least(values[1:])) for values, _ in signs]
+    places = np.split(np.arange(sum(map(len, firsts))), [len(firsts[0])])
+    return _Rungs(
+        Ladder.of(zip(firsts, places, strict=True)),
+        np.concatenate([values for values, _ in signs]),
+        np.concatenate([np.append(np.diff(values), math.inf) for values, _ in signs]),
+        np.concatenate([np.full(len(values), values[-1]) for values, _ in signs]),
+        np.concatenate([after for _, after in signs]),
+    )
+
+
+def _at_least(values: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """The bits of the least float32 numbers that are not smaller than these positive ones."""
+    with np.errstate(over="ignore"):
+        near = values.astype(np.float32)
+    return np.where(near < values, np.nextafter(near, np.float32(math.inf)), near).view(np.uint32)
+
+
 def _drawn(
-    x: NDArray[np.float32], of_sign: Callable[[bool], Ladder], random: Array, code_dtype: str
+    x: NDArray[np.float32],
+    random: Array,
+    rungs_of: Callable[..., tuple[NDArray[np.float64], Array]],
+    *asked: Any,
 ) -> Array:
     """Stochastic rounding between the rungs of each sign, in exact float64 (docs/formats.md §3).
 
     Up when f + R / 2**30 >= 1, f = (a - low) / (high - low): differences of neighbours have few bits.
     """
-    codes = np.empty(x.shape, code_dtype)
-    whole = 1 << RANDOM_BITS
-    for negative in (False, True):
-        chosen = (np.signbit(x) == negative) & ~np.isnan(x)
-        if not chosen.any():
-            continue
-        values, gaps, after = of_sign(negative)
-        a = np.minimum(np.abs(x[chosen]).astype(np.float64), values[-1])
-        at = np.maximum(np.searchsorted(values, a, "right") - 1, 0)
-        short = (whole - (random[chosen] & (whole - 1)).astype(np.float64)) * gaps[at]
-        codes[chosen] = after[at + ((a - values[at]) * whole >= short)]
-    return codes
+    rungs, whole = _both(rungs_of, asked), 1 << RANDOM_BITS
+    at = rungs.at(x)
+    with np.errstate(invalid="ignore"):  # NaN, of which nothing is said here
+        a = np.minimum(np.abs(x).astype(np.float64), rungs.last[at])
+        short = (whole - (random & (whole - 1)).astype(np.float64)) * rungs.gaps[at]
+        return np.asarray(rungs.codes[at + ((a - rungs.values[at]) * whole >= short)])
 
 
 def _drawn_listed(x: NDArray[np.float32], dtype: Codebook, overflow: str, random: Array) -> Array:
@@ -133,7 +161,7 @@ def _drawn_listed(x: NDArray[np.float32], dtype: Codebook, overflow: str, random
     whole = 1 << RANDOM_BITS
     away = np.floor(fraction * np.float64(whole)) + (random[between] & (whole - 1)) >= whole
     found[between] = codes[np.signbit(number).astype(np.int64), at + (away != inward)]
-    found[~between] = look_up(x[~between], partial(steps, dtype, "half_even", overflow), dtype.code_dtype)
+    found[~between] = look_up(x[~between], steps, dtype, "half_even", overflow)
     if overflow == "nonsaturate":
         turning = np.isfinite(x) & ((x < values[0]) | (x > values[-1]))
         pairs = zip(x[turning].tolist(), random[turning].tolist(), strict=True)
@@ -149,24 +177,13 @@ def _listed(dtype: Codebook) -> tuple[NDArray[np.float32], Array]:
     return np.array(values, np.float32), np.array(codes, dtype.code_dtype)
 
 
-class Ladder(NamedTuple):
-    """The values that magnitudes round to, rising, what lies between each and the next, and their codes."""
-
-    values: NDArray[np.float64]
-    gaps: NDArray[np.float64]
-    codes: Array
-
-    @classmethod
-    def of(cls, found: Rungs, code_dtype: str) -> Ladder:
-        """The same as arrays; nothing lies past the last."""
-        values = np.array([float(v) for v, _ in found])
-        codes = np.array([code for _, code in found], code_dtype)
-        return cls(values, np.append(np.diff(values), math.inf), codes)
+def _as_arrays(found: Rungs, code_dtype: str) -> tuple[NDArray[np.float64], Array]:
+    return np.array([float(v) for v, _ in found]), np.array([code for _, code in found], code_dtype)
 
 
 @lru_cache(maxsize=64)
-def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Ladder:
-    return Ladder.of(rungs(dtype, rounding, overflow, negative), dtype.code_dtype)
+def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[NDArray[np.float64], Array]:
+    return _as_arrays(rungs(dtype, rounding, overflow, negative), dtype.code_dtype)
 
 
 # ---------------------------------------------------------------- integers with a scale and offset
@@ -260,17 +277,19 @@ def _block_steps(dtype: Block, rounding: str, rule: str, negative: bool) -> tupl
 
 
 @lru_cache(maxsize=64)
-def _block_rungs(dtype: Block, rounding: str, rule: str, negative: bool) -> Ladder:
-    return Ladder.of(_rungs_of(dtype, rounding, rule, negative), dtype.code_dtype)
+def _block_rungs(
+    dtype: Block, rounding: str, rule: str, negative: bool
+) -> tuple[NDArray[np.float64], Array]:  # fmt: skip
+    return _as_arrays(_rungs_of(dtype, rounding, rule, negative), dtype.code_dtype)
 
 
 def _encode_elements(y: NDArray[np.float32], dtype: Block, options: BlockOptions) -> Array:
     asked = dtype, options.mode, options.scale_rule
     if options.draw.bits is None:
-        return look_up(y, partial(_block_steps, *asked), dtype.code_dtype)
+        return look_up(y, _block_steps, *asked)
     if isinstance(dtype, ElementBlock) and isinstance(dtype.element, Codebook):
         return _drawn_listed(y, dtype.element, "saturate", options.draw.bits)
-    return _drawn(y, partial(_block_rungs, *asked), options.draw.bits, dtype.code_dtype)
+    return _drawn(y, options.draw.bits, _block_rungs, *asked)
 
 
 def _past(y: NDArray[np.float32], dtype: MXBlock, options: BlockOptions) -> NDArray[np.bool_]:

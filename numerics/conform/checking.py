@@ -18,6 +18,7 @@ from numerics.conform.laws.shrink import smallest_that_fails
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.trial import ProductCheck, check_shapes
+from numerics.conform.returned import stops_noted
 from numerics.conform.scales import trial as scales
 from numerics.conform.scales.of_tensor import OWN, as_finder, led
 from numerics.conform.takes import Takes
@@ -201,6 +202,7 @@ class Check:
         return tuple(dict.fromkeys((*SENTENCES, *(law.__name__ for t in self.trials for law in t.laws))))
 
     @warned_once()
+    @stops_noted()
     def verdict(self) -> Verdict:
         """What the trials find, until a law is broken."""
         found = Findings(notes=[*self.notes])

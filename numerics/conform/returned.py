@@ -154,7 +154,7 @@ def guarded(call: Callable[[], T]) -> T:
         ...
     numerics.conform.returned.Raised: KeyError: 'scale'
     """
-    with _stopped() as stopped:
+    with stops_noted() as stopped:
         try:
             return call()
         except BaseException as wrong:
@@ -171,24 +171,37 @@ def _words(wrong: BaseException) -> str:
         return f"its text raises {kind_of(worse)}"
 
 
-@contextmanager
-def _stopped() -> Iterator[list[BaseException]]:
-    """Fills a list with what the handler of Ctrl-C raises within it: in the main thread, where it runs."""
-    caught: list[BaseException] = []
-    before = signal.getsignal(signal.SIGINT)
+class _Stop:
+    """A handler of Ctrl-C that keeps what the one before it raises."""
 
-    def stop(number: int, frame: Any) -> None:
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.raised: list[BaseException] = []
+
+    def __call__(self, number: int, frame: Any) -> None:
         try:
-            before(number, frame)  # type: ignore[operator, misc]
+            self.before(number, frame)
         except BaseException as wrong:
-            caught.append(wrong)
+            self.raised.append(wrong)
             raise
 
+
+@contextmanager
+def stops_noted() -> Iterator[list[BaseException]]:
+    """Fills a list with what the handler of Ctrl-C raises within it: in the main thread, where it runs.
+
+    Within another one the list is that one's: to set a handler takes longer than many a kernel.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if type(before) is _Stop:
+        yield before.raised
+        return
+    stop = _Stop(before)
     try:
         if callable(before):
             with suppress(ValueError):  # of another thread than the main one: no handler runs there
                 signal.signal(signal.SIGINT, stop)
-        yield caught
+        yield stop.raised
     finally:
         if signal.getsignal(signal.SIGINT) is stop:
             signal.signal(signal.SIGINT, before)

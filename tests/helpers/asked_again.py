@@ -11,14 +11,17 @@ from functools import wraps
 from itertools import count
 from typing import Any
 
-from numerics.conform.products import asking
+from numerics.conform.products import asking, turned
 from numerics.conform.products import trial as of_products
 from numerics.conform.scales import inputs
 
 CLAIMS = 3  # whose questions are kept
+LAYOUTS = 32  # of claims, of which a few small products are asked
 
 
-def kept(make: Callable[..., Iterator[Any]], of_rules: bool = False) -> Callable[..., Iterator[Any]]:
+def kept(
+    make: Callable[..., Iterator[Any]], of_rules: bool = False, claims: int = CLAIMS
+) -> Callable[..., Iterator[Any]]:
     """A maker of questions that gives those of its last claims again; it makes no more than are asked for.
 
     of_rules: questions are arrays, which stay as they are.
@@ -30,7 +33,7 @@ def kept(make: Callable[..., Iterator[Any]], of_rules: bool = False) -> Callable
         if claim not in streams:
             streams[claim] = [], make(*claim)
         streams.move_to_end(claim)
-        if len(streams) > CLAIMS:
+        if len(streams) > claims:
             streams.popitem(last=False)
         found, source = streams[claim]
         for place in count():
@@ -82,5 +85,6 @@ def laid_once(alike: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator
 
 of_products.alike = laid_once(of_products.alike)
 of_products.problems = kept(of_products.problems)
+turned.problems = kept(turned.problems, claims=LAYOUTS)
 of_products.answer = asking.answer = answered_once(asking.answer)
 inputs.tensors, inputs.usual = kept(inputs.tensors, True), kept(inputs.usual, True)

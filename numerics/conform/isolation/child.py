@@ -14,7 +14,8 @@ from itertools import chain
 from pathlib import Path
 from threading import TIMEOUT_MAX, Lock, Thread, get_ident
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, BinaryIO
+from weakref import finalize
 
 from numerics.backends.temporary import within
 from numerics.conform.checking import Check, asked
@@ -84,12 +85,20 @@ class Noting(Witness):
         self._goes_on = goes_on
         self._folder, self._calls, self._lock = folder, Calls(folder / CALLS), Lock()
         self._threads: dict[int, int] = {}
+        self._files: dict[int, BinaryIO] = {}
         self._start = [0.0] * THREADS
         self._number, self._counted = 0, monotonic()
 
     def _thread(self) -> int:
         with self._lock:
             return self._threads.setdefault(get_ident(), len(self._threads) % THREADS)
+
+    def _file(self, thread: int) -> BinaryIO:
+        """Where a thread's calls are noted, one over the other: what is left behind a pickle is not read."""
+        if thread not in self._files:
+            self._files[thread] = file = open(self._folder / f"{GIVEN}.{thread}", "wb")  # noqa: SIM115
+            finalize(self, file.close)
+        return self._files[thread]
 
     def _next(self) -> int:
         """The number of a call, which no other has."""
@@ -103,8 +112,11 @@ class Noting(Witness):
     def before(self, case: Case, edge: Edge | None) -> None:
         """Writes it down."""
         thread = self._thread()
-        file = self._folder / f"{GIVEN}.{thread}"
-        file.write_bytes(pickle.dumps(Again(recorded(case), edge)))
+        file, noted = self._file(thread), pickle.dumps(Again(recorded(case), edge))
+        for part in (b"\0" + noted[1:], noted[:1]):  # no pickle, until all of it is there
+            file.seek(0)
+            file.write(part)
+            file.flush()
         number = self._next()
         self._start[thread] = perf_counter()
         self._calls.begin(thread, number)

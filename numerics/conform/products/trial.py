@@ -36,6 +36,7 @@ from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.products.together import at_once
 from numerics.conform.products.turned import fitting_layout, hint
+from numerics.conform.returned import stops_noted
 from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.conform.warned import warned_once
@@ -90,6 +91,7 @@ class ProductCheck:
 
     @inside_ieee
     @warned_once()
+    @stops_noted()
     def verdict(self) -> Verdict:
         """What the products show, until a law is broken."""
         failures, laws = [], [*SENTENCES]
