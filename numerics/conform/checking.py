@@ -316,9 +316,8 @@ def _asked(
     trials += (everything.trial(),) * bool(exhaustive)
     cut = (WITHIN_BYTES,) * (task.fill_bytes > 1)
     padded = task.kind == "encode" and task.scale_layout not in (None, *block_trials.ZEROS_BEYOND)
-    return Check(
-        Target(target, task, takes), trials, (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded + cut
-    )
+    said = (SCALE_ALONE,) * alone + (PADDING_UNJUDGED,) * padded + cut
+    return Check(Target(target, task, takes), trials, (*said, *effort.notes))
 
 
 def _named(came: Any, task: Task, takes: Takes) -> Shapes:

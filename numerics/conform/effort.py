@@ -13,6 +13,11 @@ _CALLS = {"quick": 0, "default": 130, "high": 1300}  # more than a cache's or a 
 _ROUNDS = {"quick": 0, "default": 24, "high": 240}
 _SEEDS = {"quick": 1, "default": 1, "high": 8}
 
+LEFT_OUT = (
+    "quick: not asked from two threads, nor in a long run of calls, and in fewer shapes and strides; "
+    "effort='default' (--effort default) is"
+)
+
 
 class Effort(NamedTuple):
     """quick, default or high, and the seed of what is drawn.
@@ -48,6 +53,11 @@ class Effort(NamedTuple):
     def seeds(self) -> range:
         """Of products: the seeds with which all of them are drawn anew."""
         return range(self.seed, self.seed + _SEEDS[self.name])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said of a verdict that was quick."""
+        return (LEFT_OUT,) * (self.name == "quick")
 
 
 AS_EVER, QUICK = Effort(), Effort("quick")

@@ -402,8 +402,8 @@ class Target(Judged):
         shared, d = groups_of(rule.scheme, x.shape).shared, self.task.element
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.bits, isinstance(d, Integer))
         scale = self._shared(parts[1], inputs, shared)
-        told = len(parts) == 3 and parts[2] is not None
-        zeros = self._zeros(self._shared(parts[2], inputs, shared), inputs) if told or wanted == 3 else None
+        has_zeros = wanted == 3 or (len(parts) == 3 and parts[2] is not None)
+        zeros = self._zeros(self._shared(parts[2], inputs, shared), inputs) if has_zeros else None
         if wanted == 2 and zeros is not None:
             if zeros.any():
                 raise Fault("result", inputs, "zero points that are not 0", "none, or 0: it is symmetric")

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from math import prod
 from typing import Any
 
@@ -43,6 +43,7 @@ from numerics.conform.warned import warned_once
 from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4  # terms of a sum that are shown
+FEW_CLASSES = 4  # of shapes, whose arrays lie in each way where it is quick
 LOOKED_AT = 6  # products of which every bit is looked at again
 TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which kernels may go another way
 TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
@@ -153,7 +154,7 @@ class ProductCheck:
         if self.shapes is not None:
             notes.append("asked in no shapes but those that were given")
         notes.append(f"on {platform.machine()}, {platform.processor() or platform.system()}")
-        notes += [*self.target.takes.notes, *self.target.notes]
+        notes += [*self.target.takes.notes, *self.target.notes, *self.effort.notes]
         return Verdict(self.target.name, self.target.claim, laws, tried, wrong, failures, self._explain,
                        tuple(notes), f"results of {len(self.seen)} products")  # fmt: skip
 
@@ -161,7 +162,7 @@ class ProductCheck:
 
     def _again(self, laws: list[str]) -> list[Counterexample]:
         """The same products in other memory, and again; and an earlier result, which stays."""
-        for law in (strides, repeatable) if self._gives_strides and self.effort.calls else (repeatable,):
+        for law in (strides, repeatable) if self._gives_strides else (repeatable,):
             laws.append(law.__name__)
             for found in self._strided() if law is strides else self._repeated():
                 return [found]
@@ -182,23 +183,32 @@ class ProductCheck:
         return [replace(found, where=f"{found.where}, while another thread called")]
 
     def _strided(self) -> Iterator[Counterexample]:
-        """Of each class of shapes one, whose arrays lie in each way, and then that of its result."""
-        for before in one_a_class(self.seen):
-            for now in self._laid(before):
-                if now.wrong.any():
-                    found = self._placed(now, strides.__name__, now.due, now.wrong)
-                    yield replace(found, where=f"{found.where}{laid(now.problem)}")
+        """One product of each shape, with its arrays, or its result, in every way; if quick, of few classes.
 
-    def _laid(self, before: Seen) -> Iterator[Seen]:
-        """A product that was asked before, in other memory; then others of rows that are all the same."""
+        A path for 32 rows alone may ignore a leading dimension.
+        """
+        classes, shapes = one_a_class(self.seen), one_a_shape(self.seen)
+        if not self.effort.calls:
+            classes, shapes = classes[:: -(-len(classes) // FEW_CLASSES)], []
+        for now in chain(*map(self._laid, classes), *map(self._laid_plainly, shapes)):
+            if now.wrong.any():
+                found = self._placed(now, strides.__name__, now.due, now.wrong)
+                yield replace(found, where=f"{found.where}{laid(now.problem)}")
+
+    def _laid_plainly(self, before: Seen) -> Iterator[Seen]:
+        """A product that was asked before, in other memory."""
         if self.target.claim.takes_arrays:
             for lies in ways(before.problem):
                 yield self._asked_in(replace(before.problem, lies=lies), before)
-            for problem in alike(before.problem):
-                if self.target.takes_problem(problem):
-                    yield self._asked_in(problem, Seen(problem, before.came, *answer(problem)))
         for lies in ways(before.problem) if self.target.takes.fills else ():
             yield self._asked_in(replace(before.problem, out_lies=lies), before)
+
+    def _laid(self, before: Seen) -> Iterator[Seen]:
+        """The same; then others of rows that are all the same."""
+        yield from self._laid_plainly(before)
+        for problem in alike(before.problem) if self.target.claim.takes_arrays else ():
+            if self.target.takes_problem(problem):
+                yield self._asked_in(problem, Seen(problem, before.came, *answer(problem)))
 
     def _asked_in(self, problem: Problem, before: Seen) -> Seen:
         """A product of a known answer, asked in its memory; a fault says how that lies."""

@@ -132,3 +132,48 @@ def test_more_scales_than_those_of_the_list():
 def test_an_effort_that_is_none(options, said):
     with pytest.raises(nx.NumericsError, match=said):
         check(e4m3, "fp8_e4m3", **options)
+
+
+def ignores_its_leading_dimension(side):
+    """A product whose rows of a, or of b, are taken to lie one behind the other."""
+
+    def dense(x):
+        step = max(x.strides[0] // x.itemsize, 1)
+        memory = np.lib.stride_tricks.as_strided(x, ((len(x) - 1) * step + x.shape[1],), (x.itemsize,))
+        return memory[: x.size].reshape(x.shape)
+
+    def kernel(a, b):
+        gaps = [min(x.shape) > 1 and x.strides[1] == x.itemsize for x in (a, b)]
+        return (dense(a) if side == "a" and gaps[0] else a) @ (dense(b) if side == "b" and gaps[1] else b).T
+
+    return kernel
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_quick_check_of_a_product_gave_no_gaps(side):
+    found = check(
+        ignores_its_leading_dimension(side), kind="matmul", a="float32", b="float32", effort="quick"
+    )
+    assert found.law == "strides", str(found)
+
+
+def test_a_quick_verdict_says_what_was_not_asked():
+    told = str(check(e4m3, "fp8_e4m3", effort="quick"))
+    assert "quick: not asked from two threads" in told
+    assert "quick:" not in str(check(e4m3, "fp8_e4m3"))
+
+
+def test_a_path_for_32_rows_was_not_given_gaps():
+    """It writes the rows of its result one behind the other."""
+
+    def kernel(a, b, out):
+        made = a @ b.T
+        if len(a) == 32 and out.strides[1] == out.itemsize:
+            flat = np.lib.stride_tricks.as_strided(out, (out.size,), (out.itemsize,))
+            flat[...] = made.reshape(-1)
+        else:
+            out[...] = made
+
+    found = check(kernel, kind="matmul", a="float32", b="float32", fills=True)
+    assert found.law == "within", str(found)
+    assert "m=32 " in found.counterexample.where

@@ -553,3 +553,51 @@ def test_a_write_beside_an_input_passed(dtype, options, kernel, at):
         pytest.skip("poison lies there, and it is judged by what it does to results")
     found = check(target, dtype, effort="quick", **options)
     assert found.law == "within"
+
+
+SCALE = np.float32(3e-5)
+
+
+@pytest.mark.parametrize(
+    ("third", "came"),
+    [
+        ((), None),
+        ((None,), None),
+        ((SCALE,), None),
+        ((np.full((1, 1), SCALE),), None),
+        ((9.0,), "a tensor scale of 9"),
+        ((np.full(7, SCALE),), "a tensor scale of shape (7,)"),
+        ((SCALE, SCALE), "4 arrays"),
+        (("junk",), "a tensor scale of"),
+    ],
+)
+def test_what_came_behind_the_scales_was_not_looked_at(third, came):
+    def kernel(x):
+        made = nx.nvfp4.encode(x, tensor_scale=SCALE)
+        return made.codes, made.scale, *third
+
+    found = check(kernel, "nvfp4", tensor_scale=float(SCALE), effort="quick")
+    assert bool(found) is (came is None), str(found)
+    if came is not None:
+        assert found.counterexample.came.startswith(came) or found.law in ("result", "dtype"), str(found)
+
+
+@pytest.mark.parametrize(("third", "right"), [((None,), True), ((np.zeros(3),), False), (("junk",), False)])
+def test_a_field_that_a_format_has_not_was_taken(third, right):
+    def kernel(x):
+        made = nx.mxfp4.encode(x)
+        return made.codes, made.scale, *third
+
+    found = check(kernel, "mxfp4", effort="quick")
+    assert bool(found) is right, str(found)
+    assert right or found.law == "result"
+
+
+@pytest.mark.parametrize(("zero", "right"), [(0, True), (None, True), (1, False)])
+def test_a_zero_point_of_what_is_symmetric_is_none_or_0(zero, right):
+    def kernel(x):
+        made = nx.quantize(x, "int8", scheme="per_token()")
+        return made.codes, made.scale, None if zero is None else np.full(np.shape(made.scale), zero)
+
+    found = check(kernel, "int8", kind="quantize", scheme="per_token()", effort="quick")
+    assert bool(found) is right, str(found)
