@@ -23,6 +23,7 @@ from numerics.conform.inputs.edges import PAGE, Edge
 from numerics.conform.inputs.margins import UNUSED, memory_of, roomy, spaced, unused_about
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
+from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.company import misplaced, place_or_chance
 from numerics.conform.returned import (
     Raised,
@@ -307,6 +308,7 @@ class Target(Judged):
         self.early: list[tuple[Case, list[Array]]] = []
         self.rewritten: dict[Any, Array] | None = None
         self.begins: int | None = None
+        self.from_start = False
 
     @contextmanager
     def beginning(self, past: int) -> Iterator[None]:
@@ -316,6 +318,15 @@ class Target(Judged):
             yield
         finally:
             self.begins = before
+
+    @contextmanager
+    def storing_alone(self) -> Iterator[None]:
+        """Every tensor begins where its storage does: none has an offset."""
+        before, self.from_start = self.from_start, True
+        try:
+            yield
+        finally:
+            self.from_start = before
 
     @contextmanager
     def rewriting(self, memory: dict[Any, Array]) -> Iterator[None]:
@@ -727,7 +738,7 @@ class Target(Judged):
         """What the function itself returns; filled: the arrays that it fills."""
         self.witness.before(inputs, edge)
         try:
-            given = [self._given(x) for x in (*inputs, *filled)]
+            given = [self._given(x, place) for place, x in enumerate((*inputs, *filled))]
             held = holding(self.held, results_of(self.task, inputs)) if self.primed else nullcontext()
             with np.errstate(all="ignore"), held:
                 try:
@@ -751,13 +762,10 @@ class Target(Judged):
             return "; it is given whole arrays: numpy.vectorize makes of a function of numbers one of arrays"
         return ""
 
-    def _given(self, x: Any) -> Any:
+    def _given(self, x: Any, place: int) -> Any:
         if self.takes.array != "torch" or not isinstance(x, np.ndarray):
             return x
-        torch = torch_module()
-        if x.dtype.name == "bfloat16":
-            return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(x)
+        return tensor_of(torch_module(), x, place, not self.from_start)
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:

@@ -23,14 +23,18 @@ class Filling:
 
     few: Array
     table: Array
+    ends: Array
+    """One number of each kind, which stands last in every kind of layout; the table begins with them."""
     _last: tuple[Array, Array] | None = field(default=None, repr=False)
     """The large array that was made last, and which places of the table it holds."""
     _due: tuple[Array | None] | None = field(default=None, repr=False)
     """What is due to the table, once it is known; or that nothing is."""
 
     @classmethod
-    def of(cls, few: Array, *others: Array) -> Filling:
+    def of(cls, few: Array, *others: Array, ends: Array | None = None) -> Filling:
         """Equal parts of the few numbers, and of each of the others that holds any.
+
+        ends: those that stand last; all of the few, where none are named.
 
         >>> found = Filling.of(np.float32([1, 2]), np.float32([3]), np.float32([]))
         >>> len(found.table), sorted(set(found.table.tolist())), float((found.table == 3).mean())
@@ -38,7 +42,10 @@ class Filling:
         """
         parts = [part for part in (few, *others) if len(part)] or [few]
         each = -(-TABLE // len(parts))
-        return cls(few, np.concatenate([_spread(part, each) for part in parts])[:TABLE])
+        table = np.concatenate([_spread(part, each) for part in parts])[:TABLE]
+        last = few[:TABLE] if ends is None else ends
+        table[: len(last)] = last
+        return cls(few, table, last)
 
     def filled(self, shape: int | Sequence[int], turn: int = 0) -> Array:
         """An array of such a shape, filled with numbers that are drawn; turn: which one of that shape.
@@ -56,11 +63,34 @@ class Filling:
 
     def large(self, shape: int | Sequence[int], turn: int = 0) -> Array:
         """The same, of which `by_place` knows what is due; it cannot be written to."""
-        places = self._places(shape, turn)
+        return self._known(self._places(shape, turn))
+
+    def _known(self, places: Array) -> Array:
+        """The numbers of these places of the table, as an array that `by_place` knows."""
         found = np.asarray(self.table[places])
         found.flags.writeable = False
         self._last = found, places
         return found
+
+    def ended(self, shape: Sequence[int], view: Callable[[Array], Array], turn: int) -> Array:
+        """A view of the same, whose last number is that of the turn among the ends.
+
+        The next one of these is its first, another one the last of its first line.  `by_place` knows it.
+
+        >>> filling = Filling.of(np.float32([1, 2, 3]))
+        >>> x = filling.ended((2, 4), lambda x: x[::-1, ::2], 1)
+        >>> x.strides, float(x[-1, -1]), float(x[0, 0])
+        ((-16, 8), 2.0, 3.0)
+        """
+        places = self._places(shape, turn)
+        own = view(places)
+        if own.size:
+            least = own.ctypes.data - places.ctypes.data
+            line = least + (own.shape[-1] - 1) * own.strides[-1] if own.ndim else least
+            last = least + sum((n - 1) * step for n, step in zip(own.shape, own.strides, strict=True))
+            for further, at in ((2, line), (1, least), (0, last)):
+                places.reshape(-1)[at // places.itemsize] = (turn + further) % len(self.ends)
+        return view(self._known(places))
 
     def by_place(self, x: Array, due: Callable[[Array], Array | None]) -> Array | None:
         """What is due to a view of the last large array, by what is due to the table; of others None.

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from numerics.conform.inputs.elements import marks
+from numerics.conform.inputs import layouts
+from numerics.conform.inputs.elements import marks, middles
 from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.margins import LINE, roomy, spaced
 from numerics.conform.inputs.narrow import cast
@@ -68,6 +69,7 @@ OFFSETS = 16  # elements by which an array begins past a cache line
 FAR_APART = 40503  # times a number, its places in lines look as if drawn
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
 """Single numbers, all different, that short formats round and clip."""
+NEAR = 2.0**-13  # of a tie: how far a number beside it is from it
 LEAST = (2.0**-149, -1e-40)
 """Subnormal numbers of float32."""
 CUT = (
@@ -87,7 +89,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     >>> from numerics.conform.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2, 3]))
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (987, 491)
+    (1412, 568)
     """
     x, filled = numbers.few, numbers.filled
     alone = np.concatenate([x[:: -(-len(x) // ALONE)], filled(MORE_ALONE)])
@@ -102,6 +104,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     yield pairs(x)
     yield from (alone[at : at + 1] for at in range(len(alone)))
     yield from (filled(shape) for shape in named)
+    yield from layouts.ended(numbers, takes)
     if takes.contiguous:
         return
     yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))
@@ -237,8 +240,8 @@ def telling(dtype: Element) -> Array:
     1
     """
     steps = np.unique(np.abs(marks(dtype)))
-    middles = steps[(steps > 0) & (steps < dtype.extent)]
-    some = middles[np.linspace(0, len(middles) - 1, 8).astype(np.int64)]
+    held = steps[(steps > 0) & (steps < dtype.extent)]
+    some = held[np.linspace(0, len(held) - 1, 8).astype(np.int64)]
     wide = 3.0 * dtype.extent
     ends = [np.nan, np.inf, -np.inf, -0.0, wide, -wide, dtype.smallest_subnormal / 2]
     small = dtype.smallest_subnormal * np.array([1.0, 1.5, 0.75, 2.5])
@@ -246,6 +249,24 @@ def telling(dtype: Element) -> Array:
         told = (SINGLES, some, -some, ends, ends[:3], small, -small, LEAST)
         found = np.concatenate(told).astype(np.float32)
     return found[: len(found) - 1 + len(found) % 2]
+
+
+def kinds(dtype: Element) -> Array:
+    """One number of each kind, or two: exact, inexact, ties to both sides, NaN, Inf, -0, too large, small.
+
+    >>> from numerics.formats import fp4
+    >>> kinds(fp4)[:6].tolist()
+    [1.0, 2.50030517578125, -2.49969482421875, 2.5, 3.5, -2.5]
+    """
+    between = middles(dtype)
+    inside = between[between < dtype.extent] if (between < dtype.extent).any() else between
+    tie, other = np.resize(inside[2 * len(inside) // 3 :], 2)
+    least, wide = dtype.smallest_subnormal, 3.0 * dtype.extent
+    near = [1.0, tie * (1 + NEAR), -tie * (1 - NEAR)]
+    ends = [np.nan, -np.nan, np.inf, -np.inf, -0.0, wide, -wide]
+    with np.errstate(over="ignore", under="ignore"):
+        told = [*near, tie, other, -tie, -other, *ends, least / 2, -least / 2, 1.5 * least, -least, LEAST[-1]]
+        return np.array(told).astype(np.float32)
 
 
 def some_draws(shape: tuple[int, ...]) -> Array:

@@ -34,6 +34,7 @@ LIES = "it depends on where the numbers lie"
 ALONE = "asked alone it is right"
 OTHERS = f"others; {ALONE}"
 DEPENDS = "depends on the calls before it"
+STORED = "where tensors begin with their storage it is right: it depends on the storage offset"
 KEPT = f"it {DEPENDS}: the first of a shape is right, others of that shape are not"
 
 
@@ -53,6 +54,8 @@ def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Cou
         said, law = f"{said}, and asked with the same others again, too: it {DEPENDS}", repeatable
     elif keeps_by_shape(lambda more: _two(target, among, more), lambda inputs: _wrong(target, inputs)):
         said, law = f"{said}; {KEPT}", repeatable
+    elif by_storage(target, lambda: _wrong(target, among)):
+        said = f"{said}; {STORED}"
     return as_of(broken, law, said)
 
 
@@ -78,6 +81,14 @@ def begins(
     if found is None or any(at(found[0] if turn else 0) != (found[1] if turn else first) for turn in IN_TURN):
         return None
     return f"begun {found[0]} bytes past the start of a page it is otherwise than at that start: {LIES}"
+
+
+def by_storage(target: Target, wrong: Callable[[], bool]) -> bool:
+    """Is what was wrong right where every tensor begins with its storage?"""
+    if target.takes.array != "torch":
+        return False
+    with target.storing_alone():
+        return not wrong()
 
 
 def inputs_of(target: Target, broken: Counterexample) -> tuple[Any, ...]:

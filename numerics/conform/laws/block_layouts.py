@@ -8,8 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numerics.backends.partition import Blocking
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
+from numerics.conform.inputs.layouts import LINES as LONG_LINES
+from numerics.conform.inputs.layouts import WIDEST, WIDTHS
+from numerics.conform.laws.questions import rounded_values
+from numerics.conform.laws.rows import fields_of_rows
 from numerics.conform.takes import Takes
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
 
@@ -20,6 +25,11 @@ TENSORS = ((9, 3), (2, 3, 2), (33, 5, 1), (2, 3, 5, 2), (2, 1, 3, 2, 1), (3, 2, 
 OF_ONE_CLASS = ((1, 1), (1, 5), (3, 2), (33, 9), (2, 5, 3))
 LONG = 1 << 20  # numbers of blocks of one class
 MOST = 1 << 18  # numbers of other tensors, at most: of longer blocks there are fewer
+MANY = ((2, 1027), (3, 2051), (4099,), (65_601,), (1, 65_601))
+"""Lines, and blocks of each: more than a block of threads, or 16 bits, counts."""
+MOST_LONG, PAST = 1 << 22, (7, 468_753)
+"""Numbers of such a line, at most; lines, and numbers of each, of the largest tensor: more than 3 * 2**20."""
+HIGH = (7, 2_396_757)  # with much effort: more than 2**24
 MODERATE = 2.0**20  # magnitudes and their reciprocals, at most, that no shortcut leaves out
 
 
@@ -122,6 +132,63 @@ def of_one_class(task: Task, known: Known, long: bool) -> Iterator[tuple[tuple[i
                 yield shape, kept[rng.integers(0, len(kept), task.blocking(shape).count)]
 
 
+def long_lines(task: Task, whole: bool, effort: Effort) -> Iterator[tuple[int, ...]]:
+    """Shapes whose lines, the axes before the last, are as long as those of networks, and longer.
+
+    whole: of whole blocks alone; otherwise the last block of each second shape is short.
+    """
+    size = task.block.block
+    wide = [((3, 1, 2)[turn % 3], width) for turn, width in enumerate((*WIDTHS, *WIDEST))]
+    found: list[tuple[int, ...]] = [*((width,) for width in (*WIDEST, *LONG_LINES)), *wide, (2, 2, WIDTHS[0])]
+    found += [(*lines, n * size) for *lines, n in MANY if n * size <= MOST_LONG]
+    found += [PAST] * (effort.drawn > 0) + [HIGH] * (effort.name == "high")
+    for turn, (*lines, length) in enumerate(found):
+        if length < size:  # which the lines of other tensors are, too
+            continue
+        blocks, left = -(-length // size), turn % 2 * (1 + 7 * turn % max(1, size - 1))
+        cut = 0 if whole or left >= size else left // task.fill_bytes * task.fill_bytes
+        yield (*lines, blocks * size + cut)
+
+
+def in_long_lines(
+    task: Task, known: Known, takes: Takes, effort: Effort
+) -> Iterator[tuple[list[Array], Answer]]:
+    """The blocks of before in these shapes, with what is due to them."""
+    for *lines, length in long_lines(task, takes.whole_blocks, effort):
+        rank = 1 + len(lines)
+        if not -rank <= task.axis < rank or (rank < 2 and task.scale_layout is not None):
+            continue
+        at = task.axis % rank
+        shape = (*lines[:at], length, *lines[at:])
+        rng = np.random.default_rng((SALT, effort.seed, *shape))
+        blocking = task.blocking(shape)
+        order = known.kept[rng.integers(0, len(known.kept), blocking.count)]
+        yield in_tensor(task, _cut(task, known, order, blocking), shape, np.arange(len(order)))
+
+
+def _cut(task: Task, known: Known, order: Array, blocking: Blocking) -> Known:
+    """The blocks of an order, with what is due where the last one of each line is short."""
+    elements = tuple(part[order] for part in known.elements)
+    shared, due = tuple(part[order] for part in known.shared), answers_at(known.due, order)
+    left = blocking.length % blocking.size
+    if left and not known.shared:
+        last = slice(blocking.per_line - 1, None, blocking.per_line)
+        short = tuple(np.where(np.arange(blocking.size) < left, part[last], 0) for part in elements)
+        fields = fields_of_rows(
+            task, *(part.astype(one.dtype) for part, one in zip(short, elements, strict=True))
+        )
+        _put(due, last, fields if isinstance(due, Fields) else rounded_values(task, fields))
+    return Known(elements, shared, due, known.kept)
+
+
+def _put(due: Answer, at: slice, own: Answer) -> None:
+    """Puts the answers to some rows in their places."""
+    pairs = zip(due, own, strict=True) if isinstance(due, Fields) else [(due, own)]
+    for whole, part in pairs:
+        if whole is not None:
+            whole[at] = part
+
+
 Ask = Callable[[list[Array], Answer], None]
 
 
@@ -132,5 +199,7 @@ def everything(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort)
         for x in in_memory(given[0], takes):
             for every in shapes.beside(x, *given[1:]):
                 ask([*every], due)
+    for given, due in in_long_lines(task, known, takes, effort):
+        ask(given, due)
     for shape, order in of_one_class(task, known, effort.drawn > 0):
         ask(*in_tensor(task, known, shape, order))

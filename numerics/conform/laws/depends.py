@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.laws.alone import ALONE, DEPENDS, KEPT, LIES, OTHERS, begins, inputs_of
+from numerics.conform.laws.alone import (
+    ALONE, DEPENDS, KEPT, LIES, OTHERS, STORED, begins, by_storage, inputs_of,
+)  # fmt: skip
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
 from numerics.conform.laws.shrink import fault_of
@@ -266,6 +268,8 @@ def _placed(target: Target, broken: Counterexample, case: tuple[Any, ...] | None
     """The same with what makes it right: memory without gaps, or another shape; as far as one can tell."""
     if broken.law not in PLACES or case is None or ALONE in broken.where:
         return broken
+    if by_storage(target, lambda: is_wrong(target, case)):
+        return _also(broken, STORED)
     plain = tuple(np.ascontiguousarray(x).reshape(np.shape(x)) if np.ndim(x) else x for x in case)
     strided = any(np.ndim(x) and not x.flags.c_contiguous for x in case)
     if strided and not is_wrong(target, plain):

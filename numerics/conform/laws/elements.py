@@ -311,7 +311,9 @@ SMALLEST_NORMAL = np.float32(2.0**-126)
 ROW = 66  # float64 numbers of a row
 MOST_NEAR = 4096  # numbers beside which float64's are asked
 SHOWN = 64  # wrong numbers of an array that are asked again
+BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
+ENDS = 16  # codes that stand last in every kind of layout
 MOST_CODES = 257  # that arrays of other shapes are filled with
 
 
@@ -448,7 +450,10 @@ def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> 
     task, rng = target.task, np.random.default_rng((31, effort.seed))
     for filled, x in _laid_out(target, effort, named):
         random, known = _beside(task, filled, x, rng)
-        for given in shapes.beside(x, *random):
+        every = list(shapes.beside(x, *random))
+        if len(every) > 1 and x.size < BRIEF:  # of many that lie alike, each in one way or another
+            every = [every[int(rng.integers(len(every)))]]
+        for given in every:
             if not found.failures:
                 _lay_out(target, found, given, known)
 
@@ -462,9 +467,14 @@ def _beside(
     turning = filled.by_place(x, lambda table: random_bits.turning(task, table))
     thresholds = random_bits.thresholds(task.element, x) if turning is None else turning["threshold"]
     random = task.drawing.narrow(random_bits.beside(thresholds, rng))
-    if turning is None:
+    if turning is None or _repeats(x):  # random bits that lie as x does are then others, from place to place
         return (random,), None
     return (random,), np.where(task.drawing.wide(random) < thresholds, turning["below"], turning["above"])
+
+
+def _repeats(x: Array) -> bool:
+    """Does one number stand in several places, by a stride of zero?"""
+    return any(step == 0 and n > 1 for step, n in zip(x.strides, x.shape, strict=True))
 
 
 def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[Filling, Array]]:
@@ -532,10 +542,14 @@ def filling(target: Target, seed: int = 0) -> Filling:
     rng = np.random.default_rng((19, seed))
     if task.kind == "decode":
         bits, kind = task.element.bits, task.element.code_dtype
-        return Filling.of(_some_codes(bits).astype(kind), rng.permutation(1 << bits).astype(kind))
+        few = _some_codes(bits)
+        ends = few[np.linspace(0, len(few) - 1, ENDS).astype(np.int64)] if len(few) > ENDS else few
+        own = np.unique([*ends, 1 << (bits - 1), (1 << bits) - 1 ^ 1 << (bits - 1)]).astype(kind)
+        return Filling.of(few.astype(kind), rng.permutation(1 << bits).astype(kind), ends=own)
     few = target.asked(shapes.telling(task.element))
     near, walked = elements.turning_points(task.element), elements.walking(task.element)
     either = np.concatenate([walked, walked | elements.SIGN]).view(np.float32)
     turning = target.asked(np.concatenate([near, either]))
     drawn = target.asked(random_inputs(task.element, MANY, rng).view(np.float32))
-    return Filling.of(few, rng.permutation(turning), rng.permutation(np.append(numbers_of(target), drawn)))
+    return Filling.of(few, rng.permutation(turning), rng.permutation(np.append(numbers_of(target), drawn)),
+                      ends=target.asked(shapes.kinds(task.element)))  # fmt: skip

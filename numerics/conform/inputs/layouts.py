@@ -1,0 +1,94 @@
+"""Every kind of layout, of one to six axes, each ended by a number of each kind: a tie, NaN, Inf, -0 ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from numerics.conform.inputs.filling import Filling
+from numerics.conform.takes import Takes
+from numerics.conform.task import Array
+
+View = Callable[[Array], Array]
+"""Makes of a contiguous array a view that lies otherwise."""
+SHAPES = ((13,), (4, 7), (3, 4, 5), (2, 3, 2, 5), (2, 3, 2, 2, 3), (2, 1, 3, 2, 2, 3))
+"""Of one to six axes."""
+STARTS = 16  # elements of a cache line, at each of which an array begins
+PAST = 65  # numbers of the least of these: past a vector of 64
+WIDTHS = (512, 640, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096, 5120, 8192)
+"""Numbers of the lines that networks have, for which kernels have paths of their own."""
+WIDEST = (11008, 14336, 28672)  # of their widest lines
+LINES = (8191, 24 * 41 + 23, 24 * 171 + 23, 3 * 640, 7 * 640, 5 * 768, 2 * 5120, 3 * 5120)
+"""Numbers of single lines: multiples of those widths, and one less than whole tiles of 24 and of 8,192."""
+
+
+def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
+    """Arrays whose last number, and first one, is of each kind: from every start, of common widths, laid.
+
+    >>> from numerics.conform.takes import ANYTHING
+    >>> x = Filling.of(np.float32([1, 2]))
+    >>> len(list(ended(x, ANYTHING))), len(list(ended(x, Takes(contiguous=True))))
+    (288, 55)
+    """
+    turns = range(len(numbers.ends))
+    for turn in turns:
+        for start in range(STARTS):
+            length = PAST + start + (7 * turn + 5 * start) % 16
+            yield numbers.ended((length,), partial(_after, start), turn)
+        yield from (numbers.ended((width,), _plain, turn) for width in WIDTHS[turn % 2 :: 2])
+    yield from (numbers.ended((length,), _plain, turn) for turn, length in enumerate((*LINES, *WIDEST)))
+    if takes.contiguous:
+        return
+    for turn in turns:
+        yield from (numbers.ended((1 + (turn % 4 == 0), width), _plain, turn) for width in WIDTHS)
+        yield numbers.ended((2, 1 + turn % 3, WIDTHS[turn % len(WIDTHS)]), _plain, turn)
+        for shape in SHAPES:
+            yield from (numbers.ended(shape, view, turn) for view in views(len(shape), takes.backward))
+    yield from (numbers.ended((2, width), _plain, turn) for turn, width in enumerate(WIDEST))
+
+
+def views(rank: int, backward: bool) -> Iterator[View]:
+    """Views of arrays of so many axes: as they are, turned, with gaps, repeated, and backward if asked.
+
+    >>> len(list(views(1, True))), len(list(views(2, True))), len(list(views(4, True)))
+    (5, 13, 21)
+    """
+    axes = sorted({0, rank // 2, rank - 1})
+    yield _plain
+    for axis in axes:
+        yield partial(_sliced, axis, slice(None, None, 2))
+        yield partial(_sliced, axis, slice(1, None))
+        yield partial(_repeated, axis)
+    if backward:
+        yield from (partial(_sliced, axis, slice(None, None, -1)) for axis in axes)
+    if rank > 1:
+        yield np.transpose
+        yield from (np.flip,) * backward
+        yield from (partial(_turned_back, axis) for axis in axes if backward)
+    if rank > 2:
+        yield partial(np.moveaxis, source=-1, destination=1)  # channels nearest in memory
+        yield partial(np.moveaxis, source=0, destination=-1)
+        yield partial(np.swapaxes, axis1=-1, axis2=-2)
+
+
+def _plain(x: Array) -> Array:
+    return x
+
+
+def _after(start: int, x: Array) -> Array:
+    return x[start:]
+
+
+def _sliced(axis: int, part: slice, x: Array) -> Array:
+    return x[(*[slice(None)] * axis, part)]
+
+
+def _repeated(axis: int, x: Array) -> Array:
+    """The first of an axis, as often as the axis is long: a stride of zero."""
+    return np.broadcast_to(_sliced(axis, slice(0, 1), x), x.shape)
+
+
+def _turned_back(axis: int, x: Array) -> Array:
+    return np.flip(x.T, axis)

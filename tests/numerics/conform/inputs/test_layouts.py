@@ -1,0 +1,92 @@
+"""Every kind of layout ends in a number of every kind: a tie, NaN, Inf, -0, what overflows, what is small."""
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform.checking import check
+from numerics.conform.inputs.filling import Filling
+from numerics.conform.inputs.layouts import SHAPES, WIDTHS, ended, views
+from numerics.conform.inputs.shapes import kinds
+from numerics.conform.takes import ANYTHING
+
+QUICK = {"effort": "quick"}
+LYING = {
+    "rows backward": lambda x: x.ndim == 2 and x.strides[0] < 0,
+    "columns backward": lambda x: x.ndim == 2 and x.strides[1] < 0,
+    "both backward": lambda x: x.ndim == 2 and x.strides[0] < 0 and x.strides[1] < 0 and x.shape[0] > 1,
+    "turned and backward": lambda x: x.ndim == 2 and abs(x.strides[0]) == 4 and min(x.strides) < 0,
+    "the third axis backward": lambda x: x.ndim == 5 and x.strides[2] < 0,
+    "channels nearest": lambda x: x.ndim == 4 and x.strides[1] == 4 and not x.flags.c_contiguous,
+    "repeated": lambda x: any(step == 0 and n > 1 for step, n in zip(x.strides, x.shape, strict=True)),
+    "rows with gaps": lambda x: x.ndim == 3 and x.strides[-1] == 4 and x.strides[1] > 4 * x.shape[2],
+    "five axes": lambda x: x.ndim == 5 and x.flags.c_contiguous,
+    "six axes": lambda x: x.ndim == 6,
+    "rows of 768": lambda x: x.ndim == 2 and x.shape[1] == 768,
+    "a line of 1,280": lambda x: x.shape == (1280,),
+    "an address two numbers past a line": lambda x: x.ctypes.data % 64 == 8 and 64 < x.size < 100,
+}
+ENDS = {
+    "a tie": lambda x: np.ascontiguousarray(x).view(np.uint32) & 0x1FFFFF == 0x100000,
+    "NaN": np.isnan,
+    "Inf": np.isinf,
+    "-0": lambda x: (x == 0) & np.signbit(x),
+    "what overflows": lambda x: (np.abs(x) > 1e5) & np.isfinite(x),
+    "a subnormal number": lambda x: (np.abs(x) < 2.0**-14) & (np.abs(x) > 2.0**-17),
+}
+
+
+def test_every_layout_ends_in_every_kind_of_number():
+    met = set()
+    for x in ended(Filling.of(kinds(nx.fp8_e5m2)), ANYTHING):
+        last = x[(*[slice(-1, None)] * x.ndim,)]
+        met |= {(lying, end) for lying in LYING for end in ENDS if LYING[lying](x) and ENDS[end](last).all()}
+    lines = {("a line of 1,280", end) for end in ENDS}  # of which each second kind ends such a line
+    assert met | lines == {(lying, end) for lying in LYING for end in ENDS}
+
+
+@pytest.mark.turns(3)
+@pytest.mark.parametrize(("lying", "end"), [*zip(LYING, [*ENDS] * 3, strict=False)])
+def test_a_layout_never_ended_in_such_a_number(lying, end):
+    def kernel(x):
+        out = np.array(nx.fp8_e5m2.encode(x, overflow="saturate"))
+        if x.size and LYING[lying](x):
+            last = (*[slice(-1, None)] * x.ndim,)
+            out[last] ^= np.uint8(2) * np.asarray(ENDS[end](x[last]), np.uint8).reshape(out[last].shape)
+        return out
+
+    assert check(kernel, "fp8_e5m2", overflow="saturate", **QUICK).law == "layout"
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("rank", range(1, 7))
+def test_every_view_begins_and_ends_in_every_number(rank, place):
+    filling = Filling.of(kinds(nx.fp8_e4m3))
+    for view in views(rank, backward=True):
+        met = set()
+        for turn in range(len(filling.ends)):
+            x = filling.ended(SHAPES[rank - 1], view, turn)
+            met.add(x.flat[-1 if place == "last" and x.strides != (0,) else 0].tobytes())
+        assert met == {number.tobytes() for number in filling.ends}
+
+
+def test_what_is_due_to_a_view_is_told_by_its_places():
+    filling = Filling.of(kinds(nx.fp4))
+    for x in ended(filling, ANYTHING):
+        due = filling.by_place(x, nx.fp4.encode)
+        assert (due == nx.fp4.encode(x)).all()
+
+
+def test_widths_of_networks_are_rows_of_matrices_and_lines():
+    shapes = {x.shape for x in ended(Filling.of(kinds(nx.fp4)), ANYTHING)}
+    assert all({(width,), (1, width), (2, width)} <= shapes for width in WIDTHS)
+
+
+def test_random_bits_of_numbers_that_repeat_are_their_own():
+    """Bits that lie as such numbers do are the same in all their places: what is due was that of others."""
+    assert check(
+        lambda x, r: nx.fp4.encode(x, rounding="stochastic", random_bits=r),
+        "fp4",
+        rounding="stochastic",
+        **QUICK,
+    )
