@@ -38,7 +38,9 @@ from numerics.conform.verdict import Counterexample
 
 MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
 BLOCKS = 1 << 12  # of blocks
-ELSEWHERE = "the same question is answered rightly in another line: it depends on the lines before it"
+ELSEWHERE = (
+    "the same question is answered rightly in another line: it depends on other lines, before or after it"
+)
 TELLING = 64  # groups on which a deviation of scales is tried first
 
 

@@ -1270,6 +1270,14 @@ def lane_of(at, bend):
     return bent
 
 
+def sign_of_code(steps):
+    def bend(asked, f):
+        sign = np.asarray(0x80).astype(f["code"].dtype)
+        return {"code": (f["code"] & ~sign) | (late(f["code"], steps) & sign)}
+
+    return bend
+
+
 LATE = {
     "the answer 12 vectors late": (operation("fp8_e4m3"), answers(12)),
     "the answer 64 vectors late": (operation("int8", "affine"), answers(64)),
@@ -1296,6 +1304,18 @@ LATE = {
     "the zero point 1 vector late": (operation("int8", "affine"), questions(1, "zero-point")),
     "the scale 2 vectors late": (operation("uint4", "affine"), questions(2, "scale")),
     "the random bits 1 vector late": (operation("fp8_e4m3", rounding="stochastic"), questions(1, "random")),
+    "the scale 3 vectors early": (operation("mxfp4"), answers(-3, "scale")),
+    "the sign of the code 1 vector early": (operation("fp8_e4m3"), sign_of_code(-1)),
+    "the sign of the input 2 vectors early": (operation("mxfp4"), questions(-2, "input", 1 << 31)),
+    "the zero point 64 vectors early": (operation("int8", "affine"), questions(-64, "zero-point")),
+    "the lowest 20 bits of the input 1 vector early": (
+        operation("fp8_e4m3"),
+        questions(-1, "input", 0xFFFFF),
+    ),
+    "the lowest 3 bits of the random bits 2 vectors late": (
+        operation("fp8_e4m3", rounding="stochastic", draw="a8"),
+        questions(2, "random", 7),
+    ),
     "the microexponents 1 vector late": (operation("mx6", "decode"), questions(1, "microexponents")),
 }
 
@@ -1312,12 +1332,20 @@ def test_a_unit_that_is_late_was_called_wrong_by_its_numbers(said):
 
 
 def test_a_sign_that_is_late_was_a_zero_without_sign():
+    found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), sign_of_code(1))))
+    assert found.dialect == "the sign of the code 1 vector late"
+
+
+def test_an_answer_that_depends_on_the_line_after_it_was_said_to_depend_on_those_before():
+    """Whose next question is negative, saturates wrongly: nothing of it is a field of another line."""
+
     def bend(asked, f):
-        sign = np.uint32(0x80).astype(f["code"].dtype)
-        return {"code": (f["code"] & ~sign) | (late(f["code"], 1) & sign)}
+        negative = late(f["input"], -1) >> 31 == 1
+        return {"code": np.where(negative & (f["code"] == 0x7E), 0x7D, f["code"])}
 
     found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), bend)))
-    assert found.dialect == "the sign of the code 1 vector late"
+    assert found.counterexample.law == "repeatable"
+    assert "it depends on other lines, before or after it" in found.counterexample.where
 
 
 def test_a_unit_that_is_late_begins_with_x():
