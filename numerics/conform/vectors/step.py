@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from numerics.conform.laws.law import sentence
 from numerics.conform.vectors.operations import Fields, FoundOperation, Operation, StringOperation
-from numerics.conform.verdict import Counterexample, numbers
+from numerics.conform.vectors.unknown import answer, question
+from numerics.conform.verdict import Counterexample
 from numerics.formats.dtype import Element, Float
 
 FARTHEST = 64  # vectors by which an answer may be late, or early
@@ -337,17 +338,7 @@ def _shown(run: Run, said: str) -> Counterexample:
     """The first line whose answer is wrong."""
     wrong = np.flatnonzero(run.wrong(run.due))
     at = int(wrong[0])
-    came, due = (
-        " ".join(
-            f"{int(one):0{field.digits}x}" for field in run.asked.answered for one in fields[field.name][at]
-        )
-        for fields in (run.came, run.due)
-    )
-    inputs = run.came.get("input")
-    shown = () if inputs is None else numbers(np.ascontiguousarray(inputs[at], np.uint32).view(np.float32))
-    asked = " ".join(
-        f"{field.name} {int(one):0{field.digits}x}"
-        for field in run.asked.asked if field.name != "input" for one in run.came[field.name][at][:1]
-    )  # fmt: skip
+    came, due = (answer(run.asked, fields, at) for fields in (run.came, run.due))
+    given, asked = question(run.asked, run.came, at)
     where = "; ".join(part for part in (asked, f"vector {int(run.places[at]) + 1}", said) if part)
-    return Counterexample(in_step.__name__, sentence(in_step), shown, came, due, len(wrong), where)
+    return Counterexample(in_step.__name__, sentence(in_step), given, came, due, len(wrong), where)

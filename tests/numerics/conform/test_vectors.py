@@ -827,11 +827,60 @@ def test_a_block_of_values_of_a_pipe_did_not_say_which_element_is_wrong():
     assert "[0x3F800000 (1)], 0x00000000 (0) x12" in text
 
 
-def test_a_code_that_is_none_has_no_law():
+def test_a_code_that_is_none_had_no_law():
     lines = b"".join(generate(operation("fp6_e2m3"))).splitlines(keepends=True)
-    lines[-1] = lines[-1][:-3] + b"ff\n"
+    first = next(at for at, line in enumerate(lines) if line.startswith(b"3f800000"))
+    for at in (first, -1):
+        lines[at] = lines[at][:-3] + b"ff\n"
     found = verify(io.BytesIO(b"".join(lines)))
-    assert (found.mismatches, found.counterexample) == (1, None)
+    broken = found.counterexample
+    assert (found.mismatches, broken.law, broken.differs) == (2, "code_range", 2)
+    assert (broken.input[0].value, broken.came, broken.due) == (1.0, "ff", "08")
+
+
+def with_x(text, marks):
+    """The lines, the last word of some of which is X throughout."""
+    lines = text.splitlines(keepends=True)
+    answers = [re.sub(rb"[0-9a-f]+(?=\n$)", lambda word: b"x" * len(word[0]), line) if marks(line) else line
+               for line in lines]  # fmt: skip
+    return b"".join(answers)
+
+
+def test_answers_of_x_alone_had_no_law():
+    """A unit that leaves out NaN was a number of mismatches, and nothing said of what."""
+
+    def marks(line):
+        return not line.startswith(b"#") and int(line[:8], 16) & 0x7FFFFFFF > 0x7F800000
+
+    found = judged(with_x(made("fp8_e4m3"), marks))
+    assert (found.counterexample, found.unknown.law, found.unknown.differs) == (
+        None,
+        "known",
+        found.mismatches,
+    )
+    assert found.unknown.input[0].bits == 0x7FC00000
+    assert f"X or Z came for {found.mismatches} vectors of group nan" in str(found)
+    assert "  came  an X or Z of a simulator: code\n  due   7f" in str(found)
+
+
+def test_a_block_that_is_x_for_zeros_names_the_scale_and_its_places():
+    text = made("mxfp4")
+    first = text.index(b"\n00000000 ") + 1
+    line = text[first : text.index(b"\n", first)]
+    question, answer = line.split(b" : ")
+    text = text.replace(line, question + b" : zz " + answer[3:-1] + b"X", 1)
+    found = judged(text)
+    assert "X or Z came for 1 vector of group" in str(found)
+    assert "an X or Z of a simulator: scale, code at 1 of 32 places, the first 31 (from 0)" in str(found)
+
+
+def test_what_is_wrong_beside_an_x_has_its_law_and_the_x_one_too():
+    away = operation("fp8_e4m3", rounding="half_away")
+    text = lines_of(operation("fp8_e4m3"), lambda asked, f: away.due(f))
+    found = judged(with_x(text, lambda line: line.startswith(b"80000000")))
+    assert (found.counterexample.law, found.dialect, found.unknown.law) == ("ties", "ties away", "known")
+    every = judged(with_x(text, lambda line: not line.startswith(b"#")))
+    assert f"X or Z came for all {every.vectors} vectors, the first 4096 of groups" in str(every)
 
 
 def test_an_x_of_a_simulator_was_a_malformed_line():
