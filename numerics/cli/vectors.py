@@ -124,6 +124,8 @@ def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) 
         counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}
         if verdict.counterexample is not None:
             counts |= {"failure": verdict.counterexample.to_dict(), "dialect": verdict.dialect}
+        if verdict.unknown is not None:
+            counts |= {"unknown": verdict.unknown.to_dict()}
         deliver(json_of(verdict.operation.facts | counts) + "\n")
     else:
         say(str(verdict))

@@ -65,7 +65,7 @@ class ScalesClaim(NamedTuple):
     def options(self) -> dict[str, Any]:
         """The options of a QuantSpec that were given; raises NumericsError for an unknown rounding."""
         steps = {"rounding": check_rounding(self.rounding), "scale_rule": self.scale_rule}
-        given = {name: came for name, came in steps.items() if came not in ("half_even", "floor")}
+        given = {name: came for name, came in steps.items() if came != self._field_defaults[name]}
         return given if self.scheme is None else {**given, "scheme": sharing(self.scheme)}
 
 

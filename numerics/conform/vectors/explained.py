@@ -34,11 +34,14 @@ from numerics.conform.vectors.operations import (
     each_scale,
 )
 from numerics.conform.vectors.step import out_of_step
+from numerics.conform.vectors.unknown import no_code
 from numerics.conform.verdict import Counterexample
 
 MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
 BLOCKS = 1 << 12  # of blocks
-ELSEWHERE = "the same question is answered rightly in another line: it depends on the lines before it"
+ELSEWHERE = (
+    "the same question is answered rightly in another line: it depends on other lines, before or after it"
+)
 TELLING = 64  # groups on which a deviation of scales is tried first
 
 
@@ -81,7 +84,7 @@ class Kept:
 def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | None]:
     """The most telling broken law and its simplest input, and the deviations that explain every answer.
 
-    None where no vector is wrong, or an answer is no code at all.
+    None where no vector is wrong.
     """
     asked = kept.operation
     came, due = kept.joined()
@@ -89,8 +92,9 @@ def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | 
     if late is not None:
         return late
     answers = [f for f in asked.answered if f.name in ("code", "scale", "microexponents")]
-    if any((came[f.name] >= 1 << _bits(asked, f.name)).any() for f in answers):
-        return None, None
+    none = [(came[f.name] >= 1 << _bits(asked, f.name)).any(axis=1) for f in answers]
+    if np.any(none):
+        return no_code(asked, came, due, np.logical_or.reduce(none)), None
     if isinstance(asked, FoundOperation):
         return _of_groups(replace(asked.task, strict_nan=strict_nan), came)
     task = _task(asked, strict_nan)

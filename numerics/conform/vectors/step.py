@@ -1,8 +1,8 @@
-"""Answers that are right, but to another line: a device that is some vectors late, whole or in one field."""
+"""Answers that are right, but to another line: a device that is late or early, whole or in one field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from numerics.conform.laws.law import sentence
 from numerics.conform.vectors.operations import Fields, FoundOperation, Operation, StringOperation
-from numerics.conform.verdict import Counterexample, numbers
+from numerics.conform.vectors.unknown import answer, question
+from numerics.conform.verdict import Counterexample
 from numerics.formats.dtype import Element, Float
 
 FARTHEST = 64  # vectors by which an answer may be late, or early
@@ -20,6 +21,7 @@ LANES = (2, 4, 8, 16, 32)
 """How many lines a device may take at once."""
 FEW = 128  # wrong lines, and right ones, on which a guess is tried first
 NOTHING = -1
+NEAR = 4  # vectors by which the lowest bits of a field may be late, or early
 WORDS = {"random": "random bits", "zero-point": "zero point"}
 """What fields are called, where not by their names."""
 
@@ -102,6 +104,16 @@ def out_of_step(asked: Operation, lines: tuple[Fields, Fields, Lines]) -> tuple[
     return None if said is None else (_shown(run, said), said)
 
 
+def _steps(farthest: int) -> Iterator[int]:
+    """How late: nearest first, early ones, below 0, behind all that are late.
+
+    >>> list(_steps(2))
+    [1, 2, -1, -2]
+    """
+    yield from range(1, farthest + 1)
+    yield from range(-1, -farthest - 1, -1)
+
+
 def _of_lanes(run: Run) -> str | None:
     """Is what comes in some places of a block, where alone it is wrong, right for another line?"""
     wrong = {name: differs for name, differs in run.differs(run.due).items() if differs.any()}
@@ -119,7 +131,7 @@ def _of_lanes(run: Run) -> str | None:
 
 def _whole(run: Run) -> str | None:
     """Is every answer that of another line?"""
-    for step in (*range(1, FARTHEST + 1), *range(-1, -FARTHEST - 1, -1)):
+    for step in _steps(FARTHEST):
         before = run.before(step)
         if run.has(before, lambda lines, before=before: _of(run.due, before[lines])):  # type: ignore[misc]
             return _late("the answer", step)
@@ -172,14 +184,14 @@ def _listed(found: Any) -> str | None:
 
 
 def _step(run: Run, name: str, mask: int | None) -> int | None:
-    """How late a field is, or some bits of it; None where it is right at no step."""
+    """How late a field is, or some bits of it; below 0 how early; None where it is right at no step."""
     came, due = run.of(run.came[name]), run.of(run.due[name])
     nan = [
         run.of(np.broadcast_to(run.asked.nan(answers, name), run.came[name].shape))
         for answers in (_answers(run), run.due)
     ]
     bits = np.asarray(~0 if mask is None else mask).astype(came.dtype)
-    for step in range(FARTHEST + 1):
+    for step in (0, *_steps(FARTHEST)):
         before = run.before(step)
         told = np.flatnonzero(before != NOTHING)
 
@@ -200,20 +212,45 @@ def _answers(run: Run) -> Fields:
 
 
 def _of_questions(run: Run) -> str | None:
-    """Is it right for a question of which some fields, or some bits of the numbers, are an earlier one's?"""
-    fields = [field.name for field in run.asked.asked]
-    guesses: list[tuple[str, tuple[str, ...], int | None]] = [
-        (f"the {part} of the {name}", (name,), mask)
-        for name in fields
-        for part, mask in _parts(run.asked, name)
+    """Is it right for a question of which some fields, or some bits of the numbers, are another one's?"""
+    return _first_due(run, _guesses(run.asked), FARTHEST) or _first_due(run, _low_guesses(run.asked), NEAR)
+
+
+Guess = tuple[str, tuple[str, ...], int | None]
+"""What may be another question's: what it is called, the fields, and which of their bits; None for all."""
+
+
+def _guesses(asked: Operation) -> list[Guess]:
+    """Parts of a field, a whole one, all but one."""
+    fields = [field.name for field in asked.asked]
+    guesses: list[Guess] = [
+        (f"the {part} of the {name}", (name,), mask) for name in fields for part, mask in _parts(asked, name)
     ]
     if len(fields) > 1:
         guesses += [(f"the {WORDS.get(name, name)}", (name,), None) for name in fields]
         guesses += [
             (f"all but the {name}", tuple(one for one in fields if one != name), None) for name in fields
         ]
+    return guesses
+
+
+def _low_guesses(asked: Operation) -> list[Guess]:
+    """The lowest bits of a field, and all but these."""
+    found: list[Guess] = []
+    for field in asked.asked:
+        whole = (1 << field.bits) - 1
+        for bits in range(1, field.bits):
+            low, plural = (1 << bits) - 1, "s" * (bits > 1)
+            which = f"{bits} " * (bits > 1) + f"bit{plural} of the {WORDS.get(field.name, field.name)}"
+            found += [(f"the lowest {which}", (field.name,), low)]
+            found += [(f"all but the lowest {which}", (field.name,), whole ^ low)]
+    return found
+
+
+def _first_due(run: Run, guesses: Sequence[Guess], farthest: int) -> str | None:
+    """The first guess by which every answer is due, and how late it is."""
     every = run.wrong(run.due)
-    for step in range(1, FARTHEST + 1):
+    for step in _steps(farthest) if guesses else ():
         before = run.before(step)
         told = np.flatnonzero(before != NOTHING)
         if len(told) < run.fewest:
@@ -227,7 +264,7 @@ def _of_questions(run: Run) -> str | None:
 
 
 def _is_due(run: Run, lines: Lines, before: Lines, names: tuple[str, ...], mask: int | None) -> bool:
-    """Is what came in these lines due where the fields, or these bits of them, come from the lines before?"""
+    """Is what came in these lines due where the fields, or these bits of them, are those of other lines?"""
     given = {field.name: run.came[field.name][lines] for field in run.asked.asked}
     for name in names:
         old = run.came[name][before[lines]]
@@ -245,7 +282,7 @@ def _of_scales(run: Run) -> str | None:
     if not isinstance(asked, FoundOperation):
         return None
     own = asked.found(run.came)
-    for step in (*range(1, FARTHEST + 1), *range(-1, -FARTHEST - 1, -1)):
+    for step in _steps(FARTHEST):
         before = run.before(step)
         for what, kept in (("the scale", False), ("the scale of the codes", True)):
 
@@ -301,17 +338,7 @@ def _shown(run: Run, said: str) -> Counterexample:
     """The first line whose answer is wrong."""
     wrong = np.flatnonzero(run.wrong(run.due))
     at = int(wrong[0])
-    came, due = (
-        " ".join(
-            f"{int(one):0{field.digits}x}" for field in run.asked.answered for one in fields[field.name][at]
-        )
-        for fields in (run.came, run.due)
-    )
-    inputs = run.came.get("input")
-    shown = () if inputs is None else numbers(np.ascontiguousarray(inputs[at], np.uint32).view(np.float32))
-    asked = " ".join(
-        f"{field.name} {int(one):0{field.digits}x}"
-        for field in run.asked.asked if field.name != "input" for one in run.came[field.name][at][:1]
-    )  # fmt: skip
+    came, due = (answer(run.asked, fields, at) for fields in (run.came, run.due))
+    given, asked = question(run.asked, run.came, at)
     where = "; ".join(part for part in (asked, f"vector {int(run.places[at]) + 1}", said) if part)
-    return Counterexample(in_step.__name__, sentence(in_step), shown, came, due, len(wrong), where)
+    return Counterexample(in_step.__name__, sentence(in_step), given, came, due, len(wrong), where)

@@ -23,6 +23,7 @@ from numerics.conform.vectors.lines import CHUNK, Batch, Layout
 from numerics.conform.vectors.operations import Fields, Operation, operation
 from numerics.conform.vectors.readmemh import words
 from numerics.conform.vectors.selection import Chosen, Expected
+from numerics.conform.vectors.unknown import CAME, Unknown
 from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_seed
@@ -155,6 +156,8 @@ class Verdict:
     """The law that is broken, and the simplest input that breaks it."""
     dialect: str | None = None
     """The known deviations that explain every answer that was looked at; None where none do."""
+    unknown: Counterexample | None = None
+    """The simplest question that is answered by a simulator's X or Z; None where none is."""
 
     def __bool__(self) -> bool:
         return self.mismatches == 0
@@ -167,6 +170,8 @@ class Verdict:
         if self.counterexample is not None:
             matched = f'matches the dialect "{self.dialect}"' if self.dialect else "matches no known dialect"
             said += [str(self.counterexample), f"it {matched}"]
+        if self.unknown is not None:
+            said.append(str(self.unknown))
         return "\n".join(said)
 
 
@@ -194,28 +199,30 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     asked, total, chosen, first, start = _read_header(stream)
     verdict = Verdict(asked, compared=chosen is not None)
     expected = Expected(asked, chosen, total) if chosen else None
-    kept = Kept(asked)
+    kept, unknown = Kept(asked), Unknown(asked)
     for batch in asked.layout.batches(stream, start, first):
         _refuse_unknown(batch, asked)
         if expected:
             expected.compare(batch)
-        _judge(batch, verdict, kept, (strict_nan, shown))
+        _judge(batch, verdict, (kept, unknown), (strict_nan, shown))
         watching.at(verdict.vectors, total)
         if verdict.vectors > total:
             break
     if verdict.vectors != total:
         raise NumericsError(f"the header says {total} vectors, {verdict.vectors} came; allowed: all of them")
-    if kept.came and verdict.mismatches:
+    verdict.unknown = unknown.counterexample()
+    if kept.came and verdict.mismatches > unknown.count:
         verdict.counterexample, verdict.dialect = explain(kept, strict_nan)
     return verdict
 
 
-def _judge(batch: Batch, verdict: Verdict, kept: Kept, options: tuple[bool, int]) -> None:
-    """options: strict_nan, and how many mismatches are shown."""
-    asked, (strict_nan, shown) = verdict.operation, options
+def _judge(batch: Batch, verdict: Verdict, keeps: tuple[Kept, Unknown], options: tuple[bool, int]) -> None:
+    """keeps: who keep lines, and those with an X or Z; options: strict_nan, how many mismatches are shown."""
+    asked, (strict_nan, shown), (kept, without) = verdict.operation, options, keeps
     due = asked.due(batch.fields)
     came = {f.name: batch.fields[f.name] for f in asked.answered}
     unknown = _unknown_lines(batch)
+    without.take(batch, due, unknown)
     wrong = asked.differs(came, due, strict_nan)
     lines = np.logical_or.reduce([differs.any(axis=1) for differs in wrong.values()])
     kept.take(batch.fields, due, lines & ~unknown, ~unknown)
@@ -224,7 +231,7 @@ def _judge(batch: Batch, verdict: Verdict, kept: Kept, options: tuple[bool, int]
     verdict.mismatches += int(lines.sum())
     for row in np.flatnonzero(lines)[: shown - len(verdict.first)]:
         found = _mismatch(batch, int(row), asked, due, batch.unknown if unknown[row] else wrong)
-        verdict.first.append(replace(found, came="an X or Z of a simulator") if unknown[row] else found)
+        verdict.first.append(replace(found, came=CAME) if unknown[row] else found)
 
 
 def _refuse_unknown(batch: Batch, asked: Operation) -> None:

@@ -827,11 +827,60 @@ def test_a_block_of_values_of_a_pipe_did_not_say_which_element_is_wrong():
     assert "[0x3F800000 (1)], 0x00000000 (0) x12" in text
 
 
-def test_a_code_that_is_none_has_no_law():
+def test_a_code_that_is_none_had_no_law():
     lines = b"".join(generate(operation("fp6_e2m3"))).splitlines(keepends=True)
-    lines[-1] = lines[-1][:-3] + b"ff\n"
+    first = next(at for at, line in enumerate(lines) if line.startswith(b"3f800000"))
+    for at in (first, -1):
+        lines[at] = lines[at][:-3] + b"ff\n"
     found = verify(io.BytesIO(b"".join(lines)))
-    assert (found.mismatches, found.counterexample) == (1, None)
+    broken = found.counterexample
+    assert (found.mismatches, broken.law, broken.differs) == (2, "code_range", 2)
+    assert (broken.input[0].value, broken.came, broken.due) == (1.0, "ff", "08")
+
+
+def with_x(text, marks):
+    """The lines, the last word of some of which is X throughout."""
+    lines = text.splitlines(keepends=True)
+    answers = [re.sub(rb"[0-9a-f]+(?=\n$)", lambda word: b"x" * len(word[0]), line) if marks(line) else line
+               for line in lines]  # fmt: skip
+    return b"".join(answers)
+
+
+def test_answers_of_x_alone_had_no_law():
+    """A unit that leaves out NaN was a number of mismatches, and nothing said of what."""
+
+    def marks(line):
+        return not line.startswith(b"#") and int(line[:8], 16) & 0x7FFFFFFF > 0x7F800000
+
+    found = judged(with_x(made("fp8_e4m3"), marks))
+    assert (found.counterexample, found.unknown.law, found.unknown.differs) == (
+        None,
+        "known",
+        found.mismatches,
+    )
+    assert found.unknown.input[0].bits == 0x7FC00000
+    assert f"X or Z came for {found.mismatches} vectors of group nan" in str(found)
+    assert "  came  an X or Z of a simulator: code\n  due   7f" in str(found)
+
+
+def test_a_block_that_is_x_for_zeros_names_the_scale_and_its_places():
+    text = made("mxfp4")
+    first = text.index(b"\n00000000 ") + 1
+    line = text[first : text.index(b"\n", first)]
+    question, answer = line.split(b" : ")
+    text = text.replace(line, question + b" : zz " + answer[3:-1] + b"X", 1)
+    found = judged(text)
+    assert "X or Z came for 1 vector of group" in str(found)
+    assert "an X or Z of a simulator: scale, code at 1 of 32 places, the first 31 (from 0)" in str(found)
+
+
+def test_what_is_wrong_beside_an_x_has_its_law_and_the_x_one_too():
+    away = operation("fp8_e4m3", rounding="half_away")
+    text = lines_of(operation("fp8_e4m3"), lambda asked, f: away.due(f))
+    found = judged(with_x(text, lambda line: line.startswith(b"80000000")))
+    assert (found.counterexample.law, found.dialect, found.unknown.law) == ("ties", "ties away", "known")
+    every = judged(with_x(text, lambda line: not line.startswith(b"#")))
+    assert f"X or Z came for all {every.vectors} vectors, the first 4096 of groups" in str(every)
 
 
 def test_an_x_of_a_simulator_was_a_malformed_line():
@@ -1270,6 +1319,14 @@ def lane_of(at, bend):
     return bent
 
 
+def sign_of_code(steps):
+    def bend(asked, f):
+        sign = np.asarray(0x80).astype(f["code"].dtype)
+        return {"code": (f["code"] & ~sign) | (late(f["code"], steps) & sign)}
+
+    return bend
+
+
 LATE = {
     "the answer 12 vectors late": (operation("fp8_e4m3"), answers(12)),
     "the answer 64 vectors late": (operation("int8", "affine"), answers(64)),
@@ -1296,6 +1353,18 @@ LATE = {
     "the zero point 1 vector late": (operation("int8", "affine"), questions(1, "zero-point")),
     "the scale 2 vectors late": (operation("uint4", "affine"), questions(2, "scale")),
     "the random bits 1 vector late": (operation("fp8_e4m3", rounding="stochastic"), questions(1, "random")),
+    "the scale 3 vectors early": (operation("mxfp4"), answers(-3, "scale")),
+    "the sign of the code 1 vector early": (operation("fp8_e4m3"), sign_of_code(-1)),
+    "the sign of the input 2 vectors early": (operation("mxfp4"), questions(-2, "input", 1 << 31)),
+    "the zero point 64 vectors early": (operation("int8", "affine"), questions(-64, "zero-point")),
+    "the lowest 20 bits of the input 1 vector early": (
+        operation("fp8_e4m3"),
+        questions(-1, "input", 0xFFFFF),
+    ),
+    "the lowest 3 bits of the random bits 2 vectors late": (
+        operation("fp8_e4m3", rounding="stochastic", draw="a8"),
+        questions(2, "random", 7),
+    ),
     "the microexponents 1 vector late": (operation("mx6", "decode"), questions(1, "microexponents")),
 }
 
@@ -1312,12 +1381,20 @@ def test_a_unit_that_is_late_was_called_wrong_by_its_numbers(said):
 
 
 def test_a_sign_that_is_late_was_a_zero_without_sign():
+    found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), sign_of_code(1))))
+    assert found.dialect == "the sign of the code 1 vector late"
+
+
+def test_an_answer_that_depends_on_the_line_after_it_was_said_to_depend_on_those_before():
+    """Whose next question is negative, saturates wrongly: nothing of it is a field of another line."""
+
     def bend(asked, f):
-        sign = np.uint32(0x80).astype(f["code"].dtype)
-        return {"code": (f["code"] & ~sign) | (late(f["code"], 1) & sign)}
+        negative = late(f["input"], -1) >> 31 == 1
+        return {"code": np.where(negative & (f["code"] == 0x7E), 0x7D, f["code"])}
 
     found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), bend)))
-    assert found.dialect == "the sign of the code 1 vector late"
+    assert found.counterexample.law == "repeatable"
+    assert "it depends on other lines, before or after it" in found.counterexample.where
 
 
 def test_a_unit_that_is_late_begins_with_x():

@@ -8,7 +8,10 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.inputs.spread import sharing
+from numerics.conform.scales.rule import Rule, ScalesClaim
+from numerics.conform.vectors.operations import operation
 from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import DETERMINISTIC
 
 F = np.float32
 
@@ -484,3 +487,16 @@ def test_it_fills_arrays():
         )
 
     assert judged(fills, fills=True)
+
+
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
+def test_the_rounding_floor_was_judged_as_half_even(rounding):
+    """Claimed values that are not said were told from those that are by a list of both options' defaults."""
+    claim = ScalesClaim("per_token", rounding=rounding)
+    assert Rule.of("int8", claim).spec.rounding == rounding
+    assert Rule.of("int8", claim._replace(scale_rule="full_range")).spec.rounding == rounding
+    asked = operation("int8", "quantize", rounding=rounding)
+    assert asked.facts["rounding"] == rounding
+    x = np.float32([127, 0.5, 1.5, 0.25, 0.75, -0.5, -0.25, -0.75, *[0] * 8])
+    due = asked.due({"input": x.view(np.uint32)[None]})["code"][0]
+    assert np.array_equal(due.astype(np.uint8), nx.int8.encode(x, rounding=rounding).view(np.uint8))
