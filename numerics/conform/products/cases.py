@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, combinations, islice
 from math import lcm
 from typing import Any, cast
 
@@ -19,8 +19,9 @@ from numerics.conform.products.corners import corners
 from numerics.conform.products.draw import Integers
 from numerics.conform.products.fitting import Fitting
 from numerics.conform.products.given import original_of
-from numerics.conform.products.problem import Problem, Side, meanings, table
+from numerics.conform.products.problem import SMALLEST, TOP, VIA, Problem, Side, meanings, table
 from numerics.conform.products.shrink import with_side
+from numerics.conform.products.singles import alone, covering, few
 from numerics.conform.task import Array
 
 Shape = tuple[int, int, int]
@@ -64,6 +65,10 @@ WHOLE: tuple[Shape, ...] = (
     (8, 3, 271), (3, 7, 300), (2, 3, 1040),
 )  # fmt: skip
 """Of numbers of all bits: more rows and columns than a tile has, and few of them beside many terms."""
+COLUMNS: tuple[Shape, ...] = ((3, 1, 2), (17, 1, 33), (64, 1, 256), (130, 1, 5))
+"""Of numbers of all bits in a single column: kernels have a path of their own for it, as for a single row."""
+RESULTS: tuple[Shape, ...] = tuple((1, 1, k) for k in (1, 1, 1, 1, 1, 1, 2, 8, 40))
+"""Of the same, single results."""
 BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
 BITS = (4, 12, 24)  # of their sums, at most
@@ -136,6 +141,52 @@ class Maker:
             few = self._few_side((turn + place) % 2)
             sides[few] = self._kept(sides[few], turn, terms)
             yield Problem(self.claim, sides["a"], sides["b"], law="one_term" if terms == 1 else "two_terms")
+
+    def products(self, shape: Shape, turn: int) -> Iterator[Problem]:
+        """One term a row, of two factors with all their bits: what a float32 product is rounded to shows.
+
+        Of results of 16 bits all factors have them: what one of them is rounded to before shows.  Products of
+        plain numbers are in turn ordinary, subnormal, and about the largest number of what comes out.
+        """
+        m, n, k = shape
+        ops = {"a": self.claim.a, "b": self.claim.b}
+        parts = [(name, part) for name, op in ops.items() for part in ("codes", *draw.long_parts(op))]
+        parts = list(dict.fromkeys(parts))
+        chosen: list[Any] = [] if self.claim.splits else [
+            two for two in combinations(parts, 2)
+            if sum(draw.bits_of(ops[name], part) for name, part in two) > self.claim.accumulator.bits
+        ]  # fmt: skip
+        if self.claim.out in VIA and parts not in chosen:
+            chosen.append(parts)
+        for place, long in enumerate(chosen):
+            sides = {
+                x: draw.of_powers(op, rows, k, self.claim.splits, self.rng)
+                for (x, op), rows in zip(ops.items(), (m, n), strict=True)
+            }
+            for name, part in long:
+                sides[name] = draw.with_long(sides[name], part, SINGLE, self.rng)
+            if all(op.is_value for op in ops.values()):
+                sides = self._in_range(sides, turn)
+            kept = self._few_side(turn + place)
+            sides[kept] = self._kept(sides[kept], turn, 1)
+            yield Problem(self.claim, sides["a"], sides["b"], law="one_term")
+
+    def _in_range(self, sides: dict[str, Side], turn: int) -> dict[str, Side]:
+        """Two sides whose products are ordinary, subnormal or about the largest number, as it is the turn."""
+        least, top = (int(np.frexp(x)[1]) for x in (SMALLEST[self.claim.out], TOP[self.claim.out]))
+        goal = (0, least - 4, top - 2)[turn % 3]
+        first = int(np.clip(goal // 2, *draw.room_of(sides["a"].op)))
+        other = int(np.clip(goal - first, *draw.room_of(sides["b"].op)))
+        return {"a": _moved(sides["a"], first), "b": _moved(sides["b"], other)}
+
+    def ordinary(self, shape: Shape) -> Problem:
+        """Dense rows of numbers, codes and scales of all bits: most results of 16 bits are decided."""
+        m, n, k = shape
+        sides = [
+            draw.anything(op, rows, np.zeros(k, np.int64), SINGLE, self.rng)
+            for op, rows in ((self.claim.a, m), (self.claim.b, n))
+        ]
+        return Problem(self.claim, sides[0], sides[1], law="output")
 
     def _few_side(self, turn: int) -> str:
         """Which side has the zeros: one whose zeros add nothing, where zero points are split off."""
@@ -255,6 +306,11 @@ class Maker:
         yield replace(found, bias=np.where(held, beside, 0.0).astype(np.float32))
 
     @property
+    def sizes(self) -> set[int]:
+        """How many neighbours share a scale, on sides where not all of a row do."""
+        return {op.size for op in (self.claim.a, self.claim.b) if op.size}
+
+    @property
     def _of_integers(self) -> bool:
         """Are both sides codes of integers, whose products take most of an accumulator's bits?"""
         return self.claim.a.is_integer and self.claim.b.is_integer
@@ -363,13 +419,13 @@ class Maker:
                 ]
                 yield Problem(self.claim, sides[0], sides[1], law="scale_range")
 
-    def negative(self) -> Iterator[Problem]:
+    def negative(self, k: int) -> Iterator[Problem]:
         """Sums under scales of a float type, of each side, some of which are negative."""
         for name in ("a", "b"):
             op: Operand = getattr(self.claim, name)
             if op.share == "none" or op.power_scale or op.scale is not None:
                 continue
-            found = self.sums((5, 7, 2 * op.size + 3 if op.size else 40), window=0, law="scale_range")
+            found = self.sums((5, 7, k), window=0, law="scale_range")
             side: Side = getattr(found, name)
             assert side.scale is not None
             signs = self.rng.choice(np.array([-1, 1], np.float32), side.scale.shape)
@@ -477,36 +533,97 @@ class Maker:
         return replace(side.with_codes(codes), scale=scale), beside.with_codes(others)
 
     def subnormal(self, shape: Shape) -> Iterator[Problem]:
-        """Sums among the subnormal numbers of float32, by small numbers or scales of either side."""
-        ops = (self.claim.a, self.claim.b)
-        movable = [_movable(op) for op in ops]
-        if self.claim.out == "float16" or self.claim.accumulator.least > -149:
+        """Sums among the subnormal numbers of what comes out, by small numbers or scales of either side."""
+        movable = [self._moves(op) for op in (self.claim.a, self.claim.b)]
+        if self.claim.accumulator.least > -149:
             return
         for moves in ((True, False), (False, True), (True, True)):
-            found = self.sums(shape, bits=12, law="subnormals")
+            found = self.fitted(self.long(shape), 12)
             top = np.abs(found.exact).max()
             if top and all(can or not moved for can, moved in zip(movable, moves, strict=True)):
-                need = -126 - int(np.frexp(top)[1])
+                need = self._normal - int(np.frexp(top)[1])
                 share = need // sum(moves)
                 sides = [
                     _moved(side, share) if moved else side
                     for side, moved in zip((found.a, found.b), moves, strict=True)
                 ]
-                yield replace(found, a=sides[0], b=sides[1], bias=None)
+                yield replace(found, a=sides[0], b=sides[1], bias=None, law="subnormals")
+
+    @property
+    def _normal(self) -> int:
+        """The exponent of the smallest normal number of what comes out."""
+        return int(np.frexp(SMALLEST[self.claim.out])[1]) - 1
+
+    def _moves(self, op: Operand) -> bool:
+        """Has a side numbers, or scales, that make results subnormal?"""
+        return _movable(op) or (op.name == "float16" and self.claim.out == "float16")
 
     def tiny(self, k: int) -> Iterator[Problem]:
-        """Subnormal numbers of a plain side, one a row, times one: an operand that is flushed shows."""
+        """Subnormal numbers of a plain side, one a row, times one and times a large number.
+
+        An operand that is flushed shows, also where the result is no subnormal number.
+        """
         ops = (self.claim.a, self.claim.b)
         for place, op in enumerate(ops):
-            if not op.is_value or ops[1 - place].zero or self.claim.accumulator.least > -149:
+            if not op.is_value or self.claim.accumulator.least > -149:
                 continue
-            least = draw.EXPONENTS[str(op.name)][0]
-            numbers = np.ldexp(np.array([1, -3, 5, 1]), np.array([least, least, least, least + 6]))
+            least, bits = draw.EXPONENTS[str(op.name)][0], draw.SIGNIFICAND[str(op.name)]
+            numbers = np.ldexp([1.0, -3.0, 5.0, 64.0, 1 - 2.0 ** (bits - 1)], least)
             side = draw.unit(op, len(numbers), k, self.rng)
             side.codes[np.arange(len(numbers)), np.arange(len(numbers)) * 11 % k] = numbers
             other = draw.unit(ops[1 - place], 4, k, self.rng)
-            other.codes[:] = draw.one(ops[1 - place])
+            other.codes[:] = draw.one(other.op)
+            if other.op.is_value:
+                other.codes[2:] *= 2.0 ** (LARGE_HALF if other.op.name == "float16" else LARGE_FLOAT)
             yield self._beside(place, side, other)
+            if not other.op.is_value and _movable(other.op):
+                yield self._beside(place, side, _moved(other, LARGE_FLOAT))
+
+    def small_results(self, k: int) -> Iterator[Problem]:
+        """One term a row whose product is subnormal in what comes out, of factors that are not, if can be."""
+        sides = []
+        for op, rows in ((self.claim.a, 4), (self.claim.b, 3)):
+            side = draw.unit(op, rows, k, self.rng)
+            side.codes[:] = draw.one(op)
+            if op.is_value:
+                side.codes[:] *= np.array([1, -1, 1.5, 1.25], np.float32)[:rows, None]
+            sides.append(side)
+        sides[0] = self._kept(sides[0], 1, 1)
+        moves = [self._moves(side.op) for side in sides]
+        if self.claim.accumulator.least > -149 or not any(moves):
+            return
+        for less in (1, 6, 9):
+            first = (self._normal - less) // sum(moves) * moves[0]
+            by = first, (self._normal - less - first) * moves[1]
+            moved = [_moved(side, n) if n else side for side, n in zip(sides, by, strict=True)]
+            yield Problem(self.claim, moved[0], moved[1], law="subnormals")
+
+    def past_largest(self, k: int) -> Iterator[Problem]:
+        """One term a row, about the largest number of what comes out and past it."""
+        top = int(np.frexp(TOP[self.claim.out])[1]) - 1
+        ops = (self.claim.a, self.claim.b)
+        for place, op in enumerate(ops):
+            sides = []
+            for one, numbers in ((op, None), (ops[1 - place], [1.0, 2.0, -1.0, 1.25])):
+                side = draw.unit(one, 4, k, self.rng)
+                if one.is_value:
+                    most = (2 - 2.0 ** (1 - draw.SIGNIFICAND[str(one.name)])) * 2.0**top
+                    of_top = [most, -most, 2.0**top, -1.5 * 2.0 ** (top - 1)]
+                    side.codes[:] = np.array(of_top if numbers is None else numbers)[:, None]
+                else:
+                    finite = np.where(np.isfinite(meanings(one)), meanings(one), 0.0)
+                    side.codes[:] = np.array(
+                        [draw.one(one), finite.argmax(), finite.argmin(), draw.one(one)]
+                    )[:, None]
+                    if numbers is None and _movable(one):
+                        side = _moved(side, top - int(np.frexp(finite.max())[1]) + 1)
+                sides.append(side)
+            if op.name == "float16" and top > draw.EXPONENTS["float16"][1]:
+                continue
+            sides[0] = self._kept(sides[0], 1, 1)
+            found = self._beside(place, *sides)
+            if np.isinf(found.due()).any():
+                yield replace(found, law="output")
 
     def beside_tiny(self, k: int) -> Iterator[Problem]:
         """What tells one flush from another, one row each.
@@ -537,8 +654,17 @@ class Maker:
         if self.claim.bias:
             yield from self.biases(shape)
         k = shape[2]
-        for problem in chain(self.tiny(k), self.beside_tiny(k), self.past_float32(k)):
-            yield _repeated(problem, shape)
+        for problem in self.single_ends(k):
+            yield from covering(problem, *shape[:2])
+
+    def single_ends(self, k: int) -> Iterator[Problem]:
+        """Single terms, and few, that are subnormal or past the largest number; negative scales."""
+        yield from self.tiny(k)
+        yield from self.beside_tiny(k)
+        yield from self.small_results(k)
+        yield from self.past_largest(k)
+        yield from self.past_float32(k)
+        yield from self.negative(k)
 
     def named(self, shape: Shape) -> Iterator[Problem]:
         """What else is asked in a shape that somebody names."""
@@ -698,12 +824,6 @@ class Maker:
         return Problem(self.claim, sides[0], sides[1], law="integers")
 
 
-def _repeated(problem: Problem, shape: Shape) -> Problem:
-    """The same in as many rows and columns as a shape has: those of both sides, one after the other, anew."""
-    m, n, _ = problem.shape
-    return problem.cut([i % m for i in range(shape[0])], [i % n for i in range(shape[1])])
-
-
 def _odd_bits(x: Integers) -> Integers:
     """Has each number an odd count of bits that are set?  It differs from itself without its first one."""
     for shift in (16, 8, 4, 2, 1):
@@ -720,6 +840,8 @@ def _unlike(odd: Integers, most: int, rng: np.random.Generator) -> Integers:
 
 NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFBFFFFF, 0x7FFFFFFF], np.uint32).view(np.float32)
 """NaN: as it is usually written, of the other sign, two that signal, and one of all bits."""
+LARGE_FLOAT, LARGE_HALF = 100, 12
+"""Exponents of numbers that make subnormal numbers ordinary: of the range of float32, and of float16."""
 TINY = -127
 """Times this power of two, one is subnormal in float32."""
 
@@ -766,7 +888,9 @@ def _nan_scale(op: Operand) -> int | None:
 
 def _movable(op: Operand) -> bool:
     """Has a side numbers, or scales, of the exponents of float32?"""
-    return op.name in ("float32", "bfloat16") or bool(op.size and op.power_scale)
+    if op.spec is None or op.share == "none":
+        return op.name in ("float32", "bfloat16")
+    return op.power_scale or (op.scale is None and op.spec.scale_type in ("float32", "bfloat16"))
 
 
 def _moved(side: Side, by: int) -> Side:
@@ -852,7 +976,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
         yield from _apart(maker)
         yield from _places(maker)
         yield from _ends(maker)
-        yield from corners(claim, maker.rng)
+        yield from _corners(maker)
 
 
 def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
@@ -869,7 +993,7 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
         yield from batched(claim, lambda asked: _large(maker, asked), past_tiles(claim))
     more = [maker.pairs()]
     if not claim.integers and shapes is None:
-        more += [maker.scale_ranges(), maker.negative(), _ends(maker), corners(claim, maker.rng)]
+        more += [maker.scale_ranges(), _ends(maker), _corners(maker)]
     for problem in chain(*more):
         yield problem_in(problem, (3,) * claim.laid.axes)
 
@@ -894,11 +1018,19 @@ def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
         yield maker.sums(shape, window=2)
         yield maker.sums(shape, bits=12, law="output")
         yield from maker.whole(shape, turn)
+        yield from _of_all_bits(maker, shape, turn)
         if shape[2] > MANY:
             yield maker.long(shape)
-        if not maker.claim.splits:
+        if not maker.claim.splits and shape[2] > 1:
             yield maker.few(shape, "a", turn, terms=2)
             yield from maker.whole(shape, turn, terms=2)
+
+
+def _of_all_bits(maker: Maker, shape: Shape, turn: int) -> Iterator[Problem]:
+    """Products of factors with all their bits; where 16 bits come out, also sums of them."""
+    yield from maker.products(shape, turn)
+    if maker.claim.out in VIA and shape[2] <= MANY:
+        yield maker.ordinary(shape)
 
 
 def _large(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
@@ -948,6 +1080,10 @@ def _all_bits(maker: Maker) -> Iterator[Problem]:
     """Numbers and scales of all their bits in larger products: a kernel may choose its precision by shape."""
     for turn, shape in enumerate(WHOLE):
         yield from maker.whole(shape, turn)
+    for turn, shape in enumerate(COLUMNS + RESULTS):
+        yield maker.few(shape, "a", turn)
+        yield from maker.whole(shape, turn)
+        yield from _of_all_bits(maker, shape, turn)
 
 
 def _places(maker: Maker) -> Iterator[Problem]:
@@ -957,32 +1093,43 @@ def _places(maker: Maker) -> Iterator[Problem]:
             yield maker.few((32, 9, k), "a", turn)
             yield maker.few((9, 32, k), "b", turn)
     yield from maker.scale_ranges()
-    yield from maker.negative()
     if maker.claim.a.power_scale and maker.claim.b.power_scale and maker.claim.a.size and maker.claim.b.size:
         for turn in range(8):
             found = maker.few((16, 16, 160), "ab"[turn % 2], turn, whole=True)
             yield replace(found, law="scale_range")
 
 
+def _corners(maker: Maker) -> Iterator[Problem]:
+    """Codes at the ends of their scales, in tiles, and a few of them alone."""
+    for problem in corners(maker.claim, maker.rng):
+        yield problem
+        yield from islice(alone(few(problem)), 1, None)
+
+
 def _ends(maker: Maker) -> Iterator[Problem]:
     """NaN and Inf, the subnormal numbers, the largest ones; the accumulator's bits."""
-    for shape in ((4, 6, 40), (16, 5, 64), (1, 33, 96)):
-        for _ in range(5):
+    for shape, times in (
+        ((4, 6, 40), 5),
+        ((16, 5, 64), 5),
+        ((1, 33, 96), 5),
+        ((33, 1, 64), 3),
+        ((1, 1, 40), 6),
+    ):
+        for _ in range(times):
             yield maker.special(shape)
         for nothing in (False, True):
             for name in ("a", "b"):
                 yield from maker.beside_zeros(shape, name, nothing)
-    for shape in ((1, 5, 33), (4, 6, 64)):
+    for shape in ((1, 5, 33), (4, 6, 64), (33, 1, 40), (1, 1, 24)):
         yield from maker.subnormal(shape)
     for shape in ((4, 13, 40), (1, 33, 17)) if maker.claim.bias else ():
         yield from maker.biases(shape)
-    yield from maker.tiny(40)
-    yield from maker.beside_tiny(40)
-    yield from maker.past_float32(40)
+    for problem in chain(maker.single_ends(40), *(maker.negative(2 * size + 3) for size in maker.sizes)):
+        yield from alone(problem)
     for shape in OF_ENDS:
         yield from maker.ends(shape)
     late = maker.overflow()
     if late is not None:
-        yield late
+        yield from alone(late)
     for k in (3, 33, 64, 160):
         yield from maker.ladders(k)

@@ -2,8 +2,10 @@
 
 Let every term that a kernel may add be a multiple of 2**q, and the magnitudes of all together be at most
 2**(q + p), p the accumulator's bits.  Then every partial sum of every order is a number of the accumulator,
-and nothing is rounded.  Two terms are decided as well: their one addition is rounded to nearest.
-So are terms of one sign that go past the largest number by more than all roundings together: Inf is due.
+and nothing is rounded.  One term is decided where its product is rounded once, and two are where their one
+addition is rounded to nearest.  So are terms of one sign that go past the largest number by more than all
+roundings together: Inf is due.  Where a type of 16 bits comes out, a sum is decided whose roundings all
+together cannot bring it past the middle of two of its numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.ieee import inside_ieee
 from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.problem import ENDS, VIA, Factors, Float64, Problem, rounded
+from numerics.conform.products.problem import ENDS, SMALLEST, VIA, Factors, Float64, Problem, rounded
 from numerics.conform.task import Array
 from numerics.formats.arguments import keywords
 from numerics.formats.dtype import Integer
@@ -284,6 +286,8 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
         two = np.zeros_like(two)
     safe = factors_stay(a, b)
     decided = finite & safe & fit(found, claim)
+    decided |= finite & _one_product(problem, found, safe)
+    decided |= finite & safe & _narrow(problem, found)
     if claim.accumulator == ACCUMULATORS.get(claim.narrowed) and not claim.splits:
         held = found.narrow & ((found.lowest >= claim.accumulator.least) | (found.lowest == NONE))
         decided |= finite & safe & two & held & _one_addition(problem)
@@ -357,14 +361,67 @@ def _no_nan(sides: tuple[Bounds, Bounds]) -> Mask:
 def _one_addition(problem: Problem) -> Mask:
     """Which sums of two terms one rounding to nearest decides: scales are powers of two, none is tiny."""
     powers = all(bool((np.frexp(s.factors.scale)[0] == 0.5).all()) for s in (problem.a, problem.b))
+    exact = problem.exact
+    large = (np.abs(exact) > FAR_FROM_SUBNORMAL) | (exact == 0)
+    held = np.abs(exact) < 2.0 ** (problem.claim.accumulator.top - 1)
+    return np.asarray(powers & _alike_on_the_way(problem) & large & held)
+
+
+def _alike_on_the_way(problem: Problem) -> Mask:
+    """Which results are the same, whether they are rounded to float32 and to the accumulator first or not."""
     exact, claim = problem.exact, problem.claim
     with np.errstate(all="ignore"):
         once = exact.astype(np.float32).astype(np.float64)
-        alike = rounded(once, claim.out, claim.rounding) == rounded(exact, claim.out, claim.rounding)
-        if claim.narrowed in VIA:  # it may be rounded to float32 on the way, or not
-            alike &= rounded(once, claim.narrowed) == rounded(exact, claim.narrowed)
-    large = (np.abs(exact) > FAR_FROM_SUBNORMAL) | (exact == 0)
-    return np.asarray(powers & alike & large & (np.abs(exact) < 2.0 ** (claim.accumulator.top - 1)))
+        due = rounded(exact, claim.out, claim.rounding)
+        alike = rounded(once, claim.out, claim.rounding) == due
+        for kind in VIA:
+            if claim.accumulator == ACCUMULATORS[kind]:
+                first = rounded(exact, kind).astype(np.float64)
+                alike &= (rounded(once, kind) == first) & (rounded(first, claim.out) == due)
+    return np.asarray(alike)
+
+
+def _one_product(problem: Problem, found: Sums, safe: Mask) -> Mask:
+    """Which sums of one term are its product, rounded once, whatever is multiplied first.
+
+    Two plain numbers are multiplied in one way, beside zeros too.  Of codes and scales at most two factors
+    may be no powers of two: their product is rounded where it is formed, and the others shift its exponent.
+    """
+    claim = problem.claim
+    one = found.count == 1
+    floats = [ACCUMULATORS[kind] for kind in ("float32", "float64", *VIA)]
+    if claim.splits or problem.parts is not None or claim.accumulator not in floats or not one.any():
+        return np.zeros_like(one)
+    if problem.bias is not None:
+        one = one & (problem.bias == 0)
+    if not (problem.a.op.is_value and problem.b.op.is_value):
+        normal = np.abs(problem.exact) >= SMALLEST["float32"]
+        one = one & safe & normal & (_factors(problem) <= 2)
+    return np.asarray(one & _alike_on_the_way(problem))
+
+
+def _factors(problem: Problem) -> NDArray[np.float64]:
+    """Of each sum of one term [m, n]: how many factors of it are no powers of two."""
+    there, long = [], []
+    for side in (problem.a, problem.b):
+        f: Factors = side.factors
+        with np.errstate(all="ignore"):
+            parts = (f.element - f.zero, f.scale / side.number, np.full_like(f.scale, side.number))
+        there.append((np.where(np.isfinite(side.values), side.values, 0.0) != 0) * 1.0)
+        long.append(there[-1] * sum(np.abs(np.frexp(part)[0]) != 0.5 for part in parts))
+    return np.asarray(long[0] @ there[1].T + there[0] @ long[1].T)
+
+
+def _narrow(problem: Problem, found: Sums) -> Mask:
+    """Which results of 16 bits are the same from the least to the largest that any order of sums gives."""
+    claim, exact = problem.claim, problem.exact
+    if claim.out not in VIA or problem.parts is not None or claim.accumulator.rounding == "any":
+        return np.zeros(exact.shape, np.bool_)
+    with np.errstate(all="ignore"):
+        far = _wandering(found, claim)
+        ends = (rounded(exact + end * far, claim.out, claim.rounding) for end in (-1, 1))
+        alike = np.equal(*ends)
+        return np.asarray(alike & (found.total + far < 2.0 ** (claim.accumulator.top - 1)))
 
 
 def reach(problem: Problem) -> Float64:
@@ -373,15 +430,19 @@ def reach(problem: Problem) -> Float64:
     Each term is rounded when it is decoded, multiplied and added, and the result when it comes out.
     """
     found, claim = sums_of(problem), problem.claim
-    total, count = found.total, found.count
     if problem.bias is not None:
-        total, count = total + np.abs(np.where(np.isfinite(problem.bias), problem.bias, 0)), count + 1
-    of_sums = (PARTS * count + ROUNDINGS) * total * 2.0 ** -min(claim.accumulator.bits, SINGLE)
+        found = found.plus(problem.bias.astype(np.float64))
     with np.errstate(all="ignore"):
         result = np.where(np.isfinite(problem.exact), np.abs(problem.exact), 0.0)
-    least, step = claim.accumulator.least, STEPS[claim.out]
-    step = max(step, STEPS.get(claim.rounding, 0.0))
-    return np.asarray(of_sums + result * step + (count + 1) * np.ldexp(1.0, max(least, -1000)))
+    step = max(STEPS[claim.out], STEPS.get(claim.rounding, 0.0))
+    return np.asarray(_wandering(found, claim) + result * step)
+
+
+def _wandering(found: Sums, claim: Claim) -> Float64:
+    """The same before the result comes out: how far roundings of terms and sums may bring it all together."""
+    share = 2.0 ** -min(claim.accumulator.bits, SINGLE)
+    least = np.ldexp(1.0, max(claim.accumulator.least, -1000))
+    return np.asarray((PARTS * found.count + ROUNDINGS) * found.total * share + (found.count + 2) * least)
 
 
 def never_finite(problem: Problem, due: Array) -> Mask:

@@ -15,6 +15,7 @@ from numerics.conform.products.blend import Blend, adding_late, scaling_both, sc
 from numerics.conform.products.certificate import Mask, answer, reach, results_of
 from numerics.conform.products.claim import ACCUMULATORS, Operand
 from numerics.conform.products.problem import (
+    SMALLEST,
     VIA,
     Factors,
     Float64,
@@ -257,10 +258,11 @@ def _unsigned(side: Side, problem: Problem) -> Side:
 
 
 def _small_values(which: Callable[[Side], bool]) -> Callable[[Side, Problem], Side]:
-    """Subnormal float32 numbers of some sides as zeros."""
+    """Subnormal numbers of some sides as zeros: plain ones of their type, decoded ones of float32."""
 
     def change(side: Side, problem: Problem) -> Side:
-        return _whole(side, flush(side.values)) if which(side) else side
+        kind = str(side.op.name) if side.op.is_value else "float32"
+        return _whole(side, flush(side.values, SMALLEST[kind])) if which(side) else side
 
     return change
 
@@ -269,7 +271,8 @@ def _products(problem: Problem) -> Problem:
     return replace(problem, flushed=True)
 
 
-_INPUTS = of_sides(_small_values(lambda side: side.op.is_value))
+_FLUSHED_INPUTS = _small_values(lambda side: side.op.is_value)
+_INPUTS = of_sides(_FLUSHED_INPUTS)
 _WEIGHTS = of_sides(_small_values(lambda side: not side.op.is_value))
 _RESULTS = of_claim(rounding="flushed")
 
@@ -304,7 +307,17 @@ PARTS = tuple(Parts(1 << n, kind, kept) for n in range(12, 4, -1) for kind in VI
 
 DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation(
-        "flushes subnormal inputs", "plain numbers below the smallest normal float32 count 0", _INPUTS
+        "flushes subnormal inputs",
+        "plain numbers below the smallest normal one of their type count 0",
+        _INPUTS,
+    ),
+    *(
+        ProductDeviation(
+            f"flushes subnormal inputs of {name}",
+            f"plain numbers of {name} below the smallest normal one of their type count 0",
+            of_sides(_FLUSHED_INPUTS, name),
+        )
+        for name in ("a", "b")
     ),
     ProductDeviation(
         "flushes subnormal weights", "decoded numbers below the smallest normal float32 count 0", _WEIGHTS
@@ -355,11 +368,14 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
         of_sides(_in_int8(1 << 20), "a"),
         "dynamic quantization",
     ),
-    ProductDeviation(
-        "scales in bfloat16", "scales are rounded to bfloat16", of_sides(_rounded_scale("bfloat16"))
-    ),
-    ProductDeviation(
-        "scales in float16", "scales are rounded to float16", of_sides(_rounded_scale("float16"))
+    *(
+        ProductDeviation(
+            f"scales{said} in {kind}",
+            f"scales{said} are rounded to {kind} before they are used",
+            of_sides(_rounded_scale(kind), *names),
+        )
+        for kind in VIA[::-1]
+        for said, names in (("", ()), (" of a", ("a",)), (" of b", ("b",)))
     ),
     ProductDeviation(
         "scales without their sign", "the magnitudes of scales are taken", of_sides(_absolute_scale)
@@ -435,6 +451,11 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
         for kind in VIA
     ),
     ProductDeviation("saturates", "the largest number comes in place of Inf", of_claim(rounding="largest")),
+    ProductDeviation(
+        "finite sums saturate",
+        "the largest number comes in place of what is past it, and Inf where an operand is Inf",
+        of_claim(rounding="held"),
+    ),
     ProductDeviation(
         "Inf becomes NaN",
         "NaN comes in place of Inf, as where shifts of codes are summed apart",

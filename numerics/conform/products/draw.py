@@ -264,8 +264,11 @@ def long_parts(op: Operand) -> tuple[str, ...]:
 
 
 def with_long(side: Side, part: str, bits: int, rng: Rng) -> Side:
-    """The same, one part of which has all the bits of its type, or so many."""
+    """The same, one part of which has all the bits of its type, or so many; of a format all its codes."""
     op = side.op
+    if part == "codes" and not op.is_value:
+        finite = np.flatnonzero(np.isfinite(meanings(op)))
+        return side.with_codes(rng.choice(finite, side.codes.shape))
     if part == "number":
         return replace(side, number=float(significands((1,), min(bits, 24), rng)[0]))
     if part == "scale":
@@ -280,6 +283,21 @@ def scale_bits(op: Operand) -> int:
     """Bits of the significand of a scale that is a float."""
     kind = op.spec.scale_type if op.spec is not None else None
     return SIGNIFICAND.get(str(kind), 24)
+
+
+def bits_of(op: Operand, part: str) -> int:
+    """Bits of the significand of a part: its codes or plain numbers, its scale, that of the tensor."""
+    if part != "codes":
+        return 24 if part == "number" else scale_bits(op)
+    if op.is_value:
+        return SIGNIFICAND[str(op.name)]
+    return op.bits if op.is_integer or op.micro is not None else getattr(op.element, "mantissa", 23) + 1
+
+
+def room_of(op: Operand) -> tuple[int, int]:
+    """By which powers of two `of_powers` of plain numbers may be moved, all their bits with them."""
+    least, top = EXPONENTS[str(op.name)]
+    return least + SIGNIFICAND[str(op.name)] + 6, top - 7
 
 
 def _plain(op: Operand, rows: int, length: int, bits: int, rng: Rng) -> Array:

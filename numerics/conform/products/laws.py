@@ -11,7 +11,7 @@ Named = Callable[..., Any]
 
 
 def one_term() -> None:
-    """A sum of one term is the product of two decoded numbers."""
+    """A sum of one term is the product of two decoded numbers, rounded once."""
 
 
 def sums() -> None:
@@ -63,7 +63,7 @@ def special() -> None:
 
 
 def subnormals() -> None:
-    """Results among the subnormal numbers of float32 are kept."""
+    """Subnormal numbers are kept: as operands, and as results."""
 
 
 def accumulator() -> None:
@@ -86,3 +86,5 @@ LAWS: dict[str, Named] = {
 """The laws of products by name."""
 TELLING = ("sums", "integers", "two_terms")
 """Those whose products say most where they are asked again."""
+ANY_SUMS = ("one_term", "two_terms", "sums", "pairs")
+"""Those of numbers of all kinds: what breaks one of them may break it at an end alone."""

@@ -317,8 +317,8 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
     """Exact results, rounded once to float32, float16, bfloat16 (as float32), or an int32 modulo 2**32.
 
     rounding: half_even, toward_zero, or flushed: half_even without subnormal numbers; float16 or bfloat16:
-    rounded to that type first; largest: what is past the largest number becomes it; nan: what is Inf is
-    NaN; of integers int8 and int16 where those wrap.
+    rounded to that type first; largest: what is past the largest number becomes it, held: unless it is Inf
+    itself; nan: what is Inf is NaN; of integers int8 and int16 where those wrap.
 
     >>> rounded(np.array([1 + 2.0**-8, 2.0**31]), "bfloat16").tolist(), rounded(np.array([2.0**31]), "int32")
     ([1.0, 2147483648.0], array([-2147483648], dtype=int32))
@@ -335,13 +335,14 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
         found = to_bfloat16(exact) if out == "bfloat16" else np.asarray(exact.astype(out))
         if rounding in ENDS:
             end = np.nan if rounding == "nan" else TOP[out]
-            found = np.where(np.isinf(found), np.copysign(end, found), found).astype(found.dtype)
+            past = np.isinf(found) & (np.isfinite(exact) if rounding == "held" else True)
+            found = np.where(past, np.copysign(end, found), found).astype(found.dtype)
         return found
 
 
 VIA = NARROWED
 """Types to which a deviation rounds first."""
-ENDS = ("largest", "nan")
+ENDS = ("largest", "held", "nan")
 TOP = {"float32": float(np.finfo(np.float32).max), "bfloat16": float(bfloat16.max), "float16": 65504.0}
 """The largest number of what comes out."""
 WRAPS = {"int8": 8, "int16": 16}

@@ -28,11 +28,11 @@ from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of, original_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
-from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
+from numerics.conform.products.laws import ANY_SUMS, LAWS, TELLING, output, repeatable, strides, subnormals
 from numerics.conform.products.left import followed
 from numerics.conform.products.lying import ways
 from numerics.conform.products.other_memory import alike, laid
-from numerics.conform.products.problem import Problem, Side, meanings, table
+from numerics.conform.products.problem import SMALLEST, Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.products.together import at_once
 from numerics.conform.products.turned import fitting_layout, hint
@@ -105,6 +105,7 @@ class ProductCheck:
                 if self.seen[-1].wrong.any():
                     found = self._counterexample(self.seen[-1], problem.law)
                     failures.append(followed(self.target, [problem], found) or found)
+                    laws += [found.law] * (found.law in LAWS and found.law not in laws)
                     break
             else:
                 failures += [self._of_memory(found) for found in self._again(laws)]
@@ -294,7 +295,7 @@ class ProductCheck:
         again = None if at is None else self.target.see(problem)
         if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
-        return described(again, at, law, int(seen.wrong.sum()))
+        return described(again, at, law_of(again, at, law), int(seen.wrong.sum()))
 
     def _explain(self) -> tuple[Any, ...]:
         """The deviations that explain what came, of more products than broke the law."""
@@ -313,6 +314,24 @@ class ProductCheck:
                 except Fault:
                     return ()
         return explained(seen)
+
+
+def law_of(seen: Seen, at: tuple[int, int], law: str) -> str:
+    """The law that a smallest case breaks: that of ends, where a sum is all right but for its end.
+
+    A finite sum is past the largest number there, or what is subnormal, a number or the result, counts 0.
+    """
+    if law not in ANY_SUMS or seen.came.dtype.kind != "f":
+        return law
+    problem, due = seen.problem, seen.due[at]
+    if np.isinf(due) and np.isfinite(problem.exact[at]):
+        return output.__name__
+    small = abs(due) < SMALLEST[problem.claim.out] or any(
+        side.op.is_value
+        and (np.abs(side.codes[row][side.codes[row] != 0]) < SMALLEST[str(side.op.name)]).any()
+        for side, row in zip((problem.a, problem.b), at, strict=True)
+    )
+    return subnormals.__name__ if due != 0 and seen.came[at] == 0 and small else law
 
 
 def one_a_shape(seen: Sequence[Seen]) -> list[Seen]:
