@@ -127,6 +127,7 @@ def _accumulators() -> tuple[str, ...]:
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
 @click.option("--alpha", is_flag=True, help="Of matmul: it takes alpha, which multiplies the product.")
 @click.option("--beta", is_flag=True, help="Of matmul: it takes c and beta, and adds beta * c.")
+@click.option("--nonempty", is_flag=True, help="Of matmul: TARGET takes no empty operands.")
 @click.option("--in-place", is_flag=True, help="Of matmul: with --fills and --beta, its result holds c.")
 @word_option("--zero-point", of(CLAIM, "ZERO_POINTS"), "split", "Of matmul: split or folded.")
 @click.option("--seed", type=int, help="Of the numbers that are drawn; 0 by default.")

@@ -66,6 +66,7 @@ def check(
     effort: str = "default",
     one_thread: bool = False,
     fills: bool = False,
+    nonempty: bool = False,
     inputs: str = "float32",
     scheme: Any = None,
     packed: bool = False,
@@ -136,6 +137,7 @@ def check(
             array that it fills holds c
         zero_point: split (the default) where codes and zero points may be summed apart; folded where they
             are not, which decides more results
+        nonempty: it takes no operands without rows, columns, terms or batches
         shapes: those (m, n, k), or (b, m, n, k), that are asked, in place of the judge's own; of all other
             kinds but pack and unpack, tensors' shapes that are asked beside them, as (64, 5120): of quantize
             and fake_quantize in every place that 2**26 numbers reach
@@ -158,6 +160,7 @@ def check(
         dtype=dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
         contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread, fills=fills,
+        nonempty=nonempty,
         inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, least=least,
         **product,
     )  # fmt: skip
@@ -303,6 +306,8 @@ def _asked(
     takes = Takes.of(**{name: options.pop(name) for name in Takes._fields if name in options})
     product = kind == "matmul" if isinstance(kind, str) else False
     _refuse(options, OF_FORMATS if product else OF_PRODUCTS, product)
+    if takes.nonempty and not product:
+        raise NumericsError("nonempty=True is for kind='matmul' alone: arrays of other kinds may be empty")
     effort = Effort.of(options.pop("effort", "default"), options.pop("seed", None))
     if product:
         return _product(target, dtype, takes, options, effort)

@@ -14,7 +14,8 @@ class Takes(NamedTuple):
 
     contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
     lines that are whole blocks, or groups.  finite: neither NaN nor Inf.  one_thread: calls of one thread
-    alone.  fills: after its inputs it is given the arrays of its result, which it fills.
+    alone.  fills: after its inputs it is given the arrays of its result, which it fills.  nonempty: of
+    products, no operands without rows, columns or batches.
     """
 
     array: str = "numpy"
@@ -23,6 +24,7 @@ class Takes(NamedTuple):
     finite: bool = False
     one_thread: bool = False
     fills: bool = False
+    nonempty: bool = False
 
     @property
     def backward(self) -> bool:
@@ -43,8 +45,9 @@ class Takes(NamedTuple):
     def of(cls, array: str = "numpy", **flags: Any) -> Takes:
         """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.
 
-        >>> Takes.of("torch", finite=True)
-        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True, one_thread=False, fills=False)
+        >>> Takes.of("torch", finite=True)               # doctest: +NORMALIZE_WHITESPACE
+        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True, one_thread=False, fills=False,
+        nonempty=False)
         """
         return cls(
             one_of("array", array, ARRAYS), **{name: truth(name, came) for name, came in flags.items()}
@@ -54,5 +57,6 @@ class Takes(NamedTuple):
 WORDS = {
     "contiguous": "memory that is not contiguous", "whole_blocks": "last blocks that are short",
     "finite": "NaN and Inf", "one_thread": "calls of two threads",
+    "nonempty": "empty operands",
 }  # fmt: skip
 ANYTHING = Takes()

@@ -123,6 +123,7 @@ def good_values(kind):
         "integers": None, "step": None,
         "asked": BlockOptions(), "target": nx.fp4.decode, "exhaustive": False, "strict_nan": False,
         "array": "numpy", "contiguous": False, "whole_blocks": False, "finite": False, "bins": 256,
+        "nonempty": False,
         "percentile": 99.9, "averaging_constant": 0.01, "rule": "nearest", "init": "_LL_J", "group": None,
         "log2_threshold": torch.tensor(1.0),
     }  # fmt: skip

@@ -56,6 +56,7 @@ _FLAGS: dict[str, str] = {
     "bias": "of matmul: targets take a bias",
     "alpha": "of matmul: targets take alpha, which multiplies the product",
     "beta": "of matmul: targets take c and beta, and add beta * c",
+    "nonempty": "of matmul: targets take no empty operands",
     "in-place": "of matmul: with fills and beta, the array of the result holds c",
 }
 

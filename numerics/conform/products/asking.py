@@ -101,9 +101,11 @@ class ProductTarget(Judged):
         self.held = HELD
 
     def takes_problem(self, problem: Problem) -> bool:
-        """Is a problem within what it takes: whole blocks alone, finite numbers alone?"""
+        """Is a problem within what it takes: whole blocks alone, finite numbers alone, nothing empty?"""
         if self.takes.whole_blocks and any(op.size and problem.shape[2] % op.size for op in
                                            (self.claim.a, self.claim.b)):  # fmt: skip
+            return False
+        if self.takes.nonempty and 0 in (*problem.batch, *problem.matrix, problem.shape[2]):
             return False
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 

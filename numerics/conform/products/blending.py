@@ -40,7 +40,7 @@ OF_INTEGERS = (Turn(-2, 1), Turn(1, 0), Turn(3, -1), Turn(-1, 5), Turn(2, 0))
 ALPHAS = (2, 3, 0, -1, 0.5, -0.75)
 PAIRS = (Turn(1, 1), Turn(1, -1), Turn(2, 3), Turn(3, 2), Turn(-1, 0.5), Turn(0, 2), Turn(-0.75, 1))
 BETAS = (1, -2, 0.5)  # beside zeros
-MIXED = ("sums", "output", "one_term", "integers", "pairs", "bias")
+MIXED = ("sums", "output", "one_term", "integers", "pairs", "bias", "empty")
 """Laws of usual products that are asked with every turn; those of others have alpha 1, and c of zeros."""
 
 

@@ -17,11 +17,13 @@ from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.corners import corners
 from numerics.conform.products.draw import Integers
+from numerics.conform.products.empty import empty, others
 from numerics.conform.products.fitting import Fitting
 from numerics.conform.products.given import original_of
 from numerics.conform.products.problem import SMALLEST, TOP, VIA, Problem, Side, meanings, table
 from numerics.conform.products.shrink import with_side
 from numerics.conform.products.singles import alone, covering, few
+from numerics.conform.products.tiles import tiled, tiled_batches
 from numerics.conform.task import Array
 
 Shape = tuple[int, int, int]
@@ -917,13 +919,18 @@ def problems(
     >>> len(found) > 100, found[:3]
     (True, ['one_term', 'one_term', 'sums'])
     """
+    return (problem.scattered() for problem in _problems(claim, seed, shapes))
+
+
+def _problems(claim: Claim, seed: int, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
+    """The same before the rows of large products are made of few ones."""
     maker = Maker(claim, np.random.default_rng(seed))
     usual = _in_batches(maker, shapes) if claim.laid.axes else _single(maker, shapes)
     if not claim.blends:
         yield from usual
         return
     other = Maker(claim, np.random.default_rng(seed))
-    asked = (BLENDED if shapes is None else shapes)[: len(BLENDED)]
+    asked = (BLENDED if shapes is None else others(shapes) or ())[: len(BLENDED)]
     made = _plain(other, tuple(whole(claim, shape) for shape in asked))
     if claim.laid.axes:
         axes = claim.laid.axes
@@ -953,11 +960,12 @@ def _plain(maker: Maker, shapes: tuple[Shape, ...]) -> Plain:
 def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
     """Products of single matrices: many shapes, each code, scale and end."""
     claim = maker.claim
-    asked = SHAPES if shapes is None else cast("tuple[Shape, ...]", shapes)
+    asked = SHAPES if shapes is None else cast("tuple[Shape, ...]", others(shapes))
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
     if shapes is not None:
         yield from chain(*map(maker.named, asked))
+    yield from empty(maker, shapes)
     if shapes is None:
         yield from _lengths(maker)
         yield from _large(maker, LARGE)
@@ -977,6 +985,8 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
         yield from _places(maker)
         yield from _ends(maker)
         yield from _corners(maker)
+    if shapes is None:
+        yield from tiled(maker)
 
 
 def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
@@ -986,9 +996,10 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
     def shaped(asked: tuple[Shape, ...]) -> Iterator[Problem]:
         return _integers(maker, asked, far=False) if claim.integers else _shaped(maker, asked)
 
-    yield from batched(claim, shaped, shapes)
+    yield from batched(claim, shaped, others(shapes))
     if shapes is not None:
-        yield from batched(claim, lambda asked: chain(*map(maker.named, asked)), shapes)
+        yield from batched(claim, lambda asked: chain(*map(maker.named, asked)), others(shapes))
+    yield from empty(maker, shapes)
     if shapes is None:
         yield from batched(claim, lambda asked: _large(maker, asked), past_tiles(claim))
     more = [maker.pairs()]
@@ -996,6 +1007,8 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
         more += [maker.scale_ranges(), _ends(maker), _corners(maker)]
     for problem in chain(*more):
         yield problem_in(problem, (3,) * claim.laid.axes)
+    if shapes is None:
+        yield from tiled_batches(maker)
 
 
 def _integers(maker: Maker, shapes: tuple[Shape, ...], far: bool = True) -> Iterator[Problem]:

@@ -167,14 +167,17 @@ class Sums:
 
 def sums_of(problem: Problem) -> Sums:
     """What the sums of a problem stay within, without its bias and c; found once for each two sides."""
+    if problem.few is not None:
+        known = sums_of(problem.few.problem)
+        return Sums(*map(problem.few.spread, (known.total, known.lowest, known.count, known.narrow)))
     a, b = (bounds(side, problem.claim) for side in (problem.a, problem.b))
     bits = min(problem.claim.accumulator.bits, SINGLE)
     if not problem.claim.blends:
         return sums(a, b, bits)
-    known: dict[str, Any] = problem.a.__dict__
-    if "sums" not in known or known["sums"][0] is not b or known["sums"][1] != bits:
-        known["sums"] = b, bits, sums(a, b, bits)  # as cached_property keeps what it finds
-    found: Sums = known["sums"][2]
+    kept: dict[str, Any] = problem.a.__dict__
+    if "sums" not in kept or kept["sums"][0] is not b or kept["sums"][1] != bits:
+        kept["sums"] = b, bits, sums(a, b, bits)  # as cached_property keeps what it finds
+    found: Sums = kept["sums"][2]
     return found
 
 
@@ -271,6 +274,9 @@ def _distinct(first: Any, second: Any) -> NDArray[np.int64]:
 
 def answer(problem: Problem) -> tuple[Array, Mask]:
     """What is due [m, n], and which of it every right kernel must give, bit for bit."""
+    if problem.few is not None:
+        due, decided = map(problem.few.spread, answer(problem.few.problem))
+        return due, decided & results_of(problem)
     due, claim = problem.due(), problem.claim
     if claim.integers:
         return due, results_of(problem)

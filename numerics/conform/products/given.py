@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,15 +22,19 @@ from numerics.tensor.spec import QuantSpec
 
 
 class Form(NamedTuple):
-    """How a side is given: turned, (length, rows) with scales to match; what leads; what a QTensor is of."""
+    """How a side is given: turned, (length, rows) with scales to match; what leads; what a QTensor is of.
+
+    rows: of one matrix, where there are batches.
+    """
 
     turned: bool = False
     lead: tuple[int, ...] = ()
     original: str = "float32"
+    rows: int = -1
 
     def shaped(self, part: Array) -> Array:
         """A part of a side in the shape that it is given in."""
-        found = part.reshape(*self.lead, -1, part.shape[-1]) if self.lead else part
+        found = part.reshape(*self.lead, self.rows, part.shape[-1]) if self.lead else part
         return np.ascontiguousarray(np.swapaxes(found, -1, -2)) if self.turned else found
 
 
@@ -45,10 +50,11 @@ def matrix(side: Side, form: Form) -> Any:
         part if part is None or side.op.share in ("tensor", "column") else form.shaped(part)
         for part in (side.scale, side.zero)
     )
+    shared = spec.shared_shape(codes.shape)
     if scale is not None:
-        scale = scale.reshape(spec.shared_shape(codes.shape))
+        scale = scale.reshape(-1)[: prod(shared)].reshape(shared)  # rows without elements share nothing
     if zero is not None:
-        zero = zero.reshape(spec.shared_shape(codes.shape)).astype(np.int32)
+        zero = zero.reshape(-1)[: prod(shared)].reshape(shared).astype(np.int32)
     number = side.number if side.op.number else None
     return QTensor.from_parts(
         spec, codes, scale, zero_point=zero, tensor_scale=number, original=form.original
@@ -117,8 +123,8 @@ def arguments(problem: Problem) -> tuple[Any, ...]:
     """What a target is given: a, b, and where the claim has them the bias, c, alpha and beta."""
     original, laid = original_of(problem.claim), problem.claim.laid
     forms = (
-        Form(turned, laid.lead(name, problem.batch) if problem.batch else (), original)
-        for name, turned in (("a", laid.turned_a), ("b", laid.turned_b))
+        Form(turned, laid.lead(name, problem.batch) if problem.batch else (), original, rows)
+        for name, turned, rows in zip("ab", (laid.turned_a, laid.turned_b), problem.matrix, strict=True)
     )
     sides = (matrix(side, form) for side, form in zip((problem.a, problem.b), forms, strict=True))
     return (*sides, *bias_of(problem), *_blend_of(problem))

@@ -42,6 +42,10 @@ def two_terms() -> None:
     """A sum of two terms is the nearest number of the accumulator."""
 
 
+def empty() -> None:
+    """A sum of no terms is 0, its bias, or beta times c; without rows, columns or batches there is none."""
+
+
 def integers() -> None:
     """Products of integers add up exactly, modulo 2**32."""
 
@@ -80,8 +84,8 @@ def repeatable() -> None:
 
 LAWS: dict[str, Named] = {
     law.__name__: law
-    for law in (one_term, sums, output, bias, alpha, beta, unread, two_terms, integers, pairs, scale_range,
-                special, subnormals, accumulator, corners, strides, repeatable, threads)
+    for law in (one_term, sums, output, bias, alpha, beta, unread, two_terms, integers, empty, pairs,
+                scale_range, special, subnormals, accumulator, corners, strides, repeatable, threads)
 }  # fmt: skip
 """The laws of products by name."""
 TELLING = ("sums", "integers", "two_terms")

@@ -117,6 +117,15 @@ class Side:
         ]  # fmt: skip
         return replace(self, codes=self.codes[kept], scale=shared[0], zero=shared[1], micro=shared[2])
 
+    def alike(self, more: Array | None = None) -> list[int]:
+        """Of each row the first one that is the same, bit for bit; more: a number beside each row."""
+        parts = [self.codes, *(part for part in (self.scale, self.zero, self.micro)
+                               if part is not None and self.op.share in ("row", "block"))]  # fmt: skip
+        parts += [] if more is None else [more[:, None]]
+        first: dict[tuple[bytes, ...], int] = {}
+        keys = zip(*(map(np.ndarray.tobytes, np.ascontiguousarray(part)) for part in parts), strict=True)
+        return [first.setdefault(key, row) for row, key in enumerate(keys)]
+
     def short(self, length: int) -> Side:
         """The first columns alone."""
         cut = self.op.shared(len(self.codes), length)[1]
@@ -154,6 +163,30 @@ class Parts(NamedTuple):
         return rounded(x, self.kind).astype(np.float64)
 
 
+class Scatter(NamedTuple):
+    """Which row of a, and of b, each row of a larger product is; the axes of batches that it has."""
+
+    rows: list[int]
+    columns: list[int]
+    batch: tuple[int, ...] = ()
+
+
+class Few(NamedTuple):
+    """A product of the rows that differ, and which of them each row of the whole one is."""
+
+    problem: Problem
+    rows: list[int]
+    columns: list[int]
+
+    def spread(self, found: Array) -> Array:
+        """What was found of these rows, for all of the whole product."""
+        return found[np.ix_(self.rows, self.columns)]
+
+
+LARGE = 1 << 20  # terms of a product of which it is asked whether its rows are few ones
+FEWER = 8  # times less results, for which it is worth while
+
+
 def _as_epilogue(problem: Problem, product: Float64) -> Float64:
     """alpha * product + beta * c, and then the bias, as epilogues of cuBLASLt and CUTLASS add it."""
     found = problem.blended(product)
@@ -183,6 +216,10 @@ class Problem:
     """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
     added: Callable[[Problem, Float64], Float64] = _as_epilogue
     """What is added to exact products, and when; another one of a deviation."""
+    sizes: tuple[int, int] | None = None
+    """m and n of one batch, where there may be none and rows do not say it."""
+    scatter: Scatter | None = None
+    """Of which rows of these the product is made that is asked; None where it is this one."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -192,6 +229,8 @@ class Problem:
     @property
     def matrix(self) -> tuple[int, int]:
         """m and n of one batch."""
+        if self.sizes is not None and 0 in self.batch:
+            return self.sizes
         groups = [self.claim.laid.groups(side, self.batch) if self.batch else 1 for side in ("a", "b")]
         return len(self.a.codes) // groups[0], len(self.b.codes) // groups[1]
 
@@ -232,9 +271,34 @@ class Problem:
         return replace(self, a=self.a.rows(sides[0]), b=self.b.rows(sides[1]), bias=bias, blend=blend,
                        batch=tuple(map(len, axes)))  # fmt: skip
 
+    def scattered(self) -> Problem:
+        """The product that is asked, whose rows and columns are some of these."""
+        if self.scatter is None:
+            return self
+        found = replace(self, scatter=None).cut(self.scatter.rows, self.scatter.columns)
+        return replace(found, batch=self.scatter.batch)
+
+    @cached_property
+    def few(self) -> Few | None:
+        """The same of the rows and columns that differ, where these are much fewer; None elsewhere."""
+        m, n, k = self.shape
+        c = None if self.blend is None else self.blend.c
+        if m * n * k < LARGE:
+            return None
+        rows, columns = self.a.alike(), self.b.alike(self.bias)
+        kept, index = zip(*(np.unique(part, return_inverse=True) for part in (rows, columns)), strict=True)
+        if len(kept[0]) * len(kept[1]) * FEWER > m * n:
+            return None
+        if c is not None and c[np.ix_(rows, columns)].tobytes() != np.ascontiguousarray(c).tobytes():
+            return None
+        found = replace(self, batch=()).cut(*([int(row) for row in part] for part in kept))
+        return Few(found, *([int(row) for row in part] for part in index))
+
     @cached_property
     def exact(self) -> Float64:
         """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
+        if self.few is not None:
+            return self.few.spread(self.few.problem.exact)
         a, b = self.a.values, self.b.values
         product = exact_product(a, b, self.flushed) if self.parts is None else self.parts.product(a, b)
         with np.errstate(all="ignore"):
@@ -298,6 +362,8 @@ def exact_product(a: Float64, b: Float64, flushed: bool = False) -> Float64:
     flushed: products below the smallest normal float32 are zeros.
     """
     with np.errstate(all="ignore"):
+        if not a.size or not b.size:
+            return np.zeros((len(a), len(b)))
         if flushed:
             terms = (a * row for row in b)
             found = np.stack([flush(term).sum(axis=1) for term in terms], axis=1)

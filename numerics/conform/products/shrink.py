@@ -13,13 +13,18 @@ from numerics.conform.products.problem import Problem, Side
 
 Fails = Callable[[Problem], "tuple[int, int] | None"]
 """Where a problem fails; None where it does not."""
-LENGTHS = (1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 160, 256)
+LENGTHS = (1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 160, 192, 256, 257,
+           320, 384, 512, 513, 640, 768, 1024, 1025, 2048, 2049, 4096, 4097, 8192, 16384, 32768,
+           32769)  # fmt: skip
+"""Rows, columns and terms, past each of which a kernel may go another way."""
 SHOWN = 70  # terms whose codes are made simpler
 
 
 def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
     """Returns a problem that fails as this one does, and has as little in it as was found."""
-    for step in (_one_batch, _one_result, _shorter, _one_result, _fewer, _simpler):
+    steps = (_one_batch, _one_result, _shorter, _one_result, _fewer_rows, _fewer_columns, _shorter,
+             _fewer, _simpler)  # fmt: skip
+    for step in steps:
         for candidate in step(problem, at):
             found = fails(candidate)
             if found is not None:
@@ -62,6 +67,16 @@ def _shorter(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
     for length in LENGTHS:
         if length < problem.shape[2]:
             yield replace(problem, a=problem.a.short(length), b=problem.b.short(length))
+
+
+def _fewer_rows(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    m, n = problem.matrix
+    yield from (problem.cut([*range(few)], [*range(n)]) for few in LENGTHS if few < m)
+
+
+def _fewer_columns(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    m, n = problem.matrix
+    yield from (problem.cut([*range(m)], [*range(few)]) for few in LENGTHS if few < n)
 
 
 def _fewer(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:

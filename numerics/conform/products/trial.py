@@ -32,6 +32,7 @@ from numerics.conform.products.laws import ANY_SUMS, LAWS, TELLING, output, repe
 from numerics.conform.products.left import followed
 from numerics.conform.products.lying import ways
 from numerics.conform.products.other_memory import alike, laid
+from numerics.conform.products.pace import Pace
 from numerics.conform.products.problem import SMALLEST, Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.products.together import at_once
@@ -46,7 +47,7 @@ SHOWN = 4  # terms of a sum that are shown
 FEW_CLASSES = 4  # of shapes, whose arrays lie in each way where it is quick
 LOOKED_AT = 6  # products of which every bit is looked at again
 TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which kernels may go another way
-TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
+TRIPLES = "triples (m, n, k) of 0 and more are due, as in [(1, 64, 256)]"
 MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
 TOLD = 24  # products whose results a deviation must explain
@@ -61,6 +62,7 @@ class ProductCheck:
     shapes: tuple[tuple[int, ...], ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
+    pace: Pace = field(default_factory=Pace)
     asked: list[Problem] = field(default_factory=list)
     """The product that was asked last, where it is one of the first time."""
     hints: list[str] = field(default_factory=list)
@@ -101,6 +103,8 @@ class ProductCheck:
                 if not self.target.takes_problem(problem):
                     self.left_out += 1
                     continue
+                if self.shapes is None and not self.pace.allows(problem.shape):
+                    continue
                 self._note(problem, laws)
                 if self.seen[-1].wrong.any():
                     found = self._counterexample(self.seen[-1], problem.law)
@@ -133,7 +137,7 @@ class ProductCheck:
 
     def _note(self, problem: Problem, laws: list[str]) -> None:
         self.asked = [problem]
-        self.seen.append(self.target.see(problem))
+        self.seen.append(self.pace.timed(problem.shape, lambda: self.target.see(problem)))
         if problem.law not in laws:
             laws.append(problem.law)
 
@@ -152,6 +156,7 @@ class ProductCheck:
             )
         if self.left_out:
             notes.append(f"{self.left_out} products were not asked: the target does not take them")
+        notes += self.pace.notes
         if self.shapes is not None:
             notes.append("asked in no shapes but those that were given")
         notes.append(f"on {platform.machine()}, {platform.processor() or platform.system()}")
@@ -191,7 +196,8 @@ class ProductCheck:
         classes, shapes = one_a_class(self.seen), one_a_shape(self.seen)
         if not self.effort.calls:
             classes, shapes = classes[:: -(-len(classes) // FEW_CLASSES)], []
-        for now in chain(*map(self._laid, classes), *map(self._laid_plainly, shapes)):
+        timely = filter(self._has_time, classes), filter(self._has_time, shapes)
+        for now in chain(*map(self._laid, timely[0]), *map(self._laid_plainly, timely[1])):
             if now.wrong.any():
                 found = self._placed(now, strides.__name__, now.due, now.wrong)
                 yield replace(found, where=f"{found.where}{laid(now.problem)}")
@@ -214,7 +220,7 @@ class ProductCheck:
     def _asked_in(self, problem: Problem, before: Seen) -> Seen:
         """A product of a known answer, asked in its memory; a fault says how that lies."""
         try:
-            return self.target.again(replace(before, problem=problem))
+            return self._asked_again(replace(before, problem=problem))
         except Fault as fault:
             fault.found = replace(fault.found, where=f"{problem.where((0, 0))}{laid(problem)}")
             raise
@@ -225,9 +231,10 @@ class ProductCheck:
         A kernel that adds to what it left in memory, or keeps an operand, may do so in some shapes alone.
         Of all but the first ones, what depends on the order of sums may come in another one.
         """
-        for before in one_a_class(self.seen) if not self.effort.calls else one_a_shape(self.seen):
+        asked_again = one_a_class(self.seen) if not self.effort.calls else one_a_shape(self.seen)
+        for before in filter(self._has_time, asked_again):
             for asked in (before.turned_around(), before):
-                now = self.target.again(asked)
+                now = self._asked_again(asked)
                 if now.wrong.any():
                     found = self._placed(now, repeatable.__name__, now.due, now.wrong)
                     yield replace(found, where=f"{found.where}; {BEFORE}")
@@ -235,6 +242,13 @@ class ProductCheck:
             now = self.target.again(before)
             if _changed(now, before).any():
                 yield self._placed(now, repeatable.__name__, before.came)
+
+    def _has_time(self, seen: Seen) -> bool:
+        """May what was asked before be asked again?"""
+        return self.shapes is not None or self.pace.allows(seen.problem.shape)
+
+    def _asked_again(self, seen: Seen) -> Seen:
+        return self.pace.timed(seen.problem.shape, lambda: self.target.again(seen))
 
     @property
     def _told(self) -> list[Seen]:
@@ -297,6 +311,11 @@ class ProductCheck:
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
         return described(again, at, law_of(again, at, law), int(seen.wrong.sum()))
 
+    def _asks(self, problem: Problem) -> bool:
+        """Does the target take a problem, and is there time for it?"""
+        timely = self.shapes is not None or self.pace.allows(problem.shape)
+        return timely and self.target.takes_problem(problem)
+
     def _explain(self) -> tuple[Any, ...]:
         """The deviations that explain what came, of more products than broke the law."""
         asked = {id(seen.problem) for seen in self.seen}
@@ -307,13 +326,13 @@ class ProductCheck:
         ]  # one flush is told from another
         seen = list(self.seen)
         for problem in [*few, *flushed]:
-            if id(problem) not in asked and self.target.takes_problem(problem):
+            if id(problem) not in asked and self._asks(problem):
                 asked.add(id(problem))
                 try:
                     seen.append(self.target.see(problem))
                 except Fault:
                     return ()
-        return explained(seen)
+        return explained([one for one in seen if one.came.size])
 
 
 def law_of(seen: Seen, at: tuple[int, int], law: str) -> str:
@@ -347,6 +366,8 @@ def one_a_class(seen: Sequence[Seen]) -> list[Seen]:
 def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]) -> list[Seen]:
     found: dict[tuple[int, ...], Seen] = {}
     for one in seen:
+        if 0 in one.problem.shape:
+            continue
         key = group(one.problem.shape)
         if key not in found or one.problem.law in TELLING or found[key].problem.law not in TELLING:
             found[key] = one
@@ -423,7 +444,7 @@ def check_shapes(shapes: Any, claim: Claim) -> tuple[tuple[int, ...], ...] | Non
         return None
     axes = claim.laid.axes
     due = (
-        TRIPLES if not axes else f"({'c, ' * (axes > 1)}b, m, n, k) of 1 and more are due, as its layout says"
+        TRIPLES if not axes else f"({'c, ' * (axes > 1)}b, m, n, k) of 0 and more are due, as its layout says"
     )
     try:
         given = list(islice(shapes, MOST_SHAPES + 1))
@@ -432,7 +453,7 @@ def check_shapes(shapes: Any, claim: Claim) -> tuple[tuple[int, ...], ...] | Non
     if len(given) > MOST_SHAPES:
         raise NumericsError(f"shapes={said(shapes)} are more than {MOST_SHAPES:,}, which are the most")
     found = tuple(map(as_shape, given))
-    if not found or any(len(shape) != 3 + axes or min(shape) < 1 for shape in found):
+    if not found or any(len(shape) != 3 + axes or min(shape) < 0 for shape in found):
         raise NumericsError(f"shapes={said(shapes)}; {due}")
     for shape in found:
         _check_size(whole(claim, shape))

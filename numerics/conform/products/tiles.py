@@ -1,0 +1,111 @@
+"""Products of ordinary sizes, in which m, n and k are past tiles at once: what is due of them costs little.
+
+Their rows are a few ones in a drawn order, so that exact sums are found for a few rows of each side alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numerics.conform.products.batches import whole
+from numerics.conform.products.problem import Problem, Scatter
+
+if TYPE_CHECKING:
+    from numerics.conform.products.cases import Maker, Shape
+
+UNLIKE = 12
+"""Rows of a side that differ from each other."""
+SIZES = (((16, 8, 4), (3, 7, 13)), ((64, 48, 32, 128), (50, 33, 100, 65)), ((256, 384), (261, 274, 300)))
+"""Few, some and many rows, columns or terms: whole tiles of them, and what tiles leave over."""
+ODD_ONE = ((), (0,), (1,))
+"""Of m, n, k in a triple of classes: which of them are whole tiles where the others are not."""
+ALL_MANY: tuple[Shape, ...] = (
+    (256, 256, 300), (256, 274, 256), (261, 512, 256), (256, 300, 261), (274, 256, 512), (300, 274, 512),
+    (512, 512, 512), (523, 515, 530),
+)  # fmt: skip
+"""More of many rows, columns and terms, so that all eight ways to be whole or not are there."""
+DECODING: tuple[Shape, ...] = (
+    (1, 1024, 1024), (1, 1030, 1043), (4, 512, 2048), (8, 2051, 520), (16, 1024, 512), (13, 768, 1541),
+    (2, 4096, 512), (3, 4100, 260), (1, 256, 4096), (5, 300, 4104),
+)  # fmt: skip
+"""Few rows beside the matrices of models: a token, or some of them."""
+PREFILLING: tuple[Shape, ...] = ((2304, 128, 64), (2051, 72, 40), (4099, 20, 136), (1040, 140, 520))
+"""Many rows, past counters of tiles."""
+OF_BATCHES: tuple[tuple[int, ...], ...] = (
+    (2, 2, 66, 70, 130), (1, 3, 64, 64, 128), (2, 1, 261, 256, 300), (1, 2, 256, 274, 256),
+    (3, 2, 1, 512, 512), (1, 3, 7, 530, 523), (2, 2, 128, 128, 64), (1, 2, 300, 64, 96),
+)  # fmt: skip
+"""Both axes of batches, m, n, k: tiles in all three of these."""
+ENDLESS: tuple[Shape, ...] = ((1, 3, 32800), (3, 1, 65600))
+"""More terms than counters of 15 and 16 bits count."""
+ALL_BITS: tuple[Shape, ...] = (
+    (1, 1030, 1043),
+    (16, 1024, 512),
+    (256, 256, 300),
+    (300, 274, 512),
+    (64, 261, 384),
+)
+"""Asked of numbers of all their bits, too."""
+
+
+def shapes() -> tuple[Shape, ...]:
+    """All m, n, k, those of few terms first.
+
+    Each of the three is few, some or many, in all 27 ways, twice: of any two of them, both are whole tiles,
+    neither is, and either alone is.
+
+    >>> len(shapes()), shapes()[0], shapes()[-1]
+    (78, (3, 7, 13), (523, 515, 530))
+    """
+    found: list[Shape] = []
+    for turn, classes in enumerate(product(range(len(SIZES)), repeat=3)):
+        others = ODD_ONE[sum(classes) % len(ODD_ONE)]
+        for rest in (False, True):
+            triple = [SIZES[one][rest ^ (axis in others)] for axis, one in enumerate(classes)]
+            m, n, k = (some[(turn + axis) % len(some)] for axis, some in enumerate(triple))
+            found.append((m, n, k))
+    return tuple(
+        sorted((*found, *ALL_MANY, *DECODING, *PREFILLING, *ENDLESS), key=lambda shape: int(np.prod(shape)))
+    )
+
+
+def tiled(maker: Maker) -> Iterator[Problem]:
+    """What is asked of single products: sums in which every element counts, and some numbers of all bits."""
+    for turn, shape in enumerate(shapes()):
+        yield _scattered(maker, shape, _dense(maker, shape))
+        if shape in ALL_BITS and not maker.claim.integers:
+            for problem in maker.whole(_of_few(shape), -1 - turn % 2):
+                yield _scattered(maker, shape, problem)
+
+
+def tiled_batches(maker: Maker) -> Iterator[Problem]:
+    """The same of batches."""
+    for full in OF_BATCHES:
+        shape = full[2 - maker.claim.laid.axes :]
+        rows = whole(maker.claim, shape)
+        yield _scattered(maker, rows, _dense(maker, rows), shape[:-3])
+
+
+def _of_few(shape: Shape) -> Shape:
+    """As many terms in sums of as many rows and columns as differ."""
+    return min(shape[0], UNLIKE), min(shape[1], UNLIKE), shape[2]
+
+
+def _dense(maker: Maker, shape: Shape) -> Problem:
+    few = _of_few(shape)
+    return maker.integers(few) if maker.claim.integers else maker.long(few)
+
+
+def _scattered(maker: Maker, shape: Shape, problem: Problem, batch: tuple[int, ...] = ()) -> Problem:
+    """A problem whose rows and columns are to be those of a larger one, each of them somewhere."""
+    places = []
+    for count, few in zip(shape, problem.shape[:2], strict=False):
+        drawn = maker.rng.integers(0, few, count)
+        drawn[maker.rng.permutation(count)[:few]] = np.arange(few)
+        places.append([int(place) for place in drawn])
+    return replace(problem, scatter=Scatter(places[0], places[1], batch))
