@@ -10,7 +10,15 @@ import numpy as np
 
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.alone import (
-    ALONE, DEPENDS, KEPT, LIES, OTHERS, STORED, begins, by_storage, inputs_of,
+    ALONE,
+    DEPENDS,
+    KEPT,
+    LIES,
+    OTHERS,
+    STORED,
+    begins,
+    by_storage,
+    inputs_of,
 )  # fmt: skip
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of

@@ -45,6 +45,7 @@ from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4  # terms of a sum that are shown
 FEW_CLASSES = 4  # of shapes, whose arrays lie in each way where it is quick
+LAID = 1 << 17  # terms of products of which those of every shape come in each way, unless quick
 LOOKED_AT = 6  # products of which every bit is looked at again
 TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which kernels may go another way
 TRIPLES = "triples (m, n, k) of 0 and more are due, as in [(1, 64, 256)]"
@@ -189,15 +190,15 @@ class ProductCheck:
         return [replace(found, where=f"{found.where}, while another thread called")]
 
     def _strided(self) -> Iterator[Counterexample]:
-        """One product of each shape, with its arrays, or its result, in every way; if quick, of few classes.
+        """One product of each class of shapes, with its arrays, or its result, in every way; quick: of few.
 
-        A path for 32 rows alone may ignore a leading dimension.
+        Unless quick, one of each shape that is not large: a path for 32 rows may ignore a leading dimension.
         """
-        classes, shapes = one_a_class(self.seen), one_a_shape(self.seen)
+        classes = list(filter(self._has_time, one_a_class(self.seen)))
+        shapes = [seen for seen in one_a_shape(self.seen) if prod(seen.problem.shape) <= LAID]
         if not self.effort.calls:
             classes, shapes = classes[:: -(-len(classes) // FEW_CLASSES)], []
-        timely = filter(self._has_time, classes), filter(self._has_time, shapes)
-        for now in chain(*map(self._laid, timely[0]), *map(self._laid_plainly, timely[1])):
+        for now in chain(*map(self._laid, classes), *map(self._laid_plainly, shapes)):
             if now.wrong.any():
                 found = self._placed(now, strides.__name__, now.due, now.wrong)
                 yield replace(found, where=f"{found.where}{laid(now.problem)}")
