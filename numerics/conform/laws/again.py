@@ -18,6 +18,7 @@ from numerics.formats.block import Block
 
 SIZE = 96  # numbers of a call, or of the elements of its blocks
 BLOCKS = 24  # of a call
+ROLLED = 48  # of its numbers, each of which is the last in turn
 REWRITTEN = 12  # calls whose arrays lie where those of the calls before them did
 
 
@@ -73,6 +74,24 @@ def questions(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> It
             yield question_of(target.task, (base.inputs[0][order],))
         elif target.task.kind == "unpack":
             yield question_of(target.task, (base.inputs[0][order], base.inputs[1]))
+        else:
+            yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
+
+
+def rolled(target: Target, size: int) -> Iterator[Question]:
+    """Questions of about so many numbers, of which each number, or block, is the last in one.
+
+    None of kinds whose numbers have scales of their own.
+    """
+    task = target.task
+    if task.kind in ("affine", "unpack") or task.rule is not None:
+        return
+    base = question_of(task, _base(target, size))
+    count = len(base.inputs[0])
+    for turn in range(min(count, ROLLED)):
+        order = (np.arange(count) + turn) % count
+        if task.kind == "pack":
+            yield question_of(task, (base.inputs[0][order],))
         else:
             yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
 

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import contextvars
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from threading import Barrier
-from time import sleep
-from typing import Any
+from time import perf_counter, sleep
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.conform.effort import Effort
-from numerics.conform.laws.again import answers, questions
+from numerics.conform.effort import AS_EVER, Effort
+from numerics.conform.laws.again import answers, questions, rolled
 from numerics.conform.laws.findings import Findings, Trial, misplaced, repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.laws.questions import Question, as_given
-from numerics.conform.target import Fault, Target
+from numerics.conform.laws.questions import Question, as_given, drawn_question, in_place
+from numerics.conform.laws.stays import bytes_of
+from numerics.conform.target import Fault, Target, arrays_of, check_same_form
+from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 
 WORKQUEUE = "not called from two threads: Numba's layer 'workqueue' ends the process there"
-SIZE = 1 << 13  # numbers of a call: long enough that the other thread is met within it
-FEW = (64, 8, 512)  # of them in calls between: buffers may be of calls of a size
+SIZE = (1 << 13) + 13  # numbers of a call: long enough that the other thread is met within it
+FEW = (67, 9, 517)  # of them in calls between: buffers may be of calls of a size
+TAILS = (65, 66, 67, 79)  # of them in calls in which each number is the last
+LONG = 100_003  # of calls within which a kernel of C, that lets other threads run, meets the other one
+WHILE, MOST_LONG = 0.25, 500  # seconds for which these are called, and how often at most
+SLOW = 0.005  # seconds of a call of SIZE numbers, from which on these are not longer
 ASKED_ALONE = 3  # times, by one thread
 SWITCH = 1e-6  # seconds after which Python gives the other thread its turn
 
@@ -54,9 +64,57 @@ def _beside(target: Target, found: Findings, effort: Effort) -> None:
             found.failures.append(as_given(target.task, question[0], broken))
             return
         found.tried += effort.rounds * len(question[0].inputs[0])
-    for failure in _asked_at_once(target, every, effort.rounds):
+    plan = Plan(effort.rounds, tuple(question for n in TAILS for question in rolled(target, n)))
+    for failure in (*_asked_at_once(target, every, plan), *_long(target, effort)):
         if failure is not None and not found.failures:
-            found.failures.append(_in_a_thread(target, failure, every[0][0]))
+            asked_of = (one for one in (*chain(*every), *plan.tails) if one.inputs[0] is failure.tensor)
+            found.failures.append(_in_a_thread(target, failure, next(asked_of, every[0][0])))
+
+
+class Plan(NamedTuple):
+    """What each thread asks: so many rounds of its own questions, and all of these once."""
+
+    rounds: int
+    tails: tuple[Question, ...]
+
+
+def _long(target: Target, effort: Effort) -> Iterator[Counterexample | None]:
+    """Long arrays, other ones in each thread, for a while: each result is that of a call alone."""
+    rng = np.random.default_rng((37, effort.seed))
+    size = LONG if _seconds(target, drawn_question(target, SIZE, rng)) < SLOW else SIZE
+    cases = [in_place(target.task, drawn_question(target, size, rng).inputs) for _ in range(2)]
+    every = [(case, arrays_of(target.once(case), target.arrays_in(case))) for case in cases]
+    until = perf_counter() + WHILE * max(1, effort.rounds // AS_EVER.rounds)
+    yield from _at_once([partial(_again_and_again, target, *own, until) for own in every])
+
+
+def _seconds(target: Target, question: Question) -> float:
+    """How long a call takes."""
+    case = in_place(target.task, question.inputs)
+    start = perf_counter()
+    target.once(case)
+    return perf_counter() - start
+
+
+def _again_and_again(
+    target: Target, case: tuple[Any, ...], before: list[Array], until: float, wait: Callable[[], int]
+) -> Counterexample | None:
+    """The first result that is another one than that of the call alone."""
+    wait()
+    for _ in range(MOST_LONG):
+        try:
+            with ieee_arithmetic():
+                now = arrays_of(target.once(case), target.arrays_in(case))
+        except Fault as fault:
+            return _of_fault(fault)
+        for one, due in zip(now, before, strict=True):
+            check_same_form(due, one, target.arrays_in(case))
+            if one.tobytes() != due.tobytes():
+                wrong = (bytes_of(one) != bytes_of(due)).any(axis=-1)
+                return replace(misplaced(case[0], one, due, wrong, threads), given=tuple(case[1:]))
+        if perf_counter() > until:
+            return None
+    return None
 
 
 def _in_a_thread(target: Target, broken: Counterexample, question: Question) -> Counterexample:
@@ -82,15 +140,20 @@ def aborts() -> bool:
 
 
 def _asked_at_once(
-    target: Target, every: list[tuple[Question, ...]], rounds: int
+    target: Target, every: list[tuple[Question, ...]], plan: Plan
 ) -> Iterator[Counterexample | None]:
-    """Each one's questions by a thread of its own, which sees the context of this one."""
+    """Each one's questions by a thread of its own."""
+    yield from _at_once([partial(_rounds, target, own, plan) for own in every])
+
+
+def _at_once(every: Sequence[Callable[..., Counterexample | None]]) -> Iterator[Counterexample | None]:
+    """What each finds in a thread of its own, which sees the context of this one; it is given a barrier."""
     barrier = Barrier(len(every), timeout=60)
     contexts = [contextvars.copy_context() for _ in every]
     with switching(), ThreadPoolExecutor(len(every)) as pool:
         futures = [
-            pool.submit(context.run, _rounds, target, own, rounds, barrier.wait)
-            for context, own in zip(contexts, every, strict=True)
+            pool.submit(context.run, asks, barrier.wait)
+            for context, asks in zip(contexts, every, strict=True)
         ]
         yield from [future.result() for future in futures]
 
@@ -107,26 +170,33 @@ def switching() -> Iterator[None]:
 
 
 def _rounds(
-    target: Target, own: tuple[Question, ...], rounds: int, wait: Callable[[], int]
+    target: Target, own: tuple[Question, ...], plan: Plan, wait: Callable[[], int]
 ) -> Counterexample | None:
     """The first wrong answer, after which the thread still keeps step with the other."""
     home, first = home_of(target.function), None
-    for turn in range(rounds):
+    for turn in range(plan.rounds):
         for question in (own[0], own[1 + turn // 2 % len(FEW)]):
             wait()
-            with yielding(home) if turn % 2 and home else nullcontext():
+            singly = turn % 4 == 3 and question is not own[0]
+            with yielding(home, singly) if turn % 2 and home else nullcontext():
                 first = first or _wrong(target, question)
+    for question in plan.tails:
+        first = first or _wrong(target, question)
     return first
 
 
 @contextmanager
-def yielding(home: str) -> Iterator[None]:
-    """The other thread gets its turn at every line of this one that stands in the file `home`."""
+def yielding(home: str, singly: bool = False) -> Iterator[None]:
+    """The other thread gets its turn at every line of this one that stands in the file `home`.
+
+    singly: within a line, too, after each of the steps that Python takes.
+    """
     before = sys.gettrace()
 
     def yields(frame: Any, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != home:
             return None
+        frame.f_trace_opcodes = singly
         sleep(0)
         return yields
 
@@ -149,7 +219,12 @@ def _wrong(target: Target, question: Question) -> Counterexample | None:
         with ieee_arithmetic():
             one, other = answers(target, question)
     except Fault as fault:
-        came = f"{fault.found.came}, while another thread called"
-        return Counterexample(threads.__name__, sentence(threads), (), came, fault.found.due)
+        return _of_fault(fault)
     wrong = target.task.differs(one, other)
     return misplaced(question.inputs[0], one, other, wrong, threads) if wrong.any() else None
+
+
+def _of_fault(fault: Fault) -> Counterexample:
+    """What broke another law in a thread, as one of threads."""
+    came = f"{fault.found.came}, while another thread called"
+    return Counterexample(threads.__name__, sentence(threads), (), came, fault.found.due)

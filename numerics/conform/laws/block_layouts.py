@@ -28,7 +28,7 @@ MOST = 1 << 18  # numbers of other tensors, at most: of longer blocks there are 
 MANY = ((2, 1027), (3, 2051), (4099,), (65_601,), (1, 65_601))
 """Lines, and blocks of each: more than a block of threads, or 16 bits, counts."""
 MOST_LONG, PAST = 1 << 22, (7, 468_753)
-"""Numbers of such a line, at most; lines, and numbers of each, of the largest tensor: more than 3 * 2**20."""
+"""Numbers of these, at most; lines, and numbers of each, of the largest tensor: more than 3 * 2**20."""
 HIGH = (7, 2_396_757)  # with much effort: more than 2**24
 MODERATE = 2.0**20  # magnitudes and their reciprocals, at most, that no shortcut leaves out
 
@@ -140,7 +140,7 @@ def long_lines(task: Task, whole: bool, effort: Effort) -> Iterator[tuple[int, .
     size = task.block.block
     wide = [((3, 1, 2)[turn % 3], width) for turn, width in enumerate((*WIDTHS, *WIDEST))]
     found: list[tuple[int, ...]] = [*((width,) for width in (*WIDEST, *LONG_LINES)), *wide, (2, 2, WIDTHS[0])]
-    found += [(*lines, n * size) for *lines, n in MANY if n * size <= MOST_LONG]
+    found += [(*lines, n * size) for *lines, n in MANY if math.prod((*lines, n)) * size <= MOST_LONG]
     found += [PAST] * (effort.drawn > 0) + [HIGH] * (effort.name == "high")
     for turn, (*lines, length) in enumerate(found):
         if length < size:  # which the lines of other tensors are, too

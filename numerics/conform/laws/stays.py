@@ -80,13 +80,13 @@ def _stays_once(target: Target, found: Findings, question: tuple[Any, ...]) -> N
         target.called(np.roll(first, turn, axis=-1 if first.shape[0] == 1 else 0), *others)
     for one, other in zip(before, arrays_of(kept, (first,)), strict=True):
         check_same_form(one, other, (first,))
-        changed = (_bytes(one) != _bytes(other)).any(axis=-1)
+        changed = (bytes_of(one) != bytes_of(other)).any(axis=-1)
         if changed.any():
             found.failures.append(_shown(first, one, other, changed))
             return
 
 
-def _bytes(x: Array) -> Array:
+def bytes_of(x: Array) -> Array:
     """The bytes of each element, along an axis of their own: NaN is one of many."""
     return np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8)
 
