@@ -28,5 +28,5 @@ def covering(problem: Problem, m: int, n: int) -> Iterator[Problem]:
 
 def few(problem: Problem) -> Problem:
     """The same of a few rows and columns, the first, the last and some between."""
-    kept = [sorted({i * (size - 1) // (FEW - 1) for i in range(FEW)}) for size in problem.shape[:2]]
-    return problem.cut(*kept)
+    rows, columns = (sorted({i * (size - 1) // (FEW - 1) for i in range(FEW)}) for size in problem.shape[:2])
+    return problem.cut(rows, columns)

@@ -45,7 +45,7 @@ def test_a_product_that_is_not_rounded_to_the_nearest_number_passed(change):
     """The product of two float32 numbers has up to 48 bits: of one term beside zeros it is rounded once."""
     found = judged(of_terms(change), **FLOATS)
     assert found.law == "one_term"
-    assert "m=1 n=1 k=1," in str(found)
+    assert "m=1 n=1 " in str(found)
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
