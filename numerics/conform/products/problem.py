@@ -291,7 +291,7 @@ class Problem:
             return None
         if c is not None and c[np.ix_(rows, columns)].tobytes() != np.ascontiguousarray(c).tobytes():
             return None
-        found = replace(self, batch=()).cut(*([int(row) for row in part] for part in kept))
+        found = replace(self, batch=()).cut(kept[0].tolist(), kept[1].tolist())
         return Few(found, *([int(row) for row in part] for part in index))
 
     @cached_property

@@ -28,5 +28,9 @@ def covering(problem: Problem, m: int, n: int) -> Iterator[Problem]:
 
 def few(problem: Problem) -> Problem:
     """The same of a few rows and columns, the first, the last and some between."""
-    rows, columns = (sorted({i * (size - 1) // (FEW - 1) for i in range(FEW)}) for size in problem.shape[:2])
-    return problem.cut(rows, columns)
+    m, n, _ = problem.shape
+    return problem.cut(_spread(m), _spread(n))
+
+
+def _spread(size: int) -> list[int]:
+    return sorted({i * (size - 1) // (FEW - 1) for i in range(FEW)})
