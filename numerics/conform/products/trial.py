@@ -19,6 +19,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.laws.beside import WORKQUEUE, aborts, threads
 from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
+from numerics.conform.products.aliasing import are_the_same
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.batches import whole
 from numerics.conform.products.cases import Shape, problems
@@ -48,6 +49,7 @@ TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which ker
 TRIPLES = "triples (m, n, k) of 0 and more are due, as in [(1, 64, 256)]"
 MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
+WITHIN = ", of tensors that begin within their storage"
 TOLD = 24  # products whose results a deviation must explain
 
 
@@ -295,7 +297,14 @@ class ProductCheck:
         again = None if at is None else self.target.see(problem)
         if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
-        return described(again, at, law, int(seen.wrong.sum()))
+        found = described(again, at, law_of(again, at, law), int(seen.wrong.sum()))
+        with self.target.storing_alone():
+            stored = self.target.takes.array == "torch" and self._fails(problem) is None
+        if stored:
+            return replace(
+                found, law=strides.__name__, sentence=sentence(strides), where=found.where + WITHIN
+            )
+        return found
 
     def _asks(self, problem: Problem) -> bool:
         """Does the target take a problem, and is there time for it?"""
@@ -318,7 +327,8 @@ class ProductCheck:
                     seen.append(self.target.see(problem))
                 except Fault:
                     return ()
-        return explained([one for one in seen if one.came.size])
+        seen = [one for one in seen if 0 not in one.problem.shape]
+        return explained(seen) if any(one.wrong.any() for one in seen) else ()
 
 
 def one_a_shape(seen: Sequence[Seen]) -> list[Seen]:
@@ -350,10 +360,28 @@ def _changed(now: Seen, before: Seen) -> Any:
     return differs if nan is None else differs & ~nan
 
 
+def law_of(seen: Seen, at: tuple[int, int], law: str) -> str:
+    """The law that the smallest case breaks, where it has no more of what the law of the first one asks.
+
+    Nothing is rounded, as by `output`, where the exact sum is a number of what comes out; a product is no
+    longer one of a matrix and itself.
+    """
+    problem = seen.problem
+    if law == "aliasing" and not are_the_same(problem):
+        return "sums"
+    if law != "output" or float(seen.due[at]) != problem.exact[at] or not np.isfinite(problem.exact[at]):
+        return law
+    if problem.bias is not None and problem.bias.any():
+        return "bias"
+    with np.errstate(all="ignore"):
+        terms_there = np.count_nonzero(problem.a.values[at[0]] * problem.b.values[at[1]])
+    return "one_term" if terms_there <= 1 else "sums"
+
+
 def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Counterexample:
     """A counterexample: the case's size, its terms, what came and what was due."""
     problem = seen.problem
-    where, given = problem.where(at), arguments(problem)
+    where, given = problem.where(at) + laid(problem), arguments(problem)
     given += c_of(problem) if problem.claim.in_place else ()
     due = _result(seen.due[at]) + ", or NaN" * bool(seen.never_finite[at])
     return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), due, count,
