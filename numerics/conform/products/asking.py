@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -17,9 +17,11 @@ from numerics.conform.held import holding
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED, roomy
 from numerics.conform.inputs.shapes import Room, like
+from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
-from numerics.conform.products.certificate import answer, never_finite
+from numerics.conform.products.aliasing import as_one
+from numerics.conform.products.certificate import answer, negated_zeros, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
 from numerics.conform.products.lying import as_lies, lying
@@ -42,6 +44,8 @@ from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
 
+SHARED = ("packed", "shared", "zero_point")
+"""The parts of a QTensor that are arrays."""
 HELD = UNUSED ^ OTHERWISE
 """Each byte of the memory of a result before a call: numbers that are large in every type, so that a kernel
 that adds to them shows."""
@@ -66,7 +70,8 @@ class Seen:
         """The results that no order of right additions gives."""
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(self.came)
-        return (self.decided & unequal(self.came, self.due)) | (self.never_finite & finite)
+        differs = (self.decided & unequal(self.came, self.due)) | (self.never_finite & finite)
+        return differs | negated_zeros(self.problem, self.came, self.decided)
 
     def cut(self, rows: list[int], columns: list[int]) -> Seen:
         """The same of some rows and columns of each batch alone."""
@@ -85,7 +90,7 @@ class Seen:
 
 
 def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
-    """Where bits differ; any NaN equals any other, and a zero's sign is left to the kernel."""
+    """Where numbers differ; any NaN equals any other, and so do zeros."""
     if due.dtype.kind != "f":
         return np.asarray(came != due)
     one, other = came.astype(np.float64), due.astype(np.float64)
@@ -99,6 +104,17 @@ class ProductTarget(Judged):
         super().__init__(function, takes)
         self.claim = claim
         self.held = HELD
+        self.from_start = False
+        """Does every tensor begin where its storage does?"""
+
+    @contextmanager
+    def storing_alone(self) -> Iterator[None]:
+        """Every tensor begins where its storage does: none has an offset."""
+        before, self.from_start = self.from_start, True
+        try:
+            yield
+        finally:
+            self.from_start = before
 
     def takes_problem(self, problem: Problem) -> bool:
         """Is a problem within what it takes: whole blocks alone, finite numbers alone, nothing empty?"""
@@ -131,7 +147,7 @@ class ProductTarget(Judged):
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
         problem = case[0]
-        arguments = tuple(_placed(x, problem.lies, edge) for x in given.arguments(problem))
+        arguments = _arguments(problem, edge)
         unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
 
         def call(filled: tuple[Array, ...] = ()) -> Any:
@@ -146,7 +162,7 @@ class ProductTarget(Judged):
     def leaving(self, problem: Problem, byte: int) -> Array:
         """What a call leaves where the memory of its result held that byte, which it need not overwrite."""
         with self.holding(byte):
-            arguments = tuple(_placed(x, problem.lies, None) for x in given.arguments(problem))
+            arguments = _arguments(problem, None)
             if not self.takes.fills:
                 return self.result(self._called(arguments, (problem,), None), problem)
             laid = problem.out_lies
@@ -170,7 +186,9 @@ class ProductTarget(Judged):
 
     def _called(self, arguments: tuple[Any, ...], case: Case, edge: Edge | None) -> Any:
         if self.takes.array == "torch":
-            arguments = tuple(_torch_of(x) for x in arguments)
+            within = edge is None and not self.from_start
+            made = {id(x): _torch_of(x, place, within) for place, x in enumerate(arguments)}
+            arguments = tuple(made[id(x)] for x in arguments)
         inputs = len(arguments) - self.takes.fills
         copied = self.takes.array == "torch"
         before = [_bytes_of(x) for x in arguments[:inputs]] if copied else []
@@ -232,6 +250,11 @@ def _side_by_side(came: Array, problem: Problem) -> Array:
     return found
 
 
+def _arguments(problem: Problem, edge: Edge | None) -> tuple[Any, ...]:
+    """What a target is given for a problem, where that lies in memory."""
+    return as_one(problem, tuple(_placed(x, problem.lies, edge) for x in given.arguments(problem)))
+
+
 def _placed(x: Any, lies: str, edge: Edge | None) -> Any:
     """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
     if not isinstance(x, (np.ndarray, QTensor)):  # alpha, beta
@@ -250,17 +273,22 @@ def beside(room: Room, x: Any) -> Any:
     return replace(cast(Any, x), **{name: like(part, part, room) for name, part in arrays.items()})
 
 
-def _torch_of(x: Any) -> Any:
+def _torch_of(x: Any, place: int, within: bool) -> Any:
+    """An operand as tensors in the same memory; within: many begin within their storage."""
     torch = torch_module()
-    if isinstance(x, QTensor):
-        from numerics.formats import dispatch
+    if not isinstance(x, QTensor):
+        return tensor_of(torch, x, place, within) if isinstance(x, np.ndarray) else x
+    from numerics.formats import dispatch
 
-        return dispatch.converter("torch")(x)
-    if not isinstance(x, np.ndarray):
-        return x
-    if x.dtype.name == "bfloat16":
-        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(x)
+    tensors: Any = dispatch.converter("torch")(x)
+    shared = (getattr(x, name) for name in SHARED)
+    parts = [
+        tensor_of(torch, part, place + turn, within)
+        if isinstance(part, np.ndarray)
+        else getattr(tensors, name)
+        for turn, (name, part) in enumerate(zip(SHARED, shared, strict=True))
+    ]
+    return tensors.with_parts(tensors.spec, tuple(x.shape), *parts)
 
 
 def _bytes_of(x: Any) -> bytes:

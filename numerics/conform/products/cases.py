@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from numerics.conform.products import draw
+from numerics.conform.products.aliasing import aliased
 from numerics.conform.products.batches import batched, past_tiles, problem_in, whole
 from numerics.conform.products.blending import Plain, blended
 from numerics.conform.products.certificate import NONE, bounds, sums
@@ -751,7 +752,7 @@ class Maker:
             if count > codes.shape[1]:
                 continue
             places = np.arange(count) * codes.shape[1] // count
-            one = unit * (sign if op.is_value or has_signs(op) else 1)
+            one = unit * (sign if op.is_value or draw.has_signs(op) else 1)
             large = one * 1.5 * 2.0 ** (exponent - less)
             codes[row, places] = large if op.is_value else draw.code_of(op, one)
         if op.is_value:
@@ -794,7 +795,7 @@ class Maker:
             codes[:, large], codes[:, small], codes[:, back] = unit * 2.0**steps, unit, -unit * 2.0**steps
             return side.with_codes(codes)
         blocks = [place // op.size for place in places]
-        if blocks[1] in (blocks[0], blocks[2]) or not has_signs(op):
+        if blocks[1] in (blocks[0], blocks[2]) or not draw.has_signs(op):
             return None
         assert side.scale is not None
         scale = side.scale.copy()
@@ -846,11 +847,6 @@ LARGE_FLOAT, LARGE_HALF = 100, 12
 """Exponents of numbers that make subnormal numbers ordinary: of the range of float32, and of float16."""
 TINY = -127
 """Times this power of two, one is subnormal in float32."""
-
-
-def has_signs(op: Operand) -> bool:
-    """Has it a code of minus the value of `draw.one`?"""
-    return op.is_value or draw.has(op, -float(meanings(op)[int(draw.one(op))]))
 
 
 def _telling(op: Operand) -> Array:
@@ -986,6 +982,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
         yield from _ends(maker)
         yield from _corners(maker)
     if shapes is None:
+        yield from aliased(maker)
         yield from tiled(maker)
 
 
@@ -1008,6 +1005,7 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
     for problem in chain(*more):
         yield problem_in(problem, (3,) * claim.laid.axes)
     if shapes is None:
+        yield from aliased(maker)
         yield from tiled_batches(maker)
 
 

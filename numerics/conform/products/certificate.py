@@ -39,6 +39,7 @@ PAST = {"float32": 2.0**128 - 2.0**103, "bfloat16": 2.0**128 - 2.0**119, "float1
 """From where on the nearest number of what comes out is Inf."""
 STEPS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "int32": 0.0}
 """Of a result, how far its neighbours are at most."""
+ZEROS = 1 << 10  # results of a product whose sign is looked at
 TERMS = 1 << 15  # looked at in one array
 
 
@@ -471,6 +472,31 @@ def never_finite(problem: Problem, due: Array) -> Mask:
             lost = roundings * total * 2.0 ** -min(claim.accumulator.bits, 24)
             found |= infinite & (np.abs(problem.exact) - lost >= PAST[claim.out])
     return np.asarray(found & results_of(problem))
+
+
+def negated_zeros(problem: Problem, came: Array, decided: Mask) -> Mask:
+    """Which results are -0 where every order of additions gives +0.
+
+    A sum of terms that are not all -0 is +0 where it is exactly 0: x - x is, and so is +0 beside -0, however
+    they are rounded to nearest.  Nothing is said of terms that are all -0, which a kernel may add to +0 or
+    not; of scales that are negative, or an alpha, which may multiply a sum; of sums that are split.
+    """
+    found = np.zeros(came.shape, np.bool_)
+    claim = problem.claim
+    if came.dtype.kind != "f" or claim.splits or problem.blend is not None:
+        return found
+    places = np.argwhere((came == 0) & np.signbit(came) & decided & (problem.exact == 0))
+    if not len(places) or not claim.accumulator.rounds_to_nearest or problem.shape[2] == 0:
+        return found
+    if any(
+        (side.scale is not None) and bool((side.factors.scale < 0).any()) for side in (problem.a, problem.b)
+    ):
+        return found
+    a, b = problem.a.values, problem.b.values
+    for row, column in places[:ZEROS]:
+        terms = a[row] * b[column]
+        found[row, column] = bool(((terms != 0) | ~np.signbit(terms)).any())
+    return found
 
 
 def _not_finite(problem: Problem, finite: Mask) -> Mask:

@@ -76,6 +76,11 @@ def one(op: Operand) -> float:
     return int(positive[np.abs(np.log2(meanings(op)[positive])).argmin()])
 
 
+def has_signs(op: Operand) -> bool:
+    """Has it a code of minus the value of `draw.one`?"""
+    return op.is_value or has(op, -float(meanings(op)[int(one(op))]))
+
+
 def blank(op: Operand, rows: int, length: int, rng: Rng) -> Array:
     """Zeros of every sign, as codes or plain numbers."""
     if op.is_value:

@@ -74,6 +74,10 @@ def accumulator() -> None:
     """2**j + 1 - 2**j is 1, for every j that the accumulator holds."""
 
 
+def aliasing() -> None:
+    """A matrix times itself is a product like others: of one array, of one memory, of the same numbers."""
+
+
 def strides() -> None:
     """A result depends on the numbers alone, not on strides of arrays or on what lies between."""
 
@@ -85,7 +89,8 @@ def repeatable() -> None:
 LAWS: dict[str, Named] = {
     law.__name__: law
     for law in (one_term, sums, output, bias, alpha, beta, unread, two_terms, integers, empty, pairs,
-                scale_range, special, subnormals, accumulator, corners, strides, repeatable, threads)
+                scale_range, special, subnormals, accumulator, corners, aliasing, strides,
+                repeatable, threads)
 }  # fmt: skip
 """The laws of products by name."""
 TELLING = ("sums", "integers", "two_terms")

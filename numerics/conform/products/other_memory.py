@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from numerics.conform.products import draw
+from numerics.conform.products.aliasing import ONE
 from numerics.conform.products.lying import EXPANDED, SAID
 from numerics.conform.products.problem import Problem
 from numerics.conform.products.shrink import with_side
@@ -51,4 +52,5 @@ def _of_c(problem: Problem) -> Iterator[Problem]:
 def laid(problem: Problem) -> str:
     """How the arrays of a problem lie, in words; nothing where all are dense."""
     said = f", of operands {SAID[problem.lies]}" if problem.lies else ""
+    said += ONE[problem.one] if problem.law == "aliasing" else ""
     return said + (f", in a result {SAID[problem.out_lies]}" if problem.out_lies else "")

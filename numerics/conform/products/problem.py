@@ -216,6 +216,8 @@ class Problem:
     """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
     added: Callable[[Problem, Float64], Float64] = _as_epilogue
     """What is added to exact products, and when; another one of a deviation."""
+    one: str = ""
+    """Whether b is a itself, or lies in its memory, one of `aliasing.ONE`; "" where it has its own."""
     sizes: tuple[int, int] | None = None
     """m and n of one batch, where there may be none and rows do not say it."""
     scatter: Scatter | None = None

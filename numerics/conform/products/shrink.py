@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from numerics.conform.products import draw
+from numerics.conform.products.aliasing import are_the_same
 from numerics.conform.products.problem import Problem, Side
 
 Fails = Callable[[Problem], "tuple[int, int] | None"]
@@ -71,6 +72,8 @@ def _shorter(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
 
 def _fewer_rows(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
     m, n = problem.matrix
+    if m == n and are_the_same(problem):
+        yield from (problem.cut([*range(few)], [*range(few)]) for few in LENGTHS if few < m)
     yield from (problem.cut([*range(few)], [*range(n)]) for few in LENGTHS if few < m)
 
 
@@ -80,6 +83,8 @@ def _fewer_columns(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
 
 
 def _fewer(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    if problem.one:
+        yield replace(problem, one="")
     if problem.bias is not None and problem.bias.any():
         yield replace(problem, bias=np.zeros_like(problem.bias))
     blend = problem.blend

@@ -28,12 +28,13 @@ from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of, original_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
-from numerics.conform.products.laws import ANY_SUMS, LAWS, TELLING, output, repeatable, strides, subnormals
+from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
 from numerics.conform.products.left import followed
 from numerics.conform.products.lying import ways
+from numerics.conform.products.naming import law_of
 from numerics.conform.products.other_memory import alike, laid
 from numerics.conform.products.pace import Pace
-from numerics.conform.products.problem import SMALLEST, Problem, Side, meanings, table
+from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
 from numerics.conform.products.together import at_once
 from numerics.conform.products.turned import fitting_layout, hint
@@ -51,6 +52,7 @@ TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which ker
 TRIPLES = "triples (m, n, k) of 0 and more are due, as in [(1, 64, 256)]"
 MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
+WITHIN = ", of tensors that begin within their storage"
 TOLD = 24  # products whose results a deviation must explain
 
 
@@ -310,7 +312,14 @@ class ProductCheck:
         again = None if at is None else self.target.see(problem)
         if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
-        return described(again, at, law_of(again, at, law), int(seen.wrong.sum()))
+        found = described(again, at, law_of(again, at, law), int(seen.wrong.sum()))
+        with self.target.storing_alone():
+            stored = self.target.takes.array == "torch" and self._fails(problem) is None
+        if stored:
+            return replace(
+                found, law=strides.__name__, sentence=sentence(strides), where=found.where + WITHIN
+            )
+        return found
 
     def _asks(self, problem: Problem) -> bool:
         """Does the target take a problem, and is there time for it?"""
@@ -333,25 +342,8 @@ class ProductCheck:
                     seen.append(self.target.see(problem))
                 except Fault:
                     return ()
-        return explained([one for one in seen if one.came.size])
-
-
-def law_of(seen: Seen, at: tuple[int, int], law: str) -> str:
-    """The law that a smallest case breaks: that of ends, where a sum is all right but for its end.
-
-    A finite sum is past the largest number there, or what is subnormal, a number or the result, counts 0.
-    """
-    if law not in ANY_SUMS or seen.came.dtype.kind != "f":
-        return law
-    problem, due = seen.problem, seen.due[at]
-    if np.isinf(due) and np.isfinite(problem.exact[at]):
-        return output.__name__
-    small = abs(due) < SMALLEST[problem.claim.out] or any(
-        side.op.is_value
-        and (np.abs(side.codes[row][side.codes[row] != 0]) < SMALLEST[str(side.op.name)]).any()
-        for side, row in zip((problem.a, problem.b), at, strict=True)
-    )
-    return subnormals.__name__ if due != 0 and seen.came[at] == 0 and small else law
+        seen = [one for one in seen if 0 not in one.problem.shape]
+        return explained(seen) if any(one.wrong.any() for one in seen) else ()
 
 
 def one_a_shape(seen: Sequence[Seen]) -> list[Seen]:
@@ -386,7 +378,7 @@ def _changed(now: Seen, before: Seen) -> Any:
 def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Counterexample:
     """A counterexample: the case's size, its terms, what came and what was due."""
     problem = seen.problem
-    where, given = problem.where(at), arguments(problem)
+    where, given = problem.where(at) + laid(problem), arguments(problem)
     given += c_of(problem) if problem.claim.in_place else ()
     due = _result(seen.due[at]) + ", or NaN" * bool(seen.never_finite[at])
     return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), due, count,

@@ -1,0 +1,86 @@
+"""A matrix times itself: operands that are one array, share memory, or hold the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numerics.conform.products import draw
+from numerics.conform.products.batches import whole
+from numerics.conform.products.claim import Operand
+from numerics.conform.products.problem import Problem, Side, meanings
+from numerics.tensor.parts import PARTS
+from numerics.tensor.qtensor import QTensor
+
+if TYPE_CHECKING:
+    from numerics.conform.products.cases import Maker
+
+ONE = {
+    "object": ", of operands that are one object",
+    "memory": ", of operands that are two views of the same memory",
+    "": ", of operands that hold the same numbers",
+}
+"""How operands may be the same, and what a verdict says of it."""
+SHAPES = ((1, 5), (4, 24), (17, 33), (33, 64), (64, 40), (130, 32))
+"""Rows of both sides, and terms."""
+SQUARE = (5, 33, 64)
+"""Rows and terms of a matrix that is multiplied by itself as it lies, or by itself turned."""
+BATCH = (3, 2)
+
+
+def aliased(maker: Maker) -> Iterator[Problem]:
+    """Products of which b is a, turned or not: where both are given alike, and in each way."""
+    claim = maker.claim
+    if claim.a != claim.b or claim.laid.a != claim.laid.b:
+        return
+    for m, k in SHAPES:
+        side = _small(maker, whole(claim, (*BATCH[2 - claim.laid.axes :], m, m, k))[0], k)
+        yield from _each_way(maker, side, side)
+    for size in SQUARE if claim.a.spec is None and not claim.laid.axes else ():
+        side = _small(maker, size, size)
+        yield from _each_way(maker, side, side.with_codes(side.codes.T))
+
+
+def _each_way(maker: Maker, a: Side, b: Side) -> Iterator[Problem]:
+    batch = BATCH[2 - maker.claim.laid.axes :]
+    bias = np.zeros(len(b.codes), np.float32) if maker.claim.bias else None
+    yield from (Problem(maker.claim, a, b, bias, "aliasing", batch=batch, one=one) for one in ONE)
+
+
+def _small(maker: Maker, rows: int, k: int) -> Side:
+    """Ones of both signs, and zeros: sums of their products fit in every accumulator."""
+    op = maker.claim.a
+    side = draw.unit(op, rows, k, maker.rng)
+    few = [draw.one(op), side.codes.flat[0]] + [_minus_one(op)] * draw.has_signs(op)
+    return side.with_codes(maker.rng.choice(np.array(few), (rows, k)))
+
+
+def _minus_one(op: Operand) -> float:
+    return -1.0 if op.is_value else draw.code_of(op, -float(meanings(op)[int(draw.one(op))]))
+
+
+def as_one(problem: Problem, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same operands, of which b is a itself, or lies in its memory, where that is what it holds."""
+    a, b, *others = arguments
+    if not problem.one:
+        return arguments
+    if isinstance(a, QTensor):
+        return (a, a, *others) if _parts(a) == _parts(b) else arguments
+    for view in (a, np.swapaxes(a, -1, -2)):
+        if view.shape == b.shape and view.tobytes() == b.tobytes():
+            return (a, view if problem.one == "object" else view[...], *others)
+    return arguments
+
+
+def _parts(q: Any) -> list[Any]:
+    """The bytes and shapes of all parts of a QTensor."""
+    found = (getattr(q, name) for name in PARTS)
+    return [(x.shape, x.tobytes()) if isinstance(x, np.ndarray) else x for x in found]
+
+
+def are_the_same(problem: Problem) -> bool:
+    """Does b hold what a does, as it is or turned?"""
+    a, b = problem.a.codes, problem.b.codes
+    return any(x.shape == b.shape and x.tobytes() == b.tobytes() for x in (a, a.T))
