@@ -11,6 +11,7 @@ import numpy as np
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.alone import ALONE, DEPENDS, KEPT, OTHERS, STORED, by_storage, inputs_of
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
+from numerics.conform.laws.frozen import FROZEN
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
 from numerics.conform.laws.shrink import fault_of
 from numerics.conform.laws.stays import USED_AGAIN
@@ -42,7 +43,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample with what it depends on, of the law that says so; itself, where nothing is found."""
     if broken.law == repeatable.__name__:
         return _by_calls(target, broken)
-    if broken.law in SETTLED or ITS in broken.where:
+    if broken.law in SETTLED or ITS in broken.where or FROZEN in broken.where:
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
