@@ -308,7 +308,16 @@ class Target(Judged):
         self.early: list[tuple[Case, list[Array]]] = []
         self.rewritten: dict[Any, Array] | None = None
         self.begins: int | None = None
-        self.from_start = False
+        self.from_start, self.frozen = False, False
+
+    @contextmanager
+    def freezing(self) -> Iterator[None]:
+        """Every array that it is given to read cannot be written to."""
+        before, self.frozen = self.frozen, True
+        try:
+            yield
+        finally:
+            self.frozen = before
 
     @contextmanager
     def beginning(self, past: int) -> Iterator[None]:
@@ -686,6 +695,8 @@ class Target(Judged):
         if self.rewritten is not None and edge is None:
             given = tuple(self._rewrite(at, x) for at, x in enumerate(given))
         arrays = self.arrays_in(given)
+        for x in arrays:
+            x.flags.writeable = x.flags.writeable and not self.frozen
         unchanged = Unchanged(arrays, edge is None)
         came = self._called(given, arrays, edge)
         if law := unchanged.broken():

@@ -21,6 +21,7 @@ from numerics.conform.laws.alone import (
     inputs_of,
 )  # fmt: skip
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
+from numerics.conform.laws.frozen import FROZEN
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
 from numerics.conform.laws.shrink import fault_of
 from numerics.conform.laws.stays import USED_AGAIN
@@ -54,7 +55,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample with what it depends on, of the law that says so; itself, where nothing is found."""
     if broken.law == repeatable.__name__:
         return _by_calls(target, broken)
-    if broken.law in SETTLED or ITS in broken.where:
+    if broken.law in SETTLED or ITS in broken.where or FROZEN in broken.where:
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:

@@ -11,7 +11,7 @@ from numerics.conform.effort import Effort
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.spread import Shapes
-from numerics.conform.laws import chance, lanes, places, stays, streams
+from numerics.conform.laws import chance, frozen, lanes, places, stays, streams
 from numerics.conform.laws.elements import Elements, draws, element_laws, filling, numbers_of
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law
@@ -32,6 +32,8 @@ def trials(task: Task, takes: Takes, effort: Effort, named: Shapes = ()) -> Iter
     yield places.trial()
     yield streams.trial(effort)
     yield stays.trial()
+    if frozen.asks(takes):
+        yield frozen.trial()
     if effort.rounds and not takes.one_thread:
         yield streams.trial_of_threads()
     if effort.drawn:
