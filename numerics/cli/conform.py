@@ -204,6 +204,8 @@ def _come(what: str, done: int, total: int | None) -> tuple[str, int | None, int
     "--layout", of(LAYOUT, "MATRICES"), "nk", "nk, kn where b is turned, or both operands, as in km,kn."
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
+    from numerics.conform.checking import TIMEOUT
+    from numerics.conform.isolation.judging import imported
     from numerics.conform.products.fingerprint import LONGEST, fingerprint
 
     if "" not in sys.path:
@@ -217,6 +219,7 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
             f"--shape {shape}: m,n,k are due, m and n of 2 and more, k of 3 to {LONGEST}, as in 64,64,32"
         ) from None
     with progress(f"calls of {target}"):
+        imported(target, TIMEOUT)
         found = fingerprint(target, shape=(m, n, k), **options)
     facts = [(f"  {name}", said) for name, said in found.facts]
     draw([found.heading, *records(facts, Screen.of(sys.stdout)), f"  {found.tried}"])
