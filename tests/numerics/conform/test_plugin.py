@@ -263,6 +263,38 @@ def test_the_command_says_right_or_wrong(kernels):
     assert found.exit_code == 0
 
 
+LOUD = """
+import ctypes, os
+import numpy as np
+import numerics as nx
+def loud(x):
+    print("by Python")
+    os.write(1, b"by the descriptor\\n")
+    ctypes.CDLL(None).puts(b"by C")
+    return nx.fp4.encode(x)
+def inner(a, b):
+    print("by Python")
+    return np.inner(a, b)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no C library of that name")
+@pytest.mark.parametrize(
+    "words",
+    [("conform", "loud_kernels:loud", "--dtype=fp4", "--here", "--json", "--effort=quick"),
+     ("fingerprint", "loud_kernels:inner", "--shape=2,2,3")],
+)  # fmt: skip
+def test_what_a_target_prints_stood_before_the_json_of_this_process(tmp_path, words):
+    (tmp_path / "loud_kernels.py").write_text(LOUD, encoding="utf-8")
+    ran = subprocess.run([sys.executable, "-m", "numerics", *words], cwd=tmp_path, capture_output=True,
+                         text=True, check=True, timeout=LIMIT)  # fmt: skip
+    assert "by Python" in ran.stderr
+    assert "by " not in ran.stdout.replace("told by", "")
+    if "--json" in words:
+        assert json.loads(ran.stdout)["passed"]
+        assert {"by the descriptor", "by C"} <= set(ran.stderr.splitlines())
+
+
 def test_the_command_refuses_what_is_not_there(kernels):
     found = command("own_kernels:none", "--dtype", "fp8_e4m3")
     assert isinstance(found.exception, nx.NumericsError)
