@@ -27,7 +27,7 @@ from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES_TEXT
 from numerics.view.bar import bar
-from numerics.view.screen import Screen, deliver, draw, say
+from numerics.view.screen import Screen, deliver, draw, printing_beside, say
 from numerics.view.table import records
 
 if TYPE_CHECKING:
@@ -137,7 +137,9 @@ def _accumulators() -> tuple[str, ...]:
 @click.option(
     "--timeout", type=float, help="Seconds of a call, then TARGET hangs; 600 by default; not with --here."
 )
-@click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
+@click.option(
+    "--here", is_flag=True, help="In this process: a crash of TARGET ends it; what it prints goes to stderr."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def conform_command(target: str, as_json: bool, here: bool, timeout: float | None, **options: Any) -> None:
     from numerics.conform.checking import check
@@ -148,7 +150,7 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     if here and timeout is not None:
         raise NumericsError(f"--timeout {timeout:g} is not for --here: what hangs here cannot be ended")
-    with progress(f"calls of {target}", SWEEP if options["exhaustive"] else None):
+    with progress(f"calls of {target}", SWEEP if options["exhaustive"] else None), printing_beside():
         found = check(target, isolated=not here, timeout=timeout, **options)
     if as_json:
         deliver(f"{found.to_json()}\n")
@@ -205,6 +207,8 @@ def _come(what: str, done: int, total: int | None) -> tuple[str, int | None, int
     "--layout", of(LAYOUT, "MATRICES"), "nk", "nk, kn where b is turned, or both operands, as in km,kn."
 )
 def fingerprint_command(target: str, shape: str, **options: Any) -> None:
+    from numerics.conform.checking import TIMEOUT
+    from numerics.conform.isolation.judging import imported
     from numerics.conform.products.fingerprint import LONGEST, fingerprint
 
     if "" not in sys.path:
@@ -217,7 +221,8 @@ def fingerprint_command(target: str, shape: str, **options: Any) -> None:
         raise NumericsError(
             f"--shape {shape}: m,n,k are due, m and n of 2 and more, k of 3 to {LONGEST}, as in 64,64,32"
         ) from None
-    with progress(f"calls of {target}"):
+    with progress(f"calls of {target}"), printing_beside():
+        imported(target, TIMEOUT)
         found = fingerprint(target, shape=(m, n, k), **options)
     facts = [(f"  {name}", said) for name, said in found.facts]
     draw([found.heading, *records(facts, Screen.of(sys.stdout)), f"  {found.tried}"])

@@ -296,7 +296,8 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
         names = [option.name or own, own]
         names += [f"{own}=True"] * option.is_flag + [f"{own}s"] * option.multiple
         found |= dict.fromkeys(names, spelled)
-    return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
+    others = {"asymmetric": "symmetric=False", "op": "kind"}  # as the library calls what they say
+    return found | {name: found[own] for own, name in others.items() if own in found}
 
 
 def say_usage(wrong: click.ClickException) -> None:

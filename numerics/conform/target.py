@@ -240,6 +240,7 @@ class Judged:
 
     def __init__(self, function: Callable[..., Any] | str, takes: Takes) -> None:
         self.notes: list[str] = []
+        self.spelled = function if isinstance(function, str) else None
         if isinstance(function, str):
             function = load(function)
             if set_ieee():
@@ -265,7 +266,8 @@ class Judged:
     def keep_ieee(self, x: Array) -> None:
         """Sets this thread back to IEEE arithmetic; notes the first call that left it otherwise."""
         if set_ieee():  # a library of -Ofast, or the target itself
-            self.note("the target leaves its thread", f", first after an input of shape {x.shape}")
+            when = f", first after an input of shape {x.shape}"
+            self.note("the target leaves its thread", when, f"; {OWN_MODE}")
 
     def came_back(self, x: Array) -> None:
         """What follows each call, however it ended; x: the first array that it was given."""
@@ -278,23 +280,27 @@ class Judged:
         if set(np.geterr().values()) != {"ignore"} and HANDLING not in self.notes:
             self.notes.append(HANDLING)
 
-    def note(self, who: str, when: str = "") -> None:
-        """Notes, of the first alone, who has a thread that is not set to IEEE arithmetic."""
-        if not set(self.notes) - {HANDLING}:
+    def note(self, who: str, when: str = "", more: str = "") -> None:
+        """Notes, of each the first time, who has a thread that is not set to IEEE arithmetic."""
+        if not any(note.startswith(who) for note in self.notes):
             self.notes.append(
                 f"{who} flushing subnormal numbers or rounding another way{when}; "
-                "it was judged under IEEE arithmetic all the same"
+                f"it was judged under IEEE arithmetic all the same{more}"
             )
 
     @property
     def name(self) -> str:
-        """What the target calls itself."""
+        """How the target was spelled, or what it calls itself where it came as a callable."""
+        if self.spelled is not None:
+            return self.spelled
         try:
             return guarded(lambda: str(self.function.__name__))
         except Raised:
             return kind_of(self.function)
 
 
+OWN_MODE = "what a call sets holds until it returns: wrong answers may come from its own mode"
+"""What is said of a target that sets its thread's mode (MXCSR of x86) within a call."""
 HANDLING = "it leaves NumPy's handling of errors changed (np.seterr), which was set back after each call"
 """What is said of a target that calls np.seterr: later arithmetic of its caller may raise."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -116,6 +117,32 @@ def _delivering() -> Iterator[Any]:
     except OSError as refused:
         abandon(sys.stdout)
         raise Undelivered(refused.strerror or str(refused), refused.errno == errno.EPIPE) from None
+
+
+@contextmanager
+def printing_beside() -> Iterator[None]:
+    """What is printed inside goes to standard error: by Python, and by C on file descriptor 1."""
+    with redirect_stdout(sys.stderr), _descriptor_beside():
+        yield
+
+
+@contextmanager
+def _descriptor_beside() -> Iterator[None]:
+    """File descriptor 1 is standard error inside, where both are open."""
+    try:
+        before = os.dup(1)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        with suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).fflush(None)  # what C still holds is of inside, too
+        os.dup2(before, 1)
+        os.close(before)
 
 
 @contextmanager

@@ -453,6 +453,8 @@ def test_only_whole_words_become_options(said, due):
     ("show sys:nothing", "sys has no format 'nothing'; it has none"), ("formats x", "argument (x). Usage"),
     ("verify fp4 --overflow nonsaturate", "--overflow 'nonsaturate' cannot be"),
     ("vectors generate fp4 --count 3 --exhaustive", "--count 3 and --exhaustive; allowed: 1 or more, or --"),
+    ("vectors generate mxfp4 --op quantize", "itself: judge it by --op 'encode' or 'round'"),
+    ("vectors generate fp4 --op matmul", "`numerics conform --kind matmul` judges a product"),
     ("conform a:b --dtype fp4 --here --timeout 3", "--timeout 3 is not for --here"),
     ("explore nothing", "is no file that is there, and no format: unknown format 'nothing'"),
     ("explore fp4 --at 3", "--at 3 is of a checkpoint"), ("explore x --at 3,", "--at '3,' is no row"),

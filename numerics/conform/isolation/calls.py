@@ -13,6 +13,8 @@ THREADS = 16
 HEAD, ROOM = struct.Struct("=qd"), struct.Struct("=qq")
 SIZE = HEAD.size + THREADS * ROOM.size
 NOTHING, UNDER_WAY, BACK = range(3)
+IMPORTS = (0, UNDER_WAY)
+"""What is noted of the first thread while the target is imported: call number 0, which no other is."""
 
 
 class Progress(NamedTuple):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from faulthandler import dump_traceback_later
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from threading import TIMEOUT_MAX, Lock, Thread, get_ident
@@ -46,6 +47,16 @@ def judge() -> None:
     calls = Calls(folder / CALLS)
     calls.begin(0, 0)  # to import the target is the first that may hang
     _answer(folder, answer, calls.clear)
+
+
+def imports() -> None:
+    """Imports the target's module, whatever it raises; the answer says that this process lives on."""
+    folder = _room()
+    wanted = _wanted(folder)
+    Calls(folder / CALLS).begin(0, 0)
+    with suppress(BaseException):
+        import_module(wanted.target.partition(":")[0])
+    _write(folder, Answer(None))
 
 
 def again() -> None:
@@ -172,8 +183,7 @@ def _answer(
     folder: Path, ask: Callable[[Check | ProductCheck], Any], imported: Callable[[], None] | None = None
 ) -> None:
     """Writes what is found about the target, or why it cannot be judged; imported: called once it is."""
-    wanted: Asked = pickle.loads((folder / ASKED).read_bytes())
-    sys.path[:] = ["", *wanted.paths]
+    wanted = _wanted(folder)
     try:
         check = asked(wanted.target, **wanted.options)
         if imported is not None:
@@ -181,6 +191,18 @@ def _answer(
         found: Answer = Answer(ask(check))
     except NumericsError as wrong:
         found = Answer(None, str(wrong))
+    _write(folder, found)
+
+
+def _wanted(folder: Path) -> Asked:
+    """What is asked of this process; modules are found from now on where that process finds them."""
+    wanted: Asked = pickle.loads((folder / ASKED).read_bytes())
+    sys.path[:] = ["", *wanted.paths]
+    return wanted
+
+
+def _write(folder: Path, found: Answer) -> None:
+    """Writes the answer, whole or not at all."""
     half = folder / f"{ANSWER}.half"
     half.write_bytes(pickle.dumps(found))
     os.replace(half, folder / ANSWER)

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from numerics.conform.isolation.calls import UNDER_WAY, Calls
+from numerics.conform.isolation.calls import IMPORTS, UNDER_WAY, Calls
 from numerics.conform.isolation.first import by_calls
 from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Asked, Sent, answer_in
 from numerics.conform.isolation.narrowing import SECONDS, Narrowing
-from numerics.conform.isolation.process import STILL, Hangs, Limits, room, run
+from numerics.conform.isolation.process import BEFORE, STILL, Hangs, Limits, room, run
 from numerics.conform.target import SENTENCES
 from numerics.conform.verdict import Verdict
 from numerics.formats.errors import NumericsError, said
@@ -24,8 +24,9 @@ from numerics.formats.errors import NumericsError, said
 def judged(target: str, options: dict[str, Any], timeout: float, task: Any) -> Verdict:
     """The verdict on "module:function", found by a process of its own; timeout: seconds of a call.
 
-    options: what `check` is asked; task: what that comes to.  Raises NumericsError as `check` does, and
-    where that process does nothing between two calls: a thread that the target has left may hold it.
+    options: what `check` is asked; task: what that comes to.  Raises NumericsError as `check` does, where to
+    import the target ends that process or takes longer than a call may, and where the process does nothing
+    between two calls: a thread that the target has left may hold it.
     """
     limits = Limits(max(STILL, timeout), lambda _: timeout)
     with room() as folder, Calls(folder / CALLS) as calls:
@@ -42,8 +43,31 @@ def judged(target: str, options: dict[str, Any], timeout: float, task: Any) -> V
                 ) from None
         if os.path.exists(folder / ANSWER):
             return _asked_first(folder, calls, answer_in(folder), timeout).verdict(task)
+        if calls.progress().threads[0] == IMPORTS:
+            raise _not_imported(target, came)
         found = Narrowing(folder, calls, task, timeout).counterexample(came)
         return Verdict(target, task, tuple(SENTENCES), 0, 0, (found,))
+
+
+def imported(target: str, timeout: float) -> None:
+    """Imports the module of "module:function" in a process of its own: nothing it does there ends this one.
+
+    Raises NumericsError where that process ends, or takes longer than so many seconds; not for what the
+    module raises, which whoever imports it is told.
+    """
+    limits = Limits(max(STILL, timeout), lambda _: timeout)
+    with room() as folder, Calls(folder / CALLS) as calls:
+        (folder / ASKED).write_bytes(pickle.dumps(Asked(target, {}, [path for path in sys.path if path])))
+        try:
+            came = run("imports", folder, calls, limits)
+        except Hangs as wrong:
+            came = str(wrong)
+        if not os.path.exists(folder / ANSWER):
+            raise _not_imported(target, came)
+
+
+def _not_imported(target: str, came: str) -> NumericsError:
+    return NumericsError(f"target {said(target)} cannot be imported: {came.removesuffix(BEFORE)}")
 
 
 def _asked_first(folder: Path, calls: Calls, found: Sent, timeout: float) -> Sent:

@@ -24,6 +24,7 @@ POLL = 0.05  # seconds between two looks
 STILL = 600.0  # seconds without a call, at most: the judge's own work between two of them takes less
 LEAVING = 5.0  # seconds in which a process ends that has answered; a thread of the target may keep it
 NAME = "numerics-judged-"
+BEFORE = ", before a verdict"
 
 
 Patience = Callable[[int], float]
@@ -148,4 +149,4 @@ def _text(code: int) -> str:
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"the process died of {signal.Signals(-code).name}"
-    return f"the process ended with exit code {code}, before a verdict"
+    return f"the process ended with exit code {code}{BEFORE}"

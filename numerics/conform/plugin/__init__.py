@@ -8,6 +8,7 @@ package and not inside it: nothing of `numerics` is imported before a target is 
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numerics.conform.verdict import Counterexample, Verdict
 
 NOT_JUDGED = "not judged: "
+CANNOT_BE = "it cannot be judged, as its first law says"
 
 _OPTIONS: dict[str, str] = {
     "dtype": "the format that the targets are judged by; one for all, or one a target; not of matmul",
@@ -78,14 +80,26 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.path.insert(0, "")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before xdist's workers start, of which none can say what is wrong: the laws that they will find."""
+    if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
+        list(_items(session))
+
+
 @pytest.fixture(scope="session")
 def numerics_check() -> Callable[..., Verdict]:
     """`numerics.conform.check`, which fails the test with the verdict's text where a kernel is wrong."""
     from numerics.conform.checking import check
+    from numerics.formats.errors import NumericsError
 
     def judged(target: Any, dtype: Any, **options: Any) -> Verdict:
         __tracebackhide__ = True
-        verdict = check(target, dtype, **options)
+        try:
+            verdict = check(target, dtype, **options)
+        except NumericsError as wrong:  # the place in the test is of use, those within the judge are not
+            wrong.__traceback__ = None
+            raise wrong from None
         if not verdict:
             pytest.fail(str(verdict), pytrace=False)
         return verdict
@@ -164,22 +178,48 @@ class TargetSuite(pytest.Collector):
     def __init__(self, *, options: dict[str, Any], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.options = options
+        self.first = ""
+        """The law that was asked first of a target that cannot be judged."""
 
     @cached_property
     def asked(self) -> Check | ProductCheck:
         """The target and its trials; raises UsageError where they cannot be."""
-        from numerics.conform.checking import asked
+        from numerics.conform.checking import TIMEOUT, asked
+        from numerics.conform.isolation.judging import imported
         from numerics.formats.errors import NumericsError
 
         try:
+            if self.name.partition(":")[0] not in sys.modules:  # what ends a process would end this one
+                imported(self.name, TIMEOUT)
             return asked(self.name, **self.options)
         except NumericsError as wrong:
             raise pytest.UsageError(str(wrong)) from wrong
 
     @cached_property
-    def verdict(self) -> Verdict:
-        """What the judge says, asked once."""
-        return self.asked.verdict()
+    def verdict(self) -> Verdict | str:
+        """What the judge says, asked once; why the target cannot be judged, where it cannot."""
+        from numerics.formats.errors import NumericsError
+
+        try:
+            return self.asked.verdict()
+        except NumericsError as wrong:
+            return str(wrong)
+        except Exception as fault:  # of ours: its places are of use, those of pytest are not
+            told = "".join(traceback.format_exception(fault))
+            return f"{type(fault).__name__}: {fault}; a fault of numerics\n{told}"
+
+    def expect_judged(self, law: str) -> Verdict:
+        """The verdict; where there is none, the law that is asked first ends in an error, others are skipped.
+
+        That no device is there is nothing wrong with a target, and no test that has passed.
+        """
+        __tracebackhide__ = True
+        if not isinstance(verdict := self.verdict, str):
+            return verdict
+        self.first = self.first or law
+        if law == self.first:
+            pytest.fail(verdict, pytrace=False)
+        pytest.skip(f"{NOT_JUDGED}{CANNOT_BE}")
 
     def collect(self) -> Iterator[LawItem]:
         """One item a law."""
@@ -191,10 +231,15 @@ class LawItem(pytest.Item):
     """One law on one target."""
 
     parent: TargetSuite
+    judged: Verdict
+
+    def setup(self) -> None:
+        """Judges the target, if no other law has: what cannot be judged is an error, not a failure."""
+        self.judged = self.parent.expect_judged(self.name)
 
     def runtest(self) -> None:
         """Fails with the verdict where the law is broken."""
-        verdict = self.parent.verdict
+        verdict = self.judged
         broken = [failure for failure in verdict.failures if failure.law == self.name]
         if broken:
             raise LawBroken(_text(verdict, broken[0]))

@@ -453,6 +453,11 @@ def operation(
     >>> operation("fp8_e4m3").facts
     {'format': 'fp8_e4m3', 'operation': 'encode', 'rounding': 'half_even', 'overflow': 'saturate'}
     """
+    if name == "matmul":
+        raise NumericsError(
+            "operation 'matmul' is not for vectors: `numerics conform --kind matmul` judges a product, "
+            f"through a function that starts the device; allowed: {', '.join(OPERATIONS)}"
+        )
     if one_of("operation", name, OPERATIONS) in FINDS:
         _refuse(True, f"{name} has none", overflow=overflow, tensor_scale=tensor_scale, draw=draw)
         return _found(dtype, name, ScalesClaim(scheme, least, rounding or "half_even", scale_rule or "floor"))

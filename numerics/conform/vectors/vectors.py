@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.ieee import each_inside_ieee, inside_ieee
 from numerics.conform import watching
 from numerics.conform.vectors.explained import Kept, explain
-from numerics.conform.vectors.lines import CHUNK, Batch, Layout
+from numerics.conform.vectors.lines import CHUNK, Batch, Layout, shortened
 from numerics.conform.vectors.operations import Fields, Operation, operation
 from numerics.conform.vectors.readmemh import words
 from numerics.conform.vectors.selection import Chosen, Expected
@@ -279,6 +279,8 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, 
     line = stream.readline(CHUNK).removeprefix(codecs.BOM_UTF8)
     while _is_blank(line) and number <= LONGEST_HEADER:
         number, line = number + 1, stream.readline(CHUNK)
+    if not line:
+        raise NumericsError(f"nothing came: did the device start?  Due is {TITLE!r}, and what follows it")
     if line.decode("ascii", "replace").rstrip() != TITLE:
         raise NumericsError(
             f"line {number}: {_shown(line)!r} is no header; allowed: {TITLE!r}, as `vectors generate` "
@@ -291,13 +293,22 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, 
             )
         name, _, fact = line[1:].decode("ascii", "replace").partition(":")
         if name.strip() in FACTS:
-            facts[name.strip()] = fact.strip()
+            _keep(facts, name.strip(), fact.strip(), number)
         number, line = number + 1, stream.readline(CHUNK)
     asked, total = _operation_of(facts), _total(facts)
     chosen = Chosen.parse(facts.get("questions", ""))
     for name in asked.facts if chosen else ():  # who chose the questions wrote these, too
         _fact(facts, name)
     return asked, total, chosen, number, line
+
+
+def _keep(facts: dict[str, str], name: str, fact: str, number: int) -> None:
+    """Notes a fact; raises NumericsError where an earlier line says something else."""
+    if facts.setdefault(name, fact) != fact:
+        raise NumericsError(
+            f"line {number}: '# {name}: {shortened(fact)}' comes after '# {name}: {shortened(facts[name])}'; "
+            "allowed: one of them"
+        )
 
 
 def _is_blank(line: bytes) -> bool:

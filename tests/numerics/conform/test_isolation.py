@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.cli.conform import fingerprint_command
 from numerics.conform import check
 from numerics.conform.checking import asked
 from numerics.conform.inputs import strings
@@ -213,11 +215,38 @@ def test_a_thread_that_a_target_leaves_behind_kept_the_verdict(monkeypatch):
     assert check("their_own_kernels:stays", "fp4", isolated=True, effort="quick")
 
 
-def test_an_import_that_hangs_is_a_hang_of_the_target(tmp_path, monkeypatch):
-    (tmp_path / "never_there.py").write_text("import time; time.sleep(1000)", encoding="utf-8")
+ENDS = {
+    "import time; time.sleep(1000)": "no result for 3 seconds",
+    "import os; os._exit(4)": "the process ended with exit code 4",
+    "import os; os._exit(0)": "the process ended with exit code 0",
+    "import sys; sys.exit(3)": "SystemExit: 3",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "the process died of SIGKILL",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.parametrize("source", ENDS)
+def test_an_import_that_ends_its_process_was_a_verdict_on_a_target_that_was_never_there(
+    source, tmp_path, monkeypatch
+):
+    """os._exit at import was "not right", sys.exit "cannot be imported": neither could be judged."""
+    (tmp_path / "never_there.py").write_text(source, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    found = check("never_there:encode", "fp4", isolated=True, timeout=3).counterexample
-    assert (found.came, found.where) == ("no result for 3 seconds", "before it was given anything")
+    said = re.escape(f"target 'never_there:encode' cannot be imported: {ENDS[source]}")
+    with pytest.raises(NumericsError, match=said + "$"):
+        check("never_there:encode", "fp4", isolated=True, timeout=3)
+
+
+def test_a_module_is_imported_elsewhere_first(tmp_path, monkeypatch):
+    (tmp_path / "never_there.py").write_text("import os; os._exit(4)", encoding="utf-8")
+    (tmp_path / "raises_there.py").write_text("raise RuntimeError('no GPU')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NumericsError, match=r"cannot be imported: the process ended with exit code 4$"):
+        judging.imported("never_there:f", 60)
+    judging.imported("raises_there:f", 60)  # whoever imports it is told
+    assert not {"never_there", "raises_there"} & set(sys.modules)
+    with pytest.raises(NumericsError, match=r"cannot be imported: the process ended with exit code 4$"):
+        fingerprint_command.main(["never_there:f"], standalone_mode=False)
 
 
 def test_a_process_that_does_nothing_between_two_calls_was_blamed_on_a_call(monkeypatch):
@@ -492,7 +521,7 @@ def test_a_crash_in_a_notebook_ended_the_notebook():
     assert (found.law, bool(found)) == ("runs", False)
     found = check("their_own_kernels:away", "fp4", isolated=True)
     assert (found.law, found.dialect) == ("ties", "ties away")
-    assert found.task.dtype is nx.fp4
+    assert (found.task.dtype, found.target) == (nx.fp4, "their_own_kernels:away")
     for nameless in (lambda x: x, own.right.__get__(0)):
         with pytest.raises(NumericsError, match="another process can import"):
             check(nameless, "fp4", isolated=True)
@@ -510,6 +539,7 @@ def test_a_thread_that_is_left_flushing_was_not_said():
     found = nx.conform.check(flushes, "bfloat16", effort="quick")
     assert found
     assert "flushing subnormal numbers" in str(found)
+    assert "wrong answers may come from its own mode" in str(found)
 
 
 FLUSHING = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ def right(x): return nx.fp8_e4m3.encode(x)
 def wrong(x): return nx.fp8_e4m3.encode(x, rounding="half_away")
 def blocks(x): return nx.mxfp4.encode(x, scale_rule="ceil")
 def decode(c): return nx.fp8_e4m3.decode(c)
+def nowhere(x): raise RuntimeError("no GPU")
 def narrow(x):
     assert x.flags.c_contiguous and x.shape[-1] % 32 == 0 and np.isfinite(x).all()
     return nx.mxfp4.encode(x)
@@ -145,6 +147,66 @@ def test_what_a_target_takes_is_said(project):
     assert result.parseoutcomes()["failed"] == 1
 
 
+JUDGES = """
+import kernels
+def test_nowhere(numerics_check): numerics_check(kernels.nowhere, "fp4")
+def test_none(numerics_check): numerics_check(kernels.right, "fp99")
+"""
+
+
+def test_a_device_that_is_not_there_printed_the_inside_of_pytest(project):
+    """A law after the other asked again, failed, and printed pluggy: 24,700 lines, 21 times."""
+    result = project("--numerics-target=kernels:nowhere", "--numerics-dtype=fp8_e4m3")
+    result.assert_outcomes(errors=1, skipped=20)
+    said = "kernels:nowhere cannot be judged on this machine: RuntimeError: no GPU"
+    text = result.stdout.str()
+    assert text.splitlines().count(said) == 1
+    assert len(text.splitlines()) < 30
+    result.stdout.fnmatch_lines(["skipped, since of kernels:nowhere: it cannot be judged, as its first law*"])
+
+
+def test_workers_of_xdist_said_what_is_inside_them(project):
+    pytest.importorskip("xdist")
+    given = ("-n2", "--numerics-dtype=fp8_e4m3")
+    result = project("--numerics-target=kernels:nowhere", *given, process=True)
+    found = result.parseoutcomes()
+    assert found["errors"] in (1, 2)
+    assert found["errors"] + found["skipped"] == 21
+    assert len(result.stdout.lines) < 30
+    result = project("--numerics-target=kernels:gone", *given, process=True)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: target 'kernels:gone' cannot be imported*"])
+
+
+def test_a_fault_of_the_judge_is_shown_once_without_the_inside_of_pytest(project, monkeypatch):
+    def broken(self):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("numerics.conform.checking.Check.verdict", broken)
+    result = project("--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m3")
+    result.assert_outcomes(errors=1, skipped=20)
+    result.stdout.fnmatch_lines(["ZeroDivisionError: ours; a fault of numerics", "Traceback*", "*ours*"])
+    assert not [line for line in result.stdout.lines if re.search("/(pluggy|_pytest)/.*line", line)]
+
+
+def test_the_fixture_showed_the_inside_of_the_judge(project, pytester):
+    pytester.makepyfile(JUDGES)
+    result = project()
+    result.assert_outcomes(failed=2)
+    text = result.stdout.str()
+    assert "nowhere cannot be judged on this machine" in text
+    assert "unknown format 'fp99'" in text
+    assert "checking.py" not in text
+
+
+def test_an_import_that_ends_the_process_ended_pytest_without_a_line(project, pytester):
+    pytester.makepyfile(ends="import os; os._exit(4)")
+    result = project("--numerics-target=ends:f", "--numerics-dtype=fp4", process=True)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = "ERROR: target 'ends:f' cannot be imported: the process ended with exit code 4"
+    result.stderr.fnmatch_lines([said])
+
+
 def printed(code):
     """What a fresh process prints."""
     command = [sys.executable, "-c", code]
@@ -187,16 +249,50 @@ def kernels(tmp_path, monkeypatch):
 
 def test_the_command_says_right_or_wrong(kernels):
     found = command("own_kernels:right", "--dtype", "fp8_e4m3")
-    assert (found.exit_code, found.output[:13]) == (0, "right is righ")
+    assert found.exit_code == 0
+    assert found.output.startswith("own_kernels:right is right: fp8_e4m3 encode")  # not of another "right"
     found = command("own_kernels:wrong", "--dtype", "fp8_e4m3", "--json")
     assert found.exit_code == 1
-    assert json.loads(found.output)["dialect"] == "ties away"
+    told = json.loads(found.output)
+    assert (told["dialect"], told["target"]) == ("ties away", "own_kernels:wrong")
     found = command("own_kernels:blocks", "--dtype", "mxfp4", "--scale-rule", "ceil")
     assert found.exit_code == 0
     found = command("own_kernels:right", "--dtype", "fp8_e4m3", "--inputs", "float16", "--effort", "quick")
     assert (found.exit_code, "float16 inputs" in found.output) == (0, True)
     found = command("own_kernels:decode", "--dtype", "fp8_e4m3", "--kind", "decode")
     assert found.exit_code == 0
+
+
+LOUD = """
+import ctypes, os
+import numpy as np
+import numerics as nx
+def loud(x):
+    print("by Python")
+    os.write(1, b"by the descriptor\\n")
+    ctypes.CDLL(None).puts(b"by C")
+    return nx.fp4.encode(x)
+def inner(a, b):
+    print("by Python")
+    return np.inner(a, b)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no C library of that name")
+@pytest.mark.parametrize(
+    "words",
+    [("conform", "loud_kernels:loud", "--dtype=fp4", "--here", "--json", "--effort=quick"),
+     ("fingerprint", "loud_kernels:inner", "--shape=2,2,3")],
+)  # fmt: skip
+def test_what_a_target_prints_stood_before_the_json_of_this_process(tmp_path, words):
+    (tmp_path / "loud_kernels.py").write_text(LOUD, encoding="utf-8")
+    ran = subprocess.run([sys.executable, "-m", "numerics", *words], cwd=tmp_path, capture_output=True,
+                         text=True, check=True, timeout=LIMIT)  # fmt: skip
+    assert "by Python" in ran.stderr
+    assert "by " not in ran.stdout.replace("told by", "")
+    if "--json" in words:
+        assert json.loads(ran.stdout)["passed"]
+        assert {"by the descriptor", "by C"} <= set(ran.stderr.splitlines())
 
 
 def test_the_command_refuses_what_is_not_there(kernels):

@@ -479,7 +479,9 @@ GOOD = header(operation("fp6_e2m3"), 3) + b"3f800000 08\n00000000 00\n7f800000 1
         (b"format: fp6_e2m3", b"format: fp6_e2m4", "unknown format 'fp6_e2m4'"),
         (b"overflow: saturate", b"tensor-scale: 3f8", "tensor-scale '3f8'; allowed"),
         (b"# numerics vectors 1\n", b"# numerics vectors 2\n", "line 1: .* is no header"),
-        (GOOD, b"", "line 1: '' is no header.*a device copies"),
+        (GOOD, b"", "nothing came: did the device start"),
+        (GOOD, b" \n\n", "nothing came: did the device start"),
+        (GOOD, b"3f800000 08\n", "line 1: '3f800000 08' is no header.*a device copies"),
         (GOOD[-36:], b"", "says 3 vectors, 0 came"),
     ],
 )  # fmt: skip
@@ -488,6 +490,21 @@ def test_malformed(good, bad, message):
     assert GOOD.count(good) == 1
     with pytest.raises(nx.NumericsError, match=message):
         judged(GOOD.replace(good, bad))
+
+
+SECOND = {"format": "fp6_e3m2", "operation": "round", "rounding": "floor", "overflow": "nonsaturate",
+             "vectors": "4", "questions": "mine"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_last_of_two_headers_won_in_silence(name):
+    text = made("fp6_e2m3")
+    line = re.search(rf"# {name}: (.*)\n".encode(), text)
+    assert judged(text.replace(line[0], 2 * line[0]))  # which says the same
+    other = f"# {name}: {SECOND[name]}"
+    both = re.escape(f"'{other}' comes after '{line[0].decode().strip()[:20]}")
+    with pytest.raises(nx.NumericsError, match=rf"^line \d: {both}.*'; allowed: one of them"):
+        judged(text.replace(line[0], line[0] + other.encode() + b"\n"))
 
 
 def test_questions_must_be_of_the_format():
