@@ -72,6 +72,8 @@ COLUMNS: tuple[Shape, ...] = ((3, 1, 2), (17, 1, 33), (64, 1, 256), (130, 1, 5))
 """Of numbers of all bits in a single column: kernels have a path of their own for it, as for a single row."""
 RESULTS: tuple[Shape, ...] = tuple((1, 1, k) for k in (1, 1, 1, 1, 1, 1, 2, 8, 40))
 """Of the same, single results."""
+ALL_ENDS: tuple[Shape, ...] = ((1, 17, 33), (17, 1, 33), (1, 1, 1), (1, 1, 8), (17, 19, 40))
+"""Of products of all bits that are subnormal, or about the largest number."""
 BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
 BITS = (4, 12, 24)  # of their sums, at most
@@ -145,11 +147,11 @@ class Maker:
             sides[few] = self._kept(sides[few], turn, terms)
             yield Problem(self.claim, sides["a"], sides["b"], law="one_term" if terms == 1 else "two_terms")
 
-    def products(self, shape: Shape, turn: int) -> Iterator[Problem]:
+    def products(self, shape: Shape, turn: int, goal: int = 0) -> Iterator[Problem]:
         """One term a row, of two factors with all their bits: what a float32 product is rounded to shows.
 
-        Of results of 16 bits all factors have them: what one of them is rounded to before shows.  Products of
-        plain numbers are in turn ordinary, subnormal, and about the largest number of what comes out.
+        Of results of 16 bits all factors have them: what one of them is rounded to before shows.
+        goal: products of plain numbers are ordinary (0), subnormal (1), or about the largest number (2).
         """
         m, n, k = shape
         ops = {"a": self.claim.a, "b": self.claim.b}
@@ -169,17 +171,23 @@ class Maker:
             for name, part in long:
                 sides[name] = draw.with_long(sides[name], part, SINGLE, self.rng)
             if all(op.is_value for op in ops.values()):
-                sides = self._in_range(sides, turn)
+                sides = self._in_range(sides, goal)
             kept = self._few_side(turn + place)
             sides[kept] = self._kept(sides[kept], turn, 1)
             yield Problem(self.claim, sides["a"], sides["b"], law="one_term")
 
-    def _in_range(self, sides: dict[str, Side], turn: int) -> dict[str, Side]:
-        """Two sides whose products are ordinary, subnormal or about the largest number, as it is the turn."""
+    def far_products(self, shape: Shape, turn: int = 0) -> Iterator[Problem]:
+        """The same of plain numbers whose products are subnormal, and of those about the largest number."""
+        if self.claim.a.is_value and self.claim.b.is_value:
+            for goal in (1, 2):
+                yield from self.products(shape, turn, goal)
+
+    def _in_range(self, sides: dict[str, Side], goal: int) -> dict[str, Side]:
+        """Two sides whose products are ordinary, subnormal or about the largest number."""
         least, top = (int(np.frexp(x)[1]) for x in (SMALLEST[self.claim.out], TOP[self.claim.out]))
-        goal = (0, least - 4, top - 2)[turn % 3]
-        first = int(np.clip(goal // 2, *draw.room_of(sides["a"].op)))
-        other = int(np.clip(goal - first, *draw.room_of(sides["b"].op)))
+        exponent = (0, least - 4, top - 2)[goal]
+        first = int(np.clip(exponent // 2, *draw.room_of(sides["a"].op)))
+        other = int(np.clip(exponent - first, *draw.room_of(sides["b"].op)))
         return {"a": _moved(sides["a"], first), "b": _moved(sides["b"], other)}
 
     def ordinary(self, shape: Shape) -> Problem:
@@ -654,6 +662,7 @@ class Maker:
         for turn in range(2):
             yield from self.last(shape, turn)
         yield from self.subnormal(shape)
+        yield from self.far_products(shape)
         if self.claim.bias:
             yield from self.biases(shape)
         k = shape[2]
@@ -1095,6 +1104,8 @@ def _all_bits(maker: Maker) -> Iterator[Problem]:
         yield maker.few(shape, "a", turn)
         yield from maker.whole(shape, turn)
         yield from _of_all_bits(maker, shape, turn)
+    for turn, shape in enumerate(ALL_ENDS):
+        yield from maker.far_products(shape, turn)
 
 
 def _places(maker: Maker) -> Iterator[Problem]:
