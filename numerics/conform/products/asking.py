@@ -121,7 +121,7 @@ class ProductTarget(Judged):
         if self.takes.whole_blocks and any(op.size and problem.shape[2] % op.size for op in
                                            (self.claim.a, self.claim.b)):  # fmt: skip
             return False
-        if self.takes.nonempty and 0 in (*problem.batch, *problem.matrix, problem.shape[2]):
+        if self.takes.nonempty and 0 in problem.sizes_of_all:
             return False
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 
@@ -199,7 +199,7 @@ class ProductTarget(Judged):
                 came = guarded(lambda: self.function(*arguments))
         except Raised as wrong:
             check_device(self.name, wrong)
-            raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
+            raise Fault("runs", _shown(arguments), f"{wrong}{_hint(case[0])}", "a result") from wrong
         finally:
             self.came_back(_shown(arguments[:1])[0])
         if copied and [_bytes_of(x) for x in arguments[:inputs]] != before:
@@ -224,6 +224,11 @@ class ProductTarget(Judged):
             return np.ascontiguousarray(bits).view(np.float32)
         array = array.astype(array.dtype.newbyteorder("="))
         return np.asarray(to_float32(array) if array.dtype.kind == "f" else array)
+
+
+def _hint(problem: Problem) -> str:
+    """What may be meant where a target raises that was given nothing."""
+    return "; nonempty=True (--nonempty) gives it no empty operands" if 0 in problem.sizes_of_all else ""
 
 
 def _beside_edge(seen: Seen) -> Counterexample:

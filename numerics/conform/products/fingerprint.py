@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ WIDE, NARROW = (100, 0), (15, -20)
 WIDEST = 54
 TRIED = 64
 LONGEST = 64
+UNKNOWN = " alone: how it adds is none of the ways that are known here"
 WHOLE = 8
 """Whole numbers below it are held by every type of an operand and of a sum."""
 HALVES = (1.0, 1.5, 0.5)
@@ -49,10 +51,11 @@ class Fingerprint:
     """What was seen of a product; `text` of each line stands in `lines`.
 
     bits: of the accumulator.  rounding: of its additions.  order: how terms are added, in words; tree: which
-    with which.  products: exact where they go into a sum unrounded.  a_bits: bits of a that are kept.
-    reach: how far in its row a number of a is rounded with others; 0 where it is not.  subnormals: kept or
-    flushed.  alone: does one row give the bits that it gives with others?  repeats: do calls agree?
-    reproduced: of how many random results the description gives every bit.
+    with which.  products: exact where they go into a sum unrounded.  a_bits, b_bits: bits of a and of b that
+    are kept.  reach: how far in its row a number of a is rounded with others; 0 where it is not.
+    subnormals: kept or flushed, or of which operand they are flushed.  alone: does one row give the bits that
+    it gives with others?  repeats: do calls agree?  reproduced: of how many random results the description
+    gives every bit.
     """
 
     target: str
@@ -63,6 +66,7 @@ class Fingerprint:
     tree: Tree = field(repr=False)
     products: str
     a_bits: int
+    b_bits: int
     reach: int
     subnormals: str
     alone: bool
@@ -72,12 +76,13 @@ class Fingerprint:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What was found, in words, each with the name of what it is of."""
-        kept = f"a is rounded with its neighbours, up to {self.reach} of them" if self.reach else "a is kept"
+        kept = f"a is rounded with its neighbours, up to {self.reach} of them; " if self.reach else ""
+        kept += f"{self.a_bits} bits of a and {self.b_bits} of b are kept"
         alone, calls = "the same" if self.alone else "other", "agree" if self.repeats else "differ"
         return [
             ("adds", self.order),
             ("in", f"{self.bits} bits, {self.rounding}; products {self.products}"),
-            ("operands", f"{kept}, {self.a_bits} bits; subnormal numbers {self.subnormals}"),
+            ("operands", f"{kept}; subnormal numbers {self.subnormals}"),
             ("a row", f"gives {alone} bits alone; calls {calls}"),
         ]
 
@@ -89,7 +94,8 @@ class Fingerprint:
     @property
     def tried(self) -> str:
         """How many results the description gives bit for bit."""
-        return f"this gives every bit of {self.reproduced} of {TRIED} random results"
+        found = f"this gives every bit of {self.reproduced} of {TRIED} random results"
+        return found + UNKNOWN * (self.reproduced < TRIED)
 
     def __str__(self) -> str:
         facts = (f"{name:<9}  {said}" for name, said in self.facts)
@@ -123,7 +129,7 @@ def fingerprint(
     <lambda>: float32 x float32 -> float32
       adds       one after the other
       in         53 bits, no rounding seen; products exact
-      operands   a is kept, 24 bits; subnormal numbers kept
+      operands   24 bits of a and 24 of b are kept; subnormal numbers kept
       a row      gives the same bits alone; calls agree
       this gives every bit of 64 of 64 random results
     """
@@ -227,7 +233,8 @@ class Prober:
             described(self.tree),
             self.tree,
             self.products,
-            self.kept_bits,
+            self.kept_bits("a"),
+            self.kept_bits("b"),
             self.reach,
             self.subnormals,
             self.alone,
@@ -251,13 +258,14 @@ class Prober:
     def bits(self) -> int:
         """The least over places of the three terms: two that meet first hide the width."""
         last = self.shape[2] - 1
-        places = ((0, 1, last), (1, 0, last), (0, last, 1), (0, last // 2, last), (last // 2, 0, last))
-        return min(self.inner_bits, *map(self._held, places))
+        some = ((0, 1, last), (0, last // 2, last), (0, last - 1, last))
+        places = {order for three in some if len(set(three)) == len(three) for order in permutations(three)}
+        return min(self.inner_bits, *map(self._held, sorted(places)))
 
     @cached_property
     def inner_bits(self) -> int:
         """The same of neighbours, which may be added at once: in more bits than the sum is kept in."""
-        return min(map(self._held, ((0, 1, 2), (0, 2, 1), (1, 0, 2))))
+        return min(map(self._held, permutations((0, 1, 2))))
 
     @cached_property
     def rounding(self) -> str:
@@ -266,7 +274,7 @@ class Prober:
         unit, seen = unit + 1, set()
         if self.bits + unit > large or self.bits >= WIDEST - 1:
             return "no rounding seen"
-        for places in ((0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 0, 1)):
+        for places in permutations((0, 1, 2)):
             rows = np.zeros((len(HALVES), self.shape[2]))
             rows[:, places[0]], rows[:, places[2]] = 2.0 ** (self.bits + unit), -(2.0 ** (self.bits + unit))
             rows[:, places[1]] = np.array(HALVES) * 2.0**unit
@@ -291,7 +299,7 @@ class Prober:
         under = np.zeros((k, k), np.int64)
         for (i, j), kept in zip(pairs, left, strict=True):
             under[i, j] = under[j, i] = k - int(kept) if np.isfinite(kept) else k
-        return built(under, list(range(k)))
+        return in_sequence(built(under, list(range(k))))
 
     @cached_property
     def products(self) -> str:
@@ -311,15 +319,31 @@ class Prober:
             wide[0][row, second], wide[1][row, second] = -nearest, 1.0
         return "fused into the sum" if (self.dots(a, b) == product - nearest).any() else "rounded first"
 
-    @cached_property
-    def kept_bits(self) -> int:
-        """How many bits of a number of a reach the result."""
-        steps = np.arange(1, SIGNIFICAND[self.kind])
-        rows = np.zeros((len(steps), self.shape[2]))
-        rows[:, 0] = 1 + np.ldexp(1.0, -steps)
-        came = rounded(rows[:, 0], self.target.claim.out).astype(np.float64)
-        right = (self.sums(rows) == rows[:, 0]) | (came != rows[:, 0])
+    def _significand(self, side: str) -> int:
+        return SIGNIFICAND[str(getattr(self.target.claim, side).name)]
+
+    def _of_one(self, side: str, numbers: Float64) -> Float64:
+        """What comes of single numbers of a side times one, each alone in its row."""
+        rows = np.zeros((len(numbers), self.shape[2]))
+        rows[:, 0] = numbers
+        ones = np.ones_like(rows)
+        return self.dots(rows, ones) if side == "a" else self.dots(ones, rows)
+
+    def kept_bits(self, side: str) -> int:
+        """How many bits of a number of a side reach the result."""
+        steps = np.arange(1, self._significand(side))
+        numbers = 1 + np.ldexp(1.0, -steps)
+        came = rounded(numbers, self.target.claim.out).astype(np.float64)
+        right = (self._of_one(side, numbers) == numbers) | (came != numbers)
         return int(steps[-1] if right.all() else steps[right.argmin()] - 1) + 1
+
+    def cut(self, side: str) -> Cut | None:
+        """How numbers of a side lose bits before they are multiplied; None where they keep all."""
+        bits = self.kept_bits(side)
+        if bits >= self._significand(side) or SIGNIFICAND[self.target.claim.out] <= bits:
+            return None
+        step = 2.0 ** (1 - bits)
+        return Cut(bits, bool(self._of_one(side, np.array([1 + 0.75 * step]))[0] == 1))
 
     @cached_property
     def reach(self) -> int:
@@ -334,10 +358,13 @@ class Prober:
     @cached_property
     def subnormals(self) -> str:
         """Are results, or numbers, below the least normal one kept?"""
+        lost = [side for side in ("a", "b") if self._loses(side)]
+        return "kept" if not lost else "flushed" if len(lost) > 1 else f"of {lost[0]} flushed"
+
+    def _loses(self, side: str) -> bool:
+        """Is a subnormal number of a side, times one, no longer there?"""
         least = -24 if self.exponents == NARROW else -130
-        rows = np.zeros((1, self.shape[2]))
-        rows[0, 0] = 2.0**least
-        return "kept" if self.sums(rows)[0] == 2.0**least else "flushed"
+        return bool(self._of_one(side, np.array([2.0**least]))[0] != 2.0**least)
 
     # ---- what bits depend on -----------------------------------------------------------------------
 
@@ -371,6 +398,7 @@ class Prober:
         came = self.dots(a, b)
         cut = self.rounding == "toward zero" or _widest(self.tree) > 2
         model = Model((self.bits, self.inner_bits), cut, self.products == "rounded first")
+        a, b = (x if (less := self.cut(side)) is None else less.of(x) for side, x in (("a", a), ("b", b)))
         total = np.array([model.total(self.tree, x, y) for x, y in zip(a, b, strict=True)])
         return int((rounded(total, self.target.claim.out).astype(np.float64) == came).sum())
 
@@ -394,11 +422,31 @@ def built(under: NDArray[np.int64], leaves: list[int]) -> Tree:
     return node
 
 
+def in_sequence(tree: Tree) -> Tree:
+    """The same tree with what was added first in front, where one term is added after the other.
+
+    Which of the first two comes first is not seen: it is taken to be the one that goes on from there.
+
+    >>> in_sequence((0, (1, (2, 3))))
+    (((3, 2), 1), 0)
+    """
+    if not isinstance(tree, tuple) or len(tree) > 2:
+        return tree
+    first, second = map(in_sequence, tree)
+    if isinstance(first, tuple) or not isinstance(second, tuple):
+        return (first, second)
+    if all(isinstance(part, int) for part in second) and len(second) == 2 and first < min(second):
+        second = (max(second), min(second))
+    return (second, first)
+
+
 def described(tree: Tree) -> str:
     """A tree in words.
 
     >>> described(((0, 1), 2)), described(((0, 1), (2, 3))), described((0, 1, 2, 3))
     ('one after the other', 'a tree of depth 2', '4 terms at once')
+    >>> described(((((0, 1), 2), ((3, 4), 5)), ((6, 7), 8)))
+    '3 chains of 3, the first 0 1 2, then one after the other'
     """
     widest, depth, count = _widest(tree), _depth(tree), len(_leaves(tree))
     if widest > 2:
@@ -409,7 +457,8 @@ def described(tree: Tree) -> str:
         return "one after the other" + ("" if order == sorted(order) else f", in the order {_shown(order)}")
     chains = _chains(tree)
     if len(chains) < count // 2:
-        return f"{len(chains)} chains of {max(map(len, chains))}, the first {_shown(chains[0])}, then a tree"
+        longest, last = max(map(len, chains)), _of_chains(tree)
+        return f"{len(chains)} chains of {longest}, the first {_shown(chains[0])}, then {last}"
     return f"a tree of depth {depth}"
 
 
@@ -435,6 +484,32 @@ def _chains(tree: Tree) -> list[list[int]]:
     if not isinstance(tree, tuple) or _depth(tree) == len(leaves) - 1:
         return [leaves]
     return [chain for part in tree for chain in _chains(part)]
+
+
+def _of_chains(tree: Tree) -> str:
+    """How the sums of chains are added, in words."""
+
+    def whole(part: Tree) -> Tree:
+        return 0 if len(_chains(part)) == 1 else tuple(map(whole, part))
+
+    count = len(_chains(tree))
+    if count == 2:
+        return "both"
+    return "one after the other" if _depth(whole(tree)) == count - 1 else "a tree"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Numbers that keep so many bits before they are multiplied: cut off, or rounded to the nearest."""
+
+    bits: int
+    toward_zero: bool
+
+    def of(self, x: Float64) -> Float64:
+        """The numbers that are left."""
+        significand, exponent = np.frexp(x)
+        whole = np.ldexp(significand, self.bits)
+        return np.ldexp(np.trunc(whole) if self.toward_zero else np.rint(whole), exponent - self.bits)
 
 
 @dataclass(frozen=True)

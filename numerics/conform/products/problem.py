@@ -117,11 +117,11 @@ class Side:
         ]  # fmt: skip
         return replace(self, codes=self.codes[kept], scale=shared[0], zero=shared[1], micro=shared[2])
 
-    def alike(self, more: Array | None = None) -> list[int]:
-        """Of each row the first one that is the same, bit for bit; more: a number beside each row."""
+    def alike(self, *more: Array) -> list[int]:
+        """Of each row the first one that is the same, bit for bit; more: rows of numbers beside each row."""
         parts = [self.codes, *(part for part in (self.scale, self.zero, self.micro)
                                if part is not None and self.op.share in ("row", "block"))]  # fmt: skip
-        parts += [] if more is None else [more[:, None]]
+        parts += more
         first: dict[tuple[bytes, ...], int] = {}
         keys = zip(*(map(np.ndarray.tobytes, np.ascontiguousarray(part)) for part in parts), strict=True)
         return [first.setdefault(key, row) for row, key in enumerate(keys)]
@@ -236,6 +236,11 @@ class Problem:
         groups = [self.claim.laid.groups(side, self.batch) if self.batch else 1 for side in ("a", "b")]
         return len(self.a.codes) // groups[0], len(self.b.codes) // groups[1]
 
+    @property
+    def sizes_of_all(self) -> tuple[int, ...]:
+        """The lengths of its axes of batches, m, n and k."""
+        return (*self.batch, *self.matrix, self.shape[2])
+
     def blocks(self) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
         """Of each batch of the result its index, its rows of a, and its rows of b."""
         (m, n), laid = self.matrix, self.claim.laid
@@ -287,11 +292,12 @@ class Problem:
         c = None if self.blend is None else self.blend.c
         if m * n * k < LARGE:
             return None
-        rows, columns = self.a.alike(), self.b.alike(self.bias)
+        rows = self.a.alike(*([] if c is None else [c]))
+        columns = self.b.alike(
+            *([] if c is None else [c.T]), *([] if self.bias is None else [self.bias[:, None]])
+        )
         kept, index = zip(*(np.unique(part, return_inverse=True) for part in (rows, columns)), strict=True)
         if len(kept[0]) * len(kept[1]) * FEWER > m * n:
-            return None
-        if c is not None and c[np.ix_(rows, columns)].tobytes() != np.ascontiguousarray(c).tobytes():
             return None
         found = replace(self, batch=()).cut(kept[0].tolist(), kept[1].tolist())
         return Few(found, *([int(row) for row in part] for part in index))

@@ -40,10 +40,12 @@ from numerics.conform.products.together import at_once
 from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.returned import stops_noted
 from numerics.conform.target import SENTENCES, Fault
+from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.conform.warned import warned_once
 from numerics.formats.errors import NumericsError, said
 
+LISTED = 8  # numbers of a bias, or zero points, that are shown
 SHOWN = 4  # terms of a sum that are shown
 FEW_CLASSES = 4  # of shapes, whose arrays lie in each way where it is quick
 LAID = 1 << 17  # terms of products of which those of every shape come in each way, unless quick
@@ -386,22 +388,46 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
 
 
 def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
-    """The terms of one result that are not zero, the first of them; its bias, or alpha, beta and c."""
+    """The terms of one result that are not zero, the first of them; its bias, or alpha, beta and c.
+
+    Where all are zero, those of which one factor is none: a kernel may multiply its code, or its zero point.
+    """
     with np.errstate(all="ignore"):
-        telling = np.flatnonzero(problem.a.values[at[0]] * problem.b.values[at[1]] != 0)  # NaN times 0 too
+        there = problem.a.values[at[0]] * problem.b.values[at[1]] != 0  # NaN times 0 too
+    beside = [side.codes[row] != 0 for side, row in zip((problem.a, problem.b), at, strict=True)]
+    beside += [side.factors.zero[row] != 0 for side, row in zip((problem.a, problem.b), at, strict=True)]
+    telling = np.flatnonzero(there if there.any() else np.any(beside, axis=0))
     lines = [
         f"k={p}: {_text(problem.a, at[0], p)} times {_text(problem.b, at[1], p)}" for p in telling[:SHOWN]
     ]
     if len(telling) > SHOWN:
         lines.append(f"and {len(telling) - SHOWN} terms more")
-    if not len(telling):
-        lines.append("every term is 0")
+    if not there.any():
+        lines.append("every term is 0" if len(there) else "there are no terms")
+    lines += _of_others(problem)
     if problem.bias is not None:
-        lines.append(f"bias {problem.bias[at[1]]:.9g}")
+        lines.append(_of_bias(problem.bias, at[1]))
     if problem.blend is not None:
         c = problem.blend.c
         lines.append(f"{problem.blend}" + (f", c {c[at]:.9g}" if c is not None else ""))
     return tuple(lines)
+
+
+def _of_others(problem: Problem) -> Iterator[str]:
+    """The zero points of a case of several rows, of the first ones: they may be taken for each other's."""
+    for name, side in (("a", problem.a), ("b", problem.b)):
+        if side.zero is not None and side.zero.shape[1] == 1 and len(side.zero) > 1:
+            some = " ".join(str(int(x)) for x in side.zero[:LISTED, 0])
+            yield f"zero points of {name}'s rows {some}" + " ..." * (len(side.zero) > LISTED)
+
+
+def _of_bias(bias: Array, column: int) -> str:
+    """The bias of a column, and where others stand beside it what they are, too."""
+    own = f"bias {bias[column]:.9g}"
+    if len(bias) == 1:
+        return own
+    some = " ".join(f"{x:.9g}" for x in bias[:LISTED])
+    return f"{own}, of {some}" + " ..." * (len(bias) > LISTED)
 
 
 def _result(x: Any) -> str:
