@@ -235,6 +235,21 @@ class Filled:
         return self.arrays if len(self.arrays) > 1 else self.arrays[0]
 
 
+class Gives(NamedTuple):
+    """How a target is given its arrays, beside what they hold.
+
+    frozen: those that it reads cannot be written to
+    stored_alone: every tensor begins where its storage does, without an offset
+    begins: bytes past the start of a page at which arrays begin; None: as their own memory does
+    rewritten: memory, by place, shape, strides and type, in which arrays of one form come from call to call
+    """
+
+    frozen: bool = False
+    stored_alone: bool = False
+    begins: int | None = None
+    rewritten: dict[Any, Array] | None = None
+
+
 class Judged:
     """A callable, which is imported where it comes as a name, and what it takes."""
 
@@ -250,6 +265,7 @@ class Judged:
         self.function, self.takes = function, takes
         self.witness = NOBODY
         self.held, self.primed = UNUSED, False
+        self.gives = Gives()
         if takes.array == "torch":
             torch_module()
 
@@ -262,6 +278,15 @@ class Judged:
             yield
         finally:
             self.held, self.primed = before
+
+    @contextmanager
+    def giving(self, **how: Any) -> Iterator[None]:
+        """The arrays of calls are given otherwise; how: by the names of `Gives`."""
+        before, self.gives = self.gives, self.gives._replace(**how)
+        try:
+            yield
+        finally:
+            self.gives = before
 
     def keep_ieee(self, x: Array) -> None:
         """Sets this thread back to IEEE arithmetic; notes the first call that left it otherwise."""
@@ -312,48 +337,6 @@ class Target(Judged):
         super().__init__(function, takes)
         self.task = task
         self.early: list[tuple[Case, list[Array]]] = []
-        self.rewritten: dict[Any, Array] | None = None
-        self.begins: int | None = None
-        self.from_start, self.frozen = False, False
-
-    @contextmanager
-    def freezing(self) -> Iterator[None]:
-        """Every array that it is given to read cannot be written to."""
-        before, self.frozen = self.frozen, True
-        try:
-            yield
-        finally:
-            self.frozen = before
-
-    @contextmanager
-    def beginning(self, past: int) -> Iterator[None]:
-        """Arrays come in memory that begins so many bytes past the start of a page."""
-        before, self.begins = self.begins, past
-        try:
-            yield
-        finally:
-            self.begins = before
-
-    @contextmanager
-    def storing_alone(self) -> Iterator[None]:
-        """Every tensor begins where its storage does: none has an offset."""
-        before, self.from_start = self.from_start, True
-        try:
-            yield
-        finally:
-            self.from_start = before
-
-    @contextmanager
-    def rewriting(self, memory: dict[Any, Array]) -> Iterator[None]:
-        """Arrays of one shape come in the same memory, written anew from call to call.
-
-        memory: what it is, by place, shape, strides and type; filled by the calls.
-        """
-        before, self.rewritten = self.rewritten, memory
-        try:
-            yield
-        finally:
-            self.rewritten = before
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
@@ -698,11 +681,11 @@ class Target(Judged):
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its copies lie beside forbidden memory."""
         given = tuple(self._own(x, edge) if isinstance(x, np.ndarray) else x for x in case)
-        if self.rewritten is not None and edge is None:
+        if self.gives.rewritten is not None and edge is None:
             given = tuple(self._rewrite(at, x) for at, x in enumerate(given))
         arrays = self.arrays_in(given)
         for x in arrays:
-            x.flags.writeable = x.flags.writeable and not self.frozen
+            x.flags.writeable = x.flags.writeable and not self.gives.frozen
         unchanged = Unchanged(arrays, edge is None)
         came = self._called(given, arrays, edge)
         if law := unchanged.broken():
@@ -712,9 +695,9 @@ class Target(Judged):
 
     def _rewrite(self, at: int, x: Any) -> Any:
         """The array in the memory of the one of that place, type and strides that came before it."""
-        if self.rewritten is None or not isinstance(x, np.ndarray):
+        if self.gives.rewritten is None or not isinstance(x, np.ndarray):
             return x
-        kept = self.rewritten.setdefault((at, x.shape, x.strides, x.dtype), x)
+        kept = self.gives.rewritten.setdefault((at, x.shape, x.strides, x.dtype), x)
         if kept is not x:
             kept[...] = x
         return kept
@@ -731,8 +714,8 @@ class Target(Judged):
         """A copy for the target alone; float32 values in the type that it takes."""
         plain = self.task.inputs == "float32" or x.dtype != np.float32
         room = None if edge is None else edge.room
-        if room is None and self.begins is not None:
-            room = partial(roomy, past=self.begins, unit=PAGE)
+        if room is None and self.gives.begins is not None:
+            room = partial(roomy, past=self.gives.begins, unit=PAGE)
         return shapes.kept(x, None if plain else type_of(self.task.inputs), room)
 
     @staticmethod
@@ -782,7 +765,7 @@ class Target(Judged):
     def _given(self, x: Any, place: int) -> Any:
         if self.takes.array != "torch" or not isinstance(x, np.ndarray):
             return x
-        return tensor_of(torch_module(), x, place, not self.from_start)
+        return tensor_of(torch_module(), x, place, not self.gives.stored_alone)
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:

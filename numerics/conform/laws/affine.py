@@ -245,7 +245,7 @@ def _counted(target: Target, found: Findings) -> None:
     memory: dict[Any, Array] = {}
     for question in counted.affine_questions(target):
         if not found.failures:
-            with target.rewriting(memory):
+            with target.giving(rewritten=memory):
                 told = answers(target, question)
             _judge_told(target, found, question, told)
 

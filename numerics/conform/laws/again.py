@@ -34,7 +34,7 @@ def _again(target: Target, found: Findings, effort: Effort) -> None:
     """
     _ask(target, found, questions(target, effort.calls, effort.seed))
     if not found.failures:
-        with target.rewriting({}):
+        with target.giving(rewritten={}):
             _ask(target, found, questions(target, REWRITTEN, effort.seed + 1))
 
 

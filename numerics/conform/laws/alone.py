@@ -71,7 +71,7 @@ def begins(
         return None
 
     def at(past: int) -> Any:
-        with target.beginning(past):
+        with target.giving(begins=past):
             return told(target, case)
 
     step = type_of(target.task.inputs).itemsize if x.dtype == np.float32 else x.itemsize
@@ -87,7 +87,7 @@ def by_storage(target: Target, wrong: Callable[[], bool]) -> bool:
     """Is what was wrong right where every tensor begins with its storage?"""
     if target.takes.array != "torch":
         return False
-    with target.storing_alone():
+    with target.giving(stored_alone=True):
         return not wrong()
 
 

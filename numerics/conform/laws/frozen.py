@@ -38,7 +38,7 @@ def _frozen(target: Target, found: Findings) -> None:
     for size in SIZES:
         question = _question(target, size, rng)
         try:
-            with target.freezing():
+            with target.giving(frozen=True):
                 if target.task.draws_itself:
                     target.elements(*question.inputs)
                     continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -104,17 +104,6 @@ class ProductTarget(Judged):
         super().__init__(function, takes)
         self.claim = claim
         self.held = HELD
-        self.from_start = False
-        """Does every tensor begin where its storage does?"""
-
-    @contextmanager
-    def storing_alone(self) -> Iterator[None]:
-        """Every tensor begins where its storage does: none has an offset."""
-        before, self.from_start = self.from_start, True
-        try:
-            yield
-        finally:
-            self.from_start = before
 
     def takes_problem(self, problem: Problem) -> bool:
         """Is a problem within what it takes: whole blocks alone, finite numbers alone, nothing empty?"""
@@ -186,7 +175,7 @@ class ProductTarget(Judged):
 
     def _called(self, arguments: tuple[Any, ...], case: Case, edge: Edge | None) -> Any:
         if self.takes.array == "torch":
-            within = edge is None and not self.from_start
+            within = edge is None and not self.gives.stored_alone
             made = {id(x): _torch_of(x, place, within) for place, x in enumerate(arguments)}
             arguments = tuple(made[id(x)] for x in arguments)
         inputs = len(arguments) - self.takes.fills

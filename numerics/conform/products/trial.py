@@ -315,7 +315,7 @@ class ProductCheck:
         if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
             return self._placed(seen, "repeatable", seen.due, seen.wrong)
         found = described(again, at, law_of(again, at, law), int(seen.wrong.sum()))
-        with self.target.storing_alone():
+        with self.target.giving(stored_alone=True):
             stored = self.target.takes.array == "torch" and self._fails(problem) is None
         if stored:
             return replace(

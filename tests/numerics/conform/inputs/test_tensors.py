@@ -115,5 +115,5 @@ def test_where_no_tensor_has_an_offset_the_target_says_so():
     found = asked(lambda x: _encode(_from_start(x)), "fp8_e4m3", array="torch").target
     x = np.full((5, 7), 1.0, np.float32)
     assert (found.elements(x) != nx.fp8_e4m3.encode(x)).any()
-    with found.storing_alone():
+    with found.giving(stored_alone=True):
         assert (found.elements(x) == nx.fp8_e4m3.encode(x)).all()
