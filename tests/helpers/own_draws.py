@@ -134,6 +134,20 @@ def mixed_by_xor():
     return lambda shape: numbers_of(in_order(shape) ^ next(calls))
 
 
+def ends_alike(left, of=16, apart=1):
+    """The last number of some lengths has the draw of one before it: what a vector leaves over."""
+    rng = np.random.default_rng(8)
+
+    def bits(shape):
+        found = rng.integers(0, 1 << 30, shape, np.uint32)
+        flat = found.reshape(-1)
+        if flat.size % of == left and flat.size > apart:
+            flat[-1] = flat[-1 - apart]
+        return found
+
+    return bits
+
+
 def shares_a_third():
     """A third of the draws of each call are those of the call before, somewhere else."""
     rng, kept = np.random.default_rng(7), [np.zeros(0, np.uint32)]
@@ -178,6 +192,9 @@ def stands_still_at_one():
 
 
 FAULTS = {
+    "the end of nine left over": lambda: ends_alike(9),
+    "the end of three left over, two apart": lambda: ends_alike(3, 4, 2),
+    "the end of whole vectors": lambda: ends_alike(0, 32, 7),
     "a row that repeats the first": lambda: row_again,
     "a batch that repeats the first": lambda: batch_again,
     "a counter that one number does not move": stands_still_at_one,

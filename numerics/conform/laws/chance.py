@@ -24,9 +24,9 @@ from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, numbers
 
 ERROR = 1e-9  # the probability that a right kernel fails a check
-SHARES = 9
+SHARES = 10
 """The parts of it: of the numbers and their pairs, of places, of their rows, of what comes again within
-a call and in the next, and five of laws/streams.py."""
+a call and in the next, and six of laws/streams.py."""
 TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
 MOST = 1 << 20  # numbers of a call
 LAGS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

@@ -28,10 +28,13 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.target import Fault, Target
 from numerics.conform.task import Array, Float32
 from numerics.conform.verdict import Counterexample
+from numerics.conform.verdict import numbers as shown
 
 Ask = Callable[[Target, Findings, Float32], None]
 CALLS = {1: 1024, 7: 512, 63: 1024, 511: 128, 2047: 64}
 """How often arrays of a length are asked: lengths that leave most of a vector, warp, block or tile over."""
+SHORT, AGAIN = range(33, 65), 384
+"""Short lengths, of every remainder of 32, and how often each is asked: any two numbers may share a draw."""
 SHAPES = ((301, 211), (24, 41, 65), (5, 6, 40, 51))
 TWO, TURNS = (961, 1013), 24  # lengths that are asked in turn, and how often
 FAR = tuple(1 << k for k in range(19, 22))
@@ -42,7 +45,7 @@ SIZE, ROUNDS = 1021, 32  # numbers of a thread's call, and its calls
 
 def trial(effort: Effort) -> Trial:
     """Calls of one length, arrays of several axes, two lengths in turn; unless quick, one long array."""
-    every = (_calls, _shapes, _in_turn, *(_far,) * (effort.name != "quick"))
+    every = (_short, _calls, _shapes, _in_turn, *(_far,) * (effort.name != "quick"))
     return Trial((independent,), lambda target, found: _judge(target, found, every))
 
 
@@ -78,6 +81,31 @@ def _calls(target: Target, found: Findings, numbers: Float32) -> None:
         told = chance.alike(np.concatenate(every), None, tests)
         of = f"draws of {calls} calls of {size} numbers, one after the other"
         chance.expect_chance(found, told, of, size * calls)
+
+
+def _short(target: Target, found: Findings, numbers: Float32) -> None:
+    """Two numbers of a short array, at its end above all, that go one way in all calls together.
+
+    All numbers are the one that goes either way most evenly, by which two that share a draw are told best.
+    """
+    near = np.abs(chance.fractions_of(target, numbers) - 0.5)
+    tests = sum(size * size for size in SHORT)
+    room = chance.allowed(AGAIN, chance.SHARES * tests)
+    for size in SHORT:
+        x = np.full(size, numbers[near.argmin()], np.float32)
+        fractions = chance.fractions_of(target, x)
+        every = np.stack([_away(target, x, fractions) for _ in range(AGAIN)])
+        found.tried += every.size
+        together = np.triu(every.T @ every, 1)
+        shared = np.argwhere(np.abs(together) > room)
+        if len(shared):
+            one, other = (int(at) for at in shared[-1])
+            way = "one way" if together[one, other] > 0 else "two ways"
+            told = f"a sum of products of {together[one, other]:.0f}"
+            came = f"numbers {one} and {other} of {size} go {way}: {told}"
+            due = f"0, {room:.0f} more or less, of {AGAIN} calls"
+            chance.fails(found, independent, came, due, input=shown(x[:1]), differs=len(shared))
+            return
 
 
 def _shapes(target: Target, found: Findings, numbers: Float32) -> None:
