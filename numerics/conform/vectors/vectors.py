@@ -275,7 +275,8 @@ def _shown(line: bytes) -> str:
 
 def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, bytes]:
     """The operation, how many vectors are to come and which, the next line and its number."""
-    number, facts = 1, {}
+    number = 1
+    facts: dict[str, str] = {}
     line = stream.readline(CHUNK).removeprefix(codecs.BOM_UTF8)
     while _is_blank(line) and number <= LONGEST_HEADER:
         number, line = number + 1, stream.readline(CHUNK)

@@ -1138,7 +1138,9 @@ def test_a_file_for_verilog_of_all_inputs_is_refused():
 
 # ---- Verilog: the docs' testbenches, simulated ----------------------------------------------------
 
-BENCH, ANSWERS, CLOCKED = re.findall(r"```verilog\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+BENCH, BLOCKS, ANSWERS, CLOCKED = re.findall(
+    r"```verilog\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL
+)
 E4M3_ENCODER = """
 module encoder (input [31:0] x, output [7:0] code);
   wire [30:0] a = x[30:0];
@@ -1176,6 +1178,33 @@ endmodule
 """
 
 
+MXFP4_QUANTIZER = """
+module quantizer (input [1023:0] x, output reg [7:0] scale, output reg [127:0] code);
+  reg [30:0] a;
+  reg [7:0] top;
+  reg [95:0] w; // the magnitude over the scale in units of 2**-31; its last bit holds whatever is lower
+  integer j, shift;
+  always @* begin
+    top = 0;
+    for (j = 0; j < 32; j = j + 1) if (x[32 * j + 23 +: 8] > top) top = x[32 * j + 23 +: 8];
+    scale = top == 255 ? 255 : top < 2 ? 0 : top - 2;
+    for (j = 0; j < 32; j = j + 1) begin
+      a = x[32 * j +: 31];
+      shift = (a[30:23] == 0 ? 1 : a[30:23]) - scale + 8;
+      w = {a[30:23] != 0, a[22:0]};
+      if (shift >= 0) w = w << shift;
+      else w = shift < -24 ? w != 0 : w >> -shift | ((w >> -shift << -shift) != w);
+      code[4 * j +: 4] = {x[32 * j + 31],
+        w > 40'h2_80000000 ? 3'd7 : w >= 40'h1_c0000000 ? 3'd6 : w > 40'h1_40000000 ? 3'd5
+        : w >= 40'hE0000000 ? 3'd4 : w > 40'hA0000000 ? 3'd3 : w >= 40'h60000000 ? 3'd2
+        : w > 40'h20000000 ? 3'd1 : 3'd0};
+    end
+    if (top == 255) code = {32{4'hA}}; // free
+  end
+endmodule
+"""
+
+
 def simulated(folder, *sources):
     """What a simulation prints, of Icarus Verilog."""
     if shutil.which("iverilog") is None:
@@ -1199,6 +1228,28 @@ def of_fp4(source):
 def test_the_testbench_of_the_docs_is_of_as_many_words_as_the_file():
     facts = b"".join(readmemh(operation("fp8_e4m3"))).decode()
     assert re.search(r"// words: .*(reg .*)", facts)[1] in BENCH
+
+
+def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
+    """A plain !== fails a unit that verify passes: the codes under a scale that is NaN."""
+    file = b"".join(readmemh(operation("mxfp4")))
+    assert re.search(r"// words: .*(reg .*)", file.decode())[1] in BLOCKS
+    (tmp_path / "mxfp4.mem").write_bytes(file)
+    assert simulated(tmp_path, BLOCKS, MXFP4_QUANTIZER) == "0 mismatches\n"
+    plain = BLOCKS.replace("scale !== 8'hff && ", "")
+    assert plain != BLOCKS
+    assert (
+        simulated(tmp_path, plain, MXFP4_QUANTIZER).splitlines()[-1]
+        == f"{file.count(b'nan_or_inf') - 1} mismatches"
+    )
+    for old, new in (
+        ("w > 40'h2_8", "w >= 40'h2_8"),
+        ("top - 2", "top == 200 ? 8'hx : top - 2"),
+        ("255 : top", "254 : top"),
+    ):
+        assert old in MXFP4_QUANTIZER
+        told = simulated(tmp_path, BLOCKS, MXFP4_QUANTIZER.replace(old, new)).splitlines()
+        assert len(told) > 1
 
 
 CASES = {
