@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from numerics.conform.products import draw
 from numerics.conform.products.batches import whole
-from numerics.conform.products.claim import Operand
+from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.problem import Problem, Side, meanings
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
-
-if TYPE_CHECKING:
-    from numerics.conform.products.cases import Maker
 
 ONE = {
     "object": ", of operands that are one object",
@@ -30,31 +27,30 @@ SQUARE = (5, 33, 64)
 BATCH = (3, 2)
 
 
-def aliased(maker: Maker) -> Iterator[Problem]:
+def aliased(claim: Claim, rng: draw.Rng) -> Iterator[Problem]:
     """Products of which b is a, turned or not: where both are given alike, and in each way."""
-    claim = maker.claim
     if claim.a != claim.b or claim.laid.a != claim.laid.b:
         return
     for m, k in SHAPES:
-        side = _small(maker, whole(claim, (*BATCH[2 - claim.laid.axes :], m, m, k))[0], k)
-        yield from _each_way(maker, side, side)
+        side = _small(claim, rng, whole(claim, (*BATCH[2 - claim.laid.axes :], m, m, k))[0], k)
+        yield from _each_way(claim, side, side)
     for size in SQUARE if claim.a.spec is None and not claim.laid.axes else ():
-        side = _small(maker, size, size)
-        yield from _each_way(maker, side, side.with_codes(side.codes.T))
+        side = _small(claim, rng, size, size)
+        yield from _each_way(claim, side, side.with_codes(side.codes.T))
 
 
-def _each_way(maker: Maker, a: Side, b: Side) -> Iterator[Problem]:
-    batch = BATCH[2 - maker.claim.laid.axes :]
-    bias = np.zeros(len(b.codes), np.float32) if maker.claim.bias else None
-    yield from (Problem(maker.claim, a, b, bias, "aliasing", batch=batch, one=one) for one in ONE)
+def _each_way(claim: Claim, a: Side, b: Side) -> Iterator[Problem]:
+    batch = BATCH[2 - claim.laid.axes :]
+    bias = np.zeros(len(b.codes), np.float32) if claim.bias else None
+    yield from (Problem(claim, a, b, bias, "aliasing", batch=batch, one=one) for one in ONE)
 
 
-def _small(maker: Maker, rows: int, k: int) -> Side:
+def _small(claim: Claim, rng: draw.Rng, rows: int, k: int) -> Side:
     """Ones of both signs, and zeros: sums of their products fit in every accumulator."""
-    op = maker.claim.a
-    side = draw.unit(op, rows, k, maker.rng)
+    op = claim.a
+    side = draw.unit(op, rows, k, rng)
     few = [draw.one(op), side.codes.flat[0]] + [_minus_one(op)] * draw.has_signs(op)
-    return side.with_codes(maker.rng.choice(np.array(few), (rows, k)))
+    return side.with_codes(rng.choice(np.array(few), (rows, k)))
 
 
 def _minus_one(op: Operand) -> float:

@@ -970,7 +970,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
     yield from maker.pairs()
     if shapes is not None:
         yield from chain(*map(maker.named, asked))
-    yield from empty(maker, shapes)
+    yield from empty(claim, maker.rng, shapes)
     if shapes is None:
         yield from _lengths(maker)
         yield from _large(maker, LARGE)
@@ -991,7 +991,7 @@ def _single(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Iterato
         yield from _ends(maker)
         yield from _corners(maker)
     if shapes is None:
-        yield from aliased(maker)
+        yield from aliased(claim, maker.rng)
         yield from tiled(maker)
 
 
@@ -1005,7 +1005,7 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
     yield from batched(claim, shaped, others(shapes))
     if shapes is not None:
         yield from batched(claim, lambda asked: chain(*map(maker.named, asked)), others(shapes))
-    yield from empty(maker, shapes)
+    yield from empty(claim, maker.rng, shapes)
     if shapes is None:
         yield from batched(claim, lambda asked: _large(maker, asked), past_tiles(claim))
     more = [maker.pairs()]
@@ -1014,7 +1014,7 @@ def _in_batches(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None) -> Ite
     for problem in chain(*more):
         yield problem_in(problem, (3,) * claim.laid.axes)
     if shapes is None:
-        yield from aliased(maker)
+        yield from aliased(claim, maker.rng)
         yield from tiled_batches(maker)
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from numerics.conform.products import draw
 from numerics.conform.products.batches import whole
+from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
-
-if TYPE_CHECKING:
-    from numerics.conform.products.cases import Maker
 
 SHAPES = (
     (1, 1, 0), (4, 6, 0), (1, 70, 0), (33, 1, 0), (64, 130, 0), (0, 5, 40), (4, 0, 40), (0, 1, 1),
@@ -26,21 +23,22 @@ OF_BATCHES = (
 """Both axes of batches, m, n, k."""
 
 
-def empty(maker: Maker, shapes: tuple[tuple[int, ...], ...] | None = None) -> Iterator[Problem]:
+def empty(
+    claim: Claim, rng: draw.Rng, shapes: tuple[tuple[int, ...], ...] | None = None
+) -> Iterator[Problem]:
     """What is asked of shapes some of whose sizes are 0; shapes: those that somebody names, among others."""
-    axes = maker.claim.laid.axes
+    axes = claim.laid.axes
     usual = tuple(shape[2 - axes :] for shape in OF_BATCHES) if axes else SHAPES
     for shape in usual if shapes is None else shapes:
         if 0 in shape:
-            yield _of(maker, shape)
+            yield _of(claim, rng, shape)
 
 
-def _of(maker: Maker, shape: tuple[int, ...]) -> Problem:
-    claim = maker.claim
+def _of(claim: Claim, rng: draw.Rng, shape: tuple[int, ...]) -> Problem:
     m, n, k = whole(claim, shape)
-    sides = [draw.unit(op, rows, k, maker.rng) for op, rows in ((claim.a, m), (claim.b, n))]
+    sides = [draw.unit(op, rows, k, rng) for op, rows in ((claim.a, m), (claim.b, n))]
     full = [side.with_codes(np.full_like(side.codes, draw.one(side.op))) for side in sides]
-    bias = maker.rng.integers(1, 9, n).astype(np.float32) if claim.bias else None
+    bias = rng.integers(1, 9, n).astype(np.float32) if claim.bias else None
     found = Problem(claim, full[0], full[1], bias, law="empty")
     return replace(found, batch=shape[:-3], sizes=(shape[-3], shape[-2]))
 

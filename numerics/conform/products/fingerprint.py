@@ -244,7 +244,7 @@ class Prober:
 
     # ---- what is seen ------------------------------------------------------------------------------
 
-    def _held(self, places: tuple[int, int, int]) -> int:
+    def _held(self, places: tuple[int, ...]) -> int:
         """Bits of the accumulator: the largest j with 2**j + 1 - 2**j = 1, and one."""
         large, unit = self.exponents
         steps = np.arange(1, min(WIDEST, large - unit + 1))
@@ -509,7 +509,8 @@ class Cut:
         """The numbers that are left."""
         significand, exponent = np.frexp(x)
         whole = np.ldexp(significand, self.bits)
-        return np.ldexp(np.trunc(whole) if self.toward_zero else np.rint(whole), exponent - self.bits)
+        left = np.trunc(whole) if self.toward_zero else np.rint(whole)
+        return np.asarray(np.ldexp(left, exponent - self.bits))
 
 
 @dataclass(frozen=True)

@@ -289,18 +289,17 @@ class Problem:
     def few(self) -> Few | None:
         """The same of the rows and columns that differ, where these are much fewer; None elsewhere."""
         m, n, k = self.shape
-        c = None if self.blend is None else self.blend.c
         if m * n * k < LARGE:
             return None
-        rows = self.a.alike(*([] if c is None else [c]))
-        columns = self.b.alike(
-            *([] if c is None else [c.T]), *([] if self.bias is None else [self.bias[:, None]])
-        )
-        kept, index = zip(*(np.unique(part, return_inverse=True) for part in (rows, columns)), strict=True)
-        if len(kept[0]) * len(kept[1]) * FEWER > m * n:
+        c = [] if self.blend is None or self.blend.c is None else [self.blend.c]
+        bias = [] if self.bias is None else [self.bias[:, None]]
+        first = self.a.alike(*c), self.b.alike(*(x.T for x in c), *bias)
+        rows, columns = (list(dict.fromkeys(part)) for part in first)
+        if len(rows) * len(columns) * FEWER > m * n:
             return None
-        found = replace(self, batch=()).cut(kept[0].tolist(), kept[1].tolist())
-        return Few(found, *([int(row) for row in part] for part in index))
+        at = [dict(zip(part, range(len(part)), strict=True)) for part in (rows, columns)]
+        places = [[where[row] for row in part] for where, part in zip(at, first, strict=True)]
+        return Few(replace(self, batch=()).cut(rows, columns), places[0], places[1])
 
     @cached_property
     def exact(self) -> Float64:

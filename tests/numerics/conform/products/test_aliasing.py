@@ -1,0 +1,95 @@
+"""Are operands asked that are one array, and tensors that begin within their storage?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numerics.conform import check
+
+PLAIN = {"a": "float32", "b": "float32"}
+CODES = {"a": "mxfp4", "b": "mxfp4"}
+
+
+def product(a, b):
+    a, b = (x if isinstance(x, np.ndarray) else x.dequantize("float32") for x in (a, b))
+    with np.errstate(all="ignore"):
+        return (a.astype(np.float64) @ b.astype(np.float64).T).astype(np.float32)
+
+
+def one_object(a, b):
+    return np.tril(product(a, b)) if a is b else product(a, b)
+
+
+def one_memory(a, b):
+    same = a is not b and a.ctypes.data == b.ctypes.data
+    return np.tril(product(a, b)) if same else product(a, b)
+
+
+def same_numbers(a, b):
+    return np.tril(product(a, b)) if len(a) > 1 and np.array_equal(a, b) else product(a, b)
+
+
+def square_by_itself(a, b):
+    """a @ a of a square matrix, where b comes as (k, n)."""
+    return product(a, b) if a is b and len(a) > 1 else product(a, b.T)
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize(
+    ("kernel", "claim", "said"),
+    [
+        (one_object, PLAIN, "that are one object"),
+        (one_object, CODES, "that are one object"),
+        (one_memory, PLAIN, "two views of the same memory"),
+        (same_numbers, PLAIN, "that hold the same numbers"),
+        (square_by_itself, {**PLAIN, "layout": "kn"}, "that are one object"),
+    ],
+)
+def test_a_matrix_that_is_multiplied_by_itself_was_not_asked(kernel, claim, said):
+    found = check(kernel, kind="matmul", effort="quick", **claim)
+    assert found.law == "aliasing", str(found)
+    assert said in found.counterexample.where
+
+
+@pytest.mark.parametrize("layout", ["nk", "kn", "bmk,bkn"])
+def test_numpys_own_way_for_a_matrix_by_itself_was_blamed(layout):
+    def kernel(a, b):
+        return np.matmul(a, b if layout.endswith("kn") else b.T)
+
+    found = check(kernel, kind="matmul", effort="quick", layout=layout, **PLAIN)
+    assert found, str(found)
+    assert "aliasing" in found.laws
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize("which", ["a", "b", "bias", "packed", "shared"])
+def test_a_kernel_that_reads_from_the_beginning_of_a_storage_passed(which):
+    torch = pytest.importorskip("torch")
+
+    def from_start(x):
+        return x.as_strided(x.shape, x.stride(), 0)
+
+    def kernel(a, b, bias):
+        if which == "a":
+            a = from_start(a)
+        if which == "bias":
+            bias = from_start(bias)
+        if not isinstance(b, torch.Tensor) or hasattr(b, "packed"):
+            parts = {name: getattr(b, name) for name in ("packed", "shared")}
+            if which in parts:
+                parts[which] = from_start(parts[which])
+            b = b.with_parts(b.spec, tuple(b.shape), parts["packed"], parts["shared"], None)
+            b = b.dequantize()
+        elif which == "b":
+            b = from_start(b)
+        return (a.double() @ b.double().T + bias.double()).float()
+
+    codes = which in ("packed", "shared")
+    claim = {"a": "float32", "b": "mxfp4" if codes else "float32", "bias": True, "array": "torch"}
+    found = check(kernel, kind="matmul", effort="quick", **claim)
+    assert not found
+    assert found.law == "strides", str(found)
+    assert "begin within their storage" in str(found)
+    which = "none"
+    assert check(kernel, kind="matmul", effort="quick", **claim)

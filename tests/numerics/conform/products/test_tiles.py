@@ -1,0 +1,101 @@
+"""Are m, n and k asked past tiles at once, at a cost that does not grow with them?"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from numerics.conform import check
+from numerics.conform.products import pace
+from numerics.conform.products.cases import problems
+from numerics.conform.products.certificate import answer
+from numerics.conform.products.claim import Claim
+from numerics.conform.products.problem import LARGE
+from numerics.conform.products.tiles import SIZES, shapes
+
+PLAIN = {"a": "float32", "b": "float32"}
+INTEGERS = {"a": "int8", "b": "int8", "accumulate": "int32"}
+TILED = {
+    "decoding": (PLAIN, lambda m, n, k: m <= 16 and n >= 512 and k >= 512),
+    "some rows": (PLAIN, lambda m, n, k: 17 <= m <= 64 and n >= 256 and k >= 256),
+    "a pipeline of three stages": (PLAIN, lambda m, n, k: m >= 128 <= n and k % 64 == 0 and k >= 192),
+    "rows that are whole tiles": (PLAIN, lambda m, n, k: m % 256 == 0 and n >= 16),
+    "long sums": (PLAIN, lambda m, n, k: m >= 64 <= n and k >= 512),
+    "everything large": (PLAIN, lambda m, n, k: min(m, n, k) >= 512),
+    "many columns": (PLAIN, lambda m, n, k: n >= 4096),
+    "many rows": (PLAIN, lambda m, n, k: m > 2048),
+    "many terms": (PLAIN, lambda m, n, k: k > 32768),
+    "blocks of 64 beside rows left over": (
+        INTEGERS, lambda m, n, k: m > 16 <= n and k % 64 == 0 and k >= 128 and m % 16 > 0,
+    ),
+}  # fmt: skip
+"""Claims, and the shapes in which the last terms are lost."""
+
+
+@pytest.mark.turns(4)
+@pytest.mark.parametrize("name", TILED)
+def test_terms_that_are_lost_where_m_n_and_k_are_large_at_once_passed(name):
+    claim, there = TILED[name]
+
+    def kernel(a, b):
+        whole = np.int64 if "accumulate" in claim else np.float64
+        a, b = a.astype(whole), b.astype(whole)
+        k = a.shape[1] - 16 * there(len(a), len(b), a.shape[1])
+        with np.errstate(all="ignore"):
+            return (a[:, :k] @ b[:, :k].T).astype(np.int32 if "accumulate" in claim else np.float32)
+
+    found = check(kernel, kind="matmul", effort="quick", **claim)
+    assert found.law in ("sums", "integers"), str(found)
+    m, n, k = found.counterexample.problem.shape
+    assert there(m, n, k)
+    assert not there(m, n, max(k // 2, 1)) or not there(m, max(n // 2, 1), k), "it is no small case"
+
+
+def test_two_sizes_were_not_asked_whole_and_not_together():
+    """Any two of m, n and k are few, some or many: both whole tiles, neither, and either alone."""
+
+    def said(size):
+        return next((kind, size in whole) for kind, (whole, rest) in enumerate(SIZES) if size in whole + rest)
+
+    known = {size for pair in SIZES for part in pair for size in part}
+    asked = [[said(size) for size in shape] for shape in shapes() if known >= set(shape)]
+    every = [*product(range(3), (False, True))]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert {(shape[one], shape[other]) for shape in asked} == set(product(every, every))
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        PLAIN,
+        INTEGERS,
+        {"a": "float32", "b": "uint4 per_group(32) asymmetric", "bias": True},
+        {"a": "nvfp4", "b": "nvfp4"},
+        {**PLAIN, "alpha": True, "beta": True},
+        {**PLAIN, "layout": "bmk,bnk"},
+    ],
+    ids=["float32", "integers", "zero points", "nvfp4", "gemm", "batches"],
+)  # fmt: skip
+def test_what_is_due_of_few_rows_was_not_what_is_due_of_all(claim):
+    large = [problem for problem in problems(Claim.of(**claim)) if problem.few is not None]
+    assert large
+    assert all(np.prod(problem.shape) >= LARGE for problem in large)
+    for problem in (large[0], large[-1]):
+        due, decided = answer(problem)
+        assert decided.sum() * 2 > problem.few.problem.due().size
+        if problem.batch:
+            continue
+        rows, columns = ([0, size // 2, size - 1] for size in problem.shape[:2])
+        part = problem.cut(rows, columns)
+        assert part.few is None
+        for found, whole in zip(answer(part), (due, decided), strict=True):
+            assert np.array_equal(found, whole[np.ix_(rows, columns)], equal_nan=True)
+
+
+def test_a_slow_target_was_asked_for_hours(monkeypatch):
+    monkeypatch.setattr(pace, "SECONDS", 1e-9)
+    found = check(lambda a, b: a @ b.T, kind="matmul", effort="quick", **PLAIN)
+    assert found
+    assert any("would take this target more than" in note for note in found.notes), str(found)
