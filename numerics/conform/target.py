@@ -669,7 +669,14 @@ class Target(Judged):
 
     def called(self, *inputs: Any) -> Any:
         """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""
-        return self.call(*(self._laid(inputs) if isinstance(self.task.dtype, Block) else inputs))
+        return self.call(*self._as_laid(inputs))
+
+    def called_once(self, *inputs: Any) -> Any:
+        """The same of a single call, not beside forbidden memory."""
+        return self.once(self._as_laid(inputs))
+
+    def _as_laid(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return self._laid(inputs) if isinstance(self.task.dtype, Block) else inputs
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""

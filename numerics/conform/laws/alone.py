@@ -71,7 +71,7 @@ def begins(
         return None
 
     def at(past: int) -> Any:
-        with target.giving(begins=past):
+        with target.giving(begins=past, stored_alone=True):
             return told(target, case)
 
     step = type_of(target.task.inputs).itemsize if x.dtype == np.float32 else x.itemsize

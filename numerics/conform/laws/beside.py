@@ -83,7 +83,7 @@ def _long(target: Target, effort: Effort) -> Iterator[Counterexample | None]:
     rng = np.random.default_rng((37, effort.seed))
     size = LONG if _seconds(target, drawn_question(target, SIZE, rng)) < SLOW else SIZE
     cases = [in_place(target.task, drawn_question(target, size, rng).inputs) for _ in range(2)]
-    every = [(case, arrays_of(target.once(case), target.arrays_in(case))) for case in cases]
+    every = [(case, arrays_of(target.called_once(*case), target.arrays_in(case))) for case in cases]
     until = perf_counter() + WHILE * max(1, effort.rounds // AS_EVER.rounds)
     yield from _at_once([partial(_again_and_again, target, *own, until) for own in every])
 
@@ -92,7 +92,7 @@ def _seconds(target: Target, question: Question) -> float:
     """How long a call takes."""
     case = in_place(target.task, question.inputs)
     start = perf_counter()
-    target.once(case)
+    target.called_once(*case)
     return perf_counter() - start
 
 
@@ -104,7 +104,7 @@ def _again_and_again(
     for _ in range(MOST_LONG):
         try:
             with ieee_arithmetic():
-                now = arrays_of(target.once(case), target.arrays_in(case))
+                now = arrays_of(target.called_once(*case), target.arrays_in(case))
         except Fault as fault:
             return _of_fault(fault)
         for one, due in zip(now, before, strict=True):

@@ -33,6 +33,10 @@ HIGH = (7, 2_396_757)  # with much effort: more than 2**24
 MODERATE = 2.0**20  # magnitudes and their reciprocals, at most, that no shortcut leaves out
 
 
+Ask = Callable[[list[Array], Answer], None]
+"""Gives a target some arrays and compares what comes with what is due."""
+
+
 class Known(NamedTuple):
     """Blocks whose answers are known: what a target is given of each, and what is due.
 
@@ -44,6 +48,10 @@ class Known(NamedTuple):
     shared: tuple[Array, ...]
     due: Answer
     kept: Array
+
+
+AskAll = Callable[[Task, Known, Takes, Ask, Effort], None]
+"""Asks many arrays of known blocks."""
 
 
 def in_tensor(task: Task, known: Known, shape: tuple[int, ...], order: Array) -> tuple[list[Array], Answer]:
@@ -150,10 +158,8 @@ def long_lines(task: Task, whole: bool, effort: Effort) -> Iterator[tuple[int, .
         yield (*lines, blocks * size + cut)
 
 
-def in_long_lines(
-    task: Task, known: Known, takes: Takes, effort: Effort
-) -> Iterator[tuple[list[Array], Answer]]:
-    """The blocks of before in these shapes, with what is due to them."""
+def in_long_lines(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort) -> None:
+    """Asks the blocks of before in these shapes, with what is due to them."""
     for *lines, length in long_lines(task, takes.whole_blocks, effort):
         rank = 1 + len(lines)
         if not -rank <= task.axis < rank or (rank < 2 and task.scale_layout is not None):
@@ -163,7 +169,7 @@ def in_long_lines(
         rng = np.random.default_rng((SALT, effort.seed, *shape))
         blocking = task.blocking(shape)
         order = known.kept[rng.integers(0, len(known.kept), blocking.count)]
-        yield in_tensor(task, _cut(task, known, order, blocking), shape, np.arange(len(order)))
+        ask(*in_tensor(task, _cut(task, known, order, blocking), shape, np.arange(len(order))))
 
 
 def _cut(task: Task, known: Known, order: Array, blocking: Blocking) -> Known:
@@ -189,9 +195,6 @@ def _put(due: Answer, at: slice, own: Answer) -> None:
             whole[at] = part
 
 
-Ask = Callable[[list[Array], Answer], None]
-
-
 def everything(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort) -> None:
     """Asks all of these; ask: is told what is given, and what is due."""
     for shape, order in orders(task, known.kept, effort.seed):
@@ -199,7 +202,5 @@ def everything(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort)
         for x in in_memory(given[0], takes):
             for every in shapes.beside(x, *given[1:]):
                 ask([*every], due)
-    for given, due in in_long_lines(task, known, takes, effort):
-        ask(given, due)
     for shape, order in of_one_class(task, known, effort.drawn > 0):
         ask(*in_tensor(task, known, shape, order))

@@ -61,8 +61,11 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
         yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
     yield Trial((layout,), _counted)
-    yield Trial((layout,), lambda target, found: _in_tensors(target, found, effort))
+    yield Trial((layout,), lambda target, found: _in_tensors(target, found, block_layouts.everything, effort))
     yield Trial(lines, lambda target, found: _lines(target, found, named))
+    yield Trial(
+        (layout,), lambda target, found: _in_tensors(target, found, block_layouts.in_long_lines, effort)
+    )
     if task.kind == "encode" and task.scale_layout in ZEROS_BEYOND:
         yield Trial((padding,), _padded)
     if not takes.contiguous:
@@ -322,8 +325,8 @@ def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
     return [probes(task)[order].reshape(lines, -1)], answers_at(_truth_of_probes(task)[1], order)
 
 
-def _in_tensors(target: Target, found: Findings, effort: Effort) -> None:
-    """The blocks of before in tensors of every shape and memory, and those of one class among themselves."""
+def _in_tensors(target: Target, found: Findings, ask_all: block_layouts.AskAll, effort: Effort) -> None:
+    """The blocks of before in tensors of every shape and memory, and those of one class; or in long lines."""
     task = target.task
     if task.kind == "decode":
         codes, *others = (part for part in blocks.codes(task.block) if part is not None)
@@ -342,7 +345,7 @@ def _in_tensors(target: Target, found: Findings, effort: Effort) -> None:
         for part, pair in enumerate(task.pairs(came, due)):
             _expect_equal(task, found, given, Pair(*pair, part), layout)
 
-    block_layouts.everything(task, known, target.takes, ask, effort)
+    ask_all(task, known, target.takes, ask, effort)
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------

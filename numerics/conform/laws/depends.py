@@ -62,7 +62,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
         return found
     if broken.law == "padding":  # which belongs to no number: right ones say nothing of it
         return broken
-    if LIES in broken.where:
+    if LIES in broken.where or STORED in broken.where:
         return broken
     if (found := _by_address(target, broken, case)) is not None:
         return found
@@ -72,7 +72,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
 
 def _by_calls(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample of `repeatable`, which says what is kept, where that is found."""
-    if USED_AGAIN in broken.where or LIES in broken.where:
+    if any(known in broken.where for known in (USED_AGAIN, LIES, STORED)):
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
@@ -88,8 +88,11 @@ def _by_calls(target: Target, broken: Counterexample) -> Counterexample:
 def _by_address(
     target: Target, broken: Counterexample, case: tuple[Any, ...] | None
 ) -> Counterexample | None:
-    """The same of a law of places, where a page of memory decides whether it is wrong."""
-    lies = None if case is None else begins(target, case, is_wrong)
+    """The same of a law of places, where its place in a storage or a page decides whether it is wrong."""
+    if case is None:
+        return None
+    stored = by_storage(target, lambda: is_wrong(target, case))
+    lies = STORED if stored else begins(target, case, is_wrong)
     if lies is None:
         return None
     return _also(broken, lies) if broken.law in PLACES else as_of(broken, layout, lies)
@@ -236,7 +239,7 @@ def _changed(target: Target) -> str | None:
 def _two(target: Target, size: int, alike: bool, case: tuple[Any, ...] | None) -> Iterator[tuple[Any, ...]]:
     """Two questions of one shape that no call had; alike: of the same numbers, that begin and end alike.
 
-    case: what was wrong, whose numbers are half of theirs, if it is an array of numbers.
+    case: what was wrong, whose numbers are half of theirs, if it is an array of several.
     """
     task, rng = target.task, np.random.default_rng(67)
     if task.draws_itself:
@@ -246,7 +249,7 @@ def _two(target: Target, size: int, alike: bool, case: tuple[Any, ...] | None) -
     first, *others = inputs
     if case is not None and len(case) == len(inputs) == 1 and task.kind in ("encode", "round", "decode"):
         known = np.ascontiguousarray(case[0]).reshape(-1)
-        if known.size and first.ndim == 1:
+        if known.size > 1 and first.ndim == 1:
             first = np.where(np.arange(first.size) % 2, first, np.resize(known, first.size))
     yield first, *others
     line = first.reshape(-1)
@@ -277,8 +280,6 @@ def _placed(target: Target, broken: Counterexample, case: tuple[Any, ...] | None
     """The same with what makes it right: memory without gaps, or another shape; as far as one can tell."""
     if broken.law not in PLACES or case is None or ALONE in broken.where:
         return broken
-    if by_storage(target, lambda: is_wrong(target, case)):
-        return _also(broken, STORED)
     plain = tuple(np.ascontiguousarray(x).reshape(np.shape(x)) if np.ndim(x) else x for x in case)
     strided = any(np.ndim(x) and not x.flags.c_contiguous for x in case)
     if strided and not is_wrong(target, plain):

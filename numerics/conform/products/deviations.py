@@ -62,9 +62,7 @@ class ProductDeviation:
 
 def bent(side: Side, **changes: Float64) -> Side:
     """A side that stands for other numbers than its codes say."""
-    found = replace(side)
-    found.__dict__["factors"] = replace(side.factors, **changes)  # where cached_property keeps it
-    return found
+    return replace(side, meant=replace(side.factors, **changes))
 
 
 def of_sides(change: Callable[[Side, Problem], Side], *names: str) -> Bend:
@@ -220,7 +218,7 @@ def _scale_of(shift: Callable[[int, int], int]) -> Callable[[Side, Problem], Sid
         blocks = side.scale.shape[1]
         order = [shift(j, blocks) for j in range(blocks)]
         micro = None if side.micro is None else side.micro[:, order]
-        other = replace(side, scale=side.scale[:, order], micro=micro)
+        other = replace(side, scale=side.scale[:, order], micro=micro, meant=None)
         return bent(side, scale=other.factors.scale)
 
     return change
@@ -231,7 +229,7 @@ def _rows_swapped(side: Side, problem: Problem) -> Side:
     if side.scale is None or len(side.scale) != rows:
         return side
     order = np.minimum(np.arange(rows) ^ 1, rows - 1)
-    return bent(side, scale=replace(side, scale=side.scale[order]).factors.scale)
+    return bent(side, scale=replace(side, scale=side.scale[order], meant=None).factors.scale)
 
 
 def _tail(unit: int, single: bool = False) -> Callable[[Side, Problem], Side]:

@@ -338,9 +338,12 @@ class Prober:
         return int(steps[-1] if right.all() else steps[right.argmin()] - 1) + 1
 
     def cut(self, side: str) -> Cut | None:
-        """How numbers of a side lose bits before they are multiplied; None where they keep all."""
+        """How numbers of a side lose bits before they are multiplied; None where they keep all.
+
+        Or as many as the accumulator has, which takes them from their product.
+        """
         bits = self.kept_bits(side)
-        if bits >= self._significand(side) or SIGNIFICAND[self.target.claim.out] <= bits:
+        if bits >= min(self._significand(side), SIGNIFICAND[self.target.claim.out], self.bits):
             return None
         step = 2.0 ** (1 - bits)
         return Cut(bits, bool(self._of_one(side, np.array([1 + 0.75 * step]))[0] == 1))

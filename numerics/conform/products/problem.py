@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,10 @@ class Factors:
     zero: Float64
     scale: Float64
 
+    def part(self, at: Any) -> Factors:
+        """Those of some rows or columns; at: an index of both axes."""
+        return Factors(self.element[at], self.zero[at], self.scale[at])
+
     @cached_property
     def values(self) -> Float64:
         """The numbers that a side stands for."""
@@ -63,7 +67,8 @@ class Factors:
 class Side:
     """One operand in memory: codes (or plain numbers) [rows, length], scales, zero points, microexponents.
 
-    scale: codes of a byte, or float32.  number: the scale of the whole tensor.
+    scale: codes of a byte, or float32.  number: the scale of the whole tensor.  meant: of a deviation, what
+    it stands for in place of what its codes say.
     """
 
     op: Operand
@@ -72,6 +77,7 @@ class Side:
     zero: Array | None = None
     micro: Array | None = None
     number: float = 1.0
+    meant: Factors | None = None
 
     def spread(self, shared: Array) -> Array:
         """What groups, rows or the tensor share, once for each element."""
@@ -83,6 +89,8 @@ class Side:
     @cached_property
     def factors(self) -> Factors:
         """Its elements, zero points and scales, as exact numbers."""
+        if self.meant is not None:
+            return self.meant
         shape = self.codes.shape
         with np.errstate(invalid="ignore"):  # NaN that signals
             element = self.codes.astype(np.float64) if self.op.is_value else meanings(self.op)[self.codes]
@@ -115,13 +123,18 @@ class Side:
             part if part is None or len(part) != count or self.op.share not in ("row", "block")
             else part[kept] for part in (self.scale, self.zero, self.micro)
         ]  # fmt: skip
-        return replace(self, codes=self.codes[kept], scale=shared[0], zero=shared[1], micro=shared[2])
+        meant = None if self.meant is None else self.meant.part(np.s_[kept])
+        return replace(
+            self, codes=self.codes[kept], scale=shared[0], zero=shared[1], micro=shared[2], meant=meant
+        )
 
     def alike(self, *more: Array) -> list[int]:
         """Of each row the first one that is the same, bit for bit; more: rows of numbers beside each row."""
         parts = [self.codes, *(part for part in (self.scale, self.zero, self.micro)
                                if part is not None and self.op.share in ("row", "block"))]  # fmt: skip
-        parts += more
+        parts += (
+            more if self.meant is None else (*more, self.meant.element, self.meant.zero, self.meant.scale)
+        )
         first: dict[tuple[bytes, ...], int] = {}
         keys = zip(*(map(np.ndarray.tobytes, np.ascontiguousarray(part)) for part in parts), strict=True)
         return [first.setdefault(key, row) for row, key in enumerate(keys)]
@@ -130,13 +143,13 @@ class Side:
         """The first columns alone."""
         cut = self.op.shared(len(self.codes), length)[1]
         shared = [None if part is None else part[:, :cut] for part in (self.scale, self.zero, self.micro)]
-        return replace(
-            self, codes=self.codes[:, :length].copy(), scale=shared[0], zero=shared[1], micro=shared[2]
-        )
+        meant = None if self.meant is None else self.meant.part(np.s_[:, :length])
+        return replace(self, codes=self.codes[:, :length].copy(), scale=shared[0], zero=shared[1],
+                       micro=shared[2], meant=meant)  # fmt: skip
 
     def with_codes(self, codes: Array) -> Side:
         """The same with other codes, or numbers."""
-        return replace(self, codes=codes.astype(self.codes.dtype))
+        return replace(self, codes=codes.astype(self.codes.dtype), meant=None)
 
 
 class Parts(NamedTuple):

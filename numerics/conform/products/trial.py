@@ -28,7 +28,7 @@ from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of, original_of
 from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
-from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides
+from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
 from numerics.conform.products.left import followed
 from numerics.conform.products.lying import ways
 from numerics.conform.products.naming import law_of
@@ -56,6 +56,7 @@ MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
 WITHIN = ", of tensors that begin within their storage"
 TOLD = 24  # products whose results a deviation must explain
+DECIDED = 6  # products of two terms, of which some are decided in narrow accumulators, too
 
 
 @dataclass
@@ -333,6 +334,7 @@ class ProductCheck:
         asked = {id(seen.problem) for seen in self.seen}
         rest = list(islice(self._problems(), len(self.seen), None))
         few = [] if len(self.seen) >= TOLD else rest[:: max(1, len(rest) // TOLD)]
+        few += [problem for problem in rest if problem.law == two_terms.__name__][:DECIDED]
         flushed = [
             problem for problem in rest if problem.law == "subnormals"
         ]  # one flush is told from another

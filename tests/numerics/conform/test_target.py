@@ -350,7 +350,7 @@ HUGE = 1 << 200
 SIZES = [
     *({**PRODUCT, "shapes": [shape]} for shape in (
         (1 << 40, 2, 3), (2, 1 << 40, 3), (2, 3, 1 << 40), (1 << 20, 1 << 20, 1), (1 << 13,) * 3,
-        (HUGE, 1, 1), (-1, 2, 3), (True, 2, 3), (1.0, 2, 3), (0, 1, 1), (1, 2),
+        (HUGE, 1, 1), (-1, 2, 3), (True, 2, 3), (1.0, 2, 3), (0, True, 1), (0, -1, 1), (1, 2),
     )),
     *({**PRODUCT, "shapes": shapes} for shapes in (5, [], [(1, 1, 1)] * 2000, itertools.repeat((1, 1, 1)))),
     {**PRODUCT, "b": nx.QuantSpec("int4", scheme=nx.per_group(1 << 40))},

@@ -548,6 +548,9 @@ def test_the_commands_of_blocks(tmp_path):
 def test_errors_are_one_line_and_exit_code_2():
     found = subprocess.run([*COMMAND, "verify"], input=b"", capture_output=True, timeout=60)
     assert (found.returncode, found.stdout, found.stderr.count(b"\n")) == (2, b"", 1)
+    assert found.stderr.startswith(b"numerics: nothing came: did the device start? ")
+    found = subprocess.run([*COMMAND, "verify"], input=b"x\n", capture_output=True, timeout=60)
+    assert (found.returncode, found.stdout, found.stderr.count(b"\n")) == (2, b"", 1)
     assert found.stderr.startswith(b"numerics: line 1: ")
 
 

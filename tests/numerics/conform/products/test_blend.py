@@ -42,7 +42,8 @@ CLAIMS = (FLOAT, TO_BFLOAT16, TO_FLOAT16)
 
 
 def judged(target, **claim):
-    return check(target, kind="matmul", **claim)
+    """Kernels here are written for products that have terms; those of none are in test_empty.py."""
+    return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 
 def shapes_of(layout):
@@ -218,7 +219,9 @@ def test_a_bias_that_is_added_after_rounding_had_no_name(options):
 
 def test_few_results_of_a_bias_beside_alpha_and_beta_were_decided():
     asked = list(problems(Claim.of(**FLOAT, bias=True, **BOTH)))
-    told = [(one, answer(one)[1].mean()) for one in asked if one.bias is not None]
+    told = [
+        (one, answer(one)[1].mean()) for one in asked if one.bias is not None and 0 not in one.sizes_of_all
+    ]
     for law in ("alpha", "beta", "unread", "bias", "sums"):
         mine = [mean for one, mean in told if one.law == law]
         assert len(mine) >= 4
@@ -368,7 +371,7 @@ def test_an_operand_with_strides_of_0_was_not_given(name):
     found = judged(kernel, **options)
     assert found.law == "strides"
     assert "strides of 0" in found.counterexample.where
-    assert judged(kernel, effort="quick", **options)
+    assert judged(kernel, effort="quick", contiguous=True, **options)
 
 
 def test_c_with_strides_of_0_was_not_given():

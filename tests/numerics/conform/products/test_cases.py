@@ -36,7 +36,8 @@ NAMED = {
 
 
 def judged(target, **claim):
-    return check(target, kind="matmul", **claim)
+    """Kernels here are written for products that have terms; those of none are in test_empty.py."""
+    return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 
 @pytest.mark.turns(9)

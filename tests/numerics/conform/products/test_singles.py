@@ -28,7 +28,7 @@ NAMES = [f"{name}-{claim['a']}-{claim['b']}-{place}" for name, claim, _, _, plac
 
 
 def judged(target, **claim):
-    return check(target, kind="matmul", effort="quick", **claim)
+    return check(target, kind="matmul", effort="quick", nonempty=True, **claim)
 
 
 @pytest.mark.turns(12)
