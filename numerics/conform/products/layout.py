@@ -44,7 +44,7 @@ class Layout:
     @classmethod
     def of(cls, text: object) -> Layout:
         """The layout of a text; raises NumericsError for what is none."""
-        whole = f"mk,{text}" if text in ("nk", "kn") else text
+        whole = f"mk,{text}" if isinstance(text, str) and text in ("nk", "kn") else text
         found = SPELLED.fullmatch(whole) if isinstance(whole, str) else None
         if found is None:
             raise NumericsError(f"layout={said(text)}; {ALLOWED}")
