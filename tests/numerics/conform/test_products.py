@@ -878,7 +878,9 @@ def test_shapes_of_batches_are_those_that_are_asked():
             judged(kernel, shapes=[shape], **options)
 
 
-@pytest.mark.parametrize("layout", ["mk", "bmk", "bmk,cnk", "1mk,nk", "bmk,nkb", "bbmk,nk", 3, "11mk,1nk", np.zeros(3)])
+@pytest.mark.parametrize(
+    "layout", ["mk", "bmk", "bmk,cnk", "1mk,nk", "bmk,nkb", "bbmk,nk", 3, "11mk,1nk", np.zeros(3)]
+)
 def test_a_layout_that_cannot_be_was_taken(layout):
     with pytest.raises(NumericsError, match="layout="):
         Claim.of("float32", "float32", layout=layout)
