@@ -5,23 +5,23 @@ It depends on the claim alone, and takes more time than most targets of tests: s
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import wraps
 from itertools import count
+from math import prod
 from typing import Any
 
-from numerics.conform.products import asking, turned
+from numerics.conform.products import asking
 from numerics.conform.products import trial as of_products
 from numerics.conform.scales import inputs
 
-CLAIMS = 3  # whose questions are kept
-LAYOUTS = 32  # of claims, of which a few small products are asked
+CLAIMS = 2  # whose questions are kept
+LARGE = 1 << 18  # terms of a product, past which its answer is not
 
 
-def kept(
-    make: Callable[..., Iterator[Any]], of_rules: bool = False, claims: int = CLAIMS
-) -> Callable[..., Iterator[Any]]:
+def kept(make: Callable[..., Iterator[Any]], of_rules: bool = False) -> Callable[..., Iterator[Any]]:
     """A maker of questions that gives those of its last claims again; it makes no more than are asked for.
 
     of_rules: questions are arrays, which stay as they are.
@@ -33,7 +33,7 @@ def kept(
         if claim not in streams:
             streams[claim] = [], make(*claim)
         streams.move_to_end(claim)
-        if len(streams) > claims:
+        if len(streams) > CLAIMS:
             streams.popitem(last=False)
         found, source = streams[claim]
         for place in count():
@@ -54,11 +54,21 @@ def kept(
 
 
 def answered_once(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The answer to a problem, which keeps it; its sides forget the bounds that led there: much memory."""
+    """The answer to a problem, which keeps it; its sides forget the bounds that led there: much memory.
+
+    A large problem forgets all that was found of it: its answer is soon found again.
+    """
 
     @wraps(answer)
     def found(problem: Any) -> Any:
         known = problem.__dict__
+        if prod(problem.shape) > LARGE:
+            made = answer(problem)
+            for part in (problem, problem.a, problem.b):
+                fields = {field.name for field in dataclasses.fields(part)}
+                for name in set(part.__dict__) - fields:
+                    part.__dict__.pop(name)
+            return made
         if "answer" not in known:
             known["answer"] = answer(problem)
             for array in known["answer"]:
@@ -85,6 +95,5 @@ def laid_once(alike: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator
 
 of_products.alike = laid_once(of_products.alike)
 of_products.problems = kept(of_products.problems)
-turned.problems = kept(turned.problems, claims=LAYOUTS)
 of_products.answer = asking.answer = answered_once(asking.answer)
 inputs.tensors, inputs.usual = kept(inputs.tensors, True), kept(inputs.usual, True)
