@@ -385,7 +385,8 @@ def test_operands_that_do_not_fit_were_taken(given):
 def test_torch_tensors_are_given_and_taken_in_every_type():
     for name in ("float32", "bfloat16", "float16"):
         claim = {"a": name, "b": name, "out": name, "array": "torch", "shapes": FAST}
-        assert judged(lambda a, b: a @ b.T, **claim), name
+        # in float32: torch's own bfloat16 products flush subnormal results where AVX-512 multiplies them
+        assert judged(lambda a, b: (a.float() @ b.float().T).to(a.dtype), **claim), name
     whole = {"a": "int8", "b": "int8", "accumulate": "int32", "array": "torch", "shapes": FAST}
     assert judged(lambda a, b: a.int() @ b.int().T, **whole)
 
