@@ -128,7 +128,7 @@ def damaged(data, told, rng):
 def memory_from_now():
     """kB of this process; the most that it had is forgotten, which other tests of it may have been."""
     if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return most_memory()
 
 
@@ -136,7 +136,7 @@ def most_memory():
     """kB that this process has had at most since then; 0 where no file says it."""
     if sys.platform != "linux":
         return 0
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
