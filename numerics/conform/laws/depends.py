@@ -19,7 +19,7 @@ from numerics.conform.laws.alone import (
     begins,
     by_storage,
     inputs_of,
-)  # fmt: skip
+)
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
 from numerics.conform.laws.frozen import FROZEN
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of

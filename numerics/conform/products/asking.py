@@ -44,8 +44,8 @@ from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
 
-SHARED = ("packed", "shared", "zero_point")
-"""The parts of a QTensor that are arrays."""
+SHARED = PARTS[:-1]
+"""The parts of a QTensor that are arrays: all but the scale of the tensor."""
 HELD = UNUSED ^ OTHERWISE
 """Each byte of the memory of a result before a call: numbers that are large in every type, so that a kernel
 that adds to them shows."""

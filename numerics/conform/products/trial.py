@@ -109,7 +109,7 @@ class ProductCheck:
                 if not self.target.takes_problem(problem):
                     self.left_out += 1
                     continue
-                if self.shapes is None and not self.pace.allows(problem.shape):
+                if not self._has_time(problem):
                     continue
                 self._note(problem, laws)
                 if self.seen[-1].wrong.any():
@@ -199,7 +199,7 @@ class ProductCheck:
 
         Unless quick, one of each shape that is not large: a path for 32 rows may ignore a leading dimension.
         """
-        classes = list(filter(self._has_time, one_a_class(self.seen)))
+        classes = [seen for seen in one_a_class(self.seen) if self._has_time(seen.problem)]
         shapes = [seen for seen in one_a_shape(self.seen) if prod(seen.problem.shape) <= LAID]
         if not self.effort.calls:
             classes, shapes = classes[:: -(-len(classes) // FEW_CLASSES)], []
@@ -238,7 +238,7 @@ class ProductCheck:
         Of all but the first ones, what depends on the order of sums may come in another one.
         """
         asked_again = one_a_class(self.seen) if not self.effort.calls else one_a_shape(self.seen)
-        for before in filter(self._has_time, asked_again):
+        for before in (seen for seen in asked_again if self._has_time(seen.problem)):
             for asked in (before.turned_around(), before):
                 now = self._asked_again(asked)
                 if now.wrong.any():
@@ -249,9 +249,9 @@ class ProductCheck:
             if _changed(now, before).any():
                 yield self._placed(now, repeatable.__name__, before.came)
 
-    def _has_time(self, seen: Seen) -> bool:
-        """May what was asked before be asked again?"""
-        return self.shapes is not None or self.pace.allows(seen.problem.shape)
+    def _has_time(self, problem: Problem) -> bool:
+        """Is there time for a problem?  There is for what somebody names."""
+        return self.shapes is not None or self.pace.allows(problem.shape)
 
     def _asked_again(self, seen: Seen) -> Seen:
         return self.pace.timed(seen.problem.shape, lambda: self.target.again(seen))
@@ -324,11 +324,6 @@ class ProductCheck:
             )
         return found
 
-    def _asks(self, problem: Problem) -> bool:
-        """Does the target take a problem, and is there time for it?"""
-        timely = self.shapes is not None or self.pace.allows(problem.shape)
-        return timely and self.target.takes_problem(problem)
-
     def _explain(self) -> tuple[Any, ...]:
         """The deviations that explain what came, of more products than broke the law."""
         asked = {id(seen.problem) for seen in self.seen}
@@ -340,7 +335,7 @@ class ProductCheck:
         ]  # one flush is told from another
         seen = list(self.seen)
         for problem in [*few, *flushed]:
-            if id(problem) not in asked and self._asks(problem):
+            if id(problem) not in asked and self._has_time(problem) and self.target.takes_problem(problem):
                 asked.add(id(problem))
                 try:
                     seen.append(self.target.see(problem))
