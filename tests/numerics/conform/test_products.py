@@ -62,7 +62,7 @@ def decoded(w):
 
 
 def judged(target, **claim):
-    """Kernels here are written for products that have terms; those of none are in test_empty.py."""
+    """Kernels here are written for products that have terms; the law `empty` is tested apart."""
     return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 

@@ -42,7 +42,7 @@ CLAIMS = (FLOAT, TO_BFLOAT16, TO_FLOAT16)
 
 
 def judged(target, **claim):
-    """Kernels here are written for products that have terms; those of none are in test_empty.py."""
+    """Kernels here are written for products that have terms; the law `empty` is tested apart."""
     return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 
