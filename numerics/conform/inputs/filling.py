@@ -67,7 +67,7 @@ class Filling:
 
     def _known(self, places: Array) -> Array:
         """The numbers of these places of the table, as an array that `by_place` knows."""
-        found = np.asarray(self.table[places])
+        found = np.asarray(self.table.take(places))
         found.flags.writeable = False
         self._last = found, places
         return found
@@ -111,7 +111,7 @@ class Filling:
         if self._due is None:
             self._due = (due(self.table),)
         (known,) = self._due
-        return None if known is None else np.asarray(known[own])
+        return None if known is None else np.asarray(known.take(own))
 
     def line(self, length: int, turn: int = 0) -> Array:
         """A line that begins with the few numbers in turn, and goes on with what is drawn.

@@ -20,6 +20,7 @@ DRAWN = 1 << 13  # numbers of a kind that are tried with draws: all values and m
 STEPS_OF_DRAWS = 64
 BELOW = 3  # binades of fractions that are less than a unit of the random bits
 GREATEST = (1 << RANDOM_BITS) - 1
+THIRD = (1 << 32) // 3
 
 
 @lru_cache(maxsize=64)
@@ -91,9 +92,10 @@ def beside(thresholds: Array, rng: np.random.Generator) -> Bits:
     >>> beside(np.array([1 << 28, 1 << 29]), np.random.default_rng(0)).shape
     (2,)
     """
-    which = rng.integers(0, 3, thresholds.shape, np.int8)
-    anywhere = rng.integers(0, GREATEST + 1, thresholds.shape, np.uint32)
-    return np.where(which > 1, anywhere, np.clip(thresholds - which, 0, GREATEST).astype(np.uint32))
+    drawn = rng.integers(0, 1 << 32, thresholds.shape, np.uint32)
+    below = drawn < THIRD
+    turning = np.minimum(np.maximum(thresholds.astype(np.int32) - below, 0), GREATEST).view(np.uint32)
+    return np.where(drawn < 2 * THIRD, turning, drawn & GREATEST)
 
 
 def thresholds(dtype: Element, x: Float32) -> NDArray[np.int64]:
@@ -129,7 +131,7 @@ def turning(task: Task, x: Array) -> Array | None:
     least, most = due(np.array(0)), due(np.array(GREATEST))
     if (task.differs(below, least) | task.differs(above, most)).any():
         return None
-    kept = np.empty(x.shape, [("threshold", np.int64), ("below", below.dtype), ("above", above.dtype)])
+    kept = np.empty(x.shape, [("threshold", np.int32), ("below", below.dtype), ("above", above.dtype)])
     kept["threshold"], kept["below"], kept["above"] = found, below, above
     return kept
 
