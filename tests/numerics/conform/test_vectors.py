@@ -1249,6 +1249,7 @@ def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
         ("w > 40'h2_8", "w >= 40'h2_8"),
         ("top - 2", "top == 200 ? 8'hx : top - 2"),
         ("255 : top", "254 : top"),
+        ("{32{4'hA}}", "128'bx"),  # an X is never free
     ):
         assert old in MXFP4_QUANTIZER
         told = simulated(tmp_path, BLOCKS, MXFP4_QUANTIZER.replace(old, new)).splitlines()
