@@ -164,7 +164,7 @@ def check(
         inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, least=least,
         **product,
     )  # fmt: skip
-    seconds = _seconds(timeout, truth("isolated", isolated))
+    seconds = seconds_of(timeout, truth("isolated", isolated))
     if isolated:
         return judged(name_of(target), options, seconds, _claimed(asked(_nothing, **options)))
     return asked(target, **options).verdict()
@@ -178,7 +178,12 @@ def _claimed(found: Check | ProductCheck) -> Task | Claim:
     return found.target.task if isinstance(found, Check) else found.target.claim
 
 
-def _seconds(timeout: Any, isolated: bool) -> float:
+def seconds_of(timeout: Any, isolated: bool) -> float:
+    """Seconds of a call, 600 where none are named; raises NumericsError for none, and where none are counted.
+
+    >>> seconds_of(None, isolated=True), seconds_of(5, isolated=True)
+    (600.0, 5.0)
+    """
     if timeout is None:
         return TIMEOUT
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:

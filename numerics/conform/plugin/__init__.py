@@ -1,8 +1,10 @@
 """The pytest plugin: `pytest --numerics-target=mypkg.kernels:encode --numerics-dtype=fp8_e4m3`.
 
 One test a law for each target, also where there are no test files; and the fixture `numerics_check`
-for one's own tests.  pytest imports this module in every run on the machine, so it installs beside the
-package and not inside it: nothing of `numerics` is imported before a target is named or the fixture used.
+for one's own tests.  A target is judged in a process of its own, as on the command line: what ends it, with
+whatever status, ends no run of pytest.  pytest imports this module in every run on the machine, so it
+installs beside the package and not inside it: nothing of `numerics` is imported before a target is named or
+the fixture used.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 NOT_JUDGED = "not judged: "
 CANNOT_BE = "it cannot be judged, as its first law says"
+NOT_ELSEWHERE = "; --numerics-here judges what only this process can import"
 
 _OPTIONS: dict[str, str] = {
     "dtype": "the format that the targets are judged by; one for all, or one a target; not of matmul",
@@ -45,6 +48,7 @@ _OPTIONS: dict[str, str] = {
     "accumulate": "of matmul: what it sums in; float32 by default",
     "out": "of matmul: the type of the result; float32 by default",
     "layout": "of matmul: nk (default), kn where b is turned, or both operands, as in bmk,bnk",
+    "timeout": "seconds of a call, then a target hangs; 600 by default; not with here",
 }
 _FLAGS: dict[str, str] = {
     "contiguous": "targets take only contiguous arrays of one dimension",
@@ -60,6 +64,7 @@ _FLAGS: dict[str, str] = {
     "beta": "of matmul: targets take c and beta, and add beta * c",
     "nonempty": "of matmul: targets take no empty operands",
     "in-place": "of matmul: with fills and beta, the array of the result holds c",
+    "here": "targets are judged in this process, which ends with them: for a debugger",
 }
 
 
@@ -75,8 +80,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets kernels be found in the current directory."""
-    if config.getoption("numerics_target") and "" not in sys.path:
+    """Lets kernels be found in the current directory; refuses options of targets where none is named."""
+    if not config.getoption("numerics_target"):
+        given = [name for name in (*_OPTIONS, *_FLAGS) if config.getoption(f"numerics_{_python_name(name)}")]
+        if given:
+            raise pytest.UsageError(
+                f"--numerics-{given[0]} needs a target, as in --numerics-target=mypkg.kernels:encode"
+            )
+    elif "" not in sys.path:
         sys.path.insert(0, "")
 
 
@@ -135,8 +146,10 @@ def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
     for name in ("axis", "seed"):
         if name in found:
             found[name] = _integer(name, found[name])
-    if "tensor_scale" in found:
-        found["tensor_scale"] = _number(found["tensor_scale"])
+    if "tensor_scale" in found and found["tensor_scale"] != "amax":
+        found["tensor_scale"] = _number("tensor-scale", found["tensor_scale"])
+    if "timeout" in found:
+        found["timeout"] = _number("timeout", found["timeout"])
     return found | {name: True for name in map(_python_name, _FLAGS) if config.getoption(f"numerics_{name}")}
 
 
@@ -151,13 +164,11 @@ def _integer(name: str, text: str) -> int:
         raise pytest.UsageError(f"--numerics-{name}={text} is not an integer") from None
 
 
-def _number(text: str) -> float | str:
-    if text == "amax":
-        return text
+def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise pytest.UsageError(f"--numerics-tensor-scale={text} is no number") from None
+        raise pytest.UsageError(f"--numerics-{name}={text} is no number") from None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -177,6 +188,8 @@ class TargetSuite(pytest.Collector):
 
     def __init__(self, *, options: dict[str, Any], **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.here = options.pop("here", False)
+        self.timeout = options.pop("timeout", None)
         self.options = options
         self.first = ""
         """The law that was asked first of a target that cannot be judged."""
@@ -184,13 +197,16 @@ class TargetSuite(pytest.Collector):
     @cached_property
     def asked(self) -> Check | ProductCheck:
         """The target and its trials; raises UsageError where they cannot be."""
-        from numerics.conform.checking import TIMEOUT, asked
+        from numerics.conform.checking import asked, seconds_of
         from numerics.conform.isolation.judging import imported
         from numerics.formats.errors import NumericsError
 
+        if self.here and self.timeout is not None:
+            raise pytest.UsageError("--numerics-timeout is not for --numerics-here: no hang can be ended")
         try:
+            seconds = seconds_of(self.timeout, isolated=not self.here)
             if self.name.partition(":")[0] not in sys.modules:  # what ends a process would end this one
-                imported(self.name, TIMEOUT)
+                imported(self.name, seconds)
             return asked(self.name, **self.options)
         except NumericsError as wrong:
             raise pytest.UsageError(str(wrong)) from wrong
@@ -198,12 +214,15 @@ class TargetSuite(pytest.Collector):
     @cached_property
     def verdict(self) -> Verdict | str:
         """What the judge says, asked once; why the target cannot be judged, where it cannot."""
+        from numerics.conform.checking import check
         from numerics.formats.errors import NumericsError
 
         try:
-            return self.asked.verdict()
+            if self.here:
+                return self.asked.verdict()
+            return check(self.name, isolated=True, timeout=self.timeout, **self.options)
         except NumericsError as wrong:
-            return str(wrong)
+            return f"{wrong}{NOT_ELSEWHERE if 'cannot be imported' in str(wrong) else ''}"
         except Exception as fault:  # of ours: its places are of use, those of pytest are not
             told = "".join(traceback.format_exception(fault))
             return f"{type(fault).__name__}: {fault}; a fault of numerics\n{told}"
@@ -222,9 +241,12 @@ class TargetSuite(pytest.Collector):
         pytest.skip(f"{NOT_JUDGED}{CANNOT_BE}")
 
     def collect(self) -> Iterator[LawItem]:
-        """One item a law."""
+        """One item a law; with --dist loadgroup one worker of xdist judges a target."""
         for law in self.asked.laws:
-            yield LawItem.from_parent(self, name=law)
+            item = LawItem.from_parent(self, name=law)
+            if self.config.pluginmanager.has_plugin("xdist"):
+                item.add_marker(pytest.mark.xdist_group(self.name))
+            yield item
 
 
 class LawItem(pytest.Item):

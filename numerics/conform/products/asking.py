@@ -68,9 +68,9 @@ class Seen:
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """The results that no order of right additions gives."""
-        with np.errstate(invalid="ignore"):
-            finite = np.isfinite(self.came)
-        differs = (self.decided & unequal(self.came, self.due)) | (self.never_finite & finite)
+        differs = self.decided & unequal(self.came, self.due)
+        if self.never_finite.any():
+            differs |= self.never_finite & np.isfinite(self.came)
         return differs | negated_zeros(self.problem, self.came, self.decided)
 
     def cut(self, rows: list[int], columns: list[int]) -> Seen:
@@ -91,10 +91,11 @@ class Seen:
 
 def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
     """Where numbers differ; any NaN equals any other, and so do zeros."""
-    if due.dtype.kind != "f":
-        return np.asarray(came != due)
-    one, other = came.astype(np.float64), due.astype(np.float64)
-    return np.asarray(~((one == other) | (np.isnan(one) & np.isnan(other))))
+    with np.errstate(invalid="ignore"):
+        differs = np.asarray(came != due)
+    if due.dtype.kind == "f" and differs.any():
+        differs &= ~(np.isnan(came) & np.isnan(due))
+    return differs
 
 
 class ProductTarget(Judged):

@@ -485,7 +485,8 @@ def negated_zeros(problem: Problem, came: Array, decided: Mask) -> Mask:
     claim = problem.claim
     if came.dtype.kind != "f" or claim.splits or problem.blend is not None:
         return found
-    places = np.argwhere((came == 0) & np.signbit(came) & decided & (problem.exact == 0))
+    negated = (came == 0) & np.signbit(came)
+    places = np.argwhere(negated & decided & (problem.exact == 0)) if negated.any() else ()
     if not len(places) or not claim.accumulator.rounds_to_nearest or problem.shape[2] == 0:
         return found
     if any(

@@ -62,6 +62,15 @@ def matrix(side: Side, form: Form) -> Any:
 
 
 def _plain(side: Side) -> Array:
+    """A plain side, or codes of integers, in the type that it is given in; found once for each side."""
+    kept: dict[str, Array] = side.__dict__  # as cached_property keeps what it finds
+    if "plain" not in kept:
+        kept["plain"] = _typed(side)
+        kept["plain"].flags.writeable = False
+    return kept["plain"]
+
+
+def _typed(side: Side) -> Array:
     if side.op.is_value:
         found = _as_type(side.codes, str(side.op.name))
         kept = np.asarray(found, np.float32)

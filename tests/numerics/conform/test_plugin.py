@@ -183,7 +183,7 @@ def test_a_fault_of_the_judge_is_shown_once_without_the_inside_of_pytest(project
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr("numerics.conform.checking.Check.verdict", broken)
-    result = project("--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m3")
+    result = project("--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m3", "--numerics-here")
     result.assert_outcomes(errors=1, skipped=20)
     result.stdout.fnmatch_lines(["ZeroDivisionError: ours; a fault of numerics", "Traceback*", "*ours*"])
     assert not [line for line in result.stdout.lines if re.search("/(pluggy|_pytest)/.*line", line)]
@@ -205,6 +205,48 @@ def test_an_import_that_ends_the_process_ended_pytest_without_a_line(project, py
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     said = "ERROR: target 'ends:f' cannot be imported: the process ended with exit code 4"
     result.stderr.fnmatch_lines([said])
+
+
+ENDS = """
+import os, time
+import numerics as nx
+def leaves(x):
+    if x.size == 17: os._exit(0)
+    return nx.fp4.encode(x)
+def hangs(x):
+    if x.size == 17: time.sleep(600)
+    return nx.fp4.encode(x)
+"""
+
+
+def test_a_kernel_that_ends_its_process_with_0_made_pytest_end_with_0(project, pytester):
+    pytester.makepyfile(ends=ENDS)
+    given = ("--numerics-dtype=fp4", "--numerics-effort=quick")
+    result = project("--numerics-target=ends:leaves", *given, process=True)
+    result.assert_outcomes(failed=1, passed=7, skipped=12)
+    result.stdout.fnmatch_lines(["law runs: *", "*the process ended with exit code 0*"])
+    result = project("--numerics-target=ends:hangs", "--numerics-timeout=4", *given)
+    result.assert_outcomes(failed=1, passed=7, skipped=12)
+    result.stdout.fnmatch_lines(["law runs: *"])
+    pytest.importorskip("xdist")
+    result = project("--numerics-target=ends:leaves", *given, "-n2", "--dist=loadgroup", process=True)
+    result.assert_outcomes(failed=1, passed=7, skipped=12)
+
+
+def test_options_that_no_target_uses_were_ignored(project):
+    for given in ("--numerics-dtype=fp4", "--numerics-exhaustive", "--numerics-here"):
+        result = project(given)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*{given.partition('=')[0]} needs a target, as in *"])
+    named = ("--numerics-target=kernels:right", "--numerics-dtype=fp4")
+    for given, said in (
+        ("=5", "is not for --numerics-here"),
+        ("=soon", "is no number"),
+        ("=0", "timeout=0*allowed"),
+    ):
+        result = project(*named, f"--numerics-timeout{given}", *["--numerics-here"] * (given == "=5"))
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*{said}*"])
 
 
 def printed(code):
