@@ -320,6 +320,8 @@ def _asked(
     task = Task.of(dtype, kind, **options)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
+    if takes.whole_blocks and not isinstance(task.dtype, Block) and task.scheme is task.rule is None:
+        raise NumericsError(f"whole_blocks=True is for blocks and groups, which {task} has not")
     asked_in = _named(named, task, takes)
     alone = task.tensor_scale is not None and options.get("tensor_scale") is None
     trials = tuple(_trials(task, takes, effort, asked_in))
@@ -369,6 +371,8 @@ def _product(
         raise NumericsError(
             "in_place=True needs fills=True: the array of the result, which it fills, holds c"
         )
+    if takes.whole_blocks and not (claim.a.size or claim.b.size):
+        raise NumericsError(f"whole_blocks=True is for operands of blocks or groups, not {claim}")
     shapes = check_shapes(shapes, claim)
     return ProductCheck(ProductTarget(target, claim, takes), effort, shapes)
 

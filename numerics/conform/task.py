@@ -43,6 +43,8 @@ AMAX = "amax"
 """In the place of a tensor scale: the target finds it, as docs/formats.md §8 says."""
 FINDS_OF_TENSOR = ("encode", "round")
 """Kinds of targets that can find it."""
+UNROUNDED = ("decode", "pack", "unpack")
+"""Kinds that round nothing."""
 TOP = 1528.0
 """The largest number of the tensors that such a target is given, times a power of two: a reciprocal misses
 its scale."""
@@ -168,6 +170,11 @@ class Task:
         rounding = check_rounding(rounding)
         scale_rule = check_rule(scale_rule, d.scale_rules if isinstance(d, Block) else ("floor",))
         axis, strict_nan = _axis(axis), truth("strict_nan", strict_nan)
+        if kind in UNROUNDED:
+            ways = {"rounding": (rounding, "half_even"), "overflow": (overflow, None),
+                    "scale_rule": (scale_rule, "floor"), "strict_nan": (strict_nan, False)}  # fmt: skip
+            cls._refuse_beside(kind, **{name: None if came == usual else came
+                                        for name, (came, usual) in ways.items()})  # fmt: skip
         if one_of("inputs", inputs, INPUTS) != "float32" and kind not in ("encode", "round"):
             raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:
@@ -207,7 +214,8 @@ class Task:
     def _refuse_beside(kind: str, **others: Any) -> None:
         """Raises NumericsError for an option that came and that the kind has not."""
         for name in (name for name, came in others.items() if came is not None):
-            raise NumericsError(f"{name}={said(others[name])} is not for kind='{kind}'")
+            why = ", which does not round" if kind in UNROUNDED else ""
+            raise NumericsError(f"{name}={said(others[name])} is not for kind='{kind}'{why}")
 
     @property
     def finding_scale(self) -> Task | None:

@@ -293,6 +293,18 @@ def test_all_of_float32_passes_what_is_right(every):
         ((e4m3, "mx6"), {"scale_rule": "ceil"}, "mx6 has one way to find its scale"),
         ((e4m3, "mxfp4"), {"exhaustive": True}, "exhaustive=True is for a deterministic encode or round"),
         ((e4m3, "fp8_e4m3"), {"array": "jax"}, "unknown array 'jax'; allowed: numpy, torch"),
+        *(
+            ((e4m3, "mxfp4"), {"kind": "decode", **given}, "is not for kind='decode', which does not round")
+            for given in ({"rounding": "floor"}, {"scale_rule": "even"}, {"strict_nan": True})
+        ),
+        ((e4m3, "fp8_e5m2"), {"kind": "decode", "overflow": "nonsaturate"}, "is not for kind='decode'"),
+        ((e4m3, "fp4"), {"kind": "pack", "rounding": "ceil"}, "rounding='ceil' is not for kind='pack'"),
+        ((e4m3, "fp4"), {"whole_blocks": True}, "whole_blocks=True is for blocks and groups"),
+        (
+            (e4m3, None),
+            {"kind": "matmul", "a": "float32", "b": "int8", "whole_blocks": True},
+            "whole_blocks=True is for operands of blocks or groups",
+        ),
         ((e4m3, "fp4"), {"kind": np.ones(3)}, "unknown kind of fp4 <ndarray of shape (3,)>"),
         ((e4m3, "fp4"), {"kind": ""}, "unknown kind of fp4 ''"),
         ((e4m3, "fp4"), {"axis": np.ones(3)}, "axis must be an integer, not <ndarray of shape (3,)>"),

@@ -151,7 +151,8 @@ def _bits(asked: Operation, name: str) -> int:
 
 def _task(asked: Operation, strict_nan: bool) -> Task:
     assert isinstance(asked, (ElementOperation, BlockOperation, AffineOperation, StringOperation))
-    options: dict[str, Any] = {"rounding": asked.rounding or "half_even", "strict_nan": strict_nan}
+    options: dict[str, Any] = {"rounding": asked.rounding or "half_even"}
+    options["strict_nan"] = strict_nan and asked.rounding is not None
     if isinstance(asked, ElementOperation):
         options["overflow"] = asked.overflow
     elif isinstance(asked, BlockOperation):

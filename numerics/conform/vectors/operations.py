@@ -23,7 +23,7 @@ from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.kinds import FINDS, OPERATIONS
 from numerics.conform.scales.rule import Rule, ScalesClaim
-from numerics.conform.task import GIVEN, LONGEST_BLOCK, Task, kinds_of
+from numerics.conform.task import GIVEN, LONGEST_BLOCK, UNROUNDED, Task, kinds_of
 from numerics.conform.vectors.lines import Field, Layout
 from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Element, Integer
@@ -463,7 +463,7 @@ def operation(
         return _found(dtype, name, ScalesClaim(scheme, least, rounding or "half_even", scale_rule or "floor"))
     d = find(dtype)
     _refuse(True, f"the scales of {name} are given", scheme=scheme, least=least)
-    plain = name in ("decode", "pack", "unpack")
+    plain = name in UNROUNDED
     _refuse(plain, f"{name} does not round", rounding=rounding, overflow=overflow,
             scale_rule=scale_rule, draw=draw)  # fmt: skip
     mode = None if plain else check_rounding(rounding or "half_even")
