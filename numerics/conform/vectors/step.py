@@ -299,14 +299,23 @@ def _of_scales(run: Run) -> str | None:
 
 
 def _orders(lanes: int) -> Iterator[tuple[str, Lines]]:
-    """Ways in which so many lanes may stand for each other: what lane i has, and for each lane which."""
+    """Ways in which so many lanes may stand for each other: what lane i has, and for each lane which.
+
+    Neighbours, groups of them and both ends change places; all move on; a matrix of lanes is transposed.
+
+    >>> [told for told, _ in _orders(4)]                 # doctest: +ELLIPSIS
+    ['i xor 1', 'i xor 2', '3 - i', '(i + 1) mod 4', ..., '2 * (i mod 2) + i div 2']
+    """
     lane = np.arange(lanes)
-    for bit in (1 << k for k in range((lanes - 1).bit_length())):
-        if lanes % (2 * bit) == 0:
-            yield f"i xor {bit}", lane ^ bit
-    yield f"{lanes - 1} - i", lanes - 1 - lane
+    for mask in range(1, lanes):
+        if lanes % (1 << mask.bit_length()) == 0:
+            yield f"i xor {mask}" if mask < max(lanes - 1, 2) else f"{mask} - i", lane ^ mask
+    if lanes & (lanes - 1):
+        yield f"{lanes - 1} - i", lanes - 1 - lane
     for step in range(1, lanes):
         yield f"(i + {step}) mod {lanes}", (lane + step) % lanes
+    for rows in (rows for rows in range(2, lanes) if lanes % rows == 0):
+        yield f"{lanes // rows} * (i mod {rows}) + i div {rows}", lanes // rows * (lane % rows) + lane // rows
 
 
 def _swapped(run: Run) -> str | None:

@@ -1073,9 +1073,12 @@ def turned(part, order):
 @pytest.mark.parametrize(
     ("told", "order"),
     [
-        ("i xor 1", lambda i, n: i ^ 1),
-        ("(i + 1) mod {}", lambda i, n: (i + 1) % n),
-        ("{} - i", lambda i, n: n - 1 - i),
+        (lambda _: "i xor 1", lambda i, n: i ^ 1),
+        (lambda _: "i xor 3", lambda i, n: i // 4 * 4 + 3 - i % 4),  # the ends of nibbles, of bytes
+        (lambda n: f"i xor {n - 2}", lambda i, n: (n - 1 - i) ^ 1),
+        (lambda n: f"(i + 1) mod {n}", lambda i, n: (i + 1) % n),
+        (lambda n: f"{n - 1} - i", lambda i, n: n - 1 - i),
+        (lambda n: f"{n // 4} * (i mod 4) + i div 4", lambda i, n: np.arange(n).reshape(4, -1).T.reshape(-1)),
     ],
 )
 def test_answers_of_another_place_of_a_line_were_told_as_wrong_values(dtype, name, told, order):
@@ -1085,9 +1088,8 @@ def test_answers_of_another_place_of_a_line_were_told_as_wrong_values(dtype, nam
     found = judged(
         lines_of(asked, lambda _, fields: {f.name: turned(fields[f.name], places) for f in asked.answered})
     )
-    place = told.format(count - 1 if told.startswith("{") else count)
     assert found.counterexample.law == "in_step"
-    assert found.dialect == f"of its {count} places (from 0) place i has the answer of {place}"
+    assert found.dialect == f"of its {count} places (from 0) place i has the answer of {told(count)}"
 
 
 # ---- files for a testbench ------------------------------------------------------------------------
@@ -1141,7 +1143,7 @@ def test_a_file_for_verilog_of_all_inputs_is_refused():
 
 # ---- Verilog: the docs' testbenches, simulated ----------------------------------------------------
 
-BENCH, BLOCKS, ANSWERS, CLOCKED = re.findall(
+BENCH, BLOCK_BENCH, ANSWERS, BLOCK_ANSWERS, CLOCKED = re.findall(
     r"```verilog\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL
 )
 E4M3_ENCODER = """
@@ -1236,11 +1238,11 @@ def test_the_testbench_of_the_docs_is_of_as_many_words_as_the_file():
 def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
     """A plain !== fails a unit that verify passes: the codes under a scale that is NaN."""
     file = b"".join(readmemh(operation("mxfp4")))
-    assert re.search(r"// words: .*(reg .*)", file.decode())[1] in BLOCKS
+    assert re.search(r"// words: .*(reg .*)", file.decode())[1] in BLOCK_BENCH
     (tmp_path / "mxfp4.mem").write_bytes(file)
-    assert simulated(tmp_path, BLOCKS, MXFP4_QUANTIZER) == "0 mismatches\n"
-    plain = BLOCKS.replace("scale !== 8'hff && ", "")
-    assert plain != BLOCKS
+    assert simulated(tmp_path, BLOCK_BENCH, MXFP4_QUANTIZER) == "0 mismatches\n"
+    plain = BLOCK_BENCH.replace("scale !== 8'hff && ", "")
+    assert plain != BLOCK_BENCH
     assert (
         simulated(tmp_path, plain, MXFP4_QUANTIZER).splitlines()[-1]
         == f"{file.count(b'nan_or_inf') - 1} mismatches"
@@ -1252,8 +1254,17 @@ def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
         ("{32{4'hA}}", "128'bx"),  # an X is never free
     ):
         assert old in MXFP4_QUANTIZER
-        told = simulated(tmp_path, BLOCKS, MXFP4_QUANTIZER.replace(old, new)).splitlines()
+        told = simulated(tmp_path, BLOCK_BENCH, MXFP4_QUANTIZER.replace(old, new)).splitlines()
         assert len(told) > 1
+
+
+def test_no_testbench_of_blocks_led_to_a_verdict(tmp_path):
+    (tmp_path / "questions.txt").write_bytes(made("mxfp4", answers=False))
+    simulated(tmp_path, BLOCK_ANSWERS, MXFP4_QUANTIZER)
+    assert judged((tmp_path / "answers.txt").read_bytes())
+    simulated(tmp_path, BLOCK_ANSWERS, MXFP4_QUANTIZER.replace("w > 40'h2_8", "w >= 40'h2_8"))
+    found = judged((tmp_path / "answers.txt").read_bytes())
+    assert found.counterexample.law == "element_ties"
 
 
 CASES = {
