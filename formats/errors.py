@@ -165,13 +165,15 @@ def nearest(came: str, names: Iterable[str]) -> str | None:
 
 
 def not_a_file(module: str, name: str) -> str:
-    """What is said of a module that was named as its file is, with .py; else nothing.
+    """What is said of a module that was named as its file is, with .py or a folder; else nothing.
 
-    >>> not_a_file("mine" ".py", "encode"), not_a_file("mine", "encode")
-    ('; a module is named without .py: mine:encode', '')
+    >>> not_a_file("mine" ".py", "encode"), not_a_file("./mine", "encode"), not_a_file("mine", "encode")
+    ('; a module is named without .py: mine:encode', '; a module is named by dots: mine:encode', '')
     """
-    stem = module.removesuffix(".py").replace("/", ".")
-    return f"; a module is named without .py: {stem}:{name}" if module.endswith(".py") else ""
+    stem = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+    if stem == module:
+        return ""
+    return f"; a module is named {'without .py' if module.endswith('.py') else 'by dots'}: {stem}:{name}"
 
 
 def integer(what: str, came: object) -> int:

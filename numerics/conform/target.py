@@ -909,8 +909,11 @@ def load(name: str) -> Callable[..., Any]:
     2.0
     """
     module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise NumericsError(f"target {said(name)} is not spelled module:function, as in mypkg.kernels:encode")
+    if not (module and colon and function) or (("/" in module or module[0] == ".") and ".py" not in module):
+        raise NumericsError(
+            f"target {said(name)} is not spelled module:function, as in mypkg.kernels:encode"
+            f"{not_a_file(module, function) if function else ''}"
+        )
     try:
         found: Any = guarded(lambda: reduce(getattr, function.split("."), importlib.import_module(module)))
     except Raised as wrong:  # whatever somebody's module does when it is imported

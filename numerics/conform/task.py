@@ -247,9 +247,10 @@ class Task:
         if not packed and scale_layout is None:
             return False, None
         if not isinstance(d, Block) or d.sub_blocks or kind not in ("encode", "decode") or axis != -1:
+            given = f"scale_layout={said(scale_layout)}" if scale_layout is not None else "packed=True"
             raise NumericsError(
-                "packed and scale_layout are for encode and decode of blocks without microexponents, along "
-                f"the last axis: {d} {kind} along {axis} is not that"
+                f"{given} is for encode and decode of blocks without microexponents, along the last axis: "
+                f"{d} {kind} along {axis} is not that"
             )
         if scale_layout is None or isinstance(scale_layout, ScaleLayout):
             return packed, scale_layout
@@ -257,10 +258,13 @@ class Task:
 
     @staticmethod
     def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
-        given = {"scale_rule": scale_rule != "floor", "axis": axis != -1,
-                 "tensor_scale": tensor_scale is not None}  # fmt: skip
-        for name in (name for name, came in given.items() if came):
-            raise NumericsError(f"{name} belongs to block formats, which {d} is not")
+        given = {
+            "scale_rule": (scale_rule, "floor"),
+            "axis": (axis, -1),
+            "tensor_scale": (tensor_scale, None),
+        }
+        for name, came in ((name, came) for name, (came, usual) in given.items() if came != usual):
+            raise NumericsError(f"{name}={said(came)} belongs to block formats, which {d} is not")
 
     def __repr__(self) -> str:
         return f"Task({self})"

@@ -287,8 +287,12 @@ def test_all_of_float32_passes_what_is_right(every):
             "unknown rounding mode of an affine check",
         ),
         ((e4m3, "fp4"), {"overflow": "nonsaturate"}, "has neither Inf nor NaN"),
-        ((e4m3, "fp4"), {"scale_rule": "ceil"}, "scale_rule belongs to block formats, which fp4 is not"),
-        ((e4m3, "fp4"), {"axis": 0}, "axis belongs to block formats"),
+        (
+            (e4m3, "fp4"),
+            {"scale_rule": "ceil"},
+            "scale_rule='ceil' belongs to block formats, which fp4 is not",
+        ),
+        ((e4m3, "fp4"), {"axis": 0}, "axis=0 belongs to block formats"),
         ((e4m3, "mxfp4"), {"axis": "x"}, "axis must be an integer, not 'x'"),
         ((e4m3, "mx6"), {"scale_rule": "ceil"}, "mx6 has one way to find its scale"),
         ((e4m3, "mxfp4"), {"exhaustive": True}, "exhaustive=True is for a deterministic encode or round"),
@@ -309,7 +313,7 @@ def test_all_of_float32_passes_what_is_right(every):
         ((e4m3, "fp4"), {"kind": ""}, "unknown kind of fp4 ''"),
         ((e4m3, "fp4"), {"axis": np.ones(3)}, "axis must be an integer, not <ndarray of shape (3,)>"),
         ((e4m3, "fp4"), {"scale_rule": np.ones(3)}, "unknown scale rule <ndarray of shape (3,)>"),
-        ((e4m3, "fp4"), {"tensor_scale": 0.0}, "tensor_scale belongs to block formats, which fp4 is not"),
+        ((e4m3, "fp4"), {"tensor_scale": 0.0}, "tensor_scale=0.0 belongs to block formats, which fp4 is not"),
         *(
             ((e4m3, "fp4"), {flag: None}, f"{flag}=None is not allowed: True or False")
             for flag in ("strict_nan", "exhaustive", "contiguous", "whole_blocks", "finite")

@@ -285,8 +285,8 @@ def test_decoders_of_bytes_and_tiles_had_no_judge():
         ),
         ("mxfp4", {"kind": "quantize"}, "kind='encode' or 'round'"),
         ("int8", {"scheme": (1, 2, 3), "kind": "affine"}, "per_block takes two sizes"),
-        ("fp4", {"packed": True}, "packed and scale_layout are for"),
-        ("mx6", {"scale_layout": "cublas"}, "packed and scale_layout are for"),
+        ("fp4", {"packed": True}, "packed=True is for encode and decode of blocks"),
+        ("mx6", {"scale_layout": "cublas"}, "scale_layout='cublas' is for encode and decode of blocks"),
         ("mxfp4", {"scale_layout": "cutlass"}, "unknown scale layout 'cutlass'"),
     ],
 )
