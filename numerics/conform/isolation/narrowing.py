@@ -22,11 +22,12 @@ SECONDS = 60.0  # in which an input is narrowed, at most
 TRIES = 24  # processes
 PATIENCE, SLOWER = 2.0, 3.0  # seconds of a call; and times the longest one that came back
 FIRST = 20.0  # seconds of a call, where none came back: it may compile
+NO_TIME = "there was no time for more"
 LAST = 10.0  # seconds in which the result is tried once more, whatever it took to find it
 
 
 class Spent(Exception):
-    """There is no time left, or no try."""
+    """There is no time left, or no try; its text says which."""
 
 
 class Ended(NamedTuple):
@@ -82,7 +83,7 @@ class Narrowing:
         """The first case that ends a new process; None where all come back.  Raises Spent."""
         left = max(self._until - monotonic(), seconds)
         if not seconds and (left <= 0 or not self._tries):
-            raise Spent
+            raise Spent(NO_TIME if left <= 0 else f"{TRIES} processes were tried")
         self._tries -= 1
         self._calls.clear()
         (self._folder / ANSWER).unlink(missing_ok=True)
@@ -92,7 +93,7 @@ class Narrowing:
             came = run("again", self._folder, self._calls, Limits(left, self._patience_with, left))
         except Hangs as hangs:
             if monotonic() - start >= left:
-                raise Spent from None
+                raise Spent(NO_TIME) from None
             came = str(hangs)
         number, state = self._calls.progress().threads[0]
         return None if os.path.exists(self._folder / ANSWER) or state == NOTHING else Ended(number, came)
@@ -111,9 +112,9 @@ class Narrowing:
                 if less is None:
                     return self._alone(again, ended) or self._whole(whole)
                 again, tried = less, True
-        except Spent:
+        except Spent as spent:
             said = "the least that was found" if tried else "it was not tried alone"
-            return self._shown(again, came, f"{said}: there was no time for more")
+            return self._shown(again, came, f"{said}: {spent}")
         return self._whole(whole) if tried else None
 
     def _less(self, again: Again) -> Iterator[Again]:
