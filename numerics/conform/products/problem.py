@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import NARROWED, Claim, Operand
+from numerics.conform.products.lying import DENSE, Lies
 from numerics.conform.task import REFERENCE, Array
 from numerics.formats.block import ElementBlock
 from numerics.formats.dtype import Element
@@ -147,6 +148,19 @@ class Side:
         return replace(self, codes=self.codes[:, :length].copy(), scale=shared[0], zero=shared[1],
                        micro=shared[2], meant=meant)  # fmt: skip
 
+    def of_terms(self, kept: list[int]) -> Side | None:
+        """Some columns alone; None where those that share a scale then would not share it now."""
+        if self.micro is not None:
+            return None
+        shared, places = [self.scale, self.zero], np.array(kept)
+        if self.op.share == "block":
+            blocks, first = places // self.op.size, np.arange(len(places)) // self.op.size * self.op.size
+            if (blocks != blocks[first]).any():
+                return None
+            shared = [None if part is None else part[:, blocks[:: self.op.size]] for part in shared]
+        meant = None if self.meant is None else self.meant.part(np.s_[:, kept])
+        return replace(self, codes=self.codes[:, kept], scale=shared[0], zero=shared[1], meant=meant)
+
     def with_codes(self, codes: Array) -> Side:
         """The same with other codes, or numbers."""
         return replace(self, codes=codes.astype(self.codes.dtype), meant=None)
@@ -221,10 +235,8 @@ class Problem:
     """Of a deviation: are products below the smallest normal float32 zeros?"""
     parts: Parts | None = None
     """Of a deviation: in which parts are terms added, and how is each rounded?"""
-    lies: str = ""
-    """How its arrays lie in memory, one of `lying.SAID`; "" where they are dense."""
-    out_lies: str = ""
-    """The same of the array of the result, where a target fills it."""
+    lies: Lies = DENSE
+    """How its arrays lie in memory."""
     batch: tuple[int, ...] = ()
     """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
     added: Callable[[Problem, Float64], Float64] = _as_epilogue
