@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numerics.conform.products.blend import Blend, adding_late, scaling_both, scaling_late
 from numerics.conform.products.certificate import Mask, answer, reach, results_of
@@ -147,9 +148,16 @@ def _in_float16(side: Side, problem: Problem) -> Side:
         return _whole(side, side.values.astype(np.float16).astype(np.float64))
 
 
-def _in_tf32(side: Side, problem: Problem) -> Side:
-    bits = side.values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
-    return _whole(side, bits.view(np.float32).astype(np.float64))
+def _in_tf32(more: Callable[[NDArray[np.uint32]], NDArray[np.uint32]]) -> Callable[[Side, Problem], Side]:
+    """Numbers of 11 bits; more: what is added to the bits of a float32 before its last 13 are cut off."""
+
+    def change(side: Side, problem: Problem) -> Side:
+        with np.errstate(over="ignore"):
+            bits = side.values.astype(np.float32).view(np.uint32)
+        kept = ((bits + more(bits)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
+        return _whole(side, np.where(np.isfinite(side.values), kept, side.values))
+
+    return change
 
 
 def _whole(side: Side, values: Float64) -> Side:
@@ -303,6 +311,34 @@ def _in_parts(parts: Parts) -> ProductDeviation:
 PARTS = tuple(Parts(1 << n, kind, kept) for n in range(12, 4, -1) for kind in VIA for kept in (False, True))
 """Split-K: 4096 to 32 terms each, long ones first, since short parts explain of one sum what long ones do."""
 
+
+class Narrower(NamedTuple):
+    """A type to which operands are rounded first: its name, what is done, who was seen to do it."""
+
+    name: str
+    done: str
+    change: Callable[[Side, Problem], Side]
+    seen_in: str = ""
+
+
+NARROWER = (
+    Narrower("bfloat16", "rounded to bfloat16", _in_bfloat16),
+    Narrower("float16", "rounded to float16", _in_float16),
+    Narrower("tf32", "cut to 11 bits", _in_tf32(np.zeros_like), "tensor cores by default"),
+    Narrower("tf32, to nearest", "rounded to 11 bits, halves to even",
+             _in_tf32(lambda bits: np.uint32(0xFFF) + (bits >> np.uint32(13) & np.uint32(1)))),
+    Narrower("tf32, halves away", "rounded to 11 bits, halves away from zero",
+             _in_tf32(lambda bits: np.full_like(bits, 0x1000)), "cvt.rna.tf32.f32"),
+)  # fmt: skip
+NARROWED_SIDES = tuple(
+    ProductDeviation(
+        f"{which} in {one.name}", f"{said} {one.done} first", of_sides(one.change, *sides), one.seen_in
+    )
+    for which, said, sides in (("a", "a is", "a"), ("b", "b is", "b"), ("both", "both operands are", "ab"))
+    for one in NARROWER
+)
+"""Operands in a narrower type: one of them, and both, which is less simple and comes later."""
+
 DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation(
         "flushes subnormal inputs",
@@ -349,11 +385,7 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ),
     ProductDeviation("fnuz table", "fp8_e4m3 is read as fp8_e4m3fnuz", of_sides(_other_table(fp8_e4m3fnuz))),
     ProductDeviation("e5m2 table", "fp8_e4m3 is read as fp8_e5m2", of_sides(_other_table(fp8_e5m2))),
-    ProductDeviation("a in bfloat16", "a is rounded to bfloat16 first", of_sides(_in_bfloat16, "a")),
-    ProductDeviation("b in bfloat16", "b is decoded to bfloat16", of_sides(_in_bfloat16, "b")),
-    ProductDeviation("a in float16", "a is rounded to float16 first", of_sides(_in_float16, "a")),
-    ProductDeviation("b in float16", "b is decoded to float16", of_sides(_in_float16, "b")),
-    ProductDeviation("a in tf32", "a is cut to 11 bits", of_sides(_in_tf32, "a"), "tensor cores by default"),
+    *NARROWED_SIDES,
     ProductDeviation(
         "a in int8/32",
         "a is rounded to int8 by blocks of 32",
@@ -461,6 +493,15 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ),
     *map(_in_parts, PARTS),
 )
+
+
+TOGETHER = tuple(
+    (one, through)
+    for one in NARROWED_SIDES
+    for through in DEVIATIONS
+    if through.name in map("through {}".format, VIA)
+)
+"""Operands in a narrower type, and results that go through one."""
 
 
 def _with_blend(change: Callable[[Blend], Blend]) -> Bend:
@@ -593,7 +634,18 @@ def _explaining(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
 
 
 def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
-    """The fewest deviations that explain some products, and all that were seen if any do; else none."""
+    """The fewest deviations that explain some products, and all that were seen if any do; else none.
+
+    Two that meet under autocast are tried together, since neither alone explains more than others do.
+    """
+    if found := _one_by_one(told, seen):
+        return found
+    parts = (told[:FIRST], told, seen)
+    return next((two for two in TOGETHER if not any(_unexplained(two, part)[0] for part in parts)), ())
+
+
+def _one_by_one(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
+    """The same, where each of them explains more."""
     claim = seen[0].problem.claim
     known = OF_BLENDS * claim.blends + OF_BIASES * claim.bias + DEVIATIONS
     spoken: tuple[ProductDeviation, ...] = ()
@@ -634,9 +686,14 @@ def _smaller(seen: Seen) -> Seen:
 
 
 def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int]:
-    """Results that differ from what is predicted, one more where few of the wrong ones are; less of these."""
+    """Results that differ from what is predicted, one more where few of the wrong ones are; less of these.
+
+    Deviations that predict none of the wrong ones explain none: neither those that differ nor the others.
+    """
     left, wrong, told = _counted(spoken, seen)
-    return left + (2 * told < wrong or not told), -told
+    if not told:
+        return left + 1 + sum(int(one.wrong.sum()) for one in seen), 0
+    return left + (2 * told < wrong), -told
 
 
 def _counted(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int, int]:

@@ -1,0 +1,75 @@
+"""Has a product of operands in a narrower type a name, whichever of them are in it?"""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from numerics.conform import check
+
+PLAIN = {"kind": "matmul", "a": "float32", "b": "float32", "effort": "quick"}
+SHAPES = [(4, 5, 8), (3, 6, 33)]
+
+
+def tf32(more):
+    """float32 numbers of 11 bits; more: what is added before the last 13 bits are cut off."""
+
+    def narrowed(x):
+        bits = np.ascontiguousarray(x).view(np.uint32)
+        kept = (bits + np.asarray(more(bits), np.uint32)) & np.uint32(0xFFFFE000)
+        return np.where(np.isfinite(x), kept.view(np.float32), x)
+
+    return narrowed
+
+
+NARROWED = {
+    "bfloat16": lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32),
+    "float16": lambda x: x.astype(np.float16).astype(np.float32),
+    "tf32": tf32(lambda bits: 0 * bits),
+    "tf32, to nearest": tf32(lambda bits: 0xFFF + (bits >> 13 & 1)),
+    "tf32, halves away": tf32(lambda bits: 0 * bits + 0x1000),
+}
+
+
+def product(a, b):
+    with np.errstate(all="ignore"):
+        return (a.astype(np.float64) @ b.astype(np.float64).T).astype(np.float32)
+
+
+def narrowing(kind, which, when=lambda m, n, k: True):
+    """A product of which a, b or both are in a narrower type, in some shapes."""
+
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            if when(len(a), len(b), a.shape[1]):
+                a, b = (
+                    NARROWED[kind](x) if which in (name, "both") else x for name, x in (("a", a), ("b", b))
+                )
+            return product(a, b)
+
+    return kernel
+
+
+@pytest.mark.parametrize("kind", NARROWED)
+@pytest.mark.parametrize("which", ["a", "b", "both"])
+def test_operands_in_a_narrower_type_had_no_name(kind, which):
+    found = check(narrowing(kind, which), shapes=SHAPES, **PLAIN)
+    assert found.dialect == f"{which} in {kind}", str(found)
+
+
+def test_operands_in_a_narrower_type_of_large_products_had_another_name():
+    kernel = narrowing("tf32, to nearest", "both", lambda m, n, k: min(m, n, k) >= 64)
+    found = check(kernel, shapes=[(64, 64, 64), (4, 5, 8)], **PLAIN)
+    assert found.dialect == "both in tf32, to nearest", str(found)
+
+
+def test_operands_and_results_in_a_narrower_type_had_no_name():
+    """As where a product is called under autocast, and its result is made float32 again."""
+
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            return NARROWED["bfloat16"](narrowing("bfloat16", "both")(a, b))
+
+    found = check(kernel, shapes=SHAPES, **PLAIN)
+    assert set(found.dialect.split(" + ")) == {"both in bfloat16", "through bfloat16"}, str(found)
