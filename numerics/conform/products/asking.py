@@ -20,7 +20,7 @@ from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
-from numerics.conform.products.aliasing import as_one
+from numerics.conform.products.aliasing import as_one, is_turned
 from numerics.conform.products.certificate import answer, negated_zeros, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
@@ -107,11 +107,13 @@ class ProductTarget(Judged):
         self.held = HELD
 
     def takes_problem(self, problem: Problem) -> bool:
-        """Is a problem within what it takes: whole blocks alone, finite numbers alone, nothing empty?"""
+        """Is a problem within what it takes: whole blocks alone, finite numbers, nothing empty, no view?"""
         if self.takes.whole_blocks and any(op.size and problem.shape[2] % op.size for op in
                                            (self.claim.a, self.claim.b)):  # fmt: skip
             return False
         if self.takes.nonempty and 0 in problem.sizes_of_all:
+            return False
+        if self.takes.contiguous and problem.one and is_turned(problem):
             return False
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 

@@ -169,6 +169,7 @@ class Side:
 class Parts(NamedTuple):
     """How a deviation adds: the sums of so many terms each are rounded to a type, and then added.
 
+    kind: a type of floats, or int16, past whose ends a sum is that end.
     kept: the sum of those before is rounded to it, too, whenever one is added.
     """
 
@@ -187,6 +188,8 @@ class Parts(NamedTuple):
         return found
 
     def _rounded(self, x: Float64) -> Float64:
+        if self.kind == "int16":
+            return np.clip(x, -(2.0**15), 2.0**15 - 1)
         return rounded(x, self.kind).astype(np.float64)
 
 
@@ -414,9 +417,9 @@ def flush(x: Float64, least: float = SMALLEST["float32"]) -> Float64:
 def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
     """Exact results, rounded once to float32, float16, bfloat16 (as float32), or an int32 modulo 2**32.
 
-    rounding: half_even, toward_zero, or flushed: half_even without subnormal numbers; float16 or bfloat16:
-    rounded to that type first; largest: what is past the largest number becomes it, held: unless it is Inf
-    itself; nan: what is Inf is NaN; of integers int8 and int16 where those wrap.
+    rounding: half_even, half_away, toward_zero, or flushed: half_even without subnormal numbers; float16 or
+    bfloat16: rounded to that type first; largest: what is past the largest number becomes it, held: unless it
+    is Inf itself; nan: what is Inf is NaN; of integers int8 and int16 where those wrap.
 
     >>> rounded(np.array([1 + 2.0**-8, 2.0**31]), "bfloat16").tolist(), rounded(np.array([2.0**31]), "int32")
     ([1.0, 2147483648.0], array([-2147483648], dtype=int32))
@@ -426,6 +429,8 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
             return _wrapped(exact.astype(np.int64), WRAPS.get(rounding, 32)).astype(np.int32)
         if rounding == "toward_zero":
             return _toward_zero(exact, out)
+        if rounding == "half_away":
+            exact = _middle_away(exact, out)
         if rounding == "flushed":
             exact = flush(exact, SMALLEST[out])
         if rounding in VIA:
@@ -443,6 +448,8 @@ VIA = NARROWED
 ENDS = ("largest", "held", "nan")
 TOP = {"float32": float(np.finfo(np.float32).max), "bfloat16": float(bfloat16.max), "float16": 65504.0}
 """The largest number of what comes out."""
+GRID = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24)}
+"""Bits of a significand, and the exponent of the smallest number."""
 WRAPS = {"int8": 8, "int16": 16}
 
 
@@ -459,8 +466,16 @@ def to_bfloat16(exact: Float64) -> NDArray[np.float32]:
         return np.where(np.abs(found) > bfloat16.max, np.copysign(np.inf, found), found).astype(np.float32)
 
 
+def _middle_away(exact: Float64, out: str) -> Float64:
+    """Exact results moved to the larger number where they lie in the middle between two of what comes out."""
+    bits, least = GRID[out]
+    step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - bits, least))
+    steps = np.abs(exact / step)
+    return np.where(steps % 1 == 0.5, np.copysign(np.ceil(steps) * step, exact), exact)
+
+
 def _toward_zero(exact: Float64, out: str) -> Array:
-    bits, least = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24)}[out]
+    bits, least = GRID[out]
     step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - bits, least))
     found = np.where(np.isfinite(exact), np.trunc(exact / step) * step, exact)
     return found.astype("float16" if out == "float16" else "float32")

@@ -73,3 +73,34 @@ def test_operands_and_results_in_a_narrower_type_had_no_name():
 
     found = check(kernel, shapes=SHAPES, **PLAIN)
     assert set(found.dialect.split(" + ")) == {"both in bfloat16", "through bfloat16"}, str(found)
+
+
+def in_pairs(a, b):
+    """Sums of every two neighbouring terms, held within int16, and then added."""
+    length = a.shape[1] + a.shape[1] % 2
+    a, b = (np.pad(x.astype(np.int64), [(0, 0), (0, length - x.shape[1])]) for x in (a, b))
+    pairs = (a[:, None] * b).reshape(len(a), len(b), -1, 2).sum(axis=3)
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=2).astype(np.int32)
+
+
+def as_int8(a, b):
+    return np.ascontiguousarray(a).view(np.int8).astype(np.int32) @ b.astype(np.int32).T
+
+
+def half_away(a, b):
+    bits = product(a, b).view(np.uint32)
+    kept = np.where(np.isfinite(bits.view(np.float32)), bits + np.uint32(0x8000), bits) >> np.uint32(16)
+    return kept.astype(np.uint16).view(ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "claim", "said"),
+    [
+        (in_pairs, {"a": "uint8", "b": "int8", "accumulate": "int32"}, "pairs saturate at int16"),
+        (as_int8, {"a": "uint8", "b": "int8", "accumulate": "int32"}, "codes of a read as signed"),
+        (half_away, {"a": "bfloat16", "b": "bfloat16", "out": "bfloat16"}, "output half away"),
+    ],
+)
+def test_a_fault_of_integer_or_short_products_had_no_name(kernel, claim, said):
+    found = check(kernel, kind="matmul", effort="quick", shapes=SHAPES, **claim)
+    assert found.dialect == said, str(found)
