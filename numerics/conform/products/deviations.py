@@ -45,6 +45,7 @@ FIRST = 4  # of them, by which guesses are sorted
 FOLLOWED = 4  # guesses that are looked at further
 AGAIN = 3  # times that other products are told, where those that were explained say too little
 ENOUGH = 64  # decided results of the shapes that are wrong, where these alone are explained
+NORMAL = "; subnormal numbers it does not explain"
 ALONE = ", in shapes like this one: the others that were asked are right"
 
 
@@ -638,16 +639,19 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     """The fewest deviations that give everything that came and is decided under them; none where none do.
 
     Of those that explain as much, the one under which most of what is wrong is decided: it says most of it.
-    Where none explains all, those that explain everything of the shapes in which something is wrong: kernels
-    go other ways in others.
+    Where none explains all, those that explain everything of products without subnormal numbers, or else of
+    the shapes in which something is wrong: kernels go other ways in others.
     """
     if found := _explaining(seen):
         return found
     shapes = {_form(one) for one in seen if one.wrong.any()}
-    some = [one for one in seen if _form(one) in shapes]
-    if len(some) == len(seen) or sum(int(one.decided.sum()) for one in some) < ENOUGH:
-        return ()
-    return tuple(replace(one, sentence=one.sentence + ALONE) for one in _explaining(some))
+    normal = [one for one in seen if one.problem.law != "subnormals"]
+    for some, said in ((normal, NORMAL), ([one for one in seen if _form(one) in shapes], ALONE)):
+        told = len(some) < len(seen) and any(one.wrong.any() for one in some)
+        enough = told and sum(int(one.decided.sum()) for one in some) >= ENOUGH
+        if enough and (found := _explaining(some)):
+            return tuple(replace(one, sentence=one.sentence + said) for one in found)
+    return ()
 
 
 def _form(seen: Seen) -> tuple[tuple[int, ...], ...]:
@@ -670,10 +674,14 @@ def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviatio
 
     Two that meet under autocast are tried together, since neither alone explains more than others do.
     """
-    if found := _one_by_one(told, seen):
+    found = _one_by_one(told, seen)
+    if len(found) == 1:
         return found
     parts = (told[:FIRST], told, seen)
-    return next((two for two in TOGETHER if not any(_unexplained(two, part)[0] for part in parts)), ())
+    fitting: list[tuple[ProductDeviation, ...]]
+    fitting = [two for two in TOGETHER if not any(_unexplained(two, part)[0] for part in parts)]
+    fitting += [found] if found else []
+    return min(fitting, key=lambda some: (len(some), _unexplained(some, seen)), default=())
 
 
 def _one_by_one(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:

@@ -332,8 +332,9 @@ class ProductCheck:
             return replace(found, where=f"{found.where}; {kept}", differs=int(seen.wrong.sum()))
         first = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
         problem = smallest(seen.problem, (first[0], first[1]), self._fails)
-        if is_turned(problem) and self._fails(own := replace(problem, one="", lies=Lies.of(b="turned"))):
-            problem, law = own, strides.__name__  # it is not the memory of a that matters
+        own = replace(problem, one="", law=strides.__name__, lies=Lies.of(b="turned"))
+        if is_turned(problem) and self._fails(own):  # that it is the memory of a does not matter
+            return self._of_lies(self.target.see(own))
         at = self._fails(problem)
         again = None if at is None else self.target.see(problem)
         if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers

@@ -104,3 +104,21 @@ def half_away(a, b):
 def test_a_fault_of_integer_or_short_products_had_no_name(kernel, claim, said):
     found = check(kernel, kind="matmul", effort="quick", shapes=SHAPES, **claim)
     assert found.dialect == said, str(found)
+
+
+def test_operands_in_a_narrower_type_had_no_name_where_long_sums_flush_subnormal_numbers():
+    """As torch's bfloat16 on CPUs with AVX-512, which multiply larger products in another way."""
+
+    def kernel(a, b):
+        found = narrowing("bfloat16", "both")(a, b)
+        return np.where((np.abs(found) < 2.0**-126) & (a.shape[1] >= 32), np.float32(0), found)
+
+    found = check(kernel, shapes=SHAPES, **PLAIN)
+    assert found.dialect == "both in bfloat16", str(found)
+    assert "subnormal numbers it does not explain" in str(found)
+
+
+def test_sums_that_were_rounded_once_were_said_to_be_kept_in_a_narrower_type():
+    kernel = narrowing("bfloat16", "both")
+    found = check(lambda a, b: NARROWED["bfloat16"](kernel(a, b)), shapes=[(4, 33, 65)], **PLAIN)
+    assert set(found.dialect.split(" + ")) == {"both in bfloat16", "through bfloat16"}, str(found)
