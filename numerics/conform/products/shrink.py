@@ -25,7 +25,7 @@ SHOWN = 70  # terms whose codes are made simpler
 def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
     """Returns a problem that fails as this one does, and has as little in it as was found."""
     steps = (_one_batch, _one_result, _one_term, _shorter, _one_result, _fewer_rows, _fewer_columns,
-             _one_term, _shorter, _fewer, _other_terms, _one_result, _simpler)  # fmt: skip
+             _one_term, _shorter, _smaller_square, _fewer, _other_terms, _one_result, _simpler)  # fmt: skip
     for step in steps:
         for candidate in step(problem, at):
             found = fails(candidate)
@@ -126,6 +126,16 @@ def _fewer(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
         yield replace(problem, blend=replace(blend, alpha=1))
     if blend.adds and blend.beta != 1:
         yield replace(problem, blend=replace(blend, beta=1))
+
+
+def _smaller_square(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    """Fewer terms, and as many fewer rows or columns, where an operand is as long as it is wide."""
+    m, n = problem.matrix
+    length = problem.shape[2]
+    for few in LENGTHS if length in (m, n) else ():
+        if few < length:
+            cut = problem.cut([*range(few if m == length else m)], [*range(few if n == length else n)])
+            yield replace(cut, a=cut.a.short(few), b=cut.b.short(few))
 
 
 def _until_nothing(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem, tuple[int, int]]:

@@ -49,6 +49,14 @@ def test_a_smallest_case_had_all_terms_before_the_one_that_breaks_the_law(kernel
     assert len(found.counterexample.terms) == 1
 
 
+def test_a_smallest_square_was_as_large_as_the_first():
+    def kernel(a, b):
+        return product(a, b.T if len(b) == b.shape[1] > 1 else b)
+
+    found = check(kernel, kind="matmul", a="float32", b="float32", effort="quick", shapes=[(4, 9, 9)])
+    assert found.counterexample.where.startswith("m=1 n=2 k=2, "), str(found)
+
+
 def test_terms_of_other_blocks_do_not_share_a_scale():
     side = next(problems(Claim.of("float32", "mxfp4"), 0, ((2, 3, 80),))).b
     assert side.of_terms([1, 40]) is None
