@@ -164,6 +164,7 @@ def blocks_along(axis: Any, shape: tuple[int, ...], size: int) -> Blocking:
 class Partition:
     """Which elements share a scale: all (axis None), each index of an axis, or groups along it.
 
+    size: elements of a group; 0 where one group is all of a line that has none, and still has its scale.
     rows: along the axis before, how many neighbouring groups share one: 1, or more in two-dimensional blocks.
     """
 
@@ -179,6 +180,8 @@ class Partition:
             return ()
         if self.size is None:
             return (self.shape[self.axis],)
+        if self.size == 0:
+            return (*self.shape[: self.axis], 1, *self.shape[self.axis + 1 :])
         lines = Blocking(self.shape, self.axis, self.group).shared_shape
         if self.rows == 1:
             return lines
@@ -207,7 +210,7 @@ class Partition:
 
     @property
     def group(self) -> int:
-        """Elements of a group, where there are groups: no more than the axis has."""
+        """Elements of a group, where there are groups that have some: no more than the axis has."""
         assert self.axis is not None
         assert self.size is not None
         return min(self.size, max(self.shape[self.axis], 1))
@@ -216,13 +219,15 @@ class Partition:
         """How many neighbours along that axis share a scale, where not all do; 1 where each has its own."""
         if self.size is None or self.axis is None:
             return 1
-        return self.size if axis == self.axis else self.rows if axis == self.axis - 1 else 1
+        return max(self.size, 1) if axis == self.axis else self.rows if axis == self.axis - 1 else 1
 
     @property
     def in_order(self) -> bool:
         """Do those that share a scale lie side by side in memory?"""
         if self.axis is None or self.size is None:
             return self.axis in (None, 0)
+        if self.size == 0:
+            return True
         return self.rows == 1 and Blocking(self.shape, self.axis, self.group).whole
 
     @cached_property
@@ -239,6 +244,8 @@ class Partition:
                 lines = math.gcd(outer, 1 << max(LONG // max(length, 1), 1).bit_length() - 1)
                 return RowView(self.shape, (1, outer // lines, lines * length), self.shared, repeats=lines)
             return RowView(self.shape, (outer * length, inner), self.shared, repeats=max(outer, 1))
+        if self.size == 0:
+            return RowView(self.shape, (outer * inner, 0), self.shared)
         if length % self.group:
             blocks = Blocking(self.shape, self.axis, self.group)
             return RowView(self.shape, (blocks.count, self.group), self.shared, padded=blocks)

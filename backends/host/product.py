@@ -113,7 +113,7 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     along = axis == len(shape) - 1
     if size is None:  # a scale a tensor, or a row
         return Order("codes", run) if axis in (None, len(shape) - 2) else VALUES
-    if along and 0 < length <= size:  # a row is one group: a scale a row, however it was asked for
+    if along and (size == 0 or 0 < length <= size):  # a row is one group: a scale a row, however asked for
         return Order("codes", run)
     return Order("codes", run, size) if along and _aligned(size, run) else VALUES
 

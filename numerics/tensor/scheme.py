@@ -167,7 +167,7 @@ def partition_of(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     """`Scheme.partition`, remembered."""
     shape = plain_shape(shape)
     if scheme.kind == "per_token":
-        return Partition(shape, last := check_axis(-1, shape), max(shape[last], 1))
+        return Partition(shape, last := check_axis(-1, shape), shape[last])
     if scheme.block is not None:
         return _blocks(scheme, shape, scheme.block)
     axis = None if scheme.axis is None else check_axis(scheme.axis, shape)

@@ -99,8 +99,15 @@ def sliced(q: Quantized, axis: int, places: slice, called: int | None = None) ->
     before = (slice(None),) * axis
     elements = (*before, slice(start, None if stop < 0 else stop, step))
     shared = (*before, slice(start // size, -(-stop // size))) if size > 1 else elements
+    if _is_a_line(q, axis):
+        shared = ()  # which a line of no elements has, too
     shape = (*q.shape[:axis], count, *q.shape[axis + 1 :])
     return _taken(q, q.spec, shape, axis, (elements, shared))
+
+
+def _is_a_line(q: Quantized, axis: int) -> bool:
+    """Do all along that axis share a scale, however many there are, as those of a token do?"""
+    return not q.spec.blocked and q.spec.scheme_of_elements.kind == "per_token" and axis == len(q.shape) - 1
 
 
 def selected(q: Quantized, axis: int, place: int, called: int | None = None) -> Any:

@@ -20,6 +20,12 @@ ONE = {
     "": ", of operands that hold the same numbers",
 }
 """How operands may be the same, and what a verdict says of it."""
+TURNED = {
+    "object": ", of b that is a turned, a view of it",
+    "memory": ", of b that is a turned, a view of it",
+    "": ", of b that holds the numbers of a turned",
+}
+"""The same where b is no more than a's transpose."""
 SHAPES = ((1, 5), (4, 24), (17, 33), (33, 64), (64, 40), (130, 32))
 """Rows of both sides, and terms."""
 SQUARE = (5, 33, 64)
@@ -74,6 +80,23 @@ def _parts(q: Any) -> list[Any]:
     """The bytes and shapes of all parts of a QTensor."""
     found = (getattr(q, name) for name in PARTS)
     return [(x.shape, x.tobytes()) if isinstance(x, np.ndarray) else x for x in found]
+
+
+def relation(problem: Problem) -> str:
+    """What a verdict says of the operands of a problem that are the same; nothing of one of another law."""
+    return "" if problem.law != "aliasing" else (TURNED if is_turned(problem) else ONE)[problem.one]
+
+
+def is_turned(problem: Problem) -> bool:
+    """Is b as it is given a turned, and not a itself, where they are one?
+
+    Where one of them comes turned, a itself has for rows what are b's columns.
+    """
+    if problem.law != "aliasing":
+        return False
+    laid, a, b = problem.claim.laid, problem.a.codes, problem.b.codes
+    rows = a if laid.turned_a == laid.turned_b else a.T
+    return rows.shape != b.shape or rows.tobytes() != b.tobytes()
 
 
 def are_the_same(problem: Problem) -> bool:

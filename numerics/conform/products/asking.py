@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from numerics.backends.host.float_bits import bfloat16_type, to_float32
 from numerics.conform.held import holding
 from numerics.conform.inputs.edges import Edge
-from numerics.conform.inputs.margins import UNUSED, roomy
+from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
-from numerics.conform.products.aliasing import as_one
+from numerics.conform.products.aliasing import as_one, is_turned
 from numerics.conform.products.certificate import answer, negated_zeros, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
-from numerics.conform.products.lying import as_lies, lying
+from numerics.conform.products.lying import DENSE, OTHERS, PLACES, Place
 from numerics.conform.products.problem import Problem
 from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
@@ -107,11 +107,13 @@ class ProductTarget(Judged):
         self.held = HELD
 
     def takes_problem(self, problem: Problem) -> bool:
-        """Is a problem within what it takes: whole blocks alone, finite numbers alone, nothing empty?"""
+        """Is a problem within what it takes: whole blocks alone, finite numbers, nothing empty, no view?"""
         if self.takes.whole_blocks and any(op.size and problem.shape[2] % op.size for op in
                                            (self.claim.a, self.claim.b)):  # fmt: skip
             return False
         if self.takes.nonempty and 0 in problem.sizes_of_all:
+            return False
+        if self.takes.contiguous and problem.one and is_turned(problem):
             return False
         return not self.takes.finite or bool(np.isfinite(problem.exact).all())
 
@@ -155,9 +157,7 @@ class ProductTarget(Judged):
             arguments = _arguments(problem, None)
             if not self.takes.fills:
                 return self.result(self._called(arguments, (problem,), None), problem)
-            laid = problem.out_lies
-            forms = Forms([_form(problem)], (lambda x: as_lies(x, laid)) if laid else None)
-            room = Filled.of(forms, None, byte)
+            room = Filled.of(_forms(problem, None), None, byte)
             self._called((*arguments, *room.arrays), (problem,), None)
             return self.result(room.arrays[0], problem)
 
@@ -165,8 +165,7 @@ class ProductTarget(Judged):
         self, problem: Problem, call: Callable[..., Any], shown: tuple[Array, ...], edge: Edge | None
     ) -> Any:
         """What a call writes into an array for the result: unused memory, or c where it is added in place."""
-        laid = problem.out_lies if edge is None else ""
-        forms = Forms([_form(problem)], (lambda x: as_lies(x, laid)) if laid else None)
+        forms = _forms(problem, edge)
         if not problem.claim.in_place:
             return Filled.by(call, forms, shown, edge, self.held)
         room = Filled.of(forms, edge)
@@ -235,6 +234,13 @@ def _form(problem: Problem) -> tuple[tuple[int, ...], Any]:
     return (*problem.batch, *problem.matrix), bfloat16_type() if out == "bfloat16" else np.dtype(out)
 
 
+def _forms(problem: Problem, edge: Edge | None) -> Forms:
+    """The array of a result that a target fills, and how it lies: as the problem says, or at an edge."""
+    lies = problem.lies.place("out")
+    plain = edge is not None or lies == DENSE.place("out")
+    return Forms([_form(problem)], None if plain else lies.view)
+
+
 def _side_by_side(came: Array, problem: Problem) -> Array:
     """The results of all batches as one matrix of all rows and columns; zeros between them."""
     if not problem.batch:
@@ -247,17 +253,19 @@ def _side_by_side(came: Array, problem: Problem) -> Array:
 
 def _arguments(problem: Problem, edge: Edge | None) -> tuple[Any, ...]:
     """What a target is given for a problem, where that lies in memory."""
-    return as_one(problem, tuple(_placed(x, problem.lies, edge) for x in given.arguments(problem)))
+    lies = [problem.lies.place(name) for name in PLACES]
+    placed = (_placed(x, lies[min(at, OTHERS)], edge) for at, x in enumerate(given.arguments(problem)))
+    return as_one(problem, tuple(placed))
 
 
-def _placed(x: Any, lies: str, edge: Edge | None) -> Any:
+def _placed(x: Any, lies: Place, edge: Edge | None) -> Any:
     """An operand as a target finds it: with gaps, beside forbidden memory, or amid unused memory."""
     if not isinstance(x, (np.ndarray, QTensor)):  # alpha, beta
         return x
-    gaps = bool(lies) and isinstance(x, np.ndarray)
-    if gaps:
-        x = lying(cast(Array, x), lies)
-    return x if gaps and edge is None else beside(roomy if edge is None else edge.room, x)
+    if lies.how and isinstance(x, np.ndarray):
+        x = lies.lying(cast(Array, x))
+        return x if edge is None else beside(edge.room, x)
+    return beside(lies.room if edge is None else edge.room, x)
 
 
 def beside(room: Room, x: Any) -> Any:

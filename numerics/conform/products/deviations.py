@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numerics.conform.products.blend import Blend, adding_late, scaling_both, scaling_late
 from numerics.conform.products.certificate import Mask, answer, reach, results_of
@@ -44,6 +45,7 @@ FIRST = 4  # of them, by which guesses are sorted
 FOLLOWED = 4  # guesses that are looked at further
 AGAIN = 3  # times that other products are told, where those that were explained say too little
 ENOUGH = 64  # decided results of the shapes that are wrong, where these alone are explained
+NORMAL = "; subnormal numbers it does not explain"
 ALONE = ", in shapes like this one: the others that were asked are right"
 
 
@@ -147,9 +149,16 @@ def _in_float16(side: Side, problem: Problem) -> Side:
         return _whole(side, side.values.astype(np.float16).astype(np.float64))
 
 
-def _in_tf32(side: Side, problem: Problem) -> Side:
-    bits = side.values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
-    return _whole(side, bits.view(np.float32).astype(np.float64))
+def _in_tf32(more: Callable[[NDArray[np.uint32]], NDArray[np.uint32]]) -> Callable[[Side, Problem], Side]:
+    """Numbers of 11 bits; more: what is added to the bits of a float32 before its last 13 are cut off."""
+
+    def change(side: Side, problem: Problem) -> Side:
+        with np.errstate(over="ignore"):
+            bits = side.values.astype(np.float32).view(np.uint32)
+        kept = ((bits + more(bits)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
+        return _whole(side, np.where(np.isfinite(side.values), kept, side.values))
+
+    return change
 
 
 def _whole(side: Side, values: Float64) -> Side:
@@ -255,6 +264,15 @@ def _unsigned(side: Side, problem: Problem) -> Side:
     return bent(side, element=side.codes.astype(np.float64))
 
 
+def _signed(side: Side, problem: Problem) -> Side:
+    """Codes of 8 bits without a sign, read as int8."""
+    if not side.op.is_integer or side.zero is not None or getattr(side.op.element, "signed", True):
+        return side
+    half = 1 << (side.op.bits - 1)
+    codes = side.codes.astype(np.float64)
+    return bent(side, element=np.where(codes >= half, codes - 2 * half, codes))
+
+
 def _small_values(which: Callable[[Side], bool]) -> Callable[[Side, Problem], Side]:
     """Subnormal numbers of some sides as zeros: plain ones of their type, decoded ones of float32."""
 
@@ -288,6 +306,10 @@ def _accumulates(name: str) -> Bend:
     return of_claim(accumulate=ACCUMULATORS[name], **kept)
 
 
+def _pairs_within_int16(problem: Problem) -> Problem:
+    return replace(problem, parts=Parts(2, "int16")) if problem.claim.integers else problem
+
+
 def _in_parts(parts: Parts) -> ProductDeviation:
     """Sums of some terms each that are rounded before they are added: split-K in a narrow type."""
     several = " and their sums" * parts.kept
@@ -302,6 +324,34 @@ def _in_parts(parts: Parts) -> ProductDeviation:
 
 PARTS = tuple(Parts(1 << n, kind, kept) for n in range(12, 4, -1) for kind in VIA for kept in (False, True))
 """Split-K: 4096 to 32 terms each, long ones first, since short parts explain of one sum what long ones do."""
+
+
+class Narrower(NamedTuple):
+    """A type to which operands are rounded first: its name, what is done, who was seen to do it."""
+
+    name: str
+    done: str
+    change: Callable[[Side, Problem], Side]
+    seen_in: str = ""
+
+
+NARROWER = (
+    Narrower("bfloat16", "rounded to bfloat16", _in_bfloat16),
+    Narrower("float16", "rounded to float16", _in_float16),
+    Narrower("tf32", "cut to 11 bits", _in_tf32(np.zeros_like), "tensor cores by default"),
+    Narrower("tf32, to nearest", "rounded to 11 bits, halves to even",
+             _in_tf32(lambda bits: np.uint32(0xFFF) + (bits >> np.uint32(13) & np.uint32(1)))),
+    Narrower("tf32, halves away", "rounded to 11 bits, halves away from zero",
+             _in_tf32(lambda bits: np.full_like(bits, 0x1000)), "cvt.rna.tf32.f32"),
+)  # fmt: skip
+NARROWED_SIDES = tuple(
+    ProductDeviation(
+        f"{which} in {one.name}", f"{said} {one.done} first", of_sides(one.change, *sides), one.seen_in
+    )
+    for which, said, sides in (("a", "a is", "a"), ("b", "b is", "b"), ("both", "both operands are", "ab"))
+    for one in NARROWER
+)
+"""Operands in a narrower type: one of them, and both, which is less simple and comes later."""
 
 DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation(
@@ -349,11 +399,7 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ),
     ProductDeviation("fnuz table", "fp8_e4m3 is read as fp8_e4m3fnuz", of_sides(_other_table(fp8_e4m3fnuz))),
     ProductDeviation("e5m2 table", "fp8_e4m3 is read as fp8_e5m2", of_sides(_other_table(fp8_e5m2))),
-    ProductDeviation("a in bfloat16", "a is rounded to bfloat16 first", of_sides(_in_bfloat16, "a")),
-    ProductDeviation("b in bfloat16", "b is decoded to bfloat16", of_sides(_in_bfloat16, "b")),
-    ProductDeviation("a in float16", "a is rounded to float16 first", of_sides(_in_float16, "a")),
-    ProductDeviation("b in float16", "b is decoded to float16", of_sides(_in_float16, "b")),
-    ProductDeviation("a in tf32", "a is cut to 11 bits", of_sides(_in_tf32, "a"), "tensor cores by default"),
+    *NARROWED_SIDES,
     ProductDeviation(
         "a in int8/32",
         "a is rounded to int8 by blocks of 32",
@@ -420,6 +466,20 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation(
         "codes read as unsigned", "b's integers are read without their sign", of_sides(_unsigned, "b")
     ),
+    *(
+        ProductDeviation(
+            f"codes of {name} read as signed",
+            f"integers of {name} without a sign are read as if they had one",
+            of_sides(_signed, name),
+        )
+        for name in "ab"
+    ),
+    ProductDeviation(
+        "pairs saturate at int16",
+        "the sum of every two neighbouring terms is held within int16, and then added",
+        _pairs_within_int16,
+        "vpmaddubsw; onnxruntime's MatMulInteger of uint8 by int8 on AVX2",
+    ),
     ProductDeviation("accumulates in float16", "sums are kept in float16", _accumulates("float16")),
     ProductDeviation(
         "accumulates in bfloat16",
@@ -439,6 +499,11 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ProductDeviation("wraps at int16", "sums are kept in int16", of_claim(rounding="int16")),
     ProductDeviation(
         "output truncated", "the sum is cut to the type that comes out", of_claim(rounding="toward_zero")
+    ),
+    ProductDeviation(
+        "output half away",
+        "the middle between two numbers of the type that comes out goes away from zero",
+        of_claim(rounding="half_away"),
     ),
     *(
         ProductDeviation(
@@ -461,6 +526,15 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ),
     *map(_in_parts, PARTS),
 )
+
+
+TOGETHER = tuple(
+    (one, through)
+    for one in NARROWED_SIDES
+    for through in DEVIATIONS
+    if through.name in map("through {}".format, VIA)
+)
+"""Operands in a narrower type, and results that go through one."""
 
 
 def _with_blend(change: Callable[[Blend], Blend]) -> Bend:
@@ -565,16 +639,19 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     """The fewest deviations that give everything that came and is decided under them; none where none do.
 
     Of those that explain as much, the one under which most of what is wrong is decided: it says most of it.
-    Where none explains all, those that explain everything of the shapes in which something is wrong: kernels
-    go other ways in others.
+    Where none explains all, those that explain everything of products without subnormal numbers, or else of
+    the shapes in which something is wrong: kernels go other ways in others.
     """
     if found := _explaining(seen):
         return found
     shapes = {_form(one) for one in seen if one.wrong.any()}
-    some = [one for one in seen if _form(one) in shapes]
-    if len(some) == len(seen) or sum(int(one.decided.sum()) for one in some) < ENOUGH:
-        return ()
-    return tuple(replace(one, sentence=one.sentence + ALONE) for one in _explaining(some))
+    normal = [one for one in seen if one.problem.law != "subnormals"]
+    for some, said in ((normal, NORMAL), ([one for one in seen if _form(one) in shapes], ALONE)):
+        told = len(some) < len(seen) and any(one.wrong.any() for one in some)
+        enough = told and sum(int(one.decided.sum()) for one in some) >= ENOUGH
+        if enough and (found := _explaining(some)):
+            return tuple(replace(one, sentence=one.sentence + said) for one in found)
+    return ()
 
 
 def _form(seen: Seen) -> tuple[tuple[int, ...], ...]:
@@ -593,7 +670,22 @@ def _explaining(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
 
 
 def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
-    """The fewest deviations that explain some products, and all that were seen if any do; else none."""
+    """The fewest deviations that explain some products, and all that were seen if any do; else none.
+
+    Two that meet under autocast are tried together, since neither alone explains more than others do.
+    """
+    found = _one_by_one(told, seen)
+    if len(found) == 1:
+        return found
+    parts = (told[:FIRST], told, seen)
+    fitting: list[tuple[ProductDeviation, ...]]
+    fitting = [two for two in TOGETHER if not any(_unexplained(two, part)[0] for part in parts)]
+    fitting += [found] if found else []
+    return min(fitting, key=lambda some: (len(some), _unexplained(some, seen)), default=())
+
+
+def _one_by_one(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
+    """The same, where each of them explains more."""
     claim = seen[0].problem.claim
     known = OF_BLENDS * claim.blends + OF_BIASES * claim.bias + DEVIATIONS
     spoken: tuple[ProductDeviation, ...] = ()
@@ -642,24 +734,27 @@ def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tu
 def _counted(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[int, int, int]:
     """How many results differ from what is predicted; how many are wrong, and of these predicted.
 
-    What is wrong and comes near both to what is due and to what is predicted speaks for nothing.
+    What is wrong and comes near both to what is due and to what is predicted speaks for nothing.  Where
+    nothing is said of any product that is wrong, all of these results differ.
     """
     from numerics.conform.products.asking import unequal
 
-    left, wrong, told = 0, 0, 0
+    left, wrong, told, silent = 0, 0, 0, 0
     for one in seen:
         problem: Problem | None = one.problem
         with np.errstate(all="ignore"):
             for deviation in spoken:
                 problem = None if problem is None else deviation.bend(problem)
-        if problem is not None:
+        if problem is None:
+            silent += int(one.wrong.sum())
+        else:
             due, decided = answer(problem)
             missed, near = _near(problem, one, decided)
             left += int(((unequal(one.came, due) & decided) | missed).sum())
             told_so = decided | (near & _near(problem, replace(one, came=one.due), decided)[0])
             wrong += int((one.wrong & ~(near & ~told_so)).sum())
             told += int((one.wrong & told_so).sum())
-    return left, wrong, told
+    return left + (0 if wrong else silent), wrong, told
 
 
 def _near(problem: Problem, seen: Seen, decided: Mask) -> tuple[Mask, Mask]:

@@ -303,13 +303,16 @@ class Prober:
 
     @cached_property
     def products(self) -> str:
-        """Are products rounded before they are added?"""
+        """Are products rounded before they are added: to float32, or of two types of 16 bits to that type?"""
         kinds = [SIGNIFICAND[str(op.name)] for op in (self.target.claim.a, self.target.claim.b)]
-        if sum(kinds) <= 24 or self.bits > 48:
+        short = sum(kinds) <= 24
+        if self.bits > 48 or (short and kinds[0] != kinds[1]):
             return "exact"
-        odd = [1 + 2.0 ** -(bits - 1) for bits in kinds]
+        unit = 8.0 if short else 1.0  # what is left of a product is no subnormal float16
+        odd = [unit + unit * 2.0 ** -(bits - 1) for bits in kinds]
         product = odd[0] * odd[1]
-        nearest = float(np.float32(product))
+        nearest = unit**2 * (1 + 2.0 ** (2 - kinds[0])) if short else float(np.float32(product))
+        unrounded = "exact" if short else "fused into the sum"
         others = [place for place in (1, 2, 4, 8, self.shape[2] - 1) if place < self.shape[2]]
         pairs = [pair for place in others for pair in ((0, place), (place, 0))]
         a, b = np.zeros((len(pairs), self.shape[2])), np.zeros((len(pairs), self.shape[2]))
@@ -317,7 +320,7 @@ class Prober:
             a[row, first], b[row, first] = odd
             wide = (a, b) if kinds[0] == 24 else (b, a)
             wide[0][row, second], wide[1][row, second] = -nearest, 1.0
-        return "fused into the sum" if (self.dots(a, b) == product - nearest).any() else "rounded first"
+        return unrounded if (self.dots(a, b) == product - nearest).any() else "rounded first"
 
     def _significand(self, side: str) -> int:
         return SIGNIFICAND[str(getattr(self.target.claim, side).name)]

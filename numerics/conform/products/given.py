@@ -35,7 +35,7 @@ class Form(NamedTuple):
     def shaped(self, part: Array) -> Array:
         """A part of a side in the shape that it is given in."""
         found = part.reshape(*self.lead, self.rows, part.shape[-1]) if self.lead else part
-        return np.ascontiguousarray(np.swapaxes(found, -1, -2)) if self.turned else found
+        return np.ascontiguousarray(np.swapaxes(found, -1, -2) if self.turned else found)
 
 
 def matrix(side: Side, form: Form) -> Any:

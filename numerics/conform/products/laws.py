@@ -79,7 +79,7 @@ def aliasing() -> None:
 
 
 def strides() -> None:
-    """A result depends on the numbers alone, not on strides of arrays or on what lies between."""
+    """A result depends on the numbers alone, not on where arrays begin, on strides or gaps."""
 
 
 def repeatable() -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from numerics.conform.products import draw
-from numerics.conform.products.aliasing import ONE
-from numerics.conform.products.lying import EXPANDED, SAID
+from numerics.conform.products.aliasing import relation
+from numerics.conform.products.lying import BEGUN, EXPANDED, Lies, by_turns, results, ways
 from numerics.conform.products.problem import Problem
-from numerics.conform.products.shrink import with_side
+from numerics.conform.products.shrink import Fails, with_side
 
 
 def alike(problem: Problem) -> Iterator[Problem]:
@@ -19,7 +19,7 @@ def alike(problem: Problem) -> Iterator[Problem]:
 
     Also with such a c, beside zeros, and a bias that is one number.
     """
-    problem = replace(problem, lies=EXPANDED)
+    problem = replace(problem, lies=Lies.alike(EXPANDED))
     for name, size in zip("ab", problem.matrix, strict=True):
         side = getattr(problem, name)
         if side.op.spec is not None:  # a QTensor is dense
@@ -51,8 +51,36 @@ def _of_c(problem: Problem) -> Iterator[Problem]:
         yield replace(problem, a=problem.a.with_codes(nothing), blend=blend)
 
 
+def memories(problem: Problem, fills: bool, contiguous: bool, turn: int | None) -> Iterator[Lies]:
+    """How the arrays of a problem lie in memory in every way; turn: in some, and by turns in others.
+
+    fills: the target is given the array of its result.  contiguous: it is given no gaps.
+
+    >>> from numerics.conform.products.given import problem_of
+    >>> problem = problem_of(np.ones((2, 3), np.float32), np.ones((4, 3), np.float32), "float32")
+    >>> [len(list(memories(problem, True, False, turn))) for turn in (None, 0)]
+    [28, 9]
+    """
+    claim, batches = problem.claim, bool(problem.batch)
+    some: list[list[Lies]] = [[*BEGUN]]
+    if not contiguous:
+        if claim.takes_arrays:
+            yield from map(Lies.alike, ways(batches))
+            some.append(by_turns(batches, claim.a.spec is None and claim.b.spec is None))
+        if fills:
+            yield from (Lies.of(out=how) for how in ways(batches))
+            some.append(results(batches))
+    for lies in some:
+        yield from lies if turn is None else lies[turn % len(lies) :][:1]
+
+
+def simpler_lies(problem: Problem, fails: Fails) -> Problem:
+    """The same, of which fewer arrays lie otherwise than dense, as long as it fails."""
+    simpler = (replace(problem, lies=lies) for lies in problem.lies.simpler())
+    found = next((one for one in simpler if fails(one) is not None), None)
+    return problem if found is None else simpler_lies(found, fails)
+
+
 def laid(problem: Problem) -> str:
     """How the arrays of a problem lie, in words; nothing where all are dense."""
-    said = f", of operands {SAID[problem.lies]}" if problem.lies else ""
-    said += ONE[problem.one] if problem.law == "aliasing" else ""
-    return said + (f", in a result {SAID[problem.out_lies]}" if problem.out_lies else "")
+    return relation(problem) + problem.lies.said

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.products.blend import Blend
 from numerics.conform.products.claim import NARROWED, Claim, Operand
+from numerics.conform.products.lying import DENSE, Lies
 from numerics.conform.task import REFERENCE, Array
 from numerics.formats.block import ElementBlock
 from numerics.formats.dtype import Element
@@ -147,6 +148,19 @@ class Side:
         return replace(self, codes=self.codes[:, :length].copy(), scale=shared[0], zero=shared[1],
                        micro=shared[2], meant=meant)  # fmt: skip
 
+    def of_terms(self, kept: list[int]) -> Side | None:
+        """Some columns alone; None where those that share a scale then would not share it now."""
+        if self.micro is not None:
+            return None
+        shared, places = [self.scale, self.zero], np.array(kept)
+        if self.op.share == "block":
+            blocks, first = places // self.op.size, np.arange(len(places)) // self.op.size * self.op.size
+            if (blocks != blocks[first]).any():
+                return None
+            shared = [None if part is None else part[:, blocks[:: self.op.size]] for part in shared]
+        meant = None if self.meant is None else self.meant.part(np.s_[:, kept])
+        return replace(self, codes=self.codes[:, kept], scale=shared[0], zero=shared[1], meant=meant)
+
     def with_codes(self, codes: Array) -> Side:
         """The same with other codes, or numbers."""
         return replace(self, codes=codes.astype(self.codes.dtype), meant=None)
@@ -155,6 +169,7 @@ class Side:
 class Parts(NamedTuple):
     """How a deviation adds: the sums of so many terms each are rounded to a type, and then added.
 
+    kind: a type of floats, or int16, past whose ends a sum is that end.
     kept: the sum of those before is rounded to it, too, whenever one is added.
     """
 
@@ -173,6 +188,8 @@ class Parts(NamedTuple):
         return found
 
     def _rounded(self, x: Float64) -> Float64:
+        if self.kind == "int16":
+            return np.clip(x, -(2.0**15), 2.0**15 - 1)
         return rounded(x, self.kind).astype(np.float64)
 
 
@@ -221,10 +238,8 @@ class Problem:
     """Of a deviation: are products below the smallest normal float32 zeros?"""
     parts: Parts | None = None
     """Of a deviation: in which parts are terms added, and how is each rounded?"""
-    lies: str = ""
-    """How its arrays lie in memory, one of `lying.SAID`; "" where they are dense."""
-    out_lies: str = ""
-    """The same of the array of the result, where a target fills it."""
+    lies: Lies = DENSE
+    """How its arrays lie in memory."""
     batch: tuple[int, ...] = ()
     """Lengths of the result's axes of batches: rows of both sides are those of all their matrices."""
     added: Callable[[Problem, Float64], Float64] = _as_epilogue
@@ -402,9 +417,9 @@ def flush(x: Float64, least: float = SMALLEST["float32"]) -> Float64:
 def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
     """Exact results, rounded once to float32, float16, bfloat16 (as float32), or an int32 modulo 2**32.
 
-    rounding: half_even, toward_zero, or flushed: half_even without subnormal numbers; float16 or bfloat16:
-    rounded to that type first; largest: what is past the largest number becomes it, held: unless it is Inf
-    itself; nan: what is Inf is NaN; of integers int8 and int16 where those wrap.
+    rounding: half_even, half_away, toward_zero, or flushed: half_even without subnormal numbers; float16 or
+    bfloat16: rounded to that type first; largest: what is past the largest number becomes it, held: unless it
+    is Inf itself; nan: what is Inf is NaN; of integers int8 and int16 where those wrap.
 
     >>> rounded(np.array([1 + 2.0**-8, 2.0**31]), "bfloat16").tolist(), rounded(np.array([2.0**31]), "int32")
     ([1.0, 2147483648.0], array([-2147483648], dtype=int32))
@@ -414,6 +429,8 @@ def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
             return _wrapped(exact.astype(np.int64), WRAPS.get(rounding, 32)).astype(np.int32)
         if rounding == "toward_zero":
             return _toward_zero(exact, out)
+        if rounding == "half_away":
+            exact = _middle_away(exact, out)
         if rounding == "flushed":
             exact = flush(exact, SMALLEST[out])
         if rounding in VIA:
@@ -431,6 +448,8 @@ VIA = NARROWED
 ENDS = ("largest", "held", "nan")
 TOP = {"float32": float(np.finfo(np.float32).max), "bfloat16": float(bfloat16.max), "float16": 65504.0}
 """The largest number of what comes out."""
+GRID = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24)}
+"""Bits of a significand, and the exponent of the smallest number."""
 WRAPS = {"int8": 8, "int16": 16}
 
 
@@ -447,8 +466,16 @@ def to_bfloat16(exact: Float64) -> NDArray[np.float32]:
         return np.where(np.abs(found) > bfloat16.max, np.copysign(np.inf, found), found).astype(np.float32)
 
 
+def _middle_away(exact: Float64, out: str) -> Float64:
+    """Exact results moved to the larger number where they lie in the middle between two of what comes out."""
+    bits, least = GRID[out]
+    step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - bits, least))
+    steps = np.abs(exact / step)
+    return np.where(steps % 1 == 0.5, np.copysign(np.ceil(steps) * step, exact), exact)
+
+
 def _toward_zero(exact: Float64, out: str) -> Array:
-    bits, least = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24)}[out]
+    bits, least = GRID[out]
     step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - bits, least))
     found = np.where(np.isfinite(exact), np.trunc(exact / step) * step, exact)
     return found.astype("float16" if out == "float16" else "float32")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numerics.conform.products import draw
 from numerics.conform.products.aliasing import are_the_same
@@ -23,8 +24,8 @@ SHOWN = 70  # terms whose codes are made simpler
 
 def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
     """Returns a problem that fails as this one does, and has as little in it as was found."""
-    steps = (_one_batch, _one_result, _shorter, _one_result, _fewer_rows, _fewer_columns, _shorter,
-             _fewer, _simpler)  # fmt: skip
+    steps = (_one_batch, _one_result, _one_term, _shorter, _one_result, _fewer_rows, _fewer_columns,
+             _one_term, _shorter, _smaller_square, _fewer, _other_terms, _one_result, _simpler)  # fmt: skip
     for step in steps:
         for candidate in step(problem, at):
             found = fails(candidate)
@@ -70,6 +71,35 @@ def _shorter(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
             yield replace(problem, a=problem.a.short(length), b=problem.b.short(length))
 
 
+def _one_term(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    """A single term of those that count, wherever it stands."""
+    if problem.shape[2] > 1:
+        yield from _of_terms(problem, ([int(place)] for place in _counting(problem, at)[:SHOWN]))
+
+
+def _other_terms(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    """The terms that count, beside fewer of the others: of the last, or of the first of these."""
+    length, counting = problem.shape[2], _counting(problem, at)
+    others = np.setdiff1d(np.arange(length), counting)
+    for fewer in (size - len(counting) for size in LENGTHS if len(counting) <= size < length):
+        some = (others[len(others) - fewer :], others[:fewer])
+        yield from _of_terms(problem, (sorted(map(int, [*counting, *zeros])) for zeros in some))
+
+
+def _counting(problem: Problem, at: tuple[int, int]) -> NDArray[np.int64]:
+    """The places of terms that are no zeros: NaN, too."""
+    with np.errstate(all="ignore"):
+        return np.flatnonzero(problem.a.values[at[0]] * problem.b.values[at[1]] != 0)
+
+
+def _of_terms(problem: Problem, choices: Iterable[list[int]]) -> Iterator[Problem]:
+    """The same of some terms alone, where those that share scales then still can."""
+    for kept in choices:
+        a, b = problem.a.of_terms(kept), problem.b.of_terms(kept)
+        if a is not None and b is not None:
+            yield replace(problem, a=a, b=b)
+
+
 def _fewer_rows(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
     m, n = problem.matrix
     if m == n and are_the_same(problem):
@@ -96,6 +126,16 @@ def _fewer(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
         yield replace(problem, blend=replace(blend, alpha=1))
     if blend.adds and blend.beta != 1:
         yield replace(problem, blend=replace(blend, beta=1))
+
+
+def _smaller_square(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    """Fewer terms, and as many fewer rows or columns, where an operand is as long as it is wide."""
+    m, n = problem.matrix
+    length = problem.shape[2]
+    for few in LENGTHS if length in (m, n) else ():
+        if few < length:
+            cut = problem.cut([*range(few if m == length else m)], [*range(few if n == length else n)])
+            yield replace(cut, a=cut.a.short(few), b=cut.b.short(few))
 
 
 def _until_nothing(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem, tuple[int, int]]:

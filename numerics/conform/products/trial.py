@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, count, islice
 from math import prod
 from typing import Any
 
@@ -19,6 +19,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.laws.beside import WORKQUEUE, aborts, threads
 from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
+from numerics.conform.products.aliasing import is_turned
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.batches import whole
 from numerics.conform.products.cases import Shape, problems
@@ -30,9 +31,9 @@ from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
 from numerics.conform.products.left import followed
-from numerics.conform.products.lying import ways
+from numerics.conform.products.lying import DENSE, Lies
 from numerics.conform.products.naming import law_of
-from numerics.conform.products.other_memory import alike, laid
+from numerics.conform.products.other_memory import alike, laid, memories, simpler_lies
 from numerics.conform.products.pace import Pace
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
@@ -47,8 +48,8 @@ from numerics.formats.errors import NumericsError, said
 
 LISTED = 8  # numbers of a bias, or zero points, that are shown
 SHOWN = 4  # terms of a sum that are shown
-FEW_CLASSES = 4  # of shapes, whose arrays lie in each way where it is quick
-LAID = 1 << 17  # terms of products of which those of every shape come in each way, unless quick
+FEW_CLASSES = 8  # of shapes, beside square ones, whose arrays lie in each way where it is quick
+LAID = 1 << 17  # terms of products of which those of every shape come in other memory, unless quick
 LOOKED_AT = 6  # products of which every bit is looked at again
 TILES = (1, 16, 64, 256, 4096)  # rows, columns or terms, past each of which kernels may go another way
 TRIPLES = "triples (m, n, k) of 0 and more are due, as in [(1, 64, 256)]"
@@ -56,6 +57,7 @@ MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 """Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
 WITHIN = ", of tensors that begin within their storage"
 TOLD = 24  # products whose results a deviation must explain
+MORE = 8  # products of one shape, among which all laws of numbers are
 DECIDED = 6  # products of two terms, of which some are decided in narrow accumulators, too
 
 
@@ -79,15 +81,8 @@ class ProductCheck:
     def laws(self) -> tuple[str, ...]:
         """The names of the laws by which it is judged."""
         asked = {problem.law for problem in self._problems()}
-        always = {"repeatable"} | ({"strides"} if self._gives_strides else set())
-        always |= {"threads"} if self._asks_threads else set()
+        always = {"repeatable", "strides"} | ({"threads"} if self._asks_threads else set())
         return *SENTENCES, *(name for name in LAWS if name in asked | always)
-
-    @property
-    def _gives_strides(self) -> bool:
-        """Is a target given arrays with gaps in memory, to read or to fill?"""
-        takes = self.target.takes
-        return (self.target.claim.takes_arrays or takes.fills) and not takes.contiguous
 
     @property
     def _asks_threads(self) -> bool:
@@ -174,7 +169,7 @@ class ProductCheck:
 
     def _again(self, laws: list[str]) -> list[Counterexample]:
         """The same products in other memory, and again; and an earlier result, which stays."""
-        for law in (strides, repeatable) if self._gives_strides else (repeatable,):
+        for law in (strides, repeatable):
             laws.append(law.__name__)
             for found in self._strided() if law is strides else self._repeated():
                 return [found]
@@ -195,33 +190,57 @@ class ProductCheck:
         return [replace(found, where=f"{found.where}, while another thread called")]
 
     def _strided(self) -> Iterator[Counterexample]:
-        """One product of each class of shapes, with its arrays, or its result, in every way; quick: of few.
+        """Products that were asked before in other memory, the smallest first, so that a fault costs little.
 
-        Unless quick, one of each shape that is not large: a path for 32 rows may ignore a leading dimension.
+        Of each class of shapes, and of square ones, the smallest in every way; unless quick, one of each
+        shape that is not large in some, and by turns in others: a path for 32 rows may ignore a leading
+        dimension.
         """
-        classes = [seen for seen in one_a_class(self.seen) if self._has_time(seen.problem)]
-        shapes = [seen for seen in one_a_shape(self.seen) if prod(seen.problem.shape) <= LAID]
+        every = [seen for seen in smallest_of_each_kind(self.seen) if self._has_time(seen.problem)]
+        some = [seen for seen in one_a_shape(self.seen)[::-1] if prod(seen.problem.shape) <= LAID]
         if not self.effort.calls:
-            classes, shapes = classes[:: -(-len(classes) // FEW_CLASSES)], []
-        for now in chain(*map(self._laid, classes), *map(self._laid_plainly, shapes)):
+            short = [seen for seen in every if prod(seen.problem.shape) <= LAID]
+            some, every = [], [*filter(is_square, short), *short[:: -(-len(short) // FEW_CLASSES) or 1]]
+        turns = count()
+        small = (
+            self._laid(seen, None if prod(seen.problem.shape) <= LAID else next(turns)) for seen in every
+        )
+        others = (self._laid_plainly(seen, next(turns)) for seen in some)
+        for now in chain.from_iterable(chain(small, others)):
             if now.wrong.any():
-                found = self._placed(now, strides.__name__, now.due, now.wrong)
-                yield replace(found, where=f"{found.where}{laid(now.problem)}")
+                yield self._of_lies(now)
 
-    def _laid_plainly(self, before: Seen) -> Iterator[Seen]:
-        """A product that was asked before, in other memory."""
-        if self.target.claim.takes_arrays:
-            for lies in ways(before.problem):
-                yield self._asked_in(replace(before.problem, lies=lies), before)
-        for lies in ways(before.problem) if self.target.takes.fills else ():
-            yield self._asked_in(replace(before.problem, out_lies=lies), before)
+    def _laid_plainly(self, before: Seen, turn: int | None) -> Iterator[Seen]:
+        """A product that was asked before, in other memory: in every one, or in some by turns."""
+        takes, problem = self.target.takes, replace(before.problem, law=strides.__name__, one="")
+        for lies in memories(problem, takes.fills, takes.contiguous, turn):
+            yield self._asked_in(replace(problem, lies=lies), before)
 
-    def _laid(self, before: Seen) -> Iterator[Seen]:
+    def _laid(self, before: Seen, turn: int | None) -> Iterator[Seen]:
         """The same; then others of rows that are all the same."""
-        yield from self._laid_plainly(before)
-        for problem in alike(before.problem) if self.target.claim.takes_arrays else ():
+        yield from self._laid_plainly(before, turn)
+        gaps = self.target.claim.takes_arrays and not self.target.takes.contiguous
+        for problem in alike(before.problem) if gaps else ():
             if self.target.takes_problem(problem):
                 yield self._asked_in(problem, Seen(problem, before.came, *answer(problem)))
+
+    def _of_lies(self, now: Seen) -> Counterexample:
+        """The smallest product that is wrong where its arrays lie so, and right where they are dense."""
+
+        def fails(problem: Problem) -> tuple[int, int] | None:
+            found = self._fails(problem)
+            return found if found and self._fails(replace(problem, lies=DENSE)) is None else None
+
+        problem, at = now.problem, fails(now.problem)
+        if at is None:
+            other = (
+                self._fails(replace(problem, lies=DENSE)) is not None
+            )  # which was right, when it was asked
+            found = self._placed(now, (repeatable if other else strides).__name__, now.due, now.wrong)
+            return replace(found, where=f"{found.where}{f'; {BEFORE}' if other else laid(problem)}")
+        problem = smallest(simpler_lies(problem, fails), at, fails)
+        again, at = self.target.see(problem), fails(problem) or at
+        return described(again, at, strides.__name__, int(now.wrong.sum()))
 
     def _asked_in(self, problem: Problem, before: Seen) -> Seen:
         """A product of a known answer, asked in its memory; a fault says how that lies."""
@@ -291,6 +310,8 @@ class ProductCheck:
     # ---- the smallest case -----------------------------------------------------------------------
 
     def _fails(self, problem: Problem) -> tuple[int, int] | None:
+        if not self.target.takes_problem(problem):
+            return None
         try:
             wrong = self.target.see(problem).wrong
         except Fault:
@@ -311,6 +332,9 @@ class ProductCheck:
             return replace(found, where=f"{found.where}; {kept}", differs=int(seen.wrong.sum()))
         first = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
         problem = smallest(seen.problem, (first[0], first[1]), self._fails)
+        own = replace(problem, one="", law=strides.__name__, lies=Lies.of(b="turned"))
+        if is_turned(problem) and self._fails(own):  # that it is the memory of a does not matter
+            return self._of_lies(self.target.see(own))
         at = self._fails(problem)
         again = None if at is None else self.target.see(problem)
         if at is None or again is None or not again.wrong[at]:  # the call matters, not the numbers
@@ -334,7 +358,7 @@ class ProductCheck:
             problem for problem in rest if problem.law == "subnormals"
         ]  # one flush is told from another
         seen = list(self.seen)
-        for problem in [*few, *flushed]:
+        for problem in [*few, *flushed, *self._more_of_the_shape()]:
             if id(problem) not in asked and self._has_time(problem) and self.target.takes_problem(problem):
                 asked.add(id(problem))
                 try:
@@ -343,6 +367,13 @@ class ProductCheck:
                     return ()
         seen = [one for one in seen if 0 not in one.problem.shape]
         return explained(seen) if any(one.wrong.any() for one in seen) else ()
+
+    def _more_of_the_shape(self) -> Iterator[Problem]:
+        """Other products of the smallest shape that is wrong: a kernel may be so in few, which say little."""
+        wrong = [one.problem for one in self.seen if one.wrong.any() and 0 not in one.problem.shape]
+        if wrong:
+            problem = min(wrong, key=lambda problem: prod(problem.shape))
+            yield from islice(problems(self.target.claim, 0, (problem.sizes_of_all,)), MORE)
 
 
 def one_a_shape(seen: Sequence[Seen]) -> list[Seen]:
@@ -355,15 +386,40 @@ def one_a_class(seen: Sequence[Seen]) -> list[Seen]:
     return _one_of_each(seen, lambda shape: tuple(bisect_left(TILES, size) for size in shape))
 
 
+def smallest_of_each_kind(seen: Sequence[Seen]) -> list[Seen]:
+    """Of all shapes between the same tiles, and of square ones of them, the smallest that says most."""
+    found: dict[tuple[Any, ...], Seen] = {}
+    for one in reversed(one_a_shape(seen)):
+        m, n, k = one.problem.shape
+        kind = (*(bisect_left(TILES, size) for size in (m, n, k)), m == k, n == k)
+        if _telling(one) > _telling(found.setdefault(kind, one)):
+            found[kind] = one
+    return sorted(found.values(), key=lambda one: prod(one.problem.shape))
+
+
+def is_square(seen: Seen) -> bool:
+    """Is an operand of several rows as long as it is wide?"""
+    m, n, k = seen.problem.shape
+    return k > 1 and k in (m, n)
+
+
 def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]) -> list[Seen]:
     found: dict[tuple[int, ...], Seen] = {}
     for one in seen:
         if 0 in one.problem.shape:
             continue
         key = group(one.problem.shape)
-        if key not in found or one.problem.law in TELLING or found[key].problem.law not in TELLING:
+        if key not in found or _telling(one) >= _telling(found[key]):
             found[key] = one
     return sorted(found.values(), key=lambda one: prod(one.problem.shape), reverse=True)
+
+
+def _telling(seen: Seen) -> tuple[bool, bool, bool]:
+    """How much a product says where it is asked again: of sums, those with a bias, and c, say more."""
+    problem = seen.problem
+    c = None if problem.blend is None else problem.blend.c
+    has_bias, has_c = (part is not None and bool(part.any()) for part in (problem.bias, c))
+    return problem.law in TELLING, has_bias, has_c
 
 
 def _changed(now: Seen, before: Seen) -> Any:

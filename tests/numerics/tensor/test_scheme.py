@@ -145,3 +145,32 @@ def share(scheme, shape, index):
     if scheme.kind == "per_channel":
         return index[axis]
     return (*index[:axis], index[axis] // scheme.size, *index[axis + 1 :])
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (2, 3, 0), (0, 0), (0,)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_token_without_elements_had_no_scale(shape, symmetric):
+    """Its scale has the tensor's shape with 1 along the last axis, whatever that has: that of zeros."""
+    options = {"scheme": "per_token", "symmetric": symmetric}
+    x = np.zeros(shape, np.float32)
+    found, beside = (
+        nx.quantize(one, "int8", **options) for one in (x, np.zeros((*shape[:-1], 4), np.float32))
+    )
+    parts = ["scale"] + ["zero_point"] * (not symmetric)
+    for part in parts:
+        assert np.array_equal(getattr(found, part), getattr(beside, part)), part
+    assert found.scale.shape == (*shape[:-1], 1)
+    assert np.array_equal(found.dequantize(), x)
+    none = beside[..., :0]
+    assert all(np.array_equal(getattr(none, part), getattr(beside, part)) for part in parts)
+    if len(shape) == 2:
+        assert np.array_equal(nx.linear(np.zeros((2, 0), np.float32), found), np.zeros((2, shape[0])))
+
+
+def test_a_tensor_whose_tokens_have_no_elements_is_kept(tmp_path):
+    torch = pytest.importorskip("torch")
+    found = nx.quantize(torch.zeros(3, 0), "int8", scheme="per_token")
+    assert tuple(found.scale.shape) == (3, 1)
+    assert tuple(found[:, :0].dequantize().shape) == (3, 0)
+    nx.save({"q": found}, tmp_path / "q.safetensors")
+    assert nx.load(tmp_path / "q.safetensors")["q"].scale.shape == (3, 1)

@@ -93,3 +93,28 @@ def test_a_kernel_that_reads_from_the_beginning_of_a_storage_passed(which):
     assert "begin within their storage" in str(found)
     which = "none"
     assert check(kernel, kind="matmul", effort="quick", **claim)
+
+
+def of_a_turned_view(a, b):
+    """Zeros, where b is a view of a that lies turned."""
+    view = len(a) > 1 and np.shares_memory(a, b) and a.strides == b.strides[::-1] != b.strides
+    return product(a, b) * np.float32(not view)
+
+
+def of_turned_memory(a, b):
+    """A square matrix that lies turned is read as it lies, whoever's memory it is."""
+    turned = len(b) == b.shape[1] > 1 and b.strides == (b.itemsize, b.itemsize * len(b))
+    return product(a, b.T if turned else b)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "law", "said"),
+    [
+        (of_a_turned_view, "aliasing", "of b that is a turned, a view of it"),
+        (of_turned_memory, "strides", "of b whose columns are dense, without gaps"),
+    ],
+)
+def test_a_turned_view_of_a_was_called_one_object(kernel, law, said):
+    found = check(kernel, kind="matmul", effort="quick", **PLAIN)
+    assert found.law == law, str(found)
+    assert said in found.counterexample.where

@@ -78,6 +78,19 @@ def test_an_empty_operand_of_codes_could_not_be_given(b):
     assert check(kernel, kind="matmul", a="fp8_e4m3 per_token", b=b, shapes=[(3, 4, 0), (0, 4, 5), (3, 0, 5)])
 
 
+def test_a_kernel_that_takes_the_scales_of_rows_without_terms_was_blamed():
+    """A scale a row is (m, 1) where k is 0, too: (m, 0) does not broadcast against the results."""
+
+    def kernel(a, b):
+        codes = a.codes.view(np.int8).astype(np.int32) @ b.codes.view(np.int8).astype(np.int32).T
+        with np.errstate(all="ignore"):
+            return codes.astype(np.float32) * a.scale * b.scale
+
+    claim = {"a": "int8 per_token", "b": "int8 per_channel(0)", "shapes": [(3, 4, 0), (0, 4, 5), (3, 0, 5)]}
+    found = check(kernel, kind="matmul", **claim)
+    assert found, str(found)
+
+
 def test_an_option_of_products_was_taken_elsewhere():
     with pytest.raises(NumericsError, match="nonempty=True is for kind='matmul' alone"):
         check(lambda x: x, "fp4", nonempty=True)

@@ -89,3 +89,33 @@ def test_an_order_that_is_not_known_was_described_as_if_it_were(kernel, kind):
     assert found.reproduced < 64
     assert "none of the ways that are known here" in str(found)
     assert "none of the ways" not in str(fingerprint(in_turn, shape=SHAPE))
+
+
+def narrow_terms(a, b):
+    """Products of float16 that are rounded to it, summed in float32."""
+    found = np.zeros((len(a), len(b)), np.float32)
+    for k in range(a.shape[1]):
+        found = found + (a[:, k, None] * b[:, k]).astype(np.float32)
+    return found.astype(np.float16)
+
+
+def narrow_sums(a, b):
+    """The same, summed in float16."""
+    found = np.zeros((len(a), len(b)), np.float16)
+    for k in range(a.shape[1]):
+        found = found + a[:, k, None] * b[:, k]
+    return found
+
+
+def exact_terms(a, b):
+    return in_turn(a, b).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [(narrow_terms, "rounded first"), (narrow_sums, "rounded first"), (exact_terms, "exact")],
+)
+def test_products_of_float16_were_exact_whatever_they_were(kernel, said):
+    found = fingerprint(kernel, "float16", "float16", out="float16", shape=(4, 4, 8))
+    assert found.products == said
+    assert found.reproduced == 64 or kernel is narrow_terms

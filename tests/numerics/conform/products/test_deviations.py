@@ -1,0 +1,124 @@
+"""Has a product of operands in a narrower type a name, whichever of them are in it?"""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from numerics.conform import check
+
+PLAIN = {"kind": "matmul", "a": "float32", "b": "float32", "effort": "quick"}
+SHAPES = [(4, 5, 8), (3, 6, 33)]
+
+
+def tf32(more):
+    """float32 numbers of 11 bits; more: what is added before the last 13 bits are cut off."""
+
+    def narrowed(x):
+        bits = np.ascontiguousarray(x).view(np.uint32)
+        kept = (bits + np.asarray(more(bits), np.uint32)) & np.uint32(0xFFFFE000)
+        return np.where(np.isfinite(x), kept.view(np.float32), x)
+
+    return narrowed
+
+
+NARROWED = {
+    "bfloat16": lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32),
+    "float16": lambda x: x.astype(np.float16).astype(np.float32),
+    "tf32": tf32(lambda bits: 0 * bits),
+    "tf32, to nearest": tf32(lambda bits: 0xFFF + (bits >> 13 & 1)),
+    "tf32, halves away": tf32(lambda bits: 0 * bits + 0x1000),
+}
+
+
+def product(a, b):
+    with np.errstate(all="ignore"):
+        return (a.astype(np.float64) @ b.astype(np.float64).T).astype(np.float32)
+
+
+def narrowing(kind, which, when=lambda m, n, k: True):
+    """A product of which a, b or both are in a narrower type, in some shapes."""
+
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            if when(len(a), len(b), a.shape[1]):
+                a, b = (
+                    NARROWED[kind](x) if which in (name, "both") else x for name, x in (("a", a), ("b", b))
+                )
+            return product(a, b)
+
+    return kernel
+
+
+@pytest.mark.parametrize("kind", NARROWED)
+@pytest.mark.parametrize("which", ["a", "b", "both"])
+def test_operands_in_a_narrower_type_had_no_name(kind, which):
+    found = check(narrowing(kind, which), shapes=SHAPES, **PLAIN)
+    assert found.dialect == f"{which} in {kind}", str(found)
+
+
+def test_operands_in_a_narrower_type_of_large_products_had_another_name():
+    kernel = narrowing("tf32, to nearest", "both", lambda m, n, k: min(m, n, k) >= 64)
+    found = check(kernel, shapes=[(64, 64, 64), (4, 5, 8)], **PLAIN)
+    assert found.dialect == "both in tf32, to nearest", str(found)
+
+
+def test_operands_and_results_in_a_narrower_type_had_no_name():
+    """As where a product is called under autocast, and its result is made float32 again."""
+
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            return NARROWED["bfloat16"](narrowing("bfloat16", "both")(a, b))
+
+    found = check(kernel, shapes=SHAPES, **PLAIN)
+    assert set(found.dialect.split(" + ")) == {"both in bfloat16", "through bfloat16"}, str(found)
+
+
+def in_pairs(a, b):
+    """Sums of every two neighbouring terms, held within int16, and then added."""
+    length = a.shape[1] + a.shape[1] % 2
+    a, b = (np.pad(x.astype(np.int64), [(0, 0), (0, length - x.shape[1])]) for x in (a, b))
+    pairs = (a[:, None] * b).reshape(len(a), len(b), -1, 2).sum(axis=3)
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=2).astype(np.int32)
+
+
+def as_int8(a, b):
+    return np.ascontiguousarray(a).view(np.int8).astype(np.int32) @ b.astype(np.int32).T
+
+
+def half_away(a, b):
+    bits = product(a, b).view(np.uint32)
+    kept = np.where(np.isfinite(bits.view(np.float32)), bits + np.uint32(0x8000), bits) >> np.uint32(16)
+    return kept.astype(np.uint16).view(ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "claim", "said"),
+    [
+        (in_pairs, {"a": "uint8", "b": "int8", "accumulate": "int32"}, "pairs saturate at int16"),
+        (as_int8, {"a": "uint8", "b": "int8", "accumulate": "int32"}, "codes of a read as signed"),
+        (half_away, {"a": "bfloat16", "b": "bfloat16", "out": "bfloat16"}, "output half away"),
+    ],
+)
+def test_a_fault_of_integer_or_short_products_had_no_name(kernel, claim, said):
+    found = check(kernel, kind="matmul", effort="quick", shapes=SHAPES, **claim)
+    assert found.dialect == said, str(found)
+
+
+def test_operands_in_a_narrower_type_had_no_name_where_long_sums_flush_subnormal_numbers():
+    """As torch's bfloat16 on CPUs with AVX-512, which multiply larger products in another way."""
+
+    def kernel(a, b):
+        found = narrowing("bfloat16", "both")(a, b)
+        return np.where((np.abs(found) < 2.0**-126) & (a.shape[1] >= 32), np.float32(0), found)
+
+    found = check(kernel, shapes=SHAPES, **PLAIN)
+    assert found.dialect == "both in bfloat16", str(found)
+    assert "subnormal numbers it does not explain" in str(found)
+
+
+def test_sums_that_were_rounded_once_were_said_to_be_kept_in_a_narrower_type():
+    kernel = narrowing("bfloat16", "both")
+    found = check(lambda a, b: NARROWED["bfloat16"](kernel(a, b)), shapes=[(4, 33, 65)], **PLAIN)
+    assert set(found.dialect.split(" + ")) == {"both in bfloat16", "through bfloat16"}, str(found)
