@@ -54,6 +54,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("kind", ["encode", "round"])
 def test_numbers_taken_through_a_shorter_type_in_some_arrays_passed(name, kind):

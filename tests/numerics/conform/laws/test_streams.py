@@ -22,6 +22,7 @@ def test_a_draw_that_is_used_again_passed(name):
     assert found.law == "independent", str(found)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("period", [2, 16, 100, 4096])
 def test_a_short_period_was_told_as_a_mean(period, seed):
