@@ -66,16 +66,16 @@ def questions(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> It
     if target.task.rule is not None:  # each its own: another order has other scales
         yield from (drawn_question(target, size, rng) for _ in range(calls))
         return
-    base = question_of(target.task, _base(target, size))
-    count = len(base.inputs[0])
+    whole = question_of(target.task, base(target, size))
+    count = len(whole.inputs[0])
     for _ in range(calls):
         order = np.append(0, 1 + rng.permutation(count - 1))
         if target.task.kind == "pack":
-            yield question_of(target.task, (base.inputs[0][order],))
+            yield question_of(target.task, (whole.inputs[0][order],))
         elif target.task.kind == "unpack":
-            yield question_of(target.task, (base.inputs[0][order], base.inputs[1]))
+            yield question_of(target.task, (whole.inputs[0][order], whole.inputs[1]))
         else:
-            yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
+            yield Question(tuple(part[order] for part in whole.inputs), answers_at(whole.due, order))
 
 
 def rolled(target: Target, size: int) -> Iterator[Question]:
@@ -86,17 +86,17 @@ def rolled(target: Target, size: int) -> Iterator[Question]:
     task = target.task
     if task.kind in ("affine", "unpack") or task.rule is not None:
         return
-    base = question_of(task, _base(target, size))
-    count = len(base.inputs[0])
+    whole = question_of(task, base(target, size))
+    count = len(whole.inputs[0])
     for turn in range(min(count, ROLLED)):
         order = (np.arange(count) + turn) % count
         if task.kind == "pack":
-            yield question_of(task, (base.inputs[0][order],))
+            yield question_of(task, (whole.inputs[0][order],))
         else:
-            yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
+            yield Question(tuple(part[order] for part in whole.inputs), answers_at(whole.due, order))
 
 
-def _base(target: Target, size: int) -> tuple[Any, ...]:
+def base(target: Target, size: int) -> tuple[Any, ...]:
     """About so many numbers, or a few blocks, of every kind."""
     task = target.task
     if isinstance(task.dtype, Block):

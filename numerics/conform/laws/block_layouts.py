@@ -70,12 +70,12 @@ def in_tensor(task: Task, known: Known, shape: tuple[int, ...], order: Array) ->
 def orders(task: Task, kept: Array, seed: int) -> Iterator[tuple[tuple[int, ...], Array]]:
     """Shapes whose axis is of whole blocks, and which of the blocks stand there: thousands in all."""
     for lines in (*((count,) for count in LINES), *TENSORS):
-        if (found := _shape(task, lines)) is not None:
+        if (found := shape_of(task, lines)) is not None:
             rng = np.random.default_rng((SALT, seed, *lines))
             yield found, kept[rng.integers(0, len(kept), task.blocking(found).count)]
 
 
-def _shape(task: Task, lines: tuple[int, ...], most: int = MOST) -> tuple[int, ...] | None:
+def shape_of(task: Task, lines: tuple[int, ...], most: int = MOST) -> tuple[int, ...] | None:
     """The shape of so many lines of blocks, the last along the task's axis; None where there is none."""
     block = task.block.block
     size, rank = math.prod(lines) * block, len(lines)
@@ -135,7 +135,7 @@ def of_one_class(task: Task, known: Known, long: bool) -> Iterator[tuple[tuple[i
     for turn, kept in enumerate(classes(known)):
         very_long = ((max(1, LONG // 8 // task.block.block), 8),) * (long and turn == 1)
         for lines in (*OF_ONE_CLASS, *very_long):
-            if (shape := _shape(task, lines, LONG)) is not None:
+            if (shape := shape_of(task, lines, LONG)) is not None:
                 rng = np.random.default_rng((SALT, turn, *lines))
                 yield shape, kept[rng.integers(0, len(kept), task.blocking(shape).count)]
 
