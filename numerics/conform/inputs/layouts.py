@@ -24,6 +24,38 @@ LINES = (8191, 24 * 41 + 23, 24 * 171 + 23, 3 * 640, 7 * 640, 5 * 768, 2 * 5120,
 """Numbers of single lines: multiples of those widths, and one less than whole tiles of 24 and of 8,192."""
 
 
+REMAINDERS = (97, 129, 191, 193, 255, 511, 769, 2047)
+"""Numbers of lines past a tile of 64 to 1,024: one and a half, and all but one of the next, are left over."""
+SIZES = (720, 1000, 6144, 12_345)  # numbers of lines that no large power of two divides
+COUNTED = (1 << 15, (1 << 16) - 1, 1 << 16, (1 << 16) + 1)
+"""Numbers of longer ones: what 16 bits count, and one more and less."""
+WHOLE = (1 << 18, 655_363, 3 << 18, 1 << 20)
+"""Multiples of the tiles of large arrays, and a number between half of 2**20 and that."""
+TIES = (3, 4)  # which of the kinds are ties, to both sides
+TELLING = (*TIES, 7, 16)  # these, NaN, and one and a half of the least number
+
+
+def sized(numbers: Filling, few: bool) -> Iterator[Array]:
+    """Lines of these numbers: shorter ones end in each kind, others in ties and NaN.
+
+    few: all end in ties, NaN or a small number alone, and none of the longest is given.
+
+    >>> found = list(sized(Filling.of(np.float32([1, 2])), few=False))
+    >>> len(found), [float(x[-1]) for x in found[:2]], max(map(len, found))
+    (44, [1.0, 2.0], 1048576)
+    """
+    turns = TELLING if few else range(len(numbers.ends))
+    yield from (numbers.ended((n,), _plain, turn) for n in (*REMAINDERS, *SIZES) for turn in turns)
+    yield from (numbers.ended((n,), _plain, turn) for n in COUNTED for turn in TELLING)
+    for place, n in enumerate(() if few else WHOLE):
+        yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
+
+
+def long(numbers: Filling, length: int) -> Array:
+    """A line that ends in a tie, and has one after each power of two of numbers, from 2**15 on."""
+    return numbers.ended((length,), _plain, TIES[0])
+
+
 def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
     """Arrays whose last number, and first one, is of each kind: from every start, of common widths, laid.
 

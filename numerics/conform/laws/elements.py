@@ -18,7 +18,7 @@ from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import alike, elements, narrow, random_bits, shapes
+from numerics.conform.inputs import alike, elements, layouts, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.filling import Filling
@@ -310,6 +310,7 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
 SMALLEST_NORMAL = np.float32(2.0**-126)
 ROW = 66  # float64 numbers of a row
 MOST_NEAR = 4096  # numbers beside which float64's are asked
+LONG = (1 << 22) + 4099  # numbers of the longest line but that of much effort
 SHOWN = 64  # wrong numbers of an array that are asked again
 BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
@@ -482,15 +483,31 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
     task, every = target.task, filling(target, effort.seed)
     for x in shapes.shaped(every, target.takes, named):
         yield every, x
+    yield from ((every, x) for x in layouts.sized(every, few=task.draws and not effort.drawn))
     near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
-    masks = alike.classes(task.values(near) if task.kind == "decode" else near, task.element)
+    values = task.values(near) if task.kind == "decode" else near
+    masks = alike.classes(values, task.element)
     for x in alike.arrays(near, masks, target.takes):
         yield every, x
+    if effort.drawn or not task.draws:
+        yield from alike.tensors(
+            *_with_pixels(target, near, values), long=effort.drawn > 0 and not task.draws
+        )
     if effort.drawn and masks[alike.WITHIN].any():
         within = Filling.of(near[masks[alike.WITHIN]])
         yield within, within.large(alike.LONG)
+    if effort.drawn and not task.draws:
+        yield every, layouts.long(every, LONG)
     if effort.name == "high" and not task.draws:
         yield every, every.large(shapes.FARTHEST)
+
+
+def _with_pixels(target: Target, near: Array, values: Array) -> tuple[Array, Array]:
+    """Numbers, or codes, and what they stand for; with those of pixels, where they are numbers."""
+    if target.task.kind == "decode":
+        return near, values
+    x = np.append(near, target.asked(np.arange(alike.MOST_WHOLE + 1, dtype=np.float32)))
+    return x, x
 
 
 def _due(task: Task, *given: Array) -> Array:
