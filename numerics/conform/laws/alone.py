@@ -119,10 +119,9 @@ def _places(target: Target, inputs: tuple[Any, ...]) -> bytes:
 
 
 def _two(target: Target, inputs: tuple[Any, ...], more: int) -> Iterator[tuple[Any, ...]]:
-    """The inputs with the first of them once more; others of that shape."""
-    longer = tuple(np.concatenate([part, part[:more]]) if np.ndim(part) else part for part in inputs)
-    yield longer
-    yield _other(target, longer)
+    """The inputs with the last of them once more; others of that shape."""
+    for one in (inputs, _other(target, inputs)):
+        yield tuple(np.concatenate([part, part[-more:]]) if np.ndim(part) else part for part in one)
 
 
 def _other(target: Target, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

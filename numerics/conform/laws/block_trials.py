@@ -146,12 +146,16 @@ def _alone(target: Target, found: Findings, question: Question, at: Array) -> No
 
 
 def by_block(target: Target, broken: Counterexample) -> list[Counterexample]:
-    """What a fault of place is by the laws of blocks, where a block of its array is wrong alone, too."""
+    """What a fault of place is by the laws of blocks, where a block of its array is wrong alone, too.
+
+    A short one with the zeros that fill it up.
+    """
     task, x = target.task, broken.tensor
     plain = isinstance(task.dtype, Block) and task.kind in ("encode", "round") and not task.draws
-    if broken.law != layout.__name__ or not plain or task.finds_scale or x is None or x.ndim < 2:
+    placed = broken.law in (layout.__name__, short_block.__name__)
+    if not placed or not plain or task.finds_scale or x is None or x.ndim < 2:
         return []
-    if not x.size or x.shape[task.axis] % task.block.block or x.dtype != np.float32:
+    if not x.size or x.dtype != np.float32:
         return []
     rows = task.blocking(x.shape).rows(np.ascontiguousarray(x))[:MOST_ALONE]
     found = Findings()
