@@ -242,12 +242,14 @@ class Gives(NamedTuple):
     stored_alone: every tensor begins where its storage does, without an offset
     begins: bytes past the start of a page at which arrays begin; None: as their own memory does
     rewritten: memory, by place, shape, strides and type, in which arrays of one form come from call to call
+    laid: makes of each array for a result, which the target fills, one that lies otherwise in memory
     """
 
     frozen: bool = False
     stored_alone: bool = False
     begins: int | None = None
     rewritten: dict[Any, Array] | None = None
+    laid: Callable[[Array], Array] | None = None
 
 
 class Judged:
@@ -733,7 +735,7 @@ class Target(Judged):
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...], edge: Edge | None = None) -> Any:
         if not self.takes.fills:
             return self._ran(inputs, arrays, edge)
-        forms = results_of(self.task, inputs)
+        forms = Forms(list(results_of(self.task, inputs)), self.gives.laid if edge is None else None)
         return Filled.by(
             lambda filled: self._ran(inputs, arrays, edge, filled), forms, arrays, edge, self.held
         )

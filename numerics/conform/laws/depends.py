@@ -29,6 +29,7 @@ from numerics.conform.laws.company import (
     short_block,
     tires,
 )
+from numerics.conform.laws.filled import RESULT
 from numerics.conform.laws.frozen import FROZEN
 from numerics.conform.laws.questions import drawn_question, given_fields, in_place, question_of, wrong_of
 from numerics.conform.laws.shrink import fault_of
@@ -68,7 +69,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample with what it depends on, of the law that says so; itself, where nothing is found."""
     if broken.law == repeatable.__name__:
         return _by_calls(target, broken)
-    if broken.law in SETTLED or ITS in broken.where or FROZEN in broken.where:
+    if broken.law in SETTLED or any(known in broken.where for known in (ITS, FROZEN, RESULT)):
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
