@@ -39,12 +39,11 @@ def trial() -> Trial:
 
 def ways(takes: Takes) -> dict[str, Lying]:
     """How results may lie, in words; backward where the target's arrays may."""
-    found = {
-        "with gaps between its numbers": _gaps,
-        "with a gap behind each row": _rows,
-        "that lies turned": _turned,
-    }
-    return {**found, "that lies backward": _backward} if takes.backward else found
+    found: dict[str, Lying] = {"with gaps between its numbers": _gaps, "with a gap behind each row": _rows}
+    found["that lies turned"] = _turned
+    if takes.backward:
+        found["that lies backward"] = _backward
+    return found
 
 
 def _room(shape: tuple[int, ...], x: Array) -> Array:
