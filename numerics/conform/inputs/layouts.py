@@ -29,6 +29,7 @@ REMAINDERS = (97, 129, 191, 193, 255, 511, 769, 2047)
 SIZES = (720, 1000, 6144, 12_345)  # numbers of lines that no large power of two divides
 COUNTED = (1 << 15, (1 << 16) - 1, 1 << 16, (1 << 16) + 1)
 """Numbers of longer ones: what 16 bits count, and one more and less."""
+PAGED = (5, 67, 1001, 4099)  # numbers of lines that end where a page of memory does
 WHOLE = (1 << 18, 655_363, 3 << 18, 1 << 20)
 """Multiples of the tiles of large arrays, and a number between half of 2**20 and that."""
 TIES = (3, 4)  # which of the kinds are ties, to both sides
@@ -49,6 +50,11 @@ def sized(numbers: Filling, few: bool) -> Iterator[Array]:
     yield from (numbers.ended((n,), _plain, turn) for n in COUNTED for turn in TELLING)
     for place, n in enumerate(() if few else WHOLE):
         yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
+
+
+def paged(numbers: Filling) -> Iterator[Array]:
+    """Lines of less than a page of memory and more, which end in a tie, in NaN and in a small number."""
+    yield from (numbers.ended((n,), _plain, turn) for n in PAGED for turn in TELLING)
 
 
 def long(numbers: Filling, length: int) -> Array:

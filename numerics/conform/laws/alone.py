@@ -67,7 +67,7 @@ def begins(
     told: what is wrong of it, asked now.
     """
     x = case[0]
-    if target.task.draws_itself or not 1 < x.size <= MOST_BEGUN or not x.flags.c_contiguous:
+    if target.task.draws_itself or not 1 < x.size <= MOST_BEGUN:
         return None
 
     def at(past: int) -> Any:

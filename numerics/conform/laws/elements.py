@@ -20,8 +20,10 @@ from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import alike, elements, layouts, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.inputs.edges import PAGE
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.filling import Filling
+from numerics.conform.inputs.narrow import type_of
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
@@ -334,6 +336,7 @@ def trials(
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
     yield Trial((layout,), lambda target, found: _layouts(target, found, effort, named))
+    yield Trial((layout,), lambda target, found: _at_pages(target, found, effort))
     yield lanes.trial()
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
@@ -457,6 +460,18 @@ def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> 
         for given in every:
             if not found.failures:
                 _lay_out(target, found, given, known)
+
+
+def _at_pages(target: Target, found: Findings, effort: Effort) -> None:
+    """Lines that begin where a page of memory does, and that end where one does, each in several numbers."""
+    task, rng, filled = target.task, np.random.default_rng((43, effort.seed)), filling(target, effort.seed)
+    for x in layouts.paged(filled):
+        size = x.size * (type_of(task.inputs) if x.dtype == np.float32 else x.dtype).itemsize
+        random, known = _beside(task, filled, x, rng)
+        for past in (0, -size % PAGE):
+            if not found.failures:
+                with target.giving(begins=past, stored_alone=True):
+                    _lay_out(target, found, (x, *random), known)
 
 
 def _beside(
