@@ -499,6 +499,7 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
     for x in shapes.shaped(every, target.takes, named):
         yield every, x
     yield from ((every, x) for x in layouts.sized(every, few=task.draws and not effort.drawn))
+    yield from ((every, x) for x in layouts.apart(every, target.takes))
     near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
     values = task.values(near) if task.kind == "decode" else near
     masks = alike.classes(values, task.element)

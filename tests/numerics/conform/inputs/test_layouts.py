@@ -6,9 +6,9 @@ import pytest
 import numerics as nx
 from numerics.conform.checking import check
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.layouts import SHAPES, WIDTHS, ended, long, sized, views
-from numerics.conform.inputs.shapes import kinds
-from numerics.conform.takes import ANYTHING
+from numerics.conform.inputs.layouts import SHAPES, WIDTHS, apart, ended, long, sized, views
+from numerics.conform.inputs.shapes import kept, kinds
+from numerics.conform.takes import ANYTHING, Takes
 
 QUICK = {"effort": "quick"}
 LYING = {
@@ -125,3 +125,32 @@ def test_the_last_of_65_536_numbers_was_never_asked():
         return codes
 
     assert check(kernel, "fp8_e4m3", **QUICK).law == "layout"
+
+
+APART = {
+    "seven axes": lambda x: x.ndim == 7,
+    "an inner axis of four repeated": lambda x: x.ndim == 4 and x.strides[1] == 0 and x.shape[1] > 1,
+    "rows of one number with gaps": lambda x: x.ndim == 2 and x.shape[1] == 1 and x.strides[0] > 4,
+    "a column of a matrix": lambda x: x.ndim == 1 and x.strides[0] >= 256,
+    "rows 64 KiB apart": lambda x: x.ndim == 2 and x.strides[0] > 1 << 16,
+    "rows 1 MiB apart": lambda x: x.ndim == 2 and x.strides[0] > 1 << 20,
+    "rows 32 KiB backward": lambda x: x.ndim == 2 and x.strides[0] < -(1 << 15),
+    "three axes begun 8 bytes late": lambda x: (
+        x.ndim == 3 and x.flags.c_contiguous and x.ctypes.data % 16 == 8 and x.size > 1
+    ),
+}
+
+
+def test_what_lies_far_apart_or_begins_late_is_given():
+    given = [kept(x) for x in apart(Filling.of(kinds(nx.fp8_e5m2)), ANYTHING)]
+    for name, is_such in APART.items():
+        assert any(is_such(x) for x in given), name
+    assert not list(apart(Filling.of(kinds(nx.fp8_e5m2)), Takes(contiguous=True)))
+
+
+@pytest.mark.parametrize("lying", ["rows 1 MiB apart", "three axes begun 8 bytes late"])
+def test_what_lies_far_apart_was_never_asked(lying):
+    def kernel(x):
+        return nx.fp8_e5m2.encode(-x if APART[lying](x) else x)
+
+    assert check(kernel, "fp8_e5m2", **QUICK).law == "layout"
