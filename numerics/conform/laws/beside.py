@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from threading import Barrier
+from itertools import chain, count
+from threading import Barrier, Event
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ WHILE, MOST_LONG = 0.1, 500  # seconds for which these are called, and how often
 SLOW = 0.005  # seconds of a call of SIZE numbers, from which on these are not longer
 ASKED_ALONE = 3  # times, by one thread
 ROUNDS, UNLIKE = 4, 2  # of arrays of every layout, and in which the threads have arrays of unlike forms
+LEAST, SHARED = 64, 2  # numbers of arrays that both threads are given, and how many of these
+PAUSE, PAUSES = 1e-4, 48  # seconds at each step of a target whose arrays another thread reads, and how often
 SWITCH = 1e-6  # seconds after which Python gives the other thread its turn
 
 
@@ -92,7 +95,13 @@ def _beside(target: Target, found: Findings, effort: Effort) -> None:
             return
         found.tried += effort.rounds * len(question[0].inputs[0])
     plan = Plan(effort.rounds, tuple(question for n in TAILS for question in rolled(target, n)))
-    for met in (*_asked_at_once(target, every, plan), *_laid(target, effort), *_long(target, effort)):
+    asked_at_once = (
+        _asked_at_once(target, every, plan),
+        _laid(target, effort),
+        _shared(target),
+        _long(target, effort),
+    )
+    for met in chain(*asked_at_once):
         if met is not None and not found.failures:
             found.failures.append(_in_a_thread(target, met))
 
@@ -119,6 +128,35 @@ def _laid_rounds(
             wait()
             with yielding(home, round_ % ROUNDS == ROUNDS - 1) if round_ % 2 and home else nullcontext():
                 first = first or _otherwise(target, known)
+    return first
+
+
+def _shared(target: Target) -> Iterator[Met | None]:
+    """The same arrays for two threads: one that writes into them, and restores them, spoils the other."""
+    some = [case for case in laid.cases(target, 0) if LEAST <= np.size(case[0]) <= SIZE][:SHARED]
+    with target.giving(shared={}):
+        own = [(Known.of(target, case), Event()) for case in some]
+        yield from _at_once([partial(_held_up, target, own), partial(_meanwhile, target, own)])
+
+
+def _held_up(target: Target, own: list[tuple[Known, Event]], wait: Callable[[], int]) -> Met | None:
+    """The first wrong answer of a thread that pauses at steps of the target; says when each has come."""
+    home, first = home_of(target.function), None
+    for known, done in own:
+        wait()
+        with yielding(home, True, PAUSE) if home else nullcontext():
+            first = first or _otherwise(target, known)
+        done.set()
+    return first
+
+
+def _meanwhile(target: Target, own: list[tuple[Known, Event]], wait: Callable[[], int]) -> Met | None:
+    """The first wrong answer of one that calls again and again until the other's has come."""
+    first = None
+    for known, done in own:
+        wait()
+        while first is None and not done.is_set():
+            first = _otherwise(target, known)
     return first
 
 
@@ -256,18 +294,22 @@ def _rounds(target: Target, own: tuple[Question, ...], plan: Plan, wait: Callabl
 
 
 @contextmanager
-def yielding(home: str, singly: bool = False) -> Iterator[None]:
+def yielding(home: str, singly: bool = False, pause: float = 0.0) -> Iterator[None]:
     """The other thread gets its turn at every line of this one that stands in the file `home`.
 
-    singly: within a line, too, after each of the steps that Python takes.
+    singly: within a line, too, after each of the steps that Python takes.  pause: seconds of the first turns.
     """
-    before = sys.gettrace()
+    before, turns = sys.gettrace(), count()
 
     def yields(frame: Any, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != home:
             return None
         frame.f_trace_opcodes = singly
-        sleep(0)
+        if pause and next(turns) >= PAUSES:  # the other one has looked: the rest is done at once
+            frame.f_trace_opcodes = False
+            sys.settrace(None)
+            return None
+        sleep(pause)
         return yields
 
     sys.settrace(yields)

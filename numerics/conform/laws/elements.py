@@ -313,6 +313,7 @@ SMALLEST_NORMAL = np.float32(2.0**-126)
 ROW = 66  # float64 numbers of a row
 MOST_NEAR = 4096  # numbers beside which float64's are asked
 LONG = (1 << 22) + 4099  # numbers of the longest line but that of much effort
+CALLS = 3  # of the same very long array
 SHOWN = 64  # wrong numbers of an array that are asked again
 BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
@@ -511,7 +512,7 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
         )
     if effort.drawn and masks[alike.WITHIN].any():
         within = Filling.of(near[masks[alike.WITHIN]])
-        yield within, within.large(alike.LONG)
+        yield from ((within, x) for x in (within.large(alike.LONG),) * CALLS)  # what each few calls do shows
     if effort.drawn and not task.draws:
         yield every, layouts.long(every, LONG)
     if effort.name == "high" and not task.draws:
