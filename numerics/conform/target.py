@@ -242,12 +242,16 @@ class Gives(NamedTuple):
     stored_alone: every tensor begins where its storage does, without an offset
     begins: bytes past the start of a page at which arrays begin; None: as their own memory does
     rewritten: memory, by place, shape, strides and type, in which arrays of one form come from call to call
+    laid: makes of each array for a result, which the target fills, one that lies otherwise in memory
+    shared: the one copy of each array, beside it, by its identity: calls of two threads are given the same
     """
 
     frozen: bool = False
     stored_alone: bool = False
     begins: int | None = None
     rewritten: dict[Any, Array] | None = None
+    laid: Callable[[Array], Array] | None = None
+    shared: dict[int, tuple[Array, Array]] | None = None
 
 
 class Judged:
@@ -687,7 +691,7 @@ class Target(Judged):
 
     def once(self, case: Case, edge: Edge | None = None) -> Any:
         """The same, called a single time; edge: its copies lie beside forbidden memory."""
-        given = tuple(self._own(x, edge) if isinstance(x, np.ndarray) else x for x in case)
+        given = tuple(self._one_copy(x, edge) if isinstance(x, np.ndarray) else x for x in case)
         if self.gives.rewritten is not None and edge is None:
             given = tuple(self._rewrite(at, x) for at, x in enumerate(given))
         arrays = self.arrays_in(given)
@@ -717,6 +721,14 @@ class Target(Judged):
             with suppress(Fault):  # no result: whoever looks at it says so
                 self.early.append((case, [x.copy() for x in arrays_of(came, inputs)]))
 
+    def _one_copy(self, x: Array, edge: Edge | None) -> Array:
+        """Its own copy; the one of earlier calls, where these share it."""
+        if self.gives.shared is None or edge is not None:
+            return self._own(x, edge)
+        if id(x) not in self.gives.shared:
+            self.gives.shared[id(x)] = x, self._own(x, edge)
+        return self.gives.shared[id(x)][1]
+
     def _own(self, x: Array, edge: Edge | None) -> Array:
         """A copy for the target alone; float32 values in the type that it takes."""
         plain = self.task.inputs == "float32" or x.dtype != np.float32
@@ -733,7 +745,7 @@ class Target(Judged):
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...], edge: Edge | None = None) -> Any:
         if not self.takes.fills:
             return self._ran(inputs, arrays, edge)
-        forms = results_of(self.task, inputs)
+        forms = Forms(list(results_of(self.task, inputs)), self.gives.laid if edge is None else None)
         return Filled.by(
             lambda filled: self._ran(inputs, arrays, edge, filled), forms, arrays, edge, self.held
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numerics.conform.task import Array
 
 TABLE = 1 << 16  # places, of which a uint16 that is drawn is one
+UNCOUNTED = range(15, 24)  # bits that do not count all numbers of an array
 SALT = 61  # of the seed of an array, beside its shape
 
 
@@ -61,9 +62,13 @@ class Filling:
         rng = np.random.default_rng((SALT, turn, len(shape), *shape))
         return rng.integers(0, len(self.table), shape, np.uint16)
 
-    def large(self, shape: int | Sequence[int], turn: int = 0) -> Array:
-        """The same, of which `by_place` knows what is due; it cannot be written to."""
-        return self._known(self._places(shape, turn))
+    def large(self, shape: int | Sequence[int], turn: int = 0, rises: bool = False) -> Array:
+        """The same, of which `by_place` knows what is due; it cannot be written to.
+
+        rises: in the order of the table.
+        """
+        places = self._places(shape, turn)
+        return self._known(np.sort(places, axis=None).reshape(places.shape) if rises else places)
 
     def _known(self, places: Array) -> Array:
         """The numbers of these places of the table, as an array that `by_place` knows."""
@@ -75,7 +80,8 @@ class Filling:
     def ended(self, shape: Sequence[int], view: Callable[[Array], Array], turn: int) -> Array:
         """A view of the same, whose last number is that of the turn among the ends.
 
-        The next one of these is its first, another one the last of its first line.  `by_place` knows it.
+        The next one of these is its first, another one the last of its first line.  The first number that
+        n bits do not count is that of the last, or the next, for each n from 15 on.  `by_place` knows it.
 
         >>> filling = Filling.of(np.float32([1, 2, 3]))
         >>> x = filling.ended((2, 4), lambda x: x[::-1, ::2], 1)
@@ -88,7 +94,10 @@ class Filling:
             least = own.ctypes.data - places.ctypes.data
             line = least + (own.shape[-1] - 1) * own.strides[-1] if own.ndim else least
             last = least + sum((n - 1) * step for n, step in zip(own.shape, own.strides, strict=True))
-            for further, at in ((2, line), (1, least), (0, last)):
+            told = [
+                (bits % 2, (1 << bits) * places.itemsize) for bits in UNCOUNTED if 1 << bits < places.size
+            ]
+            for further, at in (*told, (2, line), (1, least), (0, last)):
                 places.reshape(-1)[at // places.itemsize] = (turn + further) % len(self.ends)
         return view(self._known(places))
 

@@ -24,6 +24,51 @@ LINES = (8191, 24 * 41 + 23, 24 * 171 + 23, 3 * 640, 7 * 640, 5 * 768, 2 * 5120,
 """Numbers of single lines: multiples of those widths, and one less than whole tiles of 24 and of 8,192."""
 
 
+REMAINDERS = (97, 129, 191, 193, 255, 511, 769, 2047)
+"""Numbers of lines past a tile of 64 to 1,024: one and a half, and all but one of the next, are left over."""
+SIZES = (720, 1000, 6144, 12_345)  # numbers of lines that no large power of two divides
+COUNTED = (1 << 15, (1 << 16) - 1, 1 << 16, (1 << 16) + 1)
+"""Numbers of longer ones: what 16 bits count, and one more and less."""
+SEVEN = (2, 1, 3, 2, 1, 2, 2)
+"""Of seven axes."""
+GAPPED = ((67, 5, 1), (1031, 3, 1), (5, 20_000, 9), (3, 300_000, 5))
+"""Rows, the numbers from one to the next, and of each: of one number; further apart than 64 KiB, 1 MiB."""
+COLUMN, COLUMNS = 67, (100, 1500)  # numbers of a column of a matrix, and from one to the next
+LATE = (2, 4, 1)  # numbers by which arrays of three axes begin after a cache line
+MOST_APART = 1 << 11  # numbers of such arrays, at most
+PAGED = (5, 67, 1001, 4099)  # numbers of lines that end where a page of memory does
+WHOLE = (1 << 18, 655_363, 3 << 18, 1 << 20)
+"""Multiples of the tiles of large arrays, and a number between half of 2**20 and that."""
+TIES = (3, 4)  # which of the kinds are ties, to both sides
+TELLING = (*TIES, 7, 16)  # these, NaN, and one and a half of the least number
+
+
+def sized(numbers: Filling, few: bool) -> Iterator[Array]:
+    """Lines of these numbers: shorter ones end in each kind, others in ties and NaN.
+
+    few: all end in ties, NaN or a small number alone, and none of the longest is given.
+
+    >>> found = list(sized(Filling.of(np.float32([1, 2])), few=False))
+    >>> len(found), [float(x[-1]) for x in found[:2]], max(map(len, found))
+    (44, [1.0, 2.0], 1048576)
+    """
+    turns = TELLING if few else range(len(numbers.ends))
+    yield from (numbers.ended((n,), _plain, turn) for n in (*REMAINDERS, *SIZES) for turn in turns)
+    yield from (numbers.ended((n,), _plain, turn) for n in COUNTED for turn in TELLING)
+    for place, n in enumerate(() if few else WHOLE):
+        yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
+
+
+def paged(numbers: Filling) -> Iterator[Array]:
+    """Lines of less than a page of memory and more, which end in a tie, in NaN and in a small number."""
+    yield from (numbers.ended((n,), _plain, turn) for n in PAGED for turn in TELLING)
+
+
+def long(numbers: Filling, length: int) -> Array:
+    """A line that ends in a tie, and has one after each power of two of numbers, from 2**15 on."""
+    return numbers.ended((length,), _plain, TIES[0])
+
+
 def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
     """Arrays whose last number, and first one, is of each kind: from every start, of common widths, laid.
 
@@ -47,6 +92,36 @@ def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
         for shape in SHAPES:
             yield from (numbers.ended(shape, view, turn) for view in views(len(shape), takes.backward))
     yield from (numbers.ended((2, width), _plain, turn) for turn, width in enumerate(WIDEST))
+
+
+def apart(numbers: Filling, takes: Takes) -> Iterator[Array]:
+    """Arrays of seven axes, of a repeated inner one, of strides longer than pages and caches, and begun late.
+
+    All hold a number of each kind, as far as they have room.
+
+    >>> from numerics.conform.takes import ANYTHING
+    >>> found = list(apart(Filling.of(np.float32([1, 2])), ANYTHING))
+    >>> max(x.ndim for x in found), max(x.strides[0] for x in found), min(x.strides[0] for x in found)
+    (7, 1200000, -40000)
+    """
+    if takes.contiguous:
+        return
+    every, kind = np.arange(MOST_APART), numbers.table.dtype
+    rooms = [np.zeros(SEVEN, kind), np.zeros(SEVEN[::-1], kind).T]
+    rooms += [np.zeros((lines, gap), kind)[:, :width] for lines, gap, width in GAPPED]
+    rooms += [np.zeros((COLUMN, gap), kind)[:, 3] for gap in COLUMNS]
+    rooms += [
+        np.zeros(60 + start, kind)[start:].reshape(shape) for start in LATE for shape in ((3, 4, 5), (6, 10))
+    ]
+    if takes.backward:
+        rooms.append(np.zeros((5, 10_000), kind)[::-1, :9])
+    for turn, room in enumerate(rooms):
+        room[...] = numbers.ends[(every[: room.size] + 5 * turn) % len(numbers.ends)].reshape(room.shape)
+        yield room
+    for axis in (1, 2):
+        whole = np.zeros((2, 3, 4, 5), kind)
+        whole[...] = numbers.ends[(every[: whole.size] + axis) % len(numbers.ends)].reshape(whole.shape)
+        yield _repeated(axis, whole)
 
 
 def views(rank: int, backward: bool) -> Iterator[View]:

@@ -94,7 +94,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     x, filled = numbers.few, numbers.filled
     alone = np.concatenate([x[:: -(-len(x) // ALONE)], filled(MORE_ALONE)])
     for length in LENGTHS:
-        yield numbers.line(length) if length < LARGE else numbers.large(length)
+        yield numbers.line(length) if length < LARGE else layouts.long(numbers, length)
         if length < FEW_NUMBERS:
             yield filled(length, turn=1)
     yield from ended(numbers)

@@ -10,8 +10,9 @@ import numpy as np
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import affine, blocks, shapes
 from numerics.conform.inputs.spread import shape_of, spread
-from numerics.conform.laws.findings import Findings, Trial, repeatable
+from numerics.conform.laws.findings import Findings, Named, Trial, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind, in_question, question_of
+from numerics.conform.laws.twins import twins, wrong_as_first
 from numerics.conform.target import Target
 from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
@@ -19,34 +20,69 @@ from numerics.formats.block import Block
 SIZE = 96  # numbers of a call, or of the elements of its blocks
 BLOCKS = 24  # of a call
 ROLLED = 48  # of its numbers, each of which is the last in turn
+TWINS = (160, 5004)  # numbers of questions that a key takes for one
 REWRITTEN = 12  # calls whose arrays lie where those of the calls before them did
 
 
 def trial(effort: Effort = AS_EVER) -> Trial:
     """Many calls of one shape."""
-    return Trial((repeatable,), lambda target, found: _again(target, found, effort))
+    return Trial((layout, repeatable), lambda target, found: _again(target, found, effort))
 
 
 def _again(target: Target, found: Findings, effort: Effort) -> None:
     """Arrays of the same shape and first number; due is known of each number.
 
-    Then in the same memory, written anew: what is kept by an array's address shows.
+    Then in the same memory, written anew: what is kept by an array's address shows.  At last those that a
+    key takes for one: of a head, of ends, of a sample of the numbers, of the bytes without their shape.
     """
     _ask(target, found, questions(target, effort.calls, effort.seed))
     if not found.failures:
         with target.giving(rewritten={}):
             _ask(target, found, questions(target, REWRITTEN, effort.seed + 1))
+    for size in TWINS:
+        if not found.failures:
+            _ask(target, found, _alike(target, size, effort.seed))
+
+
+def _alike(target: Target, size: int, seed: int) -> Iterator[Question]:
+    """A question, each time before one that is like it; then its bytes in another shape."""
+    task = target.task
+    if task.kind == "affine" or task.rule is not None:
+        first = drawn_question(target, size, np.random.default_rng((13, seed)))
+    else:
+        first = question_of(task, base(target, size))
+    yield first
+    for twin in twins(task, first.inputs):
+        yield question_of(task, twin.inputs)
+    rows = first.inputs[0]
+    whole = task.kind in ("encode", "round", "decode") and not isinstance(task.dtype, Block)
+    if whole and not target.takes.contiguous and rows.size % 2 == 0:
+        assert isinstance(first.due, np.ndarray)
+        yield Question(tuple(part.reshape(2, -1) for part in first.inputs), first.due.reshape(2, -1))
 
 
 def _ask(target: Target, found: Findings, asked: Iterator[Question]) -> None:
+    before = None
     for question in asked:
         x = question.inputs[0]
         found.tried += len(x)
         one, other = answers(target, question)
         wrong = target.task.differs(one, other)
         if wrong.any():
-            found.failures.append(in_question(target.task, question, (one, other), wrong, repeatable))
+            law = _law(target, question, before)
+            found.failures.append(in_question(target.task, question, (one, other), wrong, law))
             return
+        before = question
+
+
+def _law(target: Target, question: Question, before: Question | None) -> Named:
+    """layout for what is wrong in each call and as the first one of a shape, too; else repeatable."""
+    for _ in range(2):
+        if not target.task.differs(*answers(target, question)).any():
+            return repeatable
+        if before is not None:
+            answers(target, before)
+    return layout if wrong_as_first(target, question.inputs) else repeatable
 
 
 def answers(target: Target, question: Question) -> tuple[Array, Array]:
@@ -66,16 +102,16 @@ def questions(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> It
     if target.task.rule is not None:  # each its own: another order has other scales
         yield from (drawn_question(target, size, rng) for _ in range(calls))
         return
-    base = question_of(target.task, _base(target, size))
-    count = len(base.inputs[0])
+    whole = question_of(target.task, base(target, size))
+    count = len(whole.inputs[0])
     for _ in range(calls):
         order = np.append(0, 1 + rng.permutation(count - 1))
         if target.task.kind == "pack":
-            yield question_of(target.task, (base.inputs[0][order],))
+            yield question_of(target.task, (whole.inputs[0][order],))
         elif target.task.kind == "unpack":
-            yield question_of(target.task, (base.inputs[0][order], base.inputs[1]))
+            yield question_of(target.task, (whole.inputs[0][order], whole.inputs[1]))
         else:
-            yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
+            yield Question(tuple(part[order] for part in whole.inputs), answers_at(whole.due, order))
 
 
 def rolled(target: Target, size: int) -> Iterator[Question]:
@@ -86,17 +122,17 @@ def rolled(target: Target, size: int) -> Iterator[Question]:
     task = target.task
     if task.kind in ("affine", "unpack") or task.rule is not None:
         return
-    base = question_of(task, _base(target, size))
-    count = len(base.inputs[0])
+    whole = question_of(task, base(target, size))
+    count = len(whole.inputs[0])
     for turn in range(min(count, ROLLED)):
         order = (np.arange(count) + turn) % count
         if task.kind == "pack":
-            yield question_of(task, (base.inputs[0][order],))
+            yield question_of(task, (whole.inputs[0][order],))
         else:
-            yield Question(tuple(part[order] for part in base.inputs), answers_at(base.due, order))
+            yield Question(tuple(part[order] for part in whole.inputs), answers_at(whole.due, order))
 
 
-def _base(target: Target, size: int) -> tuple[Any, ...]:
+def base(target: Target, size: int) -> tuple[Any, ...]:
     """About so many numbers, or a few blocks, of every kind."""
     task = target.task
     if isinstance(task.dtype, Block):

@@ -67,7 +67,7 @@ def begins(
     told: what is wrong of it, asked now.
     """
     x = case[0]
-    if target.task.draws_itself or not 1 < x.size <= MOST_BEGUN or not x.flags.c_contiguous:
+    if target.task.draws_itself or not 1 < x.size <= MOST_BEGUN:
         return None
 
     def at(past: int) -> Any:
@@ -119,10 +119,9 @@ def _places(target: Target, inputs: tuple[Any, ...]) -> bytes:
 
 
 def _two(target: Target, inputs: tuple[Any, ...], more: int) -> Iterator[tuple[Any, ...]]:
-    """The inputs with the first of them once more; others of that shape."""
-    longer = tuple(np.concatenate([part, part[:more]]) if np.ndim(part) else part for part in inputs)
-    yield longer
-    yield _other(target, longer)
+    """The inputs with the last of them once more; others of that shape."""
+    for one in (inputs, _other(target, inputs)):
+        yield tuple(np.concatenate([part, part[-more:]]) if np.ndim(part) else part for part in one)
 
 
 def _other(target: Target, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

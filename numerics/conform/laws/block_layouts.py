@@ -22,6 +22,7 @@ SALT = 67  # of the seed of a tensor, beside its shape
 LINES = (1, 2, 3, 5, 8, 33, 128)  # blocks of a tensor of one axis
 TENSORS = ((9, 3), (2, 3, 2), (33, 5, 1), (2, 3, 5, 2), (2, 1, 3, 2, 1), (3, 2, 5, 3, 2), (131, 7))
 """Lines of tensors, and how many blocks are in each, along the last of these axes."""
+LED = ((1,), (5, 2), (33, 9))  # lines of blocks of such tensors
 OF_ONE_CLASS = ((1, 1), (1, 5), (3, 2), (33, 9), (2, 5, 3))
 LONG = 1 << 20  # numbers of blocks of one class
 MOST = 1 << 18  # numbers of other tensors, at most: of longer blocks there are fewer
@@ -30,6 +31,7 @@ MANY = ((2, 1027), (3, 2051), (4099,), (65_601,), (1, 65_601))
 MOST_LONG, PAST = 1 << 22, (7, 468_753)
 """Numbers of these, at most; lines, and numbers of each, of the largest tensor: more than 3 * 2**20."""
 HIGH = (7, 2_396_757)  # with much effort: more than 2**24
+WEIGHTS = 8  # below which the numbers of a tensor lie that is largest in the octave before it
 MODERATE = 2.0**20  # magnitudes and their reciprocals, at most, that no shortcut leaves out
 
 
@@ -54,6 +56,29 @@ AskAll = Callable[[Task, Known, Takes, Ask, Effort], None]
 """Asks many arrays of known blocks."""
 
 
+def led(task: Task, known: Known) -> Iterator[tuple[tuple[int, ...], Known]]:
+    """Shapes, and their blocks in order: of negative numbers; with one NaN, or -0, that is first or last.
+
+    The others are finite.
+    """
+    rows = known.elements[0][known.kept]
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    ends = ((0, -np.nan), (0, -0.0), (-1, np.nan))
+    for turn, lines in enumerate(LED * (1 + len(ends))):
+        if not len(rows) or (shape := shape_of(task, lines)) is None:
+            continue
+        count = task.blocking(shape).count
+        own = rows[np.random.default_rng((SALT, turn)).integers(0, len(rows), count)]
+        if turn < len(LED):
+            own = -np.where(own == 0, np.float32(1), np.abs(own))  # 1 is a number of every type
+        else:
+            place, number = ends[turn // len(LED) - 1]
+            own[place, place] = number
+        fields = fields_of_rows(task, own)
+        due = fields if task.kind == "encode" else rounded_values(task, fields)
+        yield shape, Known((own,), (), due, np.arange(count))
+
+
 def in_tensor(task: Task, known: Known, shape: tuple[int, ...], order: Array) -> tuple[list[Array], Answer]:
     """The blocks of an order as a tensor of such a shape, with what is due to it."""
     blocking = task.blocking(shape)
@@ -70,12 +95,12 @@ def in_tensor(task: Task, known: Known, shape: tuple[int, ...], order: Array) ->
 def orders(task: Task, kept: Array, seed: int) -> Iterator[tuple[tuple[int, ...], Array]]:
     """Shapes whose axis is of whole blocks, and which of the blocks stand there: thousands in all."""
     for lines in (*((count,) for count in LINES), *TENSORS):
-        if (found := _shape(task, lines)) is not None:
+        if (found := shape_of(task, lines)) is not None:
             rng = np.random.default_rng((SALT, seed, *lines))
             yield found, kept[rng.integers(0, len(kept), task.blocking(found).count)]
 
 
-def _shape(task: Task, lines: tuple[int, ...], most: int = MOST) -> tuple[int, ...] | None:
+def shape_of(task: Task, lines: tuple[int, ...], most: int = MOST) -> tuple[int, ...] | None:
     """The shape of so many lines of blocks, the last along the task's axis; None where there is none."""
     block = task.block.block
     size, rank = math.prod(lines) * block, len(lines)
@@ -112,6 +137,7 @@ def in_memory(x: Array, takes: Takes) -> Iterator[Array]:
 def classes(known: Known) -> Iterator[Array]:
     """Which blocks are finite, of moderate magnitudes, of one sign, without zeros, without the largest code.
 
+    Those of zeros for the most part, and those of numbers such as weights have, in an octave and less than 1.
     Of codes, by their scales: no NaN.  A shortcut for a whole tensor of such blocks meets no other.
     """
     rows = known.elements[0][known.kept]
@@ -127,6 +153,8 @@ def classes(known: Known) -> Iterator[Array]:
         codes = known.due.codes[known.kept]
         half = (int(codes.max(initial=0)) + 1) // 2 or 1
         found.append(moderate & (codes % half < half - 1).all(axis=1))
+    found += [finite & (size < most).all(axis=1) & (size.max(axis=1) > 0) for most in (WEIGHTS, 1)]
+    found.append(finite & ((rows == 0).mean(axis=1) > 1 / 2))
     yield from (known.kept[mask] for mask in found if mask.any())
 
 
@@ -135,7 +163,7 @@ def of_one_class(task: Task, known: Known, long: bool) -> Iterator[tuple[tuple[i
     for turn, kept in enumerate(classes(known)):
         very_long = ((max(1, LONG // 8 // task.block.block), 8),) * (long and turn == 1)
         for lines in (*OF_ONE_CLASS, *very_long):
-            if (shape := _shape(task, lines, LONG)) is not None:
+            if (shape := shape_of(task, lines, LONG)) is not None:
                 rng = np.random.default_rng((SALT, turn, *lines))
                 yield shape, kept[rng.integers(0, len(kept), task.blocking(shape).count)]
 
@@ -204,3 +232,6 @@ def everything(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort)
                 ask([*every], due)
     for shape, order in of_one_class(task, known, effort.drawn > 0):
         ask(*in_tensor(task, known, shape, order))
+    if task.kind != "decode" and not task.draws:
+        for shape, own in () if takes.finite else led(task, known):
+            ask(*in_tensor(task, own, shape, own.kept))

@@ -15,7 +15,9 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
+from numerics.conform.inputs.edges import PAGE
 from numerics.conform.inputs.margins import UNUSED
+from numerics.conform.inputs.narrow import type_of
 from numerics.conform.inputs.shapes import uneven
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import block_layouts, counted, drawn
@@ -70,6 +72,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
         yield Trial((padding,), _padded)
     if not takes.contiguous:
         yield Trial((), _strided)
+    yield Trial((layout,), _at_pages)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
 
 
@@ -146,12 +149,16 @@ def _alone(target: Target, found: Findings, question: Question, at: Array) -> No
 
 
 def by_block(target: Target, broken: Counterexample) -> list[Counterexample]:
-    """What a fault of place is by the laws of blocks, where a block of its array is wrong alone, too."""
+    """What a fault of place is by the laws of blocks, where a block of its array is wrong alone, too.
+
+    A short one with the zeros that fill it up.
+    """
     task, x = target.task, broken.tensor
     plain = isinstance(task.dtype, Block) and task.kind in ("encode", "round") and not task.draws
-    if broken.law != layout.__name__ or not plain or task.finds_scale or x is None or x.ndim < 2:
+    placed = broken.law in (layout.__name__, short_block.__name__)
+    if not placed or not plain or task.finds_scale or x is None or x.ndim < 2:
         return []
-    if not x.size or x.shape[task.axis] % task.block.block or x.dtype != np.float32:
+    if not x.size or x.dtype != np.float32:
         return []
     rows = task.blocking(x.shape).rows(np.ascontiguousarray(x))[:MOST_ALONE]
     found = Findings()
@@ -251,6 +258,7 @@ ZEROS_BEYOND = (CUBLAS,)
 """Layouts whose makers say that bytes which belong to no block are 0."""
 PADDED = ((1, 1), (5, 3), (127, 4), (128, 6), (129, 5), (300, 2))
 """Rows, and blocks of each, that fill no tile of 128 by 4."""
+PAGED = ((1, 1), (3, 5), (5, 33))  # lines, and blocks of each, that end where a page of memory does
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -423,6 +431,19 @@ def _strided(target: Target, found: Findings) -> None:
     for x in _asked(target, shapes.strided(target.task, target.takes.backward)):
         if not found.failures:
             _compare(target, found, x, layout)
+
+
+def _at_pages(target: Target, found: Findings) -> None:
+    """Blocks that begin where a page of memory does, and that end where one does."""
+    task, block = target.task, target.task.block.block
+    kind = task.block.code_dtype if task.kind == "decode" else type_of(task.inputs)
+    for rows, count in PAGED:
+        for x in _asked(target, iter([shapes.placed(uneven(rows, count * block, block), task.axis)])):
+            size = x.size * np.dtype(kind).itemsize
+            for past in (0, -size % PAGE):
+                if not found.failures:
+                    with target.giving(begins=past, stored_alone=True):
+                        _compare(target, found, x, layout)
 
 
 def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:

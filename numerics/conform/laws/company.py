@@ -15,7 +15,8 @@ from numerics.conform.verdict import Counterexample, numbers
 Named = Callable[..., Any]
 """What has a law's name and sentence."""
 Asked = TypeVar("Asked")
-LONGER = (3, 5)  # rows, numbers or blocks by which a call is longer than any before it
+LONGER = (3, 5, 9, 14)  # rows, numbers or blocks by which a call is longer than any before it
+TIRED = 40  # calls of one shape, after which a kernel may take another way
 WARMED = 3  # times that two questions are asked: what records a graph of calls does so after three of them
 
 
@@ -36,15 +37,27 @@ def place_or_chance(wrong: Array, still: Array) -> Named:
     return layout if bool((wrong == still).all()) else repeatable
 
 
-def keeps_by_shape(both: Callable[[int], Iterable[Asked]], wrong: Callable[[Asked], bool]) -> bool:
+def keeps_by_shape(
+    both: Callable[[int], Iterable[Asked]], wrong: Callable[[Asked], bool], times: int = WARMED
+) -> bool:
     """Is the first call of each new shape right, and one of those that follow, of other numbers, wrong?
 
-    both: two questions of one shape, which is longer by so many.  Each comes first at one shape, and second
-    at the other: it is the call that decides, the second one of a cache, a later one of what is recorded.
+    both: two questions of one shape, which is longer by so many, and of which the same is right and wrong in
+    each shape, if no call before it decides.  Each comes first at some shapes, and second at the others: it
+    is the call that decides, the second one of a cache, a later one of what is recorded.
     """
     for turn, more in enumerate(LONGER):
-        first, second = list(both(more))[:: -1 if turn else 1]
-        if wrong(first) or not any(wrong(one) for one in (second, first) * WARMED):
+        first, second = list(both(more))[:: -1 if turn % 2 else 1]
+        if wrong(first) or not any(wrong(one) for one in (second, first) * times):
+            return False
+    return True
+
+
+def tires(both: Callable[[int], Iterable[Asked]], wrong: Callable[[Asked], bool]) -> bool:
+    """Is the first call of each new shape right, and a later one of the same numbers wrong?"""
+    for more in LONGER[:2]:
+        first = next(iter(both(more)))
+        if wrong(first) or not any(wrong(first) for _ in range(TIRED)):
             return False
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +20,21 @@ from numerics.conform.laws.alone import (
     by_storage,
     inputs_of,
 )
-from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable, short_block
+from numerics.conform.laws.company import (
+    WARMED,
+    as_of,
+    keeps_by_shape,
+    layout,
+    repeatable,
+    short_block,
+    tires,
+)
+from numerics.conform.laws.filled import RESULT
 from numerics.conform.laws.frozen import FROZEN
-from numerics.conform.laws.questions import drawn_question, given_fields, in_place, wrong_of
+from numerics.conform.laws.questions import drawn_question, given_fields, in_place, question_of, wrong_of
 from numerics.conform.laws.shrink import fault_of
 from numerics.conform.laws.stays import USED_AGAIN
+from numerics.conform.laws.twins import is_wrong_now, longer, twins
 from numerics.conform.laws.undrawn import neighbours
 from numerics.conform.laws.unwritten import as_unwritten, left_alone, unwritten
 from numerics.conform.returned import Raised
@@ -41,12 +51,16 @@ OF_RESULTS = ("runs", "result", "shape", "dtype", "code_range", "written")
 PLACES = (layout.__name__, short_block.__name__, "scale_arrays")
 """Laws whose counterexamples are whole arrays."""
 DRAWN, SELDOM = 64, 2  # calls of a kernel that draws for itself, and how many may be wrong by what is kept
-SIZE, MOST = 977, 1 << 20  # numbers of the questions by which what is kept from call to call is found
-BEGIN = 8  # numbers at either end by which a key of a cache may be made
+SIZE, MOST = 978, 1 << 20  # numbers of the questions by which what is kept from call to call is found
+FEW = 1 << 16  # numbers of a question, at most, that is asked in every likeness and very often
+TIMES = 17  # times by which shapes that are asked very often are longer than others
 LARGER = (5003, 70001)
 """Numbers of the questions by which unwritten memory is found that is larger than what NumPy keeps."""
-APART = 1001  # numbers by which their shapes differ, times what they differ by
-ALIKE = ", where they hold the same numbers and begin alike"
+APART = 1002  # numbers by which their shapes differ, times what they differ by
+SCALED, SCALED_APART = 45_000, 9_001
+"""The same of arrays with scales, of which no call had as many; and of strings of bytes."""
+IN_MEMORY = ", in the same memory"
+TIRES = f"it {DEPENDS}: the first of a shape is right, and a later one of the same numbers is not"
 AGAIN = f"asked again with the same it is right: it {DEPENDS}"
 EARLIER = f"it {DEPENDS}: an earlier call ({{}}), asked again, gives another result"
 
@@ -55,7 +69,7 @@ def depends(target: Target, broken: Counterexample) -> Counterexample:
     """A counterexample with what it depends on, of the law that says so; itself, where nothing is found."""
     if broken.law == repeatable.__name__:
         return _by_calls(target, broken)
-    if broken.law in SETTLED or ITS in broken.where or FROZEN in broken.where:
+    if broken.law in SETTLED or any(known in broken.where for known in (ITS, FROZEN, RESULT)):
         return broken
     case = case_of(target, broken)
     if (found := _held(target, broken, case)) is not None:
@@ -204,14 +218,26 @@ def _calls(target: Target, case: tuple[Any, ...] | None) -> str | None:
         return AGAIN
     if (call := _changed(target)) is not None:
         return EARLIER.format(call)
-    sizes = {SIZE, min(MOST, case[0].size) if case is not None else SIZE}
-    for size in sorted(sizes):
-        for alike in (False, True):
-            if keeps_by_shape(
-                lambda more, size=size, alike=alike: _two(target, size + APART * more, alike, case),  # type: ignore[misc]
-                lambda inputs: _is_wrong(target, inputs),
-            ):
-                return KEPT + ALIKE * alike
+    sizes = {SIZE, SIZE if case is None else min(MOST, max(SIZE, case[0].size // 2 * 2))}
+    return next(filter(None, (_kept(target, size, case) for size in sorted(sizes))), None)
+
+
+def _kept(target: Target, size: int, case: tuple[Any, ...] | None) -> str | None:
+    """The same of questions of about so many numbers, that are like each other: of many, of fewer likenesses.
+
+    At last in the same memory, written anew.
+    """
+    own = _numbers(target, size, case)
+    likenesses = [twin.alike for twin in twins(target.task, own)][: None if size <= FEW else 1]
+    memories: list[dict[Any, Array] | None] = [None, {}]
+    for memory in memories[: None if size <= FEW else 1]:
+        with target.giving(rewritten=memory):
+            for alike in likenesses:
+                if keeps_by_shape(lambda more, alike=alike: _two(target, size, more, case, alike),  # type: ignore[misc]
+                                  lambda asks: asks(), WARMED if memory is None else 1):  # fmt: skip
+                    return f"{KEPT}, {alike}" + IN_MEMORY * (memory is not None)
+    if size <= FEW and tires(lambda more: _two(target, size, TIMES * more, case), lambda asks: asks()):
+        return TIRES
     return None
 
 
@@ -236,8 +262,32 @@ def _changed(target: Target) -> str | None:
     return None
 
 
-def _two(target: Target, size: int, alike: bool, case: tuple[Any, ...] | None) -> Iterator[tuple[Any, ...]]:
-    """Two questions of one shape that no call had; alike: of the same numbers, that begin and end alike.
+def _two(
+    target: Target, size: int, more: int, case: tuple[Any, ...] | None, alike: str = ""
+) -> Iterator[Callable[[], bool]]:
+    """Asks two questions of one shape that no call had: each says whether it is wrong now.
+
+    alike: in what the second one is like the first; the first of the likenesses, where it is not said.
+    """
+    task = target.task
+    own = _numbers(target, size, case)
+    if longer(task, own, 1) is None:
+        own = _numbers(target, SCALED + SCALED_APART * more, case)
+    other = next(twin.inputs for twin in twins(task, own) if not alike or twin.alike == alike)
+    for inputs in (own, other):
+        yield _asks(target, longer(task, inputs, APART * more) or inputs)
+
+
+def _asks(target: Target, inputs: tuple[Any, ...]) -> Callable[[], bool]:
+    """Asks them, of which it is known what is due: of blocks as rows."""
+    if target.task.draws_itself:
+        return lambda: is_wrong(target, inputs)
+    question = question_of(target.task, inputs)
+    return lambda: is_wrong_now(target, question)
+
+
+def _numbers(target: Target, size: int, case: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """About so many numbers, with what comes beside them.
 
     case: what was wrong, whose numbers are half of theirs, if it is an array of several.
     """
@@ -251,26 +301,12 @@ def _two(target: Target, size: int, alike: bool, case: tuple[Any, ...] | None) -
         known = np.ascontiguousarray(case[0]).reshape(-1)
         if known.size > 1 and first.ndim == 1:
             first = np.where(np.arange(first.size) % 2, first, np.resize(known, first.size))
-    yield first, *others
-    line = first.reshape(-1)
-    ends = BEGIN if alike else 0
-    turned = np.concatenate([line[:ends], line[ends : line.size - ends][::-1], line[line.size - ends :]])
-    yield turned.reshape(first.shape), *others
+    return first, *others
 
 
 def _drawn(target: Target, size: int, rng: np.random.Generator) -> Array:
     """So many numbers, nearly, of a target that draws for itself."""
     return target.asked(random_inputs(target.task.element, size, rng).view(np.float32))
-
-
-def _is_wrong(target: Target, inputs: tuple[Any, ...]) -> bool:
-    """The same of a question: of blocks, of rows."""
-    if target.task.draws_itself:
-        return is_wrong(target, inputs)
-    try:
-        return bool(wrong_of(target, inputs).any())
-    except Fault:
-        return True
 
 
 # ---- strides, shape, place -------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.effort import Effort
-from numerics.conform.laws import again, beside, frozen, stays
+from numerics.conform.laws import again, beside, filled, frozen, stays
 from numerics.conform.laws.findings import Findings, Trial, misplaced, place_or_chance
 from numerics.conform.laws.questions import Question, as_given, ask, drawn_question, in_kind
 from numerics.conform.takes import Takes
@@ -30,6 +30,8 @@ def repeated(task: Task, takes: Takes, effort: Effort, named: Named | None = Non
     yield stays.trial()
     if frozen.asks(takes):
         yield frozen.trial()
+    if filled.asks(task, takes):
+        yield filled.trial()
     if effort.rounds and not takes.one_thread:
         yield beside.trial(effort)
     if effort.drawn:

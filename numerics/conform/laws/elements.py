@@ -18,10 +18,12 @@ from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import alike, elements, narrow, random_bits, shapes
+from numerics.conform.inputs import alike, elements, layouts, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.inputs.edges import PAGE
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.filling import Filling
+from numerics.conform.inputs.narrow import type_of
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
@@ -310,6 +312,8 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
 SMALLEST_NORMAL = np.float32(2.0**-126)
 ROW = 66  # float64 numbers of a row
 MOST_NEAR = 4096  # numbers beside which float64's are asked
+LONG = (1 << 22) + 4099  # numbers of the longest line but that of much effort
+CALLS = 3  # of the same very long array
 SHOWN = 64  # wrong numbers of an array that are asked again
 BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
@@ -333,6 +337,7 @@ def trials(
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
     yield Trial((layout,), lambda target, found: _layouts(target, found, effort, named))
+    yield Trial((layout,), lambda target, found: _at_pages(target, found, effort))
     yield lanes.trial()
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
@@ -458,6 +463,18 @@ def _layouts(target: Target, found: Findings, effort: Effort, named: Shapes) -> 
                 _lay_out(target, found, given, known)
 
 
+def _at_pages(target: Target, found: Findings, effort: Effort) -> None:
+    """Lines that begin where a page of memory does, and that end where one does, each in several numbers."""
+    task, rng, filled = target.task, np.random.default_rng((43, effort.seed)), filling(target, effort.seed)
+    for x in layouts.paged(filled):
+        size = x.size * (type_of(task.inputs) if x.dtype == np.float32 else x.dtype).itemsize
+        random, known = _beside(task, filled, x, rng)
+        for past in (0, -size % PAGE):
+            if not found.failures:
+                with target.giving(begins=past, stored_alone=True):
+                    _lay_out(target, found, (x, *random), known)
+
+
 def _beside(
     task: Task, filled: Filling, x: Array, rng: np.random.Generator
 ) -> tuple[tuple[Array, ...], Array | None]:
@@ -482,15 +499,32 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
     task, every = target.task, filling(target, effort.seed)
     for x in shapes.shaped(every, target.takes, named):
         yield every, x
+    yield from ((every, x) for x in layouts.sized(every, few=task.draws and not effort.drawn))
+    yield from ((every, x) for x in layouts.apart(every, target.takes))
     near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
-    masks = alike.classes(task.values(near) if task.kind == "decode" else near, task.element)
+    values = task.values(near) if task.kind == "decode" else near
+    masks = alike.classes(values, task.element)
     for x in alike.arrays(near, masks, target.takes):
         yield every, x
+    if effort.drawn or not task.draws:
+        yield from alike.tensors(
+            *_with_pixels(target, near, values), long=effort.drawn > 0 and not task.draws
+        )
     if effort.drawn and masks[alike.WITHIN].any():
         within = Filling.of(near[masks[alike.WITHIN]])
-        yield within, within.large(alike.LONG)
+        yield from ((within, x) for x in (within.large(alike.LONG),) * CALLS)  # what each few calls do shows
+    if effort.drawn and not task.draws:
+        yield every, layouts.long(every, LONG)
     if effort.name == "high" and not task.draws:
         yield every, every.large(shapes.FARTHEST)
+
+
+def _with_pixels(target: Target, near: Array, values: Array) -> tuple[Array, Array]:
+    """Numbers, or codes, and what they stand for; with those of pixels, where they are numbers."""
+    if target.task.kind == "decode":
+        return near, values
+    x = np.append(near, target.asked(np.arange(alike.MOST_WHOLE + 1, dtype=np.float32)))
+    return x, x
 
 
 def _due(task: Task, *given: Array) -> Array:

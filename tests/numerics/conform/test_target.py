@@ -601,3 +601,40 @@ def test_a_zero_point_of_what_is_symmetric_is_none_or_0(zero, right):
 
     found = check(kernel, "int8", kind="quantize", scheme="per_token()", effort="quick")
     assert bool(found) is right, str(found)
+
+
+@pytest.mark.parametrize(("name", "lies"), [
+    ("encode", lambda o: o.strides[-1] > o.itemsize), ("round", lambda o: o.strides[0] < 0),
+    ("mx", lambda o: o.ndim > 1 and o.strides[0] < o.strides[1]),
+    ("mx decode", lambda o: not o.flags.c_contiguous),
+])  # fmt: skip
+def test_a_result_whose_strides_are_not_looked_at_passed(name, lies):
+    """Each array for a result lay in one piece: a kernel that took it for that was right."""
+    dtype, options, kernel = FILLS[name]
+
+    def ignores(*given):
+        out = given[-1]
+        filling(kernel)(*given)
+        if out.size > 1 and lies(out):
+            out[...] = np.roll(out, 1)
+
+    found = check(ignores, dtype, fills=True, effort="quick", **options)
+    assert found.law == "layout", str(found)
+    assert "in a result" in str(found)
+    assert "contiguous=True" in str(found)
+    assert "calls" not in found.counterexample.where
+
+
+def test_what_is_written_into_the_gaps_of_a_result_is_told_of_it():
+    def kernel(x, out):
+        lies = (
+            np.lib.stride_tricks.as_strided(out, (out.size,), (1,))
+            if min(out.strides, default=0) > 0
+            else out
+        )
+        lies[...] = nx.fp8_e4m3.encode(x).reshape(lies.shape)
+
+    found = check(kernel, "fp8_e4m3", fills=True, effort="quick")
+    assert found.law == "within", str(found)
+    assert "in a result with gaps" in str(found)
+    assert check(kernel, "fp8_e4m3", fills=True, effort="quick", contiguous=True)

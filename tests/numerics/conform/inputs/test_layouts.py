@@ -6,9 +6,9 @@ import pytest
 import numerics as nx
 from numerics.conform.checking import check
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.layouts import SHAPES, WIDTHS, ended, views
-from numerics.conform.inputs.shapes import kinds
-from numerics.conform.takes import ANYTHING
+from numerics.conform.inputs.layouts import SHAPES, WIDTHS, apart, ended, long, sized, views
+from numerics.conform.inputs.shapes import kept, kinds
+from numerics.conform.takes import ANYTHING, Takes
 
 QUICK = {"effort": "quick"}
 LYING = {
@@ -90,3 +90,67 @@ def test_random_bits_of_numbers_that_repeat_are_their_own():
         rounding="stochastic",
         **QUICK,
     )
+
+
+LEFT = {64: (33, 63, 1), 128: (127, 65), 256: (255,), 512: (257,), 1024: (1023,)}
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_lines_leave_over_one_and_a_half_tiles_and_all_but_one_of_the_next(few):
+    """33 of 64, and 1,023 of 1,024, were left over by lines that ended in other numbers than a tie or NaN."""
+    met = {(len(x), float(x[-1])) for x in sized(Filling.of(kinds(nx.fp8_e4m3)), few)}
+    for tile, left in LEFT.items():
+        for n in left:
+            last = [end for size, end in met if size > tile and size % tile == n]
+            assert {12.5, 13.5} <= set(last), (tile, n)
+            assert any(map(np.isnan, last)), (tile, n)
+
+
+def test_sizes_that_a_counter_of_16_bits_or_a_whole_tile_meets_are_asked():
+    """65,536 numbers are 0 of 16 bits; every size asked near it was another one."""
+    sizes = {x.size for x in sized(Filling.of(kinds(nx.fp4)), few=False)}
+    assert {1000, 720, 6144, 12_345, 32_768, 65_535, 65_536, 65_537, 1 << 18, 3 << 18, 1 << 20} <= sizes
+    assert any(1 << 19 < n < 1 << 20 and n % 2 for n in sizes)
+
+
+def test_a_long_line_has_a_tie_where_its_places_need_one_more_bit():
+    x = long(Filling.of(kinds(nx.fp8_e4m3)), (1 << 21) + 13)
+    assert {float(x[1 << bits]) for bits in range(15, 22)} == {12.5, 13.5}
+
+
+def test_the_last_of_65_536_numbers_was_never_asked():
+    def kernel(x):
+        codes = np.array(nx.fp8_e4m3.encode(x))
+        codes.reshape(-1)[-1:] ^= np.uint8(x.size == 1 << 16)
+        return codes
+
+    assert check(kernel, "fp8_e4m3", **QUICK).law == "layout"
+
+
+APART = {
+    "seven axes": lambda x: x.ndim == 7,
+    "an inner axis of four repeated": lambda x: x.ndim == 4 and x.strides[1] == 0 and x.shape[1] > 1,
+    "rows of one number with gaps": lambda x: x.ndim == 2 and x.shape[1] == 1 and x.strides[0] > 4,
+    "a column of a matrix": lambda x: x.ndim == 1 and x.strides[0] >= 256,
+    "rows 64 KiB apart": lambda x: x.ndim == 2 and x.strides[0] > 1 << 16,
+    "rows 1 MiB apart": lambda x: x.ndim == 2 and x.strides[0] > 1 << 20,
+    "rows 32 KiB backward": lambda x: x.ndim == 2 and x.strides[0] < -(1 << 15),
+    "three axes begun 8 bytes late": lambda x: (
+        x.ndim == 3 and x.flags.c_contiguous and x.ctypes.data % 16 == 8 and x.size > 1
+    ),
+}
+
+
+def test_what_lies_far_apart_or_begins_late_is_given():
+    given = [kept(x) for x in apart(Filling.of(kinds(nx.fp8_e5m2)), ANYTHING)]
+    for name, is_such in APART.items():
+        assert any(is_such(x) for x in given), name
+    assert not list(apart(Filling.of(kinds(nx.fp8_e5m2)), Takes(contiguous=True)))
+
+
+@pytest.mark.parametrize("lying", ["rows 1 MiB apart", "three axes begun 8 bytes late"])
+def test_what_lies_far_apart_was_never_asked(lying):
+    def kernel(x):
+        return nx.fp8_e5m2.encode(-x if APART[lying](x) else x)
+
+    assert check(kernel, "fp8_e5m2", **QUICK).law == "layout"

@@ -7,6 +7,12 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.inputs.edges import PAGE
+from numerics.conform.laws.alone import LIES
+from numerics.conform.laws.company import misplaced
+from numerics.conform.laws.depends import depends
+from numerics.conform.target import Target
+from numerics.conform.task import Task
 from tests.helpers.cross_faults import FAULTS, KINDS, planted
 from tests.helpers.faults import FAULTS as OTHERS
 
@@ -74,8 +80,6 @@ def test_44_of_39_inputs_differed(dtype, options):
 
 
 def planted_task(dtype, options):
-    from numerics.conform.task import Task
-
     return Task.of(dtype, "quantize", **options)
 
 
@@ -239,3 +243,35 @@ def test_what_a_kernel_keeps_was_told_as_a_shape(planted):
     found = check(planted(), "fp8_e4m3")
     assert found.law == "repeatable", str(found)
     assert "depends on the calls before it" in found.counterexample.where
+
+
+# ---- pages of memory ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["fp8_e4m3", "mxfp4"])
+def test_what_is_wrong_at_the_end_of_a_page_was_asked_by_chance(dtype):
+    def kernel(x):
+        ends = x.size and x.flags.c_contiguous and (x.ctypes.data + x.nbytes) % PAGE == 0
+        given = -x if ends and x.ctypes.data % PAGE else x
+        return nx.dtype(dtype).encode(given)
+
+    found = check(kernel, dtype, effort="quick")
+    assert found.law == "layout"
+    assert LIES in str(found)
+
+
+def test_an_array_with_gaps_that_begins_with_a_page_was_told_of_its_strides():
+    def kernel(x):
+        at_start = x.size and not x.flags.c_contiguous and x.ctypes.data % PAGE == 0
+        return nx.fp8_e4m3.encode(x, rounding="half_away" if at_start else "half_even")
+
+    target = Target(kernel, Task.of("fp8_e4m3"))
+    with target.giving(begins=0):
+        seen = target.elements(GAPS)
+    broken = misplaced(GAPS, seen, nx.fp8_e4m3.encode(GAPS), seen != nx.fp8_e4m3.encode(GAPS))
+    found = depends(target, broken)
+    assert LIES in found.where
+    assert "strides" not in found.where.partition(";")[2]
+
+
+GAPS = np.full((4, 6), 12.5, np.float32)[:, ::2]
