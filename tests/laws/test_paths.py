@@ -64,6 +64,7 @@ def test_numbers_taken_through_a_shorter_type_in_some_arrays_passed(name, kind):
     )
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("inputs", ["float32", "float64"])
 def test_a_lost_bit_in_tensors_of_one_class_passed(name, inputs):

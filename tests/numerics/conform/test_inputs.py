@@ -233,6 +233,7 @@ def flat(x):
     return memory.reshape(x.shape)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("dtype", ["mxfp4", "mxfp6_e2m3"])
 @pytest.mark.parametrize("layout", [None, "cublas"])
 @pytest.mark.parametrize("kind", ["encode", "decode"])

@@ -459,6 +459,7 @@ DECODED = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=str)
 @pytest.mark.parametrize("name", DECODED)
 def test_lines_of_blocks_are_decoded(dtype, name):
@@ -510,6 +511,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_wrong_draw_is_found(name):
     def change(x, random):
@@ -830,6 +832,7 @@ class Keeps:
         return int8_codes(x, scale, zero_point)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", ["scale", "zero point", "scale and zero point"])
 @pytest.mark.parametrize(
     ("earlier", "said"),

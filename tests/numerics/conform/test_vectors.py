@@ -698,6 +698,7 @@ def keeping(text, kept):
     return ("\n".join(lines) + "\n").encode()
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("rounding", ["half_even", "floor"])
 def test_what_a_device_keeps_of_the_vector_before_hardly_showed(kept, rounding):

@@ -39,6 +39,7 @@ ENTRANCES = {
 }  # fmt: skip
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", ENTRANCES)
 def test_every_argument_comes_with_an_offset_and_without(name):
     """Of each argument that is a tensor."""

@@ -69,6 +69,7 @@ def test_values_and_codes_of_long_lines_were_never_asked(dtype):
     assert check(decodes, dtype, kind="decode", effort="quick").law == "layout"
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_a_short_block_at_the_end_of_a_long_line_was_never_asked(dtype):
     size = nx.dtype(dtype).block

@@ -17,6 +17,7 @@ KINDS = {
 }
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_same_bytes_written_into_an_input_passed(name):
     right, dtype, options = KINDS[name]

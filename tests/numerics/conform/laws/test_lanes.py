@@ -49,6 +49,7 @@ SHORTCUTS = {
 }
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("lanes", [4, 8, 64])
 @pytest.mark.parametrize("name", SHORTCUTS)
 def test_a_shortcut_of_vectors_is_found(name, lanes):
@@ -62,6 +63,7 @@ def test_a_shortcut_that_is_right_is_right():
     assert check(splat, "fp8_e4m3", effort="quick")
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("scheme", [None, "per_channel(0)"])
 @pytest.mark.parametrize("all_of", [lambda x: x == 0, np.isnan])
 def test_zeros_that_forget_the_zero_point_are_found(scheme, all_of):

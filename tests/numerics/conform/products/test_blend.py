@@ -53,6 +53,7 @@ def shapes_of(layout):
 # ---- alpha and beta ---------------------------------------------------------------------------------
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("claim", CLAIMS if LONG else CLAIMS[:1], ids=str)
 @pytest.mark.parametrize("name", BLENDS)
 def test_a_fault_of_alpha_or_beta_had_no_name(name, claim):

@@ -66,6 +66,7 @@ def test_two_sizes_were_not_asked_whole_and_not_together():
         assert {(shape[one], shape[other]) for shape in asked} == set(product(every, every))
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(
     "claim",
     [
