@@ -26,7 +26,8 @@ QUICK := tests/formats tests/numerics/tensor tests/numerics/interop $(addprefix 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
 
-test verify: export OPENBLAS_NUM_THREADS = 1  # two workers on two cores: NumPy's threads only wait for each other
+# Two workers on two cores: NumPy's own threads would only wait for each other.
+test verify: export OPENBLAS_NUM_THREADS = 1
 test: lint ## lint, types, and every test
 	$(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q
 	NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
