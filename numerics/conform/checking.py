@@ -320,7 +320,7 @@ def _asked(
     task = Task.of(dtype, kind, **options)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
-    if takes.whole_blocks and not isinstance(task.dtype, Block) and task.scheme is task.rule is None:
+    if takes.whole_blocks and not isinstance(task.dtype, Block) and task.scheme is None and task.rule is None:
         raise NumericsError(f"whole_blocks=True is for blocks and groups, which {task} has not")
     asked_in = _named(named, task, takes)
     alone = task.tensor_scale is not None and options.get("tensor_scale") is None

@@ -113,7 +113,7 @@ class OneBuffer:
     """Returns the same memory each time."""
 
     def __init__(self):
-        self.room = np.empty(1 << 22, np.uint8)
+        self.room = np.empty(1 << 23, np.uint8)
 
     def __call__(self, x):
         found = self.room[: x.size].reshape(x.shape)

@@ -69,7 +69,11 @@ def _others(task: Task, others: list[Any]) -> Inputs:
     """Random bits, scales and zero points from last to first; of single ones, others."""
     if all(np.ndim(part) for part in others):
         return tuple(np.ascontiguousarray(np.flip(part)) for part in others)
-    return next(pair for pair in PARAMETERS if pair != tuple(others))
+    pair = next(pair for pair in PARAMETERS if pair != tuple(others))
+    return tuple(
+        np.asarray(new, part.dtype) if isinstance(part, np.ndarray) else new
+        for new, part in zip(pair, others, strict=True)
+    )
 
 
 # ---- the same in another shape ---------------------------------------------------------------------

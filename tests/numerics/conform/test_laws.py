@@ -628,7 +628,7 @@ def test_the_first_wrong_among_many_is_shown(monkeypatch):
 
 def test_a_target_that_bears_one_thread_alone_is_right_where_that_is_said(monkeypatch):
     monkeypatch.setattr(everything, "INFINITE", 1 << 20)
-    room, busy = np.zeros(1 << 22, np.uint8), threading.Lock()
+    room, busy = np.zeros(1 << 23, np.uint8), threading.Lock()
 
     def kernel(x):
         if not busy.acquire(blocking=False):
