@@ -12,6 +12,7 @@ from numerics.conform.inputs.spread import Shapes, named_shapes
 from numerics.conform.isolation.judging import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing, undrawn, unwritten
 from numerics.conform.laws.alone import LIES
+from numerics.conform.laws.company import repeatable
 from numerics.conform.laws.depends import depends, of_fault
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -31,6 +32,8 @@ from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, said, truth
 
 LONGEST = 1e9  # seconds that are waited for
+OF_CALLS = (unwritten.LAW, repeatable.__name__)
+"""Laws of memory, or of the calls before: where one is broken, no other law is of a number."""
 TIMEOUT = 600.0  # seconds in which a target in a process of its own must be judged
 
 
@@ -228,7 +231,7 @@ class Check:
             with ieee_arithmetic():
                 found.failures = block_trials.by_block(self.target, found.failures[0]) or found.failures
                 first = depends(self.target, found.failures[0])
-            settled = first.law == unwritten.LAW or first.law != found.failures[0].law or LIES in first.where
+            settled = first.law in OF_CALLS or first.law != found.failures[0].law or LIES in first.where
             found.failures = [first, *(found.failures[1:] if not settled else ())]
         found.failures = [led(self.target, broken) for broken in found.failures]
         if found.failures:
