@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ PLACES = (layout.__name__, short_block.__name__, "scale_arrays")
 DRAWN, SELDOM = 64, 2  # calls of a kernel that draws for itself, and how many may be wrong by what is kept
 SIZE, MOST = 978, 1 << 20  # numbers of the questions by which what is kept from call to call is found
 FEW = 1 << 16  # numbers of a question, at most, that is asked in every likeness and very often
+PATIENCE = 8.0  # seconds of the CPU in which what a target keeps is sought: most take less than one
 TIMES = 17  # times by which shapes that are asked very often are longer than others
 LARGER = (5003, 70001)
 """Numbers of the questions by which unwritten memory is found that is larger than what NumPy keeps."""
@@ -219,14 +221,28 @@ def _calls(target: Target, case: tuple[Any, ...] | None) -> str | None:
     if (call := _changed(target)) is not None:
         return EARLIER.format(call)
     sizes = {SIZE, SIZE if case is None else min(MOST, max(SIZE, case[0].size // 2 * 2))}
-    return next(filter(None, (_kept(target, size, case) for size in sorted(sizes))), None)
+    until = process_time() + PATIENCE
+    try:
+        return next(filter(None, (_kept(target, size, case, until) for size in sorted(sizes))), None)
+    except _Spent:
+        return None
 
 
-def _kept(target: Target, size: int, case: tuple[Any, ...] | None) -> str | None:
+class _Spent(Exception):
+    """A target is so slow that what it keeps is not sought any longer."""
+
+
+def _kept(target: Target, size: int, case: tuple[Any, ...] | None, until: float) -> str | None:
     """The same of questions of about so many numbers, that are like each other: of many, of fewer likenesses.
 
-    At last in the same memory, written anew.
+    At last in the same memory, written anew.  until: by the CPU's time of this process; raises _Spent then.
     """
+
+    def wrong(asks: Callable[[], bool]) -> bool:
+        if process_time() > until:
+            raise _Spent
+        return asks()
+
     own = _numbers(target, size, case)
     likenesses = [twin.alike for twin in twins(target.task, own)][: None if size <= FEW else 1]
     memories: list[dict[Any, Array] | None] = [None, {}]
@@ -234,9 +250,9 @@ def _kept(target: Target, size: int, case: tuple[Any, ...] | None) -> str | None
         with target.giving(rewritten=memory):
             for alike in likenesses:
                 if keeps_by_shape(lambda more, alike=alike: _two(target, size, more, case, alike),  # type: ignore[misc]
-                                  lambda asks: asks(), WARMED if memory is None else 1):  # fmt: skip
+                                  wrong, WARMED if memory is None else 1):  # fmt: skip
                     return f"{KEPT}, {alike}" + IN_MEMORY * (memory is not None)
-    if size <= FEW and tires(lambda more: _two(target, size, TIMES * more, case), lambda asks: asks()):
+    if size <= FEW and tires(lambda more: _two(target, size, TIMES * more, case), wrong):
         return TIRES
     return None
 
