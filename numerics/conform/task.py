@@ -113,6 +113,11 @@ def _axis(came: Any) -> int:
     return axis
 
 
+def _unusual(**options: tuple[Any, Any]) -> dict[str, Any]:
+    """Those options, each what came and its default, that are not what they are where nobody gives them."""
+    return {name: came for name, (came, usual) in options.items() if came != usual}
+
+
 @dataclass(frozen=True)
 class Task:
     """What a target is to compute: a format, a kind, and the options of the format's encoder.
@@ -171,10 +176,10 @@ class Task:
         scale_rule = check_rule(scale_rule, d.scale_rules if isinstance(d, Block) else ("floor",))
         axis, strict_nan = _axis(axis), truth("strict_nan", strict_nan)
         if kind in UNROUNDED:
-            ways = {"rounding": (rounding, "half_even"), "overflow": (overflow, None),
-                    "scale_rule": (scale_rule, "floor"), "strict_nan": (strict_nan, False)}  # fmt: skip
-            cls._refuse_beside(kind, **{name: None if came == usual else came
-                                        for name, (came, usual) in ways.items()})  # fmt: skip
+            cls._refuse_beside(kind, **_unusual(
+                rounding=(rounding, "half_even"), overflow=(overflow, None),
+                scale_rule=(scale_rule, "floor"), strict_nan=(strict_nan, False),
+            ))  # fmt: skip
         if one_of("inputs", inputs, INPUTS) != "float32" and kind not in ("encode", "round"):
             raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:
@@ -258,12 +263,8 @@ class Task:
 
     @staticmethod
     def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
-        given = {
-            "scale_rule": (scale_rule, "floor"),
-            "axis": (axis, -1),
-            "tensor_scale": (tensor_scale, None),
-        }
-        for name, came in ((name, came) for name, (came, usual) in given.items() if came != usual):
+        given = _unusual(scale_rule=(scale_rule, "floor"), axis=(axis, -1), tensor_scale=(tensor_scale, None))
+        for name, came in given.items():
             raise NumericsError(f"{name}={said(came)} belongs to block formats, which {d} is not")
 
     def __repr__(self) -> str:
