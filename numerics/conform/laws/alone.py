@@ -27,7 +27,9 @@ NOT_ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry",
 ORDERS = 3  # in which a target is asked once more, before a deviation is named
 MOST, MOST_BLOCKS = 1 << 13, 1 << 9  # numbers and blocks of each
 MOST_BEGUN, PATIENCE = 1 << 15, 2.0
-"""Numbers of an array that is begun at every place of a page, and the seconds that it may take."""
+"""Numbers of an array that is begun at places of a page, and the seconds that it may take."""
+LINE, NEAR = 64, 256
+"""Bytes of a line of a cache, each of which is such a place; and of a page's ends, where every one is."""
 IN_TURN = tuple(map(bool, (1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0)))
 """Where it is asked at last, in no period of calls: at the place that was found, or at the start."""
 LIES = "it depends on where the numbers lie"
@@ -76,7 +78,9 @@ def begins(
 
     step = type_of(target.task.inputs).itemsize if x.dtype == np.float32 else x.itemsize
     late, first = monotonic() + PATIENCE, at(0)
-    places = takewhile(lambda _: monotonic() < late, range(step, PAGE, step))
+    meets = PAGE - NEAR - min(x.nbytes, NEAR)  # from where vectors of its numbers may meet the next page
+    asked = (past for past in range(step, PAGE, step) if past < NEAR or past >= meets or past % LINE == 0)
+    places = takewhile(lambda _: monotonic() < late, asked)
     found = next(((past, came) for past in places if (came := at(past)) != first), None)
     if found is None or any(at(found[0] if turn else 0) != (found[1] if turn else first) for turn in IN_TURN):
         return None

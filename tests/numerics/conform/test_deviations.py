@@ -33,20 +33,21 @@ def by_sign(negative, positive):
 
 
 def at_exponent(dtype, find):
-    """MX blocks along the last axis at the exponent that find(amax) gives: NaN blocks as they are."""
+    """MX blocks along the last axis at the exponents that find(amaxes) gives: NaN blocks as they are."""
 
     def encode(x):
         made = dtype.encode(x)
-        out, scale = made.codes.copy(), made.scale.copy()
-        flat, shared = out.reshape(-1, x.shape[-1]), scale.reshape(-1, scale.shape[-1])
-        for row, codes, scales in zip(x.reshape(-1, x.shape[-1]), flat, shared, strict=True):
-            for j in range(len(scales)):
-                part = row[32 * j : 32 * j + 32].astype(np.float64)
-                if np.isfinite(part).all() and part.any():
-                    e = int(np.clip(find(np.float32(np.abs(part).max())), -127, 127))
-                    scales[j] = e + 127
-                    codes[32 * j : 32 * j + 32] = dtype.element.encode(part * 2.0**-e)
-        return out, scale
+        lines = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        padded = np.pad(lines, ((0, 0), (0, -x.shape[-1] % 32)))
+        parts = padded.reshape(len(lines), -1, 32)
+        own = np.isfinite(parts).all(axis=-1) & parts.any(axis=-1)
+        amax = np.abs(np.where(own[..., None], parts, 1)).max(axis=-1).astype(np.float32)
+        exponent = np.clip(find(amax), -127, 127).astype(np.int64)
+        codes = dtype.element.encode(np.where(own[..., None], np.ldexp(parts, -exponent[..., None]), 0))
+        codes = codes.reshape(padded.shape)[:, : x.shape[-1]].reshape(x.shape)
+        own_of_each = np.repeat(own, 32, axis=-1)[:, : x.shape[-1]].reshape(x.shape)
+        scale = np.where(own, exponent + 127, made.scale.reshape(own.shape)).astype(np.uint8)
+        return np.where(own_of_each, codes, made.codes), scale.reshape(made.scale.shape)
 
     return encode
 
@@ -257,12 +258,12 @@ KERNELS = {
         at_exponent(nx.mxfp4, lambda a: np.ceil(log2(a)) - 2), "mxfp4", {"scale_rule": "ceil"}
     ),
     "rceil by float log2": Kernel(
-        at_exponent(nx.mxfp4, lambda a: np.ceil(log2(max(a / np.float32(6), np.float32(2.0**-149))))),
+        at_exponent(nx.mxfp4, lambda a: np.ceil(log2(np.maximum(a / np.float32(6), np.float32(2.0**-149))))),
         "mxfp4",
         {"scale_rule": "rceil"},
     ),
     "fp4's threshold": Kernel(
-        at_exponent(nx.mxfp8_e4m3, lambda a: (int(a.view(np.uint32)) + 0x200000 >> 23) - 127 - 8),
+        at_exponent(nx.mxfp8_e4m3, lambda a: (a.view(np.uint32).astype(np.int64) + 0x200000 >> 23) - 127 - 8),
         "mxfp8_e4m3",
         {"scale_rule": "even"},
     ),
