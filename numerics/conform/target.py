@@ -731,11 +731,15 @@ class Target(Judged):
 
     def _own(self, x: Array, edge: Edge | None) -> Array:
         """A copy for the target alone; float32 values in the type that it takes."""
-        plain = self.task.inputs == "float32" or x.dtype != np.float32
         room = None if edge is None else edge.room
         if room is None and self.gives.begins is not None:
             room = partial(roomy, past=self.gives.begins, unit=PAGE)
-        return shapes.kept(x, None if plain else type_of(self.task.inputs), room)
+        kind = self.kind_of(x)
+        return shapes.kept(x, None if kind == x.dtype else kind, room)
+
+    def kind_of(self, x: Array) -> np.dtype[Any]:
+        """The type in which an array is given: that which the target takes, of float32 values."""
+        return np.dtype(type_of(self.task.inputs)) if x.dtype == np.float32 else x.dtype
 
     @staticmethod
     def arrays_in(inputs: tuple[Any, ...]) -> tuple[Array, ...]:

@@ -18,6 +18,15 @@ from numerics.conform.task import Array
 PAGE = mmap.PAGESIZE
 
 
+def at_ends(size: int) -> tuple[int, int]:
+    """Bytes past the start of a page at which an array of so many bytes begins: with a page; to end with one.
+
+    >>> at_ends(12) == (0, PAGE - 12)
+    True
+    """
+    return 0, -size % PAGE
+
+
 class Edge(NamedTuple):
     """Where the forbidden page lies: behind the last number, or before the first.
 

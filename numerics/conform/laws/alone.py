@@ -13,7 +13,6 @@ import numpy as np
 from numerics.conform.deviations.affine import PARAMETERS
 from numerics.conform.deviations.search import Asked, Dialects, affine_differs
 from numerics.conform.inputs.edges import PAGE
-from numerics.conform.inputs.narrow import type_of
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, in_place, wrong_of
 from numerics.conform.laws.unwritten import as_unwritten, unwritten
@@ -76,8 +75,7 @@ def begins(
         with target.giving(begins=past, stored_alone=True):
             return told(target, case)
 
-    step = type_of(target.task.inputs).itemsize if x.dtype == np.float32 else x.itemsize
-    late, first = monotonic() + PATIENCE, at(0)
+    step, late, first = target.kind_of(x).itemsize, monotonic() + PATIENCE, at(0)
     meets = PAGE - NEAR - min(x.nbytes, NEAR)  # from where vectors of its numbers may meet the next page
     asked = (past for past in range(step, PAGE, step) if past < NEAR or past >= meets or past % LINE == 0)
     places = takewhile(lambda _: monotonic() < late, asked)

@@ -15,7 +15,7 @@ from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
-from numerics.conform.inputs.edges import PAGE
+from numerics.conform.inputs.edges import at_ends
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.narrow import type_of
 from numerics.conform.inputs.shapes import uneven
@@ -439,8 +439,7 @@ def _at_pages(target: Target, found: Findings) -> None:
     kind = task.block.code_dtype if task.kind == "decode" else type_of(task.inputs)
     for rows, count in PAGED:
         for x in _asked(target, iter([shapes.placed(uneven(rows, count * block, block), task.axis)])):
-            size = x.size * np.dtype(kind).itemsize
-            for past in (0, -size % PAGE):
+            for past in at_ends(x.size * np.dtype(kind).itemsize):
                 if not found.failures:
                     with target.giving(begins=past, stored_alone=True):
                         _compare(target, found, x, layout)

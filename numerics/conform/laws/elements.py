@@ -20,10 +20,9 @@ from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import alike, elements, layouts, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
-from numerics.conform.inputs.edges import PAGE
+from numerics.conform.inputs.edges import at_ends
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.narrow import type_of
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
@@ -467,9 +466,8 @@ def _at_pages(target: Target, found: Findings, effort: Effort) -> None:
     """Lines that begin where a page of memory does, and that end where one does, each in several numbers."""
     task, rng, filled = target.task, np.random.default_rng((43, effort.seed)), filling(target, effort.seed)
     for x in layouts.paged(filled):
-        size = x.size * (type_of(task.inputs) if x.dtype == np.float32 else x.dtype).itemsize
         random, known = _beside(task, filled, x, rng)
-        for past in (0, -size % PAGE):
+        for past in at_ends(x.size * target.kind_of(x).itemsize):
             if not found.failures:
                 with target.giving(begins=past, stored_alone=True):
                     _lay_out(target, found, (x, *random), known)
