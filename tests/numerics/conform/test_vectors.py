@@ -1212,13 +1212,16 @@ endmodule
 
 
 def simulated(folder, *sources):
-    """What a simulation prints, of Icarus Verilog."""
+    """What a simulation prints, of Icarus Verilog; it ends with 1 where there are mismatches, else with 0."""
     if shutil.which("iverilog") is None:
         pytest.skip("no iverilog")
     (folder / "mine.v").write_text("\n".join(sources), encoding="utf-8")
     subprocess.run(["iverilog", "-o", "mine", "mine.v"], cwd=folder, check=True, timeout=LIMIT)
-    ran = subprocess.run(["vvp", "-n", "mine"], cwd=folder, capture_output=True, check=True, timeout=LIMIT)
-    return ran.stdout.decode()
+    ran = subprocess.run(["vvp", "-n", "mine"], cwd=folder, capture_output=True, timeout=LIMIT)
+    lines = ran.stdout.decode().splitlines()
+    told = [line for line in lines if not line.startswith(("FATAL: ", " ", "ERROR: ", "WARNING: "))]
+    assert ran.returncode == bool(told and told[-1].endswith("mismatches") and told[-1] != "0 mismatches")
+    return "".join(f"{line}\n" for line in told)
 
 
 def of_fp4(source):
@@ -1229,6 +1232,19 @@ def of_fp4(source):
                      ("27627", str(count)), ("e4m3", "fp4")):  # fmt: skip
         source = source.replace(old, new)
     return source
+
+
+def missing_words_are_mismatches(file, bench, unit):
+    """A testbench that was given no file, an empty one, or a part of one told no mismatch: all was X."""
+    whole = file.read_bytes()
+    words = [line for line in whole.splitlines() if not line.startswith(b"//")]
+    for kept in (None, 0, len(words) // 2):
+        file.unlink(missing_ok=True)
+        if kept is not None:
+            file.write_bytes(b"\n".join(words[:kept]) + b"\n")
+        told = simulated(file.parent, bench, unit).splitlines()
+        assert told[-1] == f"{len(words) - (kept or 0)} mismatches"
+    file.write_bytes(whole)
 
 
 def test_the_testbench_of_the_docs_is_of_as_many_words_as_the_file():
@@ -1242,6 +1258,7 @@ def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
     assert re.search(r"// words: .*(reg .*)", file.decode())[1] in BLOCK_BENCH
     (tmp_path / "mxfp4.mem").write_bytes(file)
     assert simulated(tmp_path, BLOCK_BENCH, MXFP4_QUANTIZER) == "0 mismatches\n"
+    missing_words_are_mismatches(tmp_path / "mxfp4.mem", BLOCK_BENCH, MXFP4_QUANTIZER)
     plain = BLOCK_BENCH.replace("scale !== 8'hff && ", "")
     assert plain != BLOCK_BENCH
     assert (
@@ -1282,6 +1299,7 @@ def test_a_testbench_of_the_docs_could_not_be_followed(name, tmp_path):
     (tmp_path / file).write_bytes(b"".join(readmemh(operation(dtype))))
     (tmp_path / "questions.txt").write_bytes(made(dtype, answers=False))
     assert simulated(tmp_path, fitted(BENCH), right) == "0 mismatches\n"
+    missing_words_are_mismatches(tmp_path / file, fitted(BENCH), right)
     simulated(tmp_path, fitted(ANSWERS), right)
     assert judged((tmp_path / "answers.txt").read_bytes())
     wrong = right.replace(old, new)
