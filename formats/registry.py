@@ -86,6 +86,7 @@ _NAMES: dict[str, Dtype] = {}  # as the rows write them
 _SPACES = re.compile(r"[-_ ](?!(?<=\d.)\d)")  # between words; of 1_6 the line keeps two numbers apart
 _FLOAT = re.compile(r"(?:f(?:p|loat)([0-9]{1,2})_)?(u?)e([1-8])m([0-9]{1,2})")  # fp7_e4m2, e5m1, ue4m4
 _WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})(_narrow)?")  # int6, I6, S6, U3, int4_narrow
+_AS_OPTION = re.compile(r"\b(u?int[1-9][0-9]{0,3})\s+narrow(?:\s*=\s*true)?$")  # int8 narrow=True
 
 
 def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **facts: Any) -> Any:
@@ -183,7 +184,7 @@ def _squeezed() -> dict[str, Dtype]:
 
 def _help(spelled: str) -> str:
     """What is said of a name that is no format's: how to declare it, or which one may be meant."""
-    given, spelled = spelled, spelled.lower()
+    given, spelled = spelled, _AS_OPTION.sub(r"\1_narrow", spelled.lower())
     for known in (spelled, _shortest(spelled)):
         if known in _ADVICE:
             return f" {_ADVICE[known]}"

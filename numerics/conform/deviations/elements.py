@@ -40,6 +40,11 @@ def flush(task: Task, x: Float32) -> Float32:
     return np.where(np.abs(x) < np.float32(2.0**-126), np.copysign(np.float32(0), x), x)
 
 
+def flush_small(task: Task, x: Float32) -> Float32:
+    """Numbers below the format's smallest normal as zero, before they are rounded up to it."""
+    return np.where(np.abs(x) < task.element.smallest_normal, np.copysign(np.float32(0), x), x)
+
+
 def through(other: Float) -> Callable[[Task, Float32], Float32]:
     """Numbers rounded to another float format first."""
 

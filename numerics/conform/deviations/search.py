@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.deviations import affine, elements
+from numerics.conform.deviations import affine, elements, places
 from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.draws import drawings
 from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS, REVERSED, Dialect
+from numerics.conform.inputs.rescale import values_at
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
+from numerics.formats.block import Block
 
 Seen = Any  # what was observed of a kernel with scales: the Scaled of conform/laws/affine.py
 Places = NDArray[np.int64]
@@ -72,7 +75,7 @@ def nearest(asked: Asked, wrong: NDArray[np.bool_], labels: Array) -> Dialects:
     few = _telling(wrong, labels, FEW_BLOCKS if blocks else WRONG, 2 * FEW_BLOCKS if blocks else RIGHT)
     plain = [dialect for dialect in DIALECTS if dialect.applies(task)]
     for _ in range(AGAIN):
-        known = plain + _drawn(asked, few)  # others where the few have become more
+        known = plain + _drawn(asked, few) + _elsewhere(asked, few)  # others where the few have become more
         spoken = _fewest(known, lambda guess, few=few: int(asked.unexplained(guess, few).sum()))  # type: ignore[misc]
         if not spoken:
             return ()
@@ -94,6 +97,34 @@ def _drawn(asked: Asked, few: Places) -> list[Dialect]:
     guesses = [(way, *more) for way in drawings(asked.task) for more in ((), turned)]
     left = sorted(guesses, key=lambda guess: int(asked.unexplained(guess, few).sum()))
     return list(dict.fromkeys(guess[0] for guess in left[:BEAM]))
+
+
+def _elsewhere(asked: Asked, few: Places) -> list[Dialect]:
+    """The way in which the places of blocks stand for each other that explains most; none where none does.
+
+    There are as many as a block has numbers, and more: what is due is found once for all of them.
+    """
+    if not isinstance(asked.task.dtype, Block):
+        return []
+    task, came = asked.task, answers_at(asked.came, few)
+    due = elements.exact(task, asked.x[few], None if asked.random is None else asked.random[few])
+    assert isinstance(due, Fields)
+
+    def left(found: Fields) -> int:
+        return int(_unequal(task, came, found if task.kind == "encode" else as_values(task, found)).sum())
+
+    ways = [(left(places.placed(task, due, spoken)), spoken) for spoken in places.of_block(task)]
+    least, best = min(ways, key=lambda way: way[0])
+    return [best] if least < left(due) else []
+
+
+def decoded_elsewhere(task: Task, rows: Fields, came: Array) -> Dialects:
+    """The way in which a decoder of blocks [n, block] gives each place the value of another, if it is one."""
+    found = (
+        spoken for spoken in places.of_block(task)
+        if not _unequal(task, came, values_at(task, places.placed(task, rows, spoken))).any()
+    )  # fmt: skip
+    return tuple(islice(found, 1))
 
 
 def _fewest(known: Sequence[Dialect], unexplained: Callable[[Dialects], int]) -> Dialects:

@@ -133,6 +133,11 @@ def _without(special: str, which: Applies = of_floats) -> Applies:
     return lambda task: which(task) and isinstance(task.dtype, Float) and not getattr(task.dtype, special)
 
 
+def _of_few_exponents(task: Task) -> bool:
+    """Floats whose smallest normal number is no subnormal float32, nor the least normal one."""
+    return of_floats(task) and task.element.smallest_normal > 2.0**-126
+
+
 def _rounds_floats(task: Task) -> bool:
     return rounds(task) and isinstance(task.dtype, Float)
 
@@ -177,6 +182,8 @@ DIALECTS: tuple[Dialect, ...] = (
             before(elements.add_half), "microxcaling of August 2024"),
     Dialect("flushes subnormal results", "what is below the smallest normal becomes zero", of_floats,
             after(elements.flush_codes)),
+    Dialect("flushes before rounding", "what is below the smallest normal becomes zero, before it is rounded",
+            _of_few_exponents, before(elements.flush_small)),
     Dialect("flushes subnormal inputs", "a subnormal float32 counts as zero", quantizes,
             before(elements.flush), "Quark 0.13, and threads that flush denormals"),
     Dialect("loses -0", "what rounds to zero becomes +0", signed_floats, after(elements.bare_zero),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.conform.deviations.search import Asked, nearest
+from numerics.conform.deviations.search import Asked, decoded_elsewhere, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.inputs.close_calls import close_calls
@@ -517,3 +517,5 @@ def _decode(target: Target, found: Findings) -> None:
     given = tuple(part for part in rows if part is not None)
     seen = SeenFields(task, rows, task.blocking(came.shape).rows(came), due)
     found.judge(BLOCK_DECODE_LAWS, seen, lambda law, broken: alone(target, broken, given))
+    if found.failures:
+        found.explain = lambda: decoded_elsewhere(task, rows, seen.came)

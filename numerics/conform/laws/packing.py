@@ -10,8 +10,11 @@ from itertools import product
 import numpy as np
 
 from numerics.backends.reference import bits
+from numerics.conform.deviations import places
+from numerics.conform.deviations.table import Dialect
 from numerics.conform.effort import Effort
 from numerics.conform.inputs.shapes import LENGTHS
+from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws import lanes
 from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
@@ -45,6 +48,14 @@ class Packing:
         """The first byte, or code, that is wrong."""
         wrong = np.flatnonzero(self.came != self.due)
         return int(wrong[0]) if len(wrong) else None
+
+    @property
+    def differs(self) -> int:
+        """How many codes are others; one where only spare bits are."""
+        if self.task.kind == "unpack":
+            return int(np.count_nonzero(self.came != self.codes))
+        came = unpacked(self.came, len(self.codes), self.task.element.bits)
+        return max(1, int(np.count_nonzero(came != self.codes)))
 
     @property
     def is_at_the_end(self) -> bool:
@@ -110,9 +121,24 @@ def _packing(target: Target, found: Findings) -> None:
         seen = Packing(task, codes, packed, came)
         broken = [told for law in (order, last_byte) if (told := law(seen)) is not None]
         if broken:
-            found.differs += 1
+            found.differs += seen.differs
             found.failures += broken
+            found.explain = lambda: _explained(target)
             return
+
+
+def _explained(target: Target) -> tuple[Dialect, ...]:
+    """Do all strings begin with the highest bits, where the order of codes has a name?"""
+    width = target.task.element.bits
+
+    def answers(codes: Array) -> bool:
+        due = packed(codes, width, highest_first=True)
+        if target.task.kind == "pack":
+            return np.array_equal(target.packed(codes, len(due)), due)
+        return np.array_equal(target.unpacked(due, len(codes)), codes)
+
+    strings = _strings(width, target.task.element.code_dtype)
+    return (places.of_strings(),) if all(map(answers, strings)) else ()
 
 
 def _strided(target: Target, found: Findings) -> None:

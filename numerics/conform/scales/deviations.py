@@ -260,7 +260,9 @@ def _of_codes(rule: Rule) -> Iterator[Habit]:
                 f"rounds {rounding}", f"codes are rounded {rounding}", {"rounding": rounding}, "", True
             )
     if isinstance(d, Integer) and d.signed:
-        yield Habit("no least integer", "-128, or its like, becomes the next one", {"clip": True}, "", True)
+        claim = f'nx.integer_format({d.bits}, narrow=True), \'{{"bits": {d.bits}, "narrow": true}}\' on the '
+        yield Habit("no least integer", f"{d.min:g} becomes {d.min + 1:g}, as is due of {claim}command line",
+                    {"clip": True}, "", True)  # fmt: skip
     if _has_minus_zero(d):
         yield Habit("loses -0", "what rounds to zero becomes +0", {"minus_zero": "lost"}, "", True)
         yield Habit("reads -0 as 0", "-0 becomes 0; what rounds to zero keeps its sign",

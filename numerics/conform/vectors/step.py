@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.deviations.places import orders
 from numerics.conform.laws.law import sentence
 from numerics.conform.vectors.operations import Fields, FoundOperation, Operation, StringOperation
 from numerics.conform.vectors.unknown import answer, question
@@ -298,32 +299,12 @@ def _of_scales(run: Run) -> str | None:
 # ---- lanes -----------------------------------------------------------------------------------------
 
 
-def _orders(lanes: int) -> Iterator[tuple[str, Lines]]:
-    """Ways in which so many lanes may stand for each other: what lane i has, and for each lane which.
-
-    Neighbours, groups of them and both ends change places; all move on; a matrix of lanes is transposed.
-
-    >>> [told for told, _ in _orders(4)]                 # doctest: +ELLIPSIS
-    ['i xor 1', 'i xor 2', '3 - i', '(i + 1) mod 4', ..., '2 * (i mod 2) + i div 2']
-    """
-    lane = np.arange(lanes)
-    for mask in range(1, lanes):
-        if lanes % (1 << mask.bit_length()) == 0:
-            yield f"i xor {mask}" if mask < max(lanes - 1, 2) else f"{mask} - i", lane ^ mask
-    if lanes & (lanes - 1):
-        yield f"{lanes - 1} - i", lanes - 1 - lane
-    for step in range(1, lanes):
-        yield f"(i + {step}) mod {lanes}", (lane + step) % lanes
-    for rows in (rows for rows in range(2, lanes) if lanes % rows == 0):
-        yield f"{lanes // rows} * (i mod {rows}) + i div {rows}", lanes // rows * (lane % rows) + lane // rows
-
-
 def _swapped(run: Run) -> str | None:
     """Has every line the answer of another one of those that a device takes at once?"""
     for lanes in LANES:
         first = run.places // lanes * lanes
         whole = run.find(first + lanes - 1) != NOTHING  # the last ones may be filled with anything
-        for told, order in _orders(lanes):
+        for told, order in orders(lanes):
             other = np.where(whole, run.find(first + order[run.places % lanes]), NOTHING)
             if run.has(other, lambda lines, other=other: _of(run.due, other[lines])):  # type: ignore[misc]
                 return f"of every {lanes} vectors, i = 0 .. {lanes - 1}, vector i has the answer of {told}"
@@ -336,7 +317,7 @@ def _turned(run: Run) -> str | None:
         return None
     places = max(field.count for field in run.asked.answered)
     here = np.arange(len(run.places))
-    for told, order in _orders(places) if places > 1 else ():
+    for told, order in orders(places) if places > 1 else ():
         due = {name: part[:, order] if part.shape[1] == places else part for name, part in run.due.items()}
         if run.has(here, lambda lines, due=due: _of(due, lines)):  # type: ignore[misc]
             return f"of its {places} places (from 0) place i has the answer of {told}"

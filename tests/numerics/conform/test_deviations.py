@@ -9,6 +9,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.deviations.places import orders
 from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.draws import Drawing
@@ -308,6 +309,11 @@ KERNELS = {
         {},
     ),
 }
+KERNELS["flushes before rounding"] = Kernel(
+    lambda x: nx.fp8_e5m2.encode(np.where(np.abs(x) < 2.0**-14, np.copysign(np.float32(0), x), x)),
+    "fp8_e5m2",
+    {},
+)
 AFFINE = {
     "zero point before rounding": offset_first,
     "divides in float64": lambda x, s, z: affine(x.astype(np.float64), np.float64(np.float32(s)), z),
@@ -340,6 +346,71 @@ def test_a_dialect_is_recognised(name):
 def test_an_affine_dialect_is_recognised(name):
     found = check(AFFINE[name], "int8", kind="affine")
     assert found.dialect == name, str(found)
+
+
+def in_other_places(dtype, order):
+    """Blocks whose codes stand where those of another place belong; in lines of whole blocks."""
+
+    def encode(x):
+        made = dtype.encode(x)
+        codes = np.pad(made.codes, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % dtype.block)])
+        turned = codes.reshape(*x.shape[:-1], -1, dtype.block)[..., order].reshape(codes.shape)
+        return turned[..., : x.shape[-1]], made.scale
+
+    return encode
+
+
+@pytest.mark.parametrize("told", ["i xor 1", "31 - i", "(i + 1) mod 32", "16 * (i mod 2) + i div 2"])
+def test_codes_in_the_places_of_others_had_no_name(told):
+    order = dict(orders(32))[told]
+    found = check(in_other_places(nx.mxfp4, order), "mxfp4", effort="quick")
+    assert found.dialect == f"place {told}", str(found)
+    made = lambda codes, scale: nx.mxfp4.decode(nx.Blocks(nx.mxfp4, -1, codes[..., order], scale))  # noqa: E731
+    decoder = lambda codes, scale: made(codes, scale) if codes.shape[-1] == 32 else None  # noqa: E731
+    found = check(decoder, "mxfp4", kind="decode", effort="quick")
+    assert found.dialect == f"place {told}", str(found)
+
+
+def written(codes, width):
+    """Codes as bytes, the first in the highest bits."""
+    bits = np.unpackbits(codes[..., None].astype(np.uint8), axis=-1)[..., 8 - width :]
+    return np.packbits(bits.reshape(*codes.shape[:-1], -1), axis=-1)
+
+
+def read(strings, count, width):
+    bits = np.unpackbits(strings, axis=-1)[..., : count * width].reshape(*strings.shape[:-1], count, width)
+    return (bits << np.arange(width, dtype=np.uint8)[::-1]).sum(axis=-1, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp6_e2m3], ids=str)
+def test_nibbles_in_the_other_order_had_no_name(dtype):
+    width = dtype.element_bits
+
+    def encode(x):
+        made = dtype.encode(x)
+        return written(made.codes, width), made.scale
+
+    def decode(strings, scale):
+        codes = read(strings, strings.shape[-1] * 8 // width, width)
+        return dtype.decode(nx.Blocks(dtype, -1, codes, scale))
+
+    for kind, target in (("encode", encode), ("decode", decode)):
+        found = check(target, dtype, kind=kind, packed=True, effort="quick")
+        assert found.dialect == "first code in the highest bits", str(found)
+
+
+@pytest.mark.parametrize("name", ["fp4", "fp6_e2m3", "uint2"])
+def test_strings_from_the_highest_bits_had_no_name(name):
+    """Of two codes that change places both are counted: they were one input of eight."""
+    d = nx.dtype(name)
+    found = check(lambda codes: written(codes, d.bits), name, kind="pack", effort="quick")
+    assert (found.law, found.dialect) == ("order", "first code in the highest bits")
+    assert found.differs == 2 or name == "fp6_e2m3"
+    found = check(lambda strings, n: read(strings, n, d.bits), name, kind="unpack", effort="quick")
+    assert (found.law, found.dialect) == ("order", "first code in the highest bits")
+    assert found.differs == 2 or name == "fp6_e2m3"
+    found = check(lambda codes: written(codes[::-1], d.bits), name, kind="pack", effort="quick")
+    assert found.dialect is None
 
 
 def test_even_ties_are_a_dialect_of_another_rounding():
