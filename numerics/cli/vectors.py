@@ -116,17 +116,22 @@ def _counted(chunks: Iterator[bytes], shown: Bar, what: str) -> Iterator[bytes]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) -> None:
     from numerics.conform.vectors.vectors import verify
+    from numerics.conform.verdict import SCHEMA
 
     with progress("vectors"):
         verdict = verify(file, strict_nan=strict_nan, shown=shown)
     if as_json:
-        first = [asdict(mismatch) for mismatch in verdict.first]
-        counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}
-        if verdict.counterexample is not None:
-            counts |= {"failure": verdict.counterexample.to_dict(), "dialect": verdict.dialect}
-        if verdict.unknown is not None:
-            counts |= {"unknown": verdict.unknown.to_dict()}
-        deliver(json_of(verdict.operation.facts | counts) + "\n")
+        broken = (verdict.unknown, verdict.counterexample)
+        said = verdict.operation.facts | {
+            "schema": SCHEMA,
+            "passed": bool(verdict),
+            "vectors": verdict.vectors,
+            "mismatches": verdict.mismatches,
+            "failures": [failure.to_dict() for failure in broken if failure is not None],
+            "dialect": verdict.dialect,
+            "first": [asdict(mismatch) for mismatch in verdict.first],
+        }
+        deliver(json_of(said) + "\n")
     else:
         say(str(verdict))
     sys.exit(0 if verdict else 1)

@@ -97,6 +97,7 @@ CHANGED = {
     "within": "memory beside an input, or in its gaps, that is no longer what it was",
 }
 """What came where a target wrote into memory that it was given to read."""
+FEW_SHOWN = 24  # bytes or codes of an input that are shown
 OUTSIDE = "memory before or behind a result, or in its gaps, that is no longer what it was"
 
 
@@ -113,7 +114,7 @@ class Fault(Exception):
         x = inputs[0]
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
         strides = f", strides {x.strides}" if x.size != 1 else ""
-        where = "" if x.shape == (1,) and shown else f"an input of shape {x.shape}{strides}"
+        where = "" if x.shape == (1,) and shown else f"an input of shape {x.shape}{strides}{_of_few(x)}"
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
 
     @classmethod
@@ -122,6 +123,12 @@ class Fault(Exception):
         fault = cls("runs", inputs, found.came, found.due)
         fault.law, fault.found = found.law, found
         return fault
+
+
+def _of_few(x: Array) -> str:
+    """The bytes or codes of a short line; nothing of numbers, and of more."""
+    few = x.ndim == 1 and 0 < x.size <= FEW_SHOWN and x.dtype.kind == "u"
+    return f", in hex {' '.join(f'{int(n):0{2 * x.itemsize}x}' for n in x)}" if few else ""
 
 
 class Unchanged:
@@ -828,7 +835,9 @@ class Target(Judged):
         if array.size and not low <= int(array.min()) <= int(array.max()) < end:
             outside = (array < low) | (array >= end)
             at = int(outside.reshape(-1).argmax()) if outside.shape == inputs[0].shape else 0
-            raise Fault("code_range", inputs, str(array[outside][0]), f"{low} .. {end - 1}", at)
+            place = ", ".join(map(str, np.argwhere(outside)[0]))
+            came = f"{array[outside][0]} at place {place} of shape {array.shape}"
+            raise Fault("code_range", inputs, came, f"{low} .. {end - 1}", at)
         found: Array = np.bitwise_and(array.astype(np.min_scalar_type(end - 1)), end - 1)
         return found
 

@@ -282,6 +282,11 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, 
         number, line = number + 1, stream.readline(CHUNK)
     if not line:
         raise NumericsError(f"nothing came: did the device start?  Due is {TITLE!r}, and what follows it")
+    if line.startswith(b"//"):
+        raise NumericsError(
+            f"line {number}: {_shown(line)!r} is of --format readmemh, which testbenches read and no "
+            f"device answers; allowed: {TITLE!r}, as `vectors generate` writes it without that option"
+        )
     if line.decode("ascii", "replace").rstrip() != TITLE:
         raise NumericsError(
             f"line {number}: {_shown(line)!r} is no header; allowed: {TITLE!r}, as `vectors generate` "

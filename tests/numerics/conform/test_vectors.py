@@ -532,6 +532,14 @@ def test_the_commands():
     said = json.loads(found.stdout)
     assert (found.exit_code, said["mismatches"], said["first"][0]["line"]) == (1, 1, number)
     assert said["rounding"] == "floor"
+    assert (said["schema"], said["passed"], len(said["failures"])) == (1, False, 1)
+    assert said["failures"][0]["law"] == "in_step" or said["failures"][0]["due"]
+    right = json.loads(run(vectors_group, ["verify", "--json"], input=written.stdout_bytes).stdout)
+    assert (right["passed"], right["failures"], right["dialect"]) == (True, [], None)
+    memory = run(vectors_group, ["generate", "fp4", "--format", "readmemh"]).stdout_bytes
+    found = run(vectors_group, ["verify"], input=memory)
+    assert found.exit_code
+    assert "--format readmemh" in str(found.exception)
 
 
 def test_the_commands_of_blocks(tmp_path):
