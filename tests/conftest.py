@@ -89,13 +89,14 @@ TURNS = 5
 def resting(items) -> set:
     """What waits for `make verify`: tests marked `long`, and four of five cases of those marked `turns`.
 
-    `turns(9)`: eight of nine, and so on.  Cases take turns by a hash of their names, not by their place:
-    each format meets each option somewhere.
+    `turns(9)`: eight of nine, and so on.  Tests of one case so marked are each other's cases, in each file.
+    Cases take turns by a hash of their names, not by their place: each format meets each option somewhere.
     """
     cases = defaultdict(list)
     for item in items:
         if mark := item.get_closest_marker("turns"):
-            cases[item.path, item.originalname, mark.args or (TURNS,)].append(item)
+            alike = item.originalname if hasattr(item, "callspec") else None
+            cases[item.path, alike, mark.args or (TURNS,)].append(item)
     found = {item for item in items if item.get_closest_marker("long")}
     for (_, _, (turns,)), group in cases.items():
         group.sort(key=lambda item: crc32(item.name.encode()))

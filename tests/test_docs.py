@@ -163,6 +163,7 @@ def test_no_dotted_name_leads_nowhere():
     assert not wrong
 
 
+@cache
 def resolves(name: str) -> bool:
     """Is there a module, or something in a module, of that name?"""
     module, _, attribute = name.rpartition(".")
