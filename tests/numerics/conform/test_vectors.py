@@ -1152,7 +1152,7 @@ def test_a_file_for_verilog_of_all_inputs_is_refused():
 
 # ---- Verilog: the docs' testbenches, simulated ----------------------------------------------------
 
-BENCH, BLOCK_BENCH, ANSWERS, BLOCK_ANSWERS, CLOCKED = re.findall(
+BENCH, BLOCK_BENCH, ANSWERS, BLOCK_ANSWERS, CLOCKED, CLOCKED_BLOCKS = re.findall(
     r"```verilog\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL
 )
 E4M3_ENCODER = """
@@ -1341,6 +1341,29 @@ def test_the_clocked_testbench_of_the_docs_could_not_be_followed(tmp_path):
         found = judged((tmp_path / "answers.txt").read_bytes())
         assert found.counterexample.law == "in_step"
         assert told in str(found)
+
+
+CLOCKED_QUANTIZER = """
+module quantizer (input clk, input [1023:0] x, output [7:0] scale, output [127:0] code);
+  reg [1023:0] first;
+  reg [135:0] second, third;
+  wire [7:0] s;
+  wire [127:0] c;
+  combinational inside (.x(first), .scale(s), .code(c));
+  assign {scale, code} = third;
+  always @(posedge clk) begin first <= x; second <= {s, c}; third <= second; end
+endmodule
+"""
+
+
+def test_no_clocked_testbench_of_blocks_led_to_a_verdict(tmp_path):
+    (tmp_path / "questions.txt").write_bytes(made("mxfp4", count=300, answers=False))
+    unit = CLOCKED_QUANTIZER + MXFP4_QUANTIZER.replace("module quantizer", "module combinational")
+    simulated(tmp_path, CLOCKED_BLOCKS, unit)
+    assert judged((tmp_path / "answers.txt").read_bytes())
+    simulated(tmp_path, CLOCKED_BLOCKS.replace("LATENCY = 3", "LATENCY = 2"), unit)
+    found = judged((tmp_path / "answers.txt").read_bytes())
+    assert (found.counterexample.law, "late" in str(found)) == ("in_step", True)
 
 
 def test_an_x_of_a_testbench_of_the_docs_is_a_mismatch(tmp_path):
