@@ -96,7 +96,7 @@ def found_scale(wanted: Fraction, held: list[Fraction], rule: str) -> Fraction:
     return held[nearest(wanted, held)]
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(72)
 @EACH
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("rule", ["floor", "ceil"])
@@ -134,6 +134,7 @@ def exponent(top: Fraction, end: Fraction, rule: str) -> int:
     return down + (rule != "floor" and Fraction(2) ** down != top) - floor_log2(end)
 
 
+@pytest.mark.turns
 @EACH
 @pytest.mark.parametrize("rule", ["floor", "ceil", "rceil"])
 def test_a_power_of_two_brings_the_maximum_to_the_end(executor, name, rule):
@@ -146,6 +147,7 @@ def test_a_power_of_two_brings_the_maximum_to_the_end(executor, name, rule):
     assert_same_numbers(d.decode(made), rounded(x, [Fraction(2) ** e for e in exponents], name))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rule", ["floor", "mse"])
 def test_both_readings_of_a_block_end_where_its_book_says(executor, rule):
     """A count is worth a seventh of the end, not of the largest value."""
@@ -160,7 +162,7 @@ def test_both_readings_of_a_block_end_where_its_book_says(executor, rule):
     assert_same_bits(d.decode(made), counts)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @EACH
 @pytest.mark.parametrize("scale", ["e8m0", *SCALES])
 def test_the_judge_takes_them(name, scale):
@@ -224,6 +226,7 @@ def test_a_list_negated_does_to_a_tensor_negated_what_the_list_does(executor, sc
         assert float(one.scale) == float(f32(Fraction(float(np.abs(x).max())) / 4))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scale", ITS_BLOCKS)
 def test_blocks_are_scaled_to_the_longer_side(executor, scale):
     x, (left, right) = blocks(rows=24), both_ways()
@@ -246,6 +249,7 @@ def test_a_tensor_of_the_values_of_a_list_is_given_back(executor, values):
         assert_same_numbers(nx.fake_quantize(x, nx.block_format(element=d, scale=scale, block=4), **given), x)
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("scale", ["e8m0", "fp8_e4m3"])
 def test_the_judge_scales_to_the_longer_side(scale):
     left = both_ways()[0]

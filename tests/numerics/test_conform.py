@@ -28,7 +28,7 @@ from tests.helpers.places import (
 from tests.helpers.proofs import LONG, near_steps
 
 
-@pytest.mark.turns
+@pytest.mark.turns(50)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_caught_and_named(name):
     fault = FAULTS[name]
@@ -49,19 +49,20 @@ def caught(target, dtype, options, law):
     assert law in (None, found.law), str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", MISSED if LONG else list(MISSED)[1:-3:3])
 def test_a_fault_of_one_place_passed(name):
     caught(*MISSED[name])
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(60)
 @pytest.mark.parametrize("name", UNSEEN)
 def test_a_fault_planted_without_a_look_passed(name):
     with np.errstate(all="ignore"):
         caught(*UNSEEN[name])
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("rule", ["four_over_six", "four_over_six_mae"])
 def test_the_order_that_the_law_says_is_right(rule):
     kernel = least_error(in_halves, np.abs if rule.endswith("mae") else np.square)
@@ -72,7 +73,7 @@ def test_the_order_that_the_law_says_is_right(rule):
     assert other, str(other)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("name", PASSED)
 def test_a_fault_of_some_strides_lengths_and_scales_passed(name):
     assert PASSED[name][-1]  # each is named
@@ -80,11 +81,13 @@ def test_a_fault_of_some_strides_lengths_and_scales_passed(name):
         caught(*PASSED[name])
 
 
+@pytest.mark.turns
 def test_draws_that_come_again_after_sixteen_calls_passed():
     found = check(of_sixteen_seeds(count()), "fp8_e4m3", rounding="stochastic", draw="own")
     assert found.law == "independent", str(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", STATEFUL)
 def test_a_fault_of_some_calls_passed(name):
     made, law = STATEFUL[name]
@@ -98,10 +101,12 @@ def test_a_counterexample_that_is_right_alone_says_what_it_depends_on():
     assert "asked alone it is right" in found.where
 
 
+@pytest.mark.turns
 def test_codes_in_signed_bytes_were_refused():
     assert check(lambda x: e4m3(x).view(np.int8), "fp8_e4m3")
 
 
+@pytest.mark.turns
 def test_a_target_that_flushes_subnormals_for_everybody_spoiled_the_verdict():
     """Libraries of -Ofast set the thread so when they are loaded; integer kernels do not mind."""
     torch = pytest.importorskip("torch")
@@ -140,7 +145,7 @@ def own(dtype, kind, **options):
 KINDS = {True: ("encode", "round", "decode"), False: ("encode", "round", "decode", "pack", "unpack")}
 
 
-@pytest.mark.turns(55)
+@pytest.mark.turns(110)
 @pytest.mark.parametrize("dtype", nx.dtypes(), ids=repr)
 def test_our_own_kernels_pass(host_executor, dtype):
     for kind in KINDS[dtype.kind == "block"]:
@@ -148,7 +153,7 @@ def test_our_own_kernels_pass(host_executor, dtype):
         assert found, str(found)
 
 
-@pytest.mark.turns(7)
+@pytest.mark.turns(56)
 @pytest.mark.parametrize("rounding", [*DETERMINISTIC[1:], "stochastic"])
 @pytest.mark.parametrize(
     "dtype", [nx.fp8_e4m3, nx.fp8_e5m2fnuz, nx.fp6_e2m3, nx.uint4, nx.e8m0, nx.mx6, nx.mxint8], ids=repr
@@ -168,7 +173,7 @@ def test_declared_formats_pass(dtype):
         assert found, str(found)
 
 
-@pytest.mark.turns(20)
+@pytest.mark.turns(40)
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("axis", [0, 1, -2, 2])
 def test_every_scale_rule_and_axis_passes(rule, axis):
@@ -197,7 +202,7 @@ def test_affine_kernels_pass(name):
         assert found, str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz"])
 def test_foreign_kernels_pass(dtype):
     """Judges judged: ml_dtypes and torch, by the bits of their own types."""
@@ -210,6 +215,7 @@ def test_foreign_kernels_pass(dtype):
     assert back, str(back)
 
 
+@pytest.mark.turns
 def test_signed_codes_and_values_by_their_own_types():
     assert check(lambda x: np.clip(np.nan_to_num(np.rint(x), nan=0), -8, 7).astype(np.int8), "int4")
     assert check(lambda x: nx.fp8_e4m3.encode(x).astype(np.int32), "fp8_e4m3")
@@ -219,6 +225,7 @@ def test_signed_codes_and_values_by_their_own_types():
     assert check(flat, "fp8_e4m3").law == "runs"
 
 
+@pytest.mark.turns
 def test_another_nan_is_right_unless_it_must_be_canonical():
     kernel = FAULTS["NaN payload"].target
     assert check(kernel, "float16")
@@ -326,6 +333,7 @@ def test_bad_requests(arguments, options, said):
     assert said in str(wrong.value)
 
 
+@pytest.mark.turns
 def test_a_verdict_says_what_it_found():
     right = check(e4m3, "fp8_e4m3")
     assert (right.law, right.counterexample, right.dialect) == (None, None, None)
@@ -388,6 +396,7 @@ def test_what_a_stranger_meant_is_told(name):
     assert hint in str(nx.conform.check(target, "fp8_e4m3"))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", ["encode", "round", "decode"])
 @pytest.mark.parametrize(
     "dtype", [nx.fp8_e4m3, nx.e8m0, nx.uint4, nx.fp8_e5m2fnuz, nx.mxint8, nx.mx6, nx.nvfp4]

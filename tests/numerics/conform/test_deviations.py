@@ -331,7 +331,7 @@ AFFINE = {
 }
 
 
-@pytest.mark.turns
+@pytest.mark.turns(45)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_dialect_is_recognised(name):
     kernel = KERNELS[name]

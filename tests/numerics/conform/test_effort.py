@@ -40,6 +40,7 @@ RARE = {
 }
 
 
+@pytest.mark.turns
 def test_a_wrong_answer_of_one_size_that_is_always_the_same_passed():
     assert not check(lambda x: e4m3(x) ^ np.uint8(x.shape == (5000,)), "fp8_e4m3", effort="quick")
 
@@ -74,6 +75,7 @@ def test_small_answers_of_another_thread_passed(most):
     assert found.law == "threads", str(found)
 
 
+@pytest.mark.turns
 def test_answers_of_another_thread_passed():
     found = check(Shared(), "fp8_e4m3")
     assert found.law == "threads", str(found)
@@ -94,6 +96,7 @@ def test_an_answer_that_is_wrong_once_was_a_fault_of_its_place():
     assert check(kernel, "fp8_e4m3").law == "repeatable"
 
 
+@pytest.mark.turns
 def test_a_seed_draws_other_numbers():
     asked = []
 
@@ -109,6 +112,7 @@ def test_a_seed_draws_other_numbers():
     assert last[0] == last[1] != last[2]
 
 
+@pytest.mark.turns
 def test_more_scales_than_those_of_the_list():
     """A scale in a range that no listed one lies in."""
 
@@ -149,6 +153,7 @@ def ignores_its_leading_dimension(side):
     return kernel
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_a_quick_check_of_a_product_gave_no_gaps(side):
     found = check(
@@ -162,12 +167,14 @@ def test_a_quick_check_of_a_product_gave_no_gaps(side):
     assert found.law == "strides", str(found)
 
 
+@pytest.mark.turns
 def test_a_quick_verdict_says_what_was_not_asked():
     told = str(check(e4m3, "fp8_e4m3", effort="quick"))
     assert "quick: not asked from two threads" in told
     assert "quick:" not in str(check(e4m3, "fp8_e4m3"))
 
 
+@pytest.mark.turns
 def test_a_path_for_32_rows_was_not_given_gaps():
     """It writes the rows of its result one behind the other."""
 

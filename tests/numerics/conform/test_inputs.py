@@ -27,6 +27,7 @@ def test_right_kernels_of_other_types_pass(dtype, inputs):
         assert found, str(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("inputs", TYPES)
 def test_values_came_in_another_type(inputs):
     seen = set()
@@ -39,6 +40,7 @@ def test_values_came_in_another_type(inputs):
     assert seen == {inputs}
 
 
+@pytest.mark.turns
 def test_torch_gives_its_own_types():
     torch = pytest.importorskip("torch")
     seen = set()
@@ -91,6 +93,7 @@ def test_a_float64_is_compared_with_its_own_negative_and_the_next_one():
     assert 1.0625 < abs(number) < 1.06250001
 
 
+@pytest.mark.turns
 def test_draws_beside_narrow_values():
     def kernel(x, random):
         return nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=random)
@@ -146,6 +149,7 @@ def in_blocks(x, scale, zero_point, rows=4, columns=8):
     return np.clip(q + spread(zero_point), -128, 127).astype(np.int8)
 
 
+@pytest.mark.turns
 def test_blocks_of_two_axes_had_no_judge():
     assert check(in_blocks, "int8", kind="affine", scheme=(4, 8))
     turned = lambda x, s, z: in_blocks(x, s, np.flip(z, -1))  # noqa: E731
@@ -170,6 +174,7 @@ def test_arrays_that_were_read_turned_in_grids_of_unlike_sides_passed(which):
     assert check(lambda x, s, z: in_blocks(x, s, z, 128, 128), "int8", kind="affine", scheme=(128, 128))
 
 
+@pytest.mark.turns
 def test_affine_is_asked_in_shapes_that_are_named():
     numbers = by_arrays("per_channel(0)")
 
@@ -189,6 +194,7 @@ def packed(x, layout=nx.layouts.CUBLAS, low=0):
     return pairs[..., low] | pairs[..., 1 - low] << 4, layout.arrange(made.scale)
 
 
+@pytest.mark.turns
 def test_codes_in_bytes_and_scales_in_tiles_had_no_judge():
     options = {"packed": True, "scale_layout": "cublas"}
     assert check(packed, "mxfp4", **options)
@@ -213,6 +219,7 @@ def in_whole_blocks(x, fill):
     return strings[..., : x.shape[-1] // 2], scale
 
 
+@pytest.mark.turns
 def test_short_blocks_of_packed_codes_were_not_asked():
     options = {"packed": True, "scale_layout": "cublas", "effort": "quick"}
     assert check(
@@ -233,7 +240,7 @@ def flat(x):
     return memory.reshape(x.shape)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("dtype", ["mxfp4", "mxfp6_e2m3"])
 @pytest.mark.parametrize("layout", [None, "cublas"])
 @pytest.mark.parametrize("kind", ["encode", "decode"])
@@ -267,6 +274,7 @@ def test_packed_codes_with_gaps_were_not_asked(kind, layout, dtype):
     assert check(wrong, dtype, contiguous=True, **options)
 
 
+@pytest.mark.turns
 def test_decoders_of_bytes_and_tiles_had_no_judge():
     options = {"kind": "decode", "packed": True, "scale_layout": "cublas"}
     assert check(unpacked, "mxfp4", **options)
@@ -335,6 +343,7 @@ def test_kernels_of_few_random_bits_pass_by_their_own_rule_alone(rule, bits):
         assert found.law in (None, "draws")
 
 
+@pytest.mark.turns
 def test_blocks_of_few_random_bits():
     def encodes(x, random):
         wide = random << np.uint32(22)
@@ -375,7 +384,7 @@ OWN = {
 }
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("name", OWN)
 def test_a_kernel_that_draws_for_itself_is_judged_by_statistics(name):
     kernel, law = OWN[name]

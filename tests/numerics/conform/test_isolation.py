@@ -168,6 +168,7 @@ def judged(name, dtype="fp4", **options):
     return found.counterexample
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSEGV")
 def test_a_crash_named_the_first_numbers_of_thousands():
@@ -176,6 +177,7 @@ def test_a_crash_named_the_first_numbers_of_thousands():
     assert np.isnan(found.tensor).all()
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_an_exit_at_a_length_named_a_longer_input():
     found = judged("crashes_when_long")
@@ -195,6 +197,7 @@ def test_a_hang_named_the_first_numbers_of_its_input(tmp_path, monkeypatch):
     assert (found.came, found.tensor.tolist()) == ("no result for 2 seconds", [np.inf])
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_the_time_of_all_calls_together_was_a_hang():
     start = time.monotonic()
@@ -202,6 +205,7 @@ def test_the_time_of_all_calls_together_was_a_hang():
     assert time.monotonic() - start > 3
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_call_that_hangs_after_others_is_no_matter_of_time_in_all():
     found = judged("slow_at_last", timeout=1.5)
@@ -209,6 +213,7 @@ def test_a_call_that_hangs_after_others_is_no_matter_of_time_in_all():
     assert "it depends on what came before it (8 calls)" in found.where
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_thread_that_a_target_leaves_behind_kept_the_verdict(monkeypatch):
     monkeypatch.setattr(process, "LEAVING", 0.1)
@@ -224,6 +229,7 @@ ENDS = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize("source", ENDS)
 def test_an_import_that_ends_its_process_was_a_verdict_on_a_target_that_was_never_there(
@@ -237,6 +243,7 @@ def test_an_import_that_ends_its_process_was_a_verdict_on_a_target_that_was_neve
         check("never_there:encode", "fp4", isolated=True, timeout=3)
 
 
+@pytest.mark.turns
 def test_a_module_is_imported_elsewhere_first(tmp_path, monkeypatch):
     (tmp_path / "never_there.py").write_text("import os; os._exit(4)", encoding="utf-8")
     (tmp_path / "raises_there.py").write_text("raise RuntimeError('no GPU')", encoding="utf-8")
@@ -278,12 +285,14 @@ def test_each_call_of_each_thread_has_a_clock_of_its_own():
     assert at(start + 80, (1, BACK), (4, BACK)) == 50
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_row_that_crashes_was_not_named():
     found = judged("crashes_on_a_row", "mxfp4")
     assert [number.value for number in found.input] == [np.inf]
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_product_that_crashes_was_not_named():
     found = judged("crashes_on_a_sum", None, kind="matmul", a="float32", b="float32", shapes=[(2, 3, 5)])
@@ -291,12 +300,14 @@ def test_a_product_that_crashes_was_not_named():
     assert len(found.terms) == 1
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_an_exit_after_some_calls_was_blamed_on_an_input():
     found = judged("tires")
     assert "alone, in a new process, this comes back: it depends on what came before it (4" in found.where
 
 
+@pytest.mark.turns(2)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.skipif(not can_guard(), reason="this system forbids no single pages")
 @pytest.mark.parametrize(
@@ -498,6 +509,7 @@ def wait_for(what):
     raise AssertionError("in vain")
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_what_a_target_prints_stood_among_the_json(capfd):
     found = check("their_own_kernels:right", "fp4", isolated=True, effort="quick")
@@ -513,6 +525,7 @@ def test_a_request_that_is_wrong_was_a_verdict():
             check(target, dtype, isolated=True)
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_crash_in_a_notebook_ended_the_notebook():
     import their_own_kernels as own
@@ -529,6 +542,7 @@ def test_a_crash_in_a_notebook_ended_the_notebook():
         check(own.right, "fp4", isolated=True, timeout=-1)
 
 
+@pytest.mark.turns
 def test_a_thread_that_is_left_flushing_was_not_said():
     torch = pytest.importorskip("torch")
 
@@ -596,6 +610,7 @@ IN_FLUSH = {
 }
 
 
+@pytest.mark.turns
 def test_a_process_that_flushes_subnormals_bent_what_is_due(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "flushing.py").write_text(FLUSHING, encoding="utf-8")
@@ -605,6 +620,7 @@ def test_a_process_that_flushes_subnormals_bent_what_is_due(tmp_path):
     assert dict(zip(IN_FLUSH, found.stdout.splitlines(), strict=True)) == due
 
 
+@pytest.mark.turns
 def test_an_import_that_makes_the_process_flush_bent_what_is_due(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     (tmp_path / "flushing.py").write_text(FLUSHING, encoding="utf-8")
@@ -616,7 +632,7 @@ def test_an_import_that_makes_the_process_flush_bent_what_is_due(tmp_path, monke
     assert (found.law, found.dialect) == ("subnormals", "flushes subnormal results")
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
@@ -630,6 +646,7 @@ def test_what_depends_on_earlier_calls_was_blamed_on_an_input(name, dtype, optio
     assert "it depends on the calls before it" in found.where
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_race_in_a_process_of_its_own_was_blamed_on_earlier_calls():
     """Asked first, by one thread, it is right: so is each, alone."""
@@ -638,17 +655,20 @@ def test_a_race_in_a_process_of_its_own_was_blamed_on_earlier_calls():
     assert "while another thread called" in found.counterexample.where
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 def test_a_wrong_kernel_is_wrong_as_the_first_call_too():
     assert judged("away").law == "ties"
 
 
+@pytest.mark.turns
 @pytest.mark.skipif(not can_guard(), reason="nothing is forbidden here")
 @pytest.mark.usefixtures("kernels")
 def test_what_lies_behind_a_result_may_not_be_touched():
     assert judged("reads_past_its_result", fills=True).law == "within"
 
 
+@pytest.mark.turns
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.skipif(not can_guard(), reason="no pages are forbidden here")
 def test_a_product_that_was_wrong_at_the_end_of_its_memory_passed():
@@ -657,7 +677,7 @@ def test_a_product_that_was_wrong_at_the_end_of_its_memory_passed():
     assert "memory" in found.where
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("call", [5, 9, 70, 71, 230, 300])
 def test_a_call_whose_answer_nobody_looked_at(monkeypatch, call):

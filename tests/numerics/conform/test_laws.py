@@ -78,13 +78,14 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_found(name):
     found = check(wrong_where(LAYOUTS[name], e4m3), "fp8_e4m3")
     assert found.law == "layout", str(found)
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("dtype", [nx.fp8_e4m3, nx.float16], ids=str)
 def test_a_decoder_that_misreads_strided_memory_is_found(dtype):
     high = lambda c, v: np.where(c >= 64, -v, v)  # noqa: E731
@@ -92,12 +93,14 @@ def test_a_decoder_that_misreads_strided_memory_is_found(dtype):
     assert check(kernel, dtype, kind="decode").law == "layout"
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("count", [4, 6, 12, 70001])
 def test_a_length_of_bytes_is_found(count):
     kernel = wrong_where(lambda c: c.size == count, nx.fp4.pack)
     assert check(kernel, "fp4", kind="pack").law in ("order", "last_byte")
 
 
+@pytest.mark.turns
 def test_codes_apart_are_packed_too():
     kernel = wrong_where(lambda c: not c.flags.c_contiguous, nx.fp4.pack)
     assert check(kernel, "fp4", kind="pack").law == "layout"
@@ -114,6 +117,7 @@ def test_a_signalling_nan_of_bfloat16_was_asked_as_a_quiet_one():
     assert check(kernel, "fp8_e5m2", inputs="bfloat16", effort="quick").law == "nan"
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_all_numbers_of_a_type_of_16_bits_are_asked(name):
     seen = np.zeros(1 << 16, np.bool_)
@@ -126,6 +130,7 @@ def test_all_numbers_of_a_type_of_16_bits_are_asked(name):
     assert seen.all()
 
 
+@pytest.mark.turns
 def test_a_channel_past_those_that_a_byte_counts_is_found():
     def kernel(x, scale, zero_point):
         scale = scale.copy()
@@ -216,6 +221,7 @@ def shared_by_threads(x, scale, zero_point):
     return room.copy()
 
 
+@pytest.mark.turns
 def test_calls_again_threads_and_drawn_numbers_were_not_asked_of_arrays_of_scales():
     options = {"kind": "affine", "scheme": "per_channel(0)"}
     assert check(of_channels, "int8", **options)
@@ -322,7 +328,7 @@ DEPENDENT = {**{f"a period of {n}": of_period(n) for n in (65535, 100003, 500000
              "two warps": lanes_of(32), "two blocks": lanes_of(1024)}  # fmt: skip
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_draws_that_depend_on_each_other_passed(name):
     kernel = drawn_by(DEPENDENT[name](np.random.default_rng(0)))
@@ -330,6 +336,7 @@ def test_draws_that_depend_on_each_other_passed(name):
     assert found.law == "independent", str(found)
 
 
+@pytest.mark.turns
 def test_draws_of_a_generator_are_right():
     kernel = drawn_by(lambda count: rng.integers(0, 1 << 30, count, np.uint32))
     for seed in range(3):
@@ -355,7 +362,7 @@ FEW_BITS = [
 ]
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize(("dtype", "inputs"), FEW_BITS)
 def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     options = {"rounding": "stochastic", "draw": "own", "inputs": inputs, "one_thread": True}
@@ -373,6 +380,7 @@ def test_right_draws_were_blamed_for_numbers_that_their_inputs_do_not_hold(dtype
     assert found, str(found)
 
 
+@pytest.mark.turns
 def test_the_bits_of_draws_that_the_docs_say_are_told_from_more():
     options = {"rounding": "stochastic", "draw": "own", "one_thread": True}
     assert [bool(check(of_bits("fp4", bits), "fp4", **options)) for bits in (6, 7, 8, 9)] == [0, 0, 1, 1]
@@ -383,6 +391,7 @@ def test_the_bits_of_draws_that_the_docs_say_are_told_from_more():
 # ---- blocks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp8_e5m2, nx.mxint8, nx.mx4, nx.mx6], ids=str)
 @pytest.mark.parametrize("byte", [1, 2, 3, 60, 117, 190, 238])
 def test_every_scale_is_tried(dtype, byte):
@@ -415,6 +424,7 @@ SPECIALS = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=str)
 @pytest.mark.parametrize("name", SPECIALS)
 def test_what_is_no_number_is_tried_in_every_place(dtype, name):
@@ -424,6 +434,7 @@ def test_what_is_no_number_is_tried_in_every_place(dtype, name):
     assert check(kernel, dtype).law == "nan_block"
 
 
+@pytest.mark.turns
 def test_nan_and_inf_together():
     def kernel(x):
         rows = x.reshape(-1, 32)
@@ -433,6 +444,7 @@ def test_nan_and_inf_together():
     assert check(kernel, "mxfp4", whole_blocks=True).law == "nan_block"
 
 
+@pytest.mark.turns
 def test_the_signs_of_a_block_of_zeros():
     def kernel(x):
         made = nx.mxfp4.encode(x)
@@ -457,7 +469,7 @@ DECODED = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=str)
 @pytest.mark.parametrize("name", DECODED)
 def test_lines_of_blocks_are_decoded(dtype, name):
@@ -466,6 +478,7 @@ def test_lines_of_blocks_are_decoded(dtype, name):
     assert check(kernel, dtype, kind="decode").law in ("short_block", "layout")
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("pair", [(3, 5), (2, 4), (0, 7)])
 def test_microexponents_are_told_apart(pair):
     one, other = pair
@@ -478,6 +491,7 @@ def test_microexponents_are_told_apart(pair):
     assert check(kernel, "mx6", kind="decode").law in ("every_code", "shared_microexponents")
 
 
+@pytest.mark.turns
 def test_a_decoder_that_writes_into_its_codes_spoils_nothing():
     def bad(codes, scale):
         codes &= 7
@@ -509,7 +523,7 @@ DRAWS = {
 }
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_wrong_draw_is_found(name):
     def change(x, random):
@@ -529,7 +543,7 @@ BLOCK_DRAWS = {
 }
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp8_e4m3, nx.mxint8, nx.mx6], ids=str)
 @pytest.mark.parametrize("name", BLOCK_DRAWS)
 def test_a_wrong_draw_of_blocks_is_found_and_shown(dtype, name):
@@ -560,7 +574,7 @@ AFFINE = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", AFFINE)
 def test_a_wrong_scale_is_found(name):
     assert check(affine, "int8", kind="affine")
@@ -580,6 +594,7 @@ def test_far_quotients_do_not_wrap(past):
 # ---- targets that are odd --------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_a_buffer_that_is_used_again_passed():
     """An earlier result that the next call overwrites: its holder would read other numbers."""
     room = np.zeros(1 << 24, np.uint8)
@@ -664,6 +679,7 @@ def test_an_odd_result_breaks_a_law(name):
     assert came in found.counterexample.came
 
 
+@pytest.mark.turns
 def test_a_fault_is_brought_down_to_the_number_that_brings_it_about():
     def raises(x):
         if np.isnan(x).any():
@@ -679,11 +695,13 @@ def test_a_fault_is_brought_down_to_the_number_that_brings_it_about():
     assert (out.law, out.counterexample.input[0].value) == ("code_range", 17.0)
 
 
+@pytest.mark.turns
 def test_bytes_and_the_other_order_of_bytes_are_results():
     assert check(lambda c: nx.fp4.pack(c).tobytes(), "fp4", kind="pack")
     assert check(lambda c: nx.fp8_e4m3.decode(c).astype(">f4"), "fp8_e4m3", kind="decode")
 
 
+@pytest.mark.turns
 def test_nan_blocks_count_by_class():
     def kernel(x):
         codes, scale = blocks(nx.mxfp8_e4m3)(x)
@@ -714,7 +732,7 @@ TAILS = [
 ]
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize(("tile", "left"), TAILS)
 @pytest.mark.parametrize(("kind", "right"), [("encode", nx.fp8_e4m3.encode), ("round", nx.fp8_e4m3.round)])
 def test_what_a_large_tile_leaves_over_was_not_asked(tile, left, kind, right):
@@ -746,7 +764,7 @@ def without_last(dtype, longer, left, kind):
     return wrong
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("kind", ["encode", "round"])
 @pytest.mark.parametrize("longer", [3, 9, 63])
 @pytest.mark.parametrize("name", ["mxfp8_e4m3", "nvfp4", "mx6"])
@@ -788,6 +806,7 @@ def test_an_option_that_decides_what_is_due_was_not_in_the_title():
     assert str(claims[0]) != str(claims[1])
 
 
+@pytest.mark.turns
 def test_a_tensor_scale_that_nobody_gave_was_judged_without_a_word():
     def kernel(scale):
         return lambda x: nx.nvfp4.encode(x, tensor_scale=scale)
@@ -862,6 +881,7 @@ def test_finite_targets_were_given_nan_in_short_blocks():
     assert check(finite, "mxfp4", finite=True, effort="quick")
 
 
+@pytest.mark.turns
 def test_rounded_blocks_of_another_tensor_scale_in_bfloat16_were_wrong():
     def kernel(x):
         return nx.nvfp4.round(x, tensor_scale=0.37)
@@ -885,7 +905,7 @@ def of_largest(reduce):
     return kernel
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [("nvfp4", {}), ("nvfp4", {"kind": "round"}), ("nvint4", {"kind": "round"}), ("nvfp4", {"axis": 0}),
@@ -928,6 +948,7 @@ def test_a_verdict_names_amax_where_the_target_finds_the_scale_of_the_tensor(nam
     assert check(FINDERS[name], dtype, kind=kind, effort="quick", tensor_scale="amax")
 
 
+@pytest.mark.turns
 def test_a_verdict_names_amax_beside_what_else_the_target_does():
     found = check(partial(FINDERS["nvfp4 encode"], rounding="half_away"), "nvfp4", effort="quick")
     assert found.dialect == "its own tensor scale + ties away"
@@ -940,6 +961,7 @@ def test_a_verdict_does_not_name_amax_where_it_does_not_fit():
     assert "no tensor scale but 1 was judged" in str(found)
 
 
+@pytest.mark.turns
 def test_a_target_that_warns_shows_it_once():
     def target(x):
         warnings.warn(f"{x.size} numbers came", stacklevel=1)
@@ -1008,7 +1030,7 @@ SOME_LARGEST = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(20)
+@pytest.mark.turns(40)
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("name", SOME_LARGEST)
 @pytest.mark.parametrize("dtype", ["nvfp4", "nvint4", "nvfp3"])
@@ -1053,6 +1075,7 @@ def test_the_largest_of_a_tensor_never_stood_in_what_is_left_over(name, kind):
     assert found.law == "tensor_scale", str(found)
 
 
+@pytest.mark.turns
 def test_what_a_verdict_on_found_scales_showed_was_right_alone():
     def kernel(x):
         return nx.nvfp4.encode(x, rounding="half_away")
@@ -1070,7 +1093,7 @@ def test_what_a_verdict_on_found_scales_showed_was_right_alone():
     assert f"scale 0x{due.scale[0, 1]:02X}" in found.counterexample.due
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("rule", nx.nvfp4.scale_rules)
 def test_a_right_kernel_of_a_rule_that_finds_another_tensor_scale_was_wrong(rule):
     found = check(

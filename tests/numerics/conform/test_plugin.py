@@ -53,12 +53,14 @@ def project(pytester, imported):
     return run
 
 
+@pytest.mark.turns
 def test_one_item_a_law_without_any_test_file(project):
     result = project("--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m3", "-v", process=True)
     result.assert_outcomes(passed=21)
     result.stdout.fnmatch_lines(["kernels:right::ties PASSED*"])
 
 
+@pytest.mark.turns
 def test_a_broken_law_fails_with_its_counterexample(project):
     result = project("--numerics-target=kernels:wrong", "--numerics-dtype=fp8_e4m3")
     result.assert_outcomes(passed=17, failed=1, skipped=3)
@@ -66,12 +68,14 @@ def test_a_broken_law_fails_with_its_counterexample(project):
     assert "Traceback" not in result.stdout.str()
 
 
+@pytest.mark.turns
 def test_laws_were_skipped_and_nothing_said_why(project):
     result = project("--numerics-target=kernels:wrong", "--numerics-dtype=fp8_e4m3", "-q")
     why = "skipped, since of kernels:wrong: ties is broken, which comes before it: *, *, *"
     result.stdout.fnmatch_lines([why])
 
 
+@pytest.mark.turns
 def test_targets_may_be_repeated_each_with_its_own_options(project):
     result = project(
         "--numerics-target=kernels:right",
@@ -90,6 +94,7 @@ def test_targets_may_be_repeated_each_with_its_own_options(project):
     result.stdout.fnmatch_lines(["law scale_rule: *", '*matches the dialect "scale rule ceil"*'])
 
 
+@pytest.mark.turns
 def test_options_of_blocks_arrive(project):
     result = project(
         "--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-scale-rule=ceil",
@@ -98,6 +103,7 @@ def test_options_of_blocks_arrive(project):
     result.assert_outcomes(passed=19)
 
 
+@pytest.mark.turns
 def test_fixtures_serve_ones_own_tests(project, pytester):
     pytester.makepyfile("""
         import kernels, pytest
@@ -127,6 +133,7 @@ def test_bad_options(project, arguments, said):
     result.stderr.fnmatch_lines([f"*{said}*"])
 
 
+@pytest.mark.turns
 def test_a_target_that_is_not_there_is_said(project):
     result = project("--numerics-target=kernels:number", "--numerics-dtype=fp4", "-k", "round_trip")
     result.stderr.fnmatch_lines(["*target 'kernels:number' is an int, which cannot be called*"])
@@ -136,6 +143,7 @@ def test_a_target_that_is_not_there_is_said(project):
     result.stderr.fnmatch_lines(["*--numerics-axis=two is not an integer*"])
 
 
+@pytest.mark.turns
 def test_what_a_target_takes_is_said(project):
     """One that takes only whole blocks in contiguous memory, and numbers alone."""
     result = project(
@@ -154,6 +162,7 @@ def test_none(numerics_check): numerics_check(kernels.right, "fp99")
 """
 
 
+@pytest.mark.turns
 def test_a_device_that_is_not_there_printed_the_inside_of_pytest(project):
     """A law after the other asked again, failed, and printed pluggy: 24,700 lines, 21 times."""
     result = project("--numerics-target=kernels:nowhere", "--numerics-dtype=fp8_e4m3")
@@ -165,6 +174,7 @@ def test_a_device_that_is_not_there_printed_the_inside_of_pytest(project):
     result.stdout.fnmatch_lines(["skipped, since of kernels:nowhere: it cannot be judged, as its first law*"])
 
 
+@pytest.mark.turns
 def test_workers_of_xdist_said_what_is_inside_them(project):
     pytest.importorskip("xdist")
     given = ("-n2", "--numerics-dtype=fp8_e4m3")
@@ -199,6 +209,7 @@ def test_the_fixture_showed_the_inside_of_the_judge(project, pytester):
     assert "checking.py" not in text
 
 
+@pytest.mark.turns
 def test_an_import_that_ends_the_process_ended_pytest_without_a_line(project, pytester):
     pytester.makepyfile(ends="import os; os._exit(4)")
     result = project("--numerics-target=ends:f", "--numerics-dtype=fp4", process=True)
@@ -219,6 +230,7 @@ def hangs(x):
 """
 
 
+@pytest.mark.turns
 def test_a_kernel_that_ends_its_process_with_0_made_pytest_end_with_0(project, pytester):
     pytester.makepyfile(ends=ENDS)
     given = ("--numerics-dtype=fp4", "--numerics-effort=quick")
@@ -270,6 +282,7 @@ def test_a_run_of_pytest_that_judges_nothing_imports_nothing_of_ours(pytester):
     pytester.runpytest_subprocess(*options, timeout=LIMIT).assert_outcomes(passed=1)
 
 
+@pytest.mark.turns
 def test_only_strategies_import_hypothesis():
     code = (
         "import sys, numerics as nx; from numerics import conform;"
@@ -289,6 +302,7 @@ def kernels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.turns
 def test_the_command_says_right_or_wrong(kernels):
     found = command("own_kernels:right", "--dtype", "fp8_e4m3")
     assert found.exit_code == 0
@@ -320,6 +334,7 @@ def inner(a, b):
 """
 
 
+@pytest.mark.turns(2)
 @pytest.mark.skipif(sys.platform == "win32", reason="no C library of that name")
 @pytest.mark.parametrize(
     "words",

@@ -143,6 +143,7 @@ def test_a_term_of_a_long_row_did_not_count(a, b, shape):
             assert (found != problem.exact).any(), f"groups past {1 << n} may have scales of others"
 
 
+@pytest.mark.turns
 def test_sums_of_a_long_row_were_of_one_row_of_many_columns_alone():
     """Kernels have paths of their own for one row, one column, more rows than a tile, and whole blocks."""
     shapes = {problem.shape for problem in problems(Claim.of("float32", INT4)) if problem.law == "sums"}
@@ -225,7 +226,7 @@ def summed(route, out, clamp=False):
 ALIKE = (0, 2, 3, 5)  # others have their type of results, and a zero point, in `make test`
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     "claim",
     [
@@ -280,6 +281,7 @@ def test_our_own_linear_breaks_its_claim_in_other_types(claim):
     assert judged(nx.linear, **claim)
 
 
+@pytest.mark.turns
 def test_the_smallest_case_has_one_row_and_one_column_and_is_wrong_alone():
     kernel = next(kernel for _, name, kernel in planted() if name == "byte 0 is 0")
     found = judged(kernel, a="mxfp8_e4m3", b="mxfp4")
@@ -303,7 +305,7 @@ NAMED = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", NAMED)
 def test_a_known_deviation_of_products_had_no_name(name):
     said, claim = NAMED[name]
@@ -348,6 +350,7 @@ def test_what_a_narrow_accumulator_rounds_was_called_decided():
     assert not decidable(np.float32([[1, 2**-30, -1]]), b).any()
 
 
+@pytest.mark.turns
 def test_exact_results_differed_from_fractions():
     from fractions import Fraction
 
@@ -383,6 +386,7 @@ def test_operands_that_do_not_fit_were_taken(given):
 # ---- what a target may be ---------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_torch_tensors_are_given_and_taken_in_every_type():
     for name in ("float32", "bfloat16", "float16"):
         claim = {"a": name, "b": name, "out": name, "array": "torch", "shapes": FAST}
@@ -392,6 +396,7 @@ def test_torch_tensors_are_given_and_taken_in_every_type():
     assert judged(lambda a, b: a.int() @ b.int().T, **whole)
 
 
+@pytest.mark.turns
 def test_a_turned_matrix_is_given_turned_with_its_scales():
     assert judged(lambda a, b: a @ b.dequantize(), a="float32", b=INT4, layout="kn", shapes=FAST)
     assert judged(
@@ -399,6 +404,7 @@ def test_a_turned_matrix_is_given_turned_with_its_scales():
     )
 
 
+@pytest.mark.turns
 def test_a_kernel_that_reads_between_the_rows_passed():
     def packed_rows(a, b):
         return np.lib.stride_tricks.as_strided(a, a.shape, (4 * a.shape[1], 4)) @ b.T
@@ -442,7 +448,7 @@ def test_a_bias_beside_codes_had_no_gaps(a, b):
     assert judged(lambda a, b, bias: nx.linear(a, b, dense(bias)), **options).law == "strides"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ["int8", "uint8"])
 @pytest.mark.parametrize("side", [0, 1])
 def test_arrays_of_integers_had_no_gaps(name, side):
@@ -468,6 +474,7 @@ def test_a_bias_may_be_what_a_sum_begins_with():
     )
 
 
+@pytest.mark.turns
 def test_a_kernel_that_answers_otherwise_the_second_time_passed():
     calls, once = [], len(list(problems(Claim.of("float32", "float32"))))
 
@@ -549,6 +556,7 @@ def compensated(a, b, branch):
         return np.where(np.isfinite(total) & branch, total + lost, total)
 
 
+@pytest.mark.turns
 def test_what_the_page_says_of_compensated_sums_is_not_so():
     wide = {"accumulate": nx.conform.Accumulator(48, "any"), "shapes": FAST}
     halves = {"a": "bfloat16", "b": "bfloat16", **wide}  # whose products are float32's
@@ -562,6 +570,7 @@ def test_what_the_page_says_of_compensated_sums_is_not_so():
     assert judged(lambda a, b: compensated(a, b, False), a="float32", b="float32").law == "two_terms"
 
 
+@pytest.mark.turns
 def test_a_verdict_on_a_product_is_a_record_too():
     said = json.loads(judged(lambda a, b: a @ b.T + 1, a="float32", b="float32").to_json())
     assert (said["kind"], said["dtype"], said["passed"]) == ("matmul", "float32 x float32", False)
@@ -571,6 +580,7 @@ def test_a_verdict_on_a_product_is_a_record_too():
 # ---- fingerprints -----------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_the_bits_of_a_described_product_were_not_reproduced():
     toward = fingerprint(Kernel("cut", added(lambda x: toward_zero(x, 24))), shape=(2, 2, 12))
     assert (toward.bits, toward.rounding, toward.reproduced) == (24, "toward zero", 64)
@@ -607,6 +617,7 @@ def test_what_is_no_product_is_not_described():
         fingerprint(np.inner, layout="bmk,bnk")
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(
     ("a", "b"), [("float32", "float32"), ("float32", "mxfp4"), ("float32", "int4 per_channel(0)")]
 )
@@ -623,6 +634,7 @@ def test_a_fingerprint_was_taken_of_what_has_none(given):
         fingerprint(np.matmul, **given)
 
 
+@pytest.mark.turns
 def test_accumulators_of_hardware_have_names_that_a_claim_takes():
     for name in ACCUMULATORS:
         assert Claim.of("fp8_e4m3", "fp8_e4m3", accumulate=name).accumulator == ACCUMULATORS[name]
@@ -638,6 +650,7 @@ def test_a_target_is_called_by_its_own_name():
 # ---- the command line and pytest --------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_the_command_line_judges_and_describes_a_product(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
@@ -675,6 +688,7 @@ def test_an_operand_whose_subnormal_numbers_are_flushed_passed(name, side):
     assert judged(kernel, a=name, b=name).law == "subnormals"
 
 
+@pytest.mark.turns
 def test_a_plain_operand_beside_blocks_was_never_subnormal():
     def kernel(x, w):
         return nx.linear(np.where(np.abs(x) < 2.0**-126, np.float32(0), x), w)
@@ -682,6 +696,7 @@ def test_a_plain_operand_beside_blocks_was_never_subnormal():
     assert judged(kernel, a="float32", b="mxfp4").law == "subnormals"
 
 
+@pytest.mark.turns
 def test_a_kernel_that_always_takes_a_bias_was_blamed():
     """Some products came without one, though bias=True says that there is."""
     found = judged(
@@ -773,6 +788,7 @@ FLUSHED = [("products", "mxfp4"), ("results", "float32"), ("results", "mxfp4"), 
            ("inputs", "mxfp4"), ("products", "float32")]  # fmt: skip
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("what", "b"), FLUSHED if LONG else FLUSHED[:2])
 def test_a_flush_of_subnormal_numbers_was_another_deviation(what, b):
     """Called "a in tf32", "scale byte << 23", or the flush of something else."""
@@ -790,7 +806,7 @@ def test_a_flush_of_subnormal_numbers_was_another_deviation(what, b):
 FEW_DECODED = [case for case in DECODED if case[0] in ("mxfp8_e4m3", "mxfp8_e5m2") and case[2] == "bfloat16"]
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize(
     ("operand", "side", "kind", "beside"), DECODED if LONG else FEW_DECODED, ids=lambda part: str(part)
 )
@@ -800,7 +816,7 @@ def test_an_operand_that_is_decoded_to_a_narrower_type_passed(operand, side, kin
     assert not judged(decoding(side, kind), effort="quick", **sides)
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(24)
 @pytest.mark.parametrize("operand", OPERANDS, ids=str)
 def test_an_operand_at_the_ends_of_its_scales_was_not_decided(operand):
     """Each side once, and most of it has one right answer that is no zero."""
@@ -811,6 +827,7 @@ def test_an_operand_at_the_ends_of_its_scales_was_not_decided(operand):
         assert told >= min(24, sum(decided.size for _, decided in answers) // 8)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("state", "size"),
     [
@@ -824,6 +841,7 @@ def test_what_an_earlier_call_leaves_was_not_seen_in_some_shapes(state, size):
     assert found.law in ("repeatable", "strides", "sums", "special", "one_term"), found
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", MEMORY)
 def test_memory_between_the_rows_of_an_operand_was_taken_for_it(name):
     layout, law, kernel = MEMORY[name]
@@ -849,7 +867,7 @@ IN_BATCHES = [("float32", "float32"), ("mxfp8_e4m3", "mx6"), ("int8 per_tensor",
               ("float16", "nf4 per_channel(1)"), ("bfloat16", "int4 per_group(32) asymmetric")]  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("pair", IN_BATCHES, ids=str)
 @pytest.mark.parametrize("layout", LAID if LONG else LAID[2::2])
 def test_a_right_product_of_another_layout_was_blamed(layout, pair):

@@ -21,6 +21,7 @@ ELEMENTS = (nx.fp8_e4m3, nx.fp8_e5m2, nx.fp6_e3m2, nx.fp4, nx.e8m0, nx.fp8_e4m3f
 BLOCKS = (nx.mxfp4, nx.mxfp8_e5m2, nx.mxint8, nx.mx6, nx.mx9)
 
 
+@pytest.mark.turns
 @seed(1)
 @settings(max_examples=SEEDS, derandomize=False, database=None)
 @given(data=st.data())
@@ -37,6 +38,7 @@ def test_a_right_kernel_never_breaks_a_law(data):
         assert [law(seen) for law in element_laws(task)] == [None] * len(element_laws(task))
 
 
+@pytest.mark.turns
 @seed(2)
 @settings(max_examples=SEEDS, derandomize=False, database=None)
 @given(data=st.data())

@@ -110,7 +110,7 @@ NO_ANSWERS = {
 }
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("name", NO_ANSWERS)
 def test_a_target_without_an_answer_ended_the_judge(name):
     """An affine target with one scale that raised was cut in halves along an axis that its scale lacks."""
@@ -208,7 +208,7 @@ BUFFERS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", BUFFERS)
 def test_an_answer_that_the_next_call_overwrites_passed_a_quick_check(name):
     right, dtype, options = BUFFERS[name]
@@ -217,6 +217,7 @@ def test_an_answer_that_the_next_call_overwrites_passed_a_quick_check(name):
     assert "a buffer that is used again" in str(found)
 
 
+@pytest.mark.turns
 def test_scales_that_the_next_call_overwrites_passed():
     assert check(scale_alone, "mxfp4", effort="quick").law == "repeatable"
 
@@ -256,6 +257,7 @@ SAME = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", BUFFERS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_numbers_that_are_masked_were_taken_for_an_answer(mask, name):
@@ -264,7 +266,7 @@ def test_numbers_that_are_masked_were_taken_for_an_answer(mask, name):
     assert not found, mask
 
 
-@pytest.mark.turns(35)
+@pytest.mark.turns(70)
 @pytest.mark.parametrize("name", [name for name in BUFFERS if name != "own draws"])
 @pytest.mark.parametrize("kind", SAME)
 def test_a_right_answer_in_an_array_of_another_kind_was_blamed(kind, name):
@@ -323,6 +325,7 @@ def test_ctrl_c_within_a_kernel_was_the_kernels_fault(listening):
         assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.turns
 def test_a_target_whose_name_cannot_be_had_ended_the_judge():
     class Nameless:
         __name__ = property(raises)
@@ -434,6 +437,7 @@ def test_a_device_that_is_not_there_was_a_fault_of_the_kernel(kind):
         assert check(raising(RuntimeError(words)), dtype, **options).law == "runs"
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("name", ["mxfp4", "mx6", "nvfp4"])
 def test_blocks_in_a_list_were_no_result(name):
     """As a function of many results of torch or of a C extension returns them."""
@@ -507,7 +511,7 @@ FILLS = {
 }
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("name", FILLS)
 def test_a_target_that_fills_arrays_was_not_judged(name):
     dtype, options, kernel = FILLS[name]
@@ -558,6 +562,7 @@ def test_a_write_beside_an_input_passed(dtype, options, kernel, at):
 SCALE = np.float32(3e-5)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("third", "came"),
     [
@@ -593,6 +598,7 @@ def test_a_field_that_a_format_has_not_was_taken(third, right):
     assert right or found.law == "result"
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(("zero", "right"), [(0, True), (None, True), (1, False)])
 def test_a_zero_point_of_what_is_symmetric_is_none_or_0(zero, right):
     def kernel(x):
@@ -603,6 +609,7 @@ def test_a_zero_point_of_what_is_symmetric_is_none_or_0(zero, right):
     assert bool(found) is right, str(found)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(("name", "lies"), [
     ("encode", lambda o: o.strides[-1] > o.itemsize), ("round", lambda o: o.strides[0] < 0),
     ("mx", lambda o: o.ndim > 1 and o.strides[0] < o.strides[1]),
@@ -625,6 +632,7 @@ def test_a_result_whose_strides_are_not_looked_at_passed(name, lies):
     assert "calls" not in found.counterexample.where
 
 
+@pytest.mark.turns
 def test_what_is_written_into_the_gaps_of_a_result_is_told_of_it():
     def kernel(x, out):
         lies = (

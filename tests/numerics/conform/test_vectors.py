@@ -131,6 +131,7 @@ def test_inputs_that_matter():
         assert {bits, bits | 1 << 31} <= found
 
 
+@pytest.mark.turns
 def test_exhaustive():
     chunks = generate(operation("fp4"), exhaustive=True)
     assert b"# vectors: 4294967296\n" in next(chunks)
@@ -235,7 +236,7 @@ PLACES = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("wrong", PLACES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
@@ -276,7 +277,7 @@ HIGHEST = [("fp6_e3m2", "a12"), ("fp6_e3m2", "a24"), ("fp8_e5m2", "a16"), ("fp4"
            ("mxfp4", "a12"), ("mx6", "a16")]  # fmt: skip
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize(("dtype", "draw"), HIGHEST, ids=str)
 def test_a_device_of_fewer_bits_spoke_no_dialect_or_that_of_the_lowest(dtype, draw):
     asked, narrow = (operation(dtype, rounding="stochastic", draw=way) for way in (None, draw))
@@ -335,7 +336,7 @@ def planted(text, row, column):
     return b"".join(every), at + 1
 
 
-@pytest.mark.turns
+@pytest.mark.turns(20)
 @pytest.mark.parametrize(
     ("dtype", "name"),
     asked_of([nx.fp8_e4m3, nx.fp6_e2m3, nx.bfloat16, nx.int4, nx.mxfp4, nx.mx9, nx.nvfp4]),
@@ -350,6 +351,7 @@ def test_a_wrong_answer_is_found(dtype, name):
         assert (found.first[0].came[-1], found.first[0].due[-1]) == (came, due)
 
 
+@pytest.mark.turns
 def test_what_a_mismatch_says():
     text = (
         made("fp8_e4m3")
@@ -394,6 +396,7 @@ def test_an_answer_that_is_no_code_is_wrong():
     assert [(m.came, m.due) for m in judged(text).first] == [("c8", "08")]
 
 
+@pytest.mark.turns
 def test_what_is_read_though_it_is_not_quite_so():
     text = made("fp8_e4m3", count=3000)
     wrong, number = planted(text, 2000, -2)
@@ -520,6 +523,7 @@ def test_a_line_without_end_is_refused_in_bounded_memory():
 # ---- the commands -------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_the_commands():
     run = CliRunner().invoke
     arguments = ["fp8_e4m3", "--rounding", "floor", "--overflow", "nonsaturate", "--seed", "3"]
@@ -590,6 +594,7 @@ def answered(program, asked):
     return subprocess.run([program], input=asked, capture_output=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.turns
 def test_the_device_of_the_docs_is_right(tmp_path):
     program = built(tmp_path, DEVICE)
     for count in (None, 200_000):
@@ -600,6 +605,7 @@ def test_the_device_of_the_docs_is_right(tmp_path):
         assert found.compared
 
 
+@pytest.mark.turns
 def test_a_pipe_of_three_processes(tmp_path):
     """generate | ./mine | verify, as docs/vectors.md says."""
     program = built(tmp_path, DEVICE)
@@ -615,6 +621,7 @@ def test_a_pipe_of_three_processes(tmp_path):
     assert found.stdout.endswith(" vectors, 0 mismatches\n")
 
 
+@pytest.mark.turns
 def test_a_device_that_takes_ties_away_is_found_out(tmp_path):
     faulty = DEVICE.replace("0x7ffff + (a >> 20 & 1)", "0x80000")
     assert faulty != DEVICE
@@ -655,6 +662,7 @@ int main(void) { /* int8: input, scale, zero point */
 """
 
 
+@pytest.mark.turns
 def test_an_affine_device_in_c_is_judged(tmp_path):
     program = built(tmp_path, AFFINE)
     for count in (None, 5000):
@@ -706,7 +714,7 @@ def keeping(text, kept):
     return ("\n".join(lines) + "\n").encode()
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("rounding", ["half_even", "floor"])
 def test_what_a_device_keeps_of_the_vector_before_hardly_showed(kept, rounding):
@@ -715,7 +723,7 @@ def test_what_a_device_keeps_of_the_vector_before_hardly_showed(kept, rounding):
     assert found.mismatches > (1 if kept != "an answer in 4096" else 0), str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ["int4", "uint4", "int8", "uint8"])
 @pytest.mark.parametrize("late", [slice(1, 2), slice(2, 3)], ids=["scale", "zero point"])
 def test_a_scale_or_zero_point_of_the_vector_before_passed(name, late):
@@ -810,6 +818,7 @@ SAID = {
 }  # fmt: skip
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("law", SAID)
 def test_a_pipe_named_neither_the_law_nor_the_deviation(law):
     due, came, dialect = SAID[law]
@@ -903,6 +912,7 @@ def test_a_block_that_is_x_for_zeros_names_the_scale_and_its_places():
     assert "an X or Z of a simulator: scale, code at 1 of 32 places, the first 31 (from 0)" in str(found)
 
 
+@pytest.mark.turns
 def test_what_is_wrong_beside_an_x_has_its_law_and_the_x_one_too():
     away = operation("fp8_e4m3", rounding="half_away")
     text = lines_of(operation("fp8_e4m3"), lambda asked, f: away.due(f))
@@ -997,7 +1007,7 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_a_device_that_finds_scales_otherwise_is_told_how(name):
     dtype, steps, law = OTHERWISE[name]
@@ -1077,7 +1087,7 @@ def turned(part, order):
     return part[:, order] if part.shape[1] > 1 else part
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize(("dtype", "name"), [("mxfp4", "encode"), ("mxfp4", "decode"), ("int8", "quantize")])
 @pytest.mark.parametrize(
     ("told", "order"),
@@ -1260,6 +1270,7 @@ def test_the_testbench_of_the_docs_is_of_as_many_words_as_the_file():
     assert re.search(r"// words: .*(reg .*)", facts)[1] in BENCH
 
 
+@pytest.mark.turns
 def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
     """A plain !== fails a unit that verify passes: the codes under a scale that is NaN."""
     file = b"".join(readmemh(operation("mxfp4")))
@@ -1284,6 +1295,7 @@ def test_a_testbench_of_blocks_called_free_codes_wrong(tmp_path):
         assert len(told) > 1
 
 
+@pytest.mark.turns
 def test_no_testbench_of_blocks_led_to_a_verdict(tmp_path):
     (tmp_path / "questions.txt").write_bytes(made("mxfp4", answers=False))
     simulated(tmp_path, BLOCK_ANSWERS, MXFP4_QUANTIZER)
@@ -1299,6 +1311,7 @@ CASES = {
 }
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", CASES)
 def test_a_testbench_of_the_docs_could_not_be_followed(name, tmp_path):
     dtype, right, fitted, (old, new) = CASES[name]
@@ -1331,6 +1344,7 @@ endmodule
 """
 
 
+@pytest.mark.turns
 def test_the_clocked_testbench_of_the_docs_could_not_be_followed(tmp_path):
     (tmp_path / "questions.txt").write_bytes(made("fp8_e4m3", answers=False))
     unit = CLOCKED_ENCODER + E4M3_ENCODER.replace("module encoder", "module combinational")
@@ -1502,7 +1516,7 @@ LATE = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("said", LATE)
 def test_a_unit_that_is_late_was_called_wrong_by_its_numbers(said):
     asked, bend = LATE[said]
@@ -1538,6 +1552,7 @@ def test_a_unit_that_is_late_begins_with_x():
     assert verify(io.BytesIO(b"".join(text))).dialect == "the answer 1 vector late"
 
 
+@pytest.mark.turns
 def test_a_wrong_unit_was_called_late():
     away = operation("fp8_e4m3", rounding="half_away")
     found = verify(io.BytesIO(lines_of(operation("fp8_e4m3"), lambda asked, f: away.due(f))))

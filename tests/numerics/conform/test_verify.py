@@ -74,6 +74,7 @@ def test_shipped_hashes_are_the_reference_s(dtype):
 # ---- proofs -------------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_a_proof():
     done = []
     found = prove(ENCODER, "cpu", done.append)
@@ -82,6 +83,7 @@ def test_a_proof():
     assert found.sha256 == shipped()["fp4 encode floor saturate"]
 
 
+@pytest.mark.turns
 def test_one_wrong_input_of_all_is_found(monkeypatch):
     """1.0 gives the code of 1.5.  All inputs are hashed; the wrong one is looked for where it can be."""
     if not LONG:
@@ -234,6 +236,7 @@ def test_the_gpu_s_kernels_interpreted():
     assert out.tolist() == [0x29, 0xFE, 0x7F]
 
 
+@pytest.mark.turns
 def test_a_gpu_that_is_not_there():
     if pytest.importorskip("torch").cuda.is_available():
         pytest.skip("there is one")
@@ -376,6 +379,7 @@ def test_the_command_says_that_a_sample_is_no_proof(monkeypatch):
         command("fp4", "--sample", "--resume", "anything")
 
 
+@pytest.mark.turns
 def test_a_bar_where_somebody_looks_and_plain_lines_elsewhere():
     """stderr is a terminal, stdout a file."""
     ended = terminal.run([*COMMAND, "fp4", "--rounding", "floor"], stdout_to_file=True, timeout=120)

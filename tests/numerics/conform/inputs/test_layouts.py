@@ -45,7 +45,7 @@ def test_every_layout_ends_in_every_kind_of_number():
     assert met | lines == {(lying, end) for lying in LYING for end in ENDS}
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("lying", "end"), [*zip(LYING, [*ENDS] * 3, strict=False)])
 def test_a_layout_never_ended_in_such_a_number(lying, end):
     def kernel(x):
@@ -82,6 +82,7 @@ def test_widths_of_networks_are_rows_of_matrices_and_lines():
     assert all({(width,), (1, width), (2, width)} <= shapes for width in WIDTHS)
 
 
+@pytest.mark.turns
 def test_random_bits_of_numbers_that_repeat_are_their_own():
     """Bits that lie as such numbers do are the same in all their places: what is due was that of others."""
     assert check(
@@ -118,6 +119,7 @@ def test_a_long_line_has_a_tie_where_its_places_need_one_more_bit():
     assert {float(x[1 << bits]) for bits in range(15, 22)} == {12.5, 13.5}
 
 
+@pytest.mark.turns
 def test_the_last_of_65_536_numbers_was_never_asked():
     def kernel(x):
         codes = np.array(nx.fp8_e4m3.encode(x))
@@ -148,6 +150,7 @@ def test_what_lies_far_apart_or_begins_late_is_given():
     assert not list(apart(Filling.of(kinds(nx.fp8_e5m2)), Takes(contiguous=True)))
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("lying", ["rows 1 MiB apart", "three axes begun 8 bytes late"])
 def test_what_lies_far_apart_was_never_asked(lying):
     def kernel(x):

@@ -26,6 +26,7 @@ def _scratch(least=0, bits=20):
     return kernel
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("least", "bits"), [(0, 13), (50_000, 20)])
 def test_memory_that_threads_share_within_one_line_was_not_met(least, bits):
     found = check(_scratch(least, bits), "fp8_e4m3")
@@ -33,6 +34,7 @@ def test_memory_that_threads_share_within_one_line_was_not_met(least, bits):
     assert "alone each is right" in str(found)
 
 
+@pytest.mark.turns
 def test_memory_that_threads_share_is_right_under_a_lock():
     kernel, lock = _scratch(), threading.Lock()
 
@@ -43,6 +45,7 @@ def test_memory_that_threads_share_is_right_under_a_lock():
     assert check(locked, "fp8_e4m3")
 
 
+@pytest.mark.turns
 def test_what_other_threads_lose_at_the_end_was_never_last_there():
     """-0 in the last places of a length that four does not divide; the text says that the thread does it."""
     first = threading.get_ident()
@@ -83,6 +86,7 @@ def _packs(where):
     return kernel
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("where", [
     lambda x: x.ndim == 3 and not x.flags.c_contiguous, lambda x: 0 < x.size < 9, lambda x: x.size > 1 << 17
 ])  # fmt: skip
@@ -93,6 +97,7 @@ def test_a_buffer_for_arrays_of_one_form_was_met_by_one_thread(where):
     assert "alone each is right" in str(found)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(("dtype", "kind", "where"), [
     ("fp8_e4m3", "encode", lambda x: x.ctypes.data % 16), ("fp8_e4m3", "decode", lambda x: x.ndim == 2),
     ("mxfp4", "round", lambda x: x.shape[-1] % 32), ("mxfp4", "decode", lambda x: not x.flags.c_contiguous),
@@ -120,6 +125,7 @@ RIGHT = {
 }  # fmt: skip
 
 
+@pytest.mark.turns
 def test_what_is_wrong_without_another_thread_is_no_fault_of_threads():
     """All numbers of a tensor that begins with NaN are wrong: that was told of the thread."""
 
@@ -132,6 +138,7 @@ def test_what_is_wrong_without_another_thread_is_no_fault_of_threads():
     assert "thread" not in str(found)
 
 
+@pytest.mark.turns
 def test_a_kernel_that_writes_into_its_input_and_restores_it_was_right():
     """Each call had a copy of its own, in which nobody looked meanwhile."""
 

@@ -22,7 +22,7 @@ SAYS = {"repeatable": ("depends on the calls before it", "a buffer that is used 
         "threads": ("another thread", "the thread", "at once", "a second thread")}  # fmt: skip
 
 
-@pytest.mark.turns(25)
+@pytest.mark.turns(100)
 @pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] not in SLOW])
 def test_a_fault_of_memory_of_calls_or_of_threads_was_told_as_a_wrong_value(kind, fault):
     _told(kind, fault)
@@ -95,6 +95,7 @@ def raises_at_no_axis(right):
     return kernel
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("kind", ["encode", "round", "decode"])
 def test_a_kernel_that_raises_at_shape_of_no_axis_was_shown_a_number(kind):
     right = getattr(nx.fp8_e4m3, kind)
@@ -103,6 +104,7 @@ def test_a_kernel_that_raises_at_shape_of_no_axis_was_shown_a_number(kind):
     assert "an input of shape ()" in found.counterexample.where
 
 
+@pytest.mark.turns
 def test_a_kernel_that_is_wrong_at_no_axis_says_so():
     def kernel(x):
         codes = nx.fp8_e4m3.encode(x)
@@ -114,6 +116,7 @@ def test_a_kernel_that_is_wrong_at_no_axis_says_so():
     assert "it depends on the shape ()" in found.counterexample.where
 
 
+@pytest.mark.turns
 def test_a_kernel_that_is_wrong_by_its_strides_says_so():
     def kernel(x):
         codes = nx.fp8_e4m3.encode(x)
@@ -133,6 +136,7 @@ def test_a_result_that_is_always_wrong_depends_on_nothing():
         assert found.law not in ("written", "repeatable", "threads"), str(found)
 
 
+@pytest.mark.turns
 def test_codes_that_are_the_bytes_of_the_memory_are_written():
     """All of 0xA5 and of 0x5A are codes: what is due may be what the memory held."""
 
@@ -195,6 +199,7 @@ def page_starts():
     return kernel
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("planted", [wide_loads, page_starts])
 def test_a_fault_of_pages_was_told_as_one_of_the_calls_before(planted):
     for _ in range(3):
@@ -238,6 +243,7 @@ def flagged():
     return kernel
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("planted", [recorded, keyed, flagged])
 def test_what_a_kernel_keeps_was_told_as_a_shape(planted):
     found = check(planted(), "fp8_e4m3")
@@ -248,6 +254,7 @@ def test_what_a_kernel_keeps_was_told_as_a_shape(planted):
 # ---- pages of memory ---------------------------------------------------------------------------------
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("dtype", ["fp8_e4m3", "mxfp4"])
 def test_what_is_wrong_at_the_end_of_a_page_was_asked_by_chance(dtype):
     def kernel(x):

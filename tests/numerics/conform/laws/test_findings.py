@@ -86,6 +86,7 @@ def test_a_device_that_keeps_a_special_of_the_line_before_passed(dtype, name, sp
     assert not verify(io.BytesIO("\n".join(found).encode() + b"\n"))
 
 
+@pytest.mark.turns
 def test_what_a_line_owes_to_the_line_before_is_no_law_of_arithmetic():
     def change(before, line):
         return line[:-2] + "7e" if before.startswith("7f800000") and line.startswith("00000000") else line
@@ -95,6 +96,7 @@ def test_what_a_line_owes_to_the_line_before_is_no_law_of_arithmetic():
     assert "answered rightly in another line" in found.counterexample.where
 
 
+@pytest.mark.turns
 def test_what_packed_codes_leave_out_is_not_blamed_on_the_target():
     def packed(x):
         made = nx.quantize(x, nx.mxfp4)

@@ -17,7 +17,7 @@ KINDS = {
 }
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_same_bytes_written_into_an_input_passed(name):
     right, dtype, options = KINDS[name]
@@ -37,6 +37,7 @@ def test_an_output_that_is_an_input_is_told():
     assert check(kernel, "fp4", **QUICK).law in ("inputs_unchanged", "negative_zero", "nan")
 
 
+@pytest.mark.turns
 def test_a_kernel_that_refuses_them_is_right_and_a_note_says_so():
     """As Cython's typed memoryviews do."""
 
@@ -51,6 +52,7 @@ def test_a_kernel_that_refuses_them_is_right_and_a_note_says_so():
     assert "buffer source array is read-only" in str(found)
 
 
+@pytest.mark.turns
 def test_a_wrong_path_for_such_arrays_is_told_as_layout():
     def kernel(x):
         return np.where(x.flags.writeable, nx.fp4.encode(x), 0).astype(np.uint8)
@@ -60,6 +62,7 @@ def test_a_wrong_path_for_such_arrays_is_told_as_layout():
     assert FROZEN in str(found)
 
 
+@pytest.mark.turns
 def test_own_draws_are_given_them_too():
     def kernel(x):
         x[...] = x

@@ -49,7 +49,7 @@ SHORTCUTS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("lanes", [4, 8, 64])
 @pytest.mark.parametrize("name", SHORTCUTS)
 def test_a_shortcut_of_vectors_is_found(name, lanes):
@@ -57,13 +57,14 @@ def test_a_shortcut_of_vectors_is_found(name, lanes):
     assert not found
 
 
+@pytest.mark.turns
 def test_a_shortcut_that_is_right_is_right():
     splat = _by_vectors(_codes, 8, lambda x: x.view(np.uint32) == x.view(np.uint32)[:, :1],
                         lambda x: np.repeat(_codes(x[:, :1]), 8, axis=1))  # fmt: skip
     assert check(splat, "fp8_e4m3", effort="quick")
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("scheme", [None, "per_channel(0)"])
 @pytest.mark.parametrize("all_of", [lambda x: x == 0, np.isnan])
 def test_zeros_that_forget_the_zero_point_are_found(scheme, all_of):
@@ -85,6 +86,7 @@ def _rest_of(right, tile, rest, axis):
     return kernel
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(("tile", "rest"), [(8, 6), (16, 13), (32, 31), (64, 63)])
 def test_the_rest_of_a_tile_of_scales_is_found(tile, rest, axis):
@@ -115,6 +117,7 @@ def test_scales_that_are_kept_by_their_address_are_found():
     assert [broken.law for broken in found.failures] == ["repeatable"]
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("shape_of", [lambda x: x.shape[0] == 1, lambda x: x.ndim == 1])
 def test_the_first_scale_of_one_row_kept_for_all_is_found(shape_of):
     kept = []
@@ -130,6 +133,7 @@ def test_the_first_scale_of_one_row_kept_for_all_is_found(shape_of):
     assert not check(wrong, "int8", kind="quantize", scheme="per_token", effort="quick")
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("tile", "rest"), [(8, 3), (32, 24)])
 def test_the_rest_of_a_tile_of_blocks_is_found(tile, rest):
     def wrong(x):
@@ -156,6 +160,7 @@ def test_ties_past_the_largest_of_the_shorter_side_stood_in_no_vector(values):
     assert (lanes.but_one(dtype) != lanes.but_one(dtype)[:, :1]).any()
 
 
+@pytest.mark.turns
 def test_a_shortcut_of_ties_of_the_longer_side_passed():
     dtype = nx.codebook_format([-8.0, -6.0, -4.0, -2.0, 0.0, 0.25, 0.5, 1.0])
     tie = np.float32(-7.0)

@@ -40,6 +40,7 @@ def beyond(given, count):
     return found
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(
     ("kernel", "dtype", "kind", "law", "place"),
     [

@@ -15,14 +15,14 @@ OWN = {"rounding": "stochastic", "draw": "own"}
 SEEDS = range(40) if LONG else (0,)
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_draw_that_is_used_again_passed(name):
     found = check(kernel(FAULTS[name]()), "fp8_e5m2", **OWN)
     assert found.law == "independent", str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("period", [2, 16, 100, 4096])
 def test_a_short_period_was_told_as_a_mean(period, seed):
@@ -47,6 +47,7 @@ def test_right_draws_are_right(name):
         assert found, (seed, str(found))
 
 
+@pytest.mark.turns
 def test_a_kernel_that_does_not_draw_is_no_kernel_of_draws_that_depend_on_each_other():
     for rounding in ("toward_zero", "half_even"):
         found = check(lambda x, way=rounding: nx.fp8_e5m2.encode(x, rounding=way), "fp8_e5m2", **OWN)
@@ -72,6 +73,7 @@ def test_a_stream_of_one_call_has_no_distance():
     assert told.together == 0
 
 
+@pytest.mark.turns
 def test_a_value_that_few_draws_move_was_wrong_by_its_place():
     """Random bits of 1 to 2**16, not of 0 to 2**16 - 1: one draw of 65,536 moves a value of the format."""
     rng = np.random.default_rng(5)

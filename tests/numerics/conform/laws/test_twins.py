@@ -33,6 +33,7 @@ KEYS = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("key", KEYS)
 def test_a_cache_whose_key_is_a_part_of_the_numbers_is_told_as_one(key):
     """No two questions had the same 256 bytes at their head; other keys were told of a layout."""
@@ -99,6 +100,7 @@ def test_what_takes_another_way_after_ten_calls_was_told_of_an_array():
     assert "a later one of the same numbers is not" in str(found)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(("dtype", "lane"), [("mxfp8_e4m3", 31), ("mxfp8_e4m3", 0), ("nvfp4", 3)])
 def test_one_lane_that_rounds_otherwise_was_told_of_calls_or_of_short_blocks(dtype, lane):
     """Which of two arrays has a tie there was by chance, and taken for what a call leaves behind."""

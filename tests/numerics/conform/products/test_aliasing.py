@@ -35,7 +35,7 @@ def square_by_itself(a, b):
     return product(a, b) if a is b and len(a) > 1 else product(a, b.T)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("kernel", "claim", "said"),
     [
@@ -52,6 +52,7 @@ def test_a_matrix_that_is_multiplied_by_itself_was_not_asked(kernel, claim, said
     assert said in found.counterexample.where
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("layout", ["nk", "kn", "bmk,bkn"])
 def test_numpys_own_way_for_a_matrix_by_itself_was_blamed(layout):
     def kernel(a, b):
@@ -62,7 +63,7 @@ def test_numpys_own_way_for_a_matrix_by_itself_was_blamed(layout):
     assert "aliasing" in found.laws
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("which", ["a", "b", "bias", "packed", "shared"])
 def test_a_kernel_that_reads_from_the_beginning_of_a_storage_passed(which):
     torch = pytest.importorskip("torch")
@@ -107,6 +108,7 @@ def of_turned_memory(a, b):
     return product(a, b.T if turned else b)
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(
     ("kernel", "law", "said"),
     [

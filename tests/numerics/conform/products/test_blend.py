@@ -70,6 +70,7 @@ def test_a_fault_of_alpha_or_beta_passed(name):
     assert found.law in ("alpha", "beta"), str(found)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("claim", CLAIMS[1:], ids=str)
 @pytest.mark.parametrize("name", LATE)
 def test_a_product_that_is_rounded_before_it_is_blended_passed(name, claim):
@@ -91,6 +92,7 @@ def test_c_that_is_read_where_beta_is_0_was_told_as_a_wrong_sum():
     assert "beta 0, c " in found.counterexample.terms[-1]
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_a_fault_of_large_products_alone_had_no_name(kind):
     """As in torch, which multiplies small ones by a loop of its own."""
@@ -114,6 +116,7 @@ def reference_blas(a, b, c, alpha, beta):
         return total if alpha else np.broadcast_to(times(beta, c), total.shape).astype(np.float32)
 
 
+@pytest.mark.turns
 def test_a_right_order_of_alpha_and_beta_was_blamed():
     for kernel, shapes in ((blending(right), None), (reference_blas, SINGLE)):
         found = judged(kernel, effort="quick", shapes=shapes, **BOTH, **FLOAT)
@@ -121,6 +124,7 @@ def test_a_right_order_of_alpha_and_beta_was_blamed():
         assert {"alpha", "beta", "unread"} <= set(found.laws)
 
 
+@pytest.mark.turns
 def test_our_own_product_and_those_of_torch_were_blamed():
     def ours(a, b, c, alpha, beta):
         return np.float32(alpha) * nx.linear(a, b) + times(beta, c)
@@ -136,6 +140,7 @@ def test_our_own_product_and_those_of_torch_were_blamed():
     assert judged(in_batches, array="torch", layout="bmk,bkn", shapes=BATCHES, **BOTH, **FLOAT)
 
 
+@pytest.mark.turns
 def test_alpha_alone_and_c_alone_are_taken():
     assert judged(lambda a, b, alpha: np.float32(alpha) * (a @ b.T), alpha=True, shapes=SINGLE, **FLOAT)
     assert judged(lambda a, b, c, beta: a @ b.T + times(beta, c), beta=True, shapes=SINGLE, **FLOAT)
@@ -146,6 +151,7 @@ def test_alpha_alone_and_c_alone_are_taken():
 WHOLE = {"a": "int8", "b": "int8", "accumulate": "int32", **BOTH}
 
 
+@pytest.mark.turns
 def test_integers_are_blended_modulo_a_power_of_two():
     def kernel(a, b, c, alpha, beta):
         wide = alpha * (a.astype(np.int64) @ b.astype(np.int64).T) + beta * c.astype(np.int64)
@@ -197,6 +203,7 @@ def epilogue(x, bias, c, alpha, beta):
     return right(x, c, alpha, beta) + bias
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", [None, *BIASED])
 def test_a_bias_was_not_judged_beside_alpha_and_beta(name, kind):
@@ -218,6 +225,7 @@ def test_a_bias_that_is_added_after_rounding_had_no_name(options):
     assert found.dialect == "bias after rounding", str(found)
 
 
+@pytest.mark.turns
 def test_few_results_of_a_bias_beside_alpha_and_beta_were_decided():
     asked = list(problems(Claim.of(**FLOAT, bias=True, **BOTH)))
     told = [
@@ -258,6 +266,7 @@ def gemm(reads, scaled=True):
     return kernel
 
 
+@pytest.mark.turns
 def test_a_result_that_holds_c_was_not_judged():
     options = {"in_place": True, "fills": True, "shapes": SINGLE, **BOTH, **FLOAT}
     assert judged(gemm(False), **options)
@@ -321,6 +330,7 @@ def test_integers_that_are_added_to_memory_are_told_so():
     assert "it adds to what memory held" in judged(write, **whole).counterexample.where
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("layout", ["nk", "bmk,bnk", "cbmk,1nk"])
 @pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
 def test_a_right_kernel_that_fills_any_array_was_blamed(layout, out):
@@ -395,6 +405,7 @@ def test_two_threads_did_not_multiply_at_once(layout):
     assert any("calls of two threads" in note for note in alone.notes)
 
 
+@pytest.mark.turns
 def test_the_command_line_takes_alpha_and_beta(tmp_path, monkeypatch):
     from click.testing import CliRunner
 

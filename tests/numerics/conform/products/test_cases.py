@@ -40,7 +40,7 @@ def judged(target, **claim):
     return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(27)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_past_a_tile_or_of_an_end_passed(name):
     claim, law, _ = FAULTS[name]
@@ -72,7 +72,7 @@ def test_a_right_product_of_another_order_was_blamed_where_tiles_meet(claim, ord
     assert judged(product(claim, sums=sums), **claim)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_rounding_on_the_way_had_no_name(name):
     found = judged(product(BF16, **DIALECTS[name]), effort="quick", **BF16)
@@ -145,6 +145,7 @@ NAMED_FAULTS = {
 """Law, and what becomes of results in the shape that is named alone."""
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("shape", AT)
 @pytest.mark.parametrize("name", NAMED_FAULTS)
 def test_a_fault_of_an_end_passed_in_a_shape_that_was_named(name, shape):
@@ -182,6 +183,7 @@ def test_sums_of_extreme_codes_were_not_asked_in_a_shape_that_was_named():
     assert judged(kernel, shapes=[(2, 3, 1030)], **claim).law == "integers"
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_subnormal_numbers_were_asked_in_small_products_alone(kind):
     """As in kernels that leave small products to a loop of its own, and flush in large ones."""
@@ -230,7 +232,7 @@ PLACES = {
 """What becomes of a product in places, and of numbers, that were not asked."""
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", PLACES)
 def test_a_fault_of_single_terms_zeros_or_other_nans_passed(name):
     def kernel(a, b):

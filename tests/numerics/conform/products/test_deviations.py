@@ -51,6 +51,7 @@ def narrowing(kind, which, when=lambda m, n, k: True):
     return kernel
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", NARROWED)
 @pytest.mark.parametrize("which", ["a", "b", "both"])
 def test_operands_in_a_narrower_type_had_no_name(kind, which):
@@ -58,12 +59,14 @@ def test_operands_in_a_narrower_type_had_no_name(kind, which):
     assert found.dialect == f"{which} in {kind}", str(found)
 
 
+@pytest.mark.turns
 def test_operands_in_a_narrower_type_of_large_products_had_another_name():
     kernel = narrowing("tf32, to nearest", "both", lambda m, n, k: min(m, n, k) >= 64)
     found = check(kernel, shapes=[(64, 64, 64), (4, 5, 8)], **PLAIN)
     assert found.dialect == "both in tf32, to nearest", str(found)
 
 
+@pytest.mark.turns
 def test_operands_and_results_in_a_narrower_type_had_no_name():
     """As where a product is called under autocast, and its result is made float32 again."""
 
@@ -93,6 +96,7 @@ def half_away(a, b):
     return kept.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(
     ("kernel", "claim", "said"),
     [
@@ -106,6 +110,7 @@ def test_a_fault_of_integer_or_short_products_had_no_name(kernel, claim, said):
     assert found.dialect == said, str(found)
 
 
+@pytest.mark.turns
 def test_operands_in_a_narrower_type_had_no_name_where_long_sums_flush_subnormal_numbers():
     """As torch's bfloat16 on CPUs with AVX-512, which multiply larger products in another way."""
 
@@ -118,6 +123,7 @@ def test_operands_in_a_narrower_type_had_no_name_where_long_sums_flush_subnormal
     assert "subnormal numbers it does not explain" in str(found)
 
 
+@pytest.mark.turns
 def test_sums_that_were_rounded_once_were_said_to_be_kept_in_a_narrower_type():
     kernel = narrowing("bfloat16", "both")
     found = check(lambda a, b: NARROWED["bfloat16"](kernel(a, b)), shapes=[(4, 33, 65)], **PLAIN)

@@ -34,7 +34,7 @@ TILED = {
 """Claims, and the shapes in which the last terms are lost."""
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", TILED)
 def test_terms_that_are_lost_where_m_n_and_k_are_large_at_once_passed(name):
     claim, there = TILED[name]
@@ -66,7 +66,7 @@ def test_two_sizes_were_not_asked_whole_and_not_together():
         assert {(shape[one], shape[other]) for shape in asked} == set(product(every, every))
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     "claim",
     [

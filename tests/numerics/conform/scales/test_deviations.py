@@ -247,7 +247,7 @@ def of_a_neighbour(dtype, options, by, scale=False, zero=False, told=True):
 ASYMMETRIC = ("uint8 symmetric=False", {"scheme": "per_group(32)"})
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("by", [1, -1])
 @pytest.mark.parametrize(
     ("form", "faults", "name"),

@@ -26,6 +26,7 @@ def judged(target, **options):
     )
 
 
+@pytest.mark.turns
 def test_this_kernel_is_right_without_its_deviation():
     found = judged(by(lambda amax: amax / F(2688)))
     assert found, str(found)
@@ -50,6 +51,7 @@ def values(target):
     return rounded
 
 
+@pytest.mark.turns
 def test_values_alone_show_the_way():
     name = "amax · float32(1 / 2688)"
     found = judged(values(by(TENSORS[name])), kind="round")
@@ -91,6 +93,7 @@ def test_tails_of_whole_blocks_were_not_asked(length):
     assert found.law == "tensor_scale", str(found)
 
 
+@pytest.mark.turns
 def test_a_kernel_of_whole_blocks_is_right():
     assert judged(without_tail(0), whole_blocks=True)
 

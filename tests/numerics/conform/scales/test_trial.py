@@ -283,7 +283,7 @@ LOST = {
 }  # fmt: skip
 
 
-@pytest.mark.turns
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("name", LOST)
 def test_places_of_usual_rows_were_lost(name):
     assert not judged(lost(LOST[name])), name
@@ -300,12 +300,13 @@ def of_tensors(where):
     return encode
 
 
-@pytest.mark.turns(5)
+@pytest.mark.turns(10)
 @pytest.mark.parametrize("name", [name for name in LOST if "past" not in name or "256" in name])
 def test_places_of_usual_tensors_were_lost(name):
     assert not judged(of_tensors(LOST[name]), scheme="per_tensor"), name
 
 
+@pytest.mark.turns
 def test_every_place_of_a_shape_that_is_named_is_asked():
     wrong = lost(lambda i, n: (n == 301) & (i == 123))
     assert judged(wrong)
@@ -345,7 +346,7 @@ def values_of(wrong, dtype="int8"):
     return lambda x: (nx.dtype(dtype).decode(wrong(x)[0]) * wrong(x)[1]).astype(F)
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("name", FAULTS)
 def test_values_alone_show_it_too(name):
     assert judged(values_of(kernel()), kind="fake_quantize")
@@ -389,7 +390,7 @@ def strided(part):
 TURNED = ("128x128", "64x32", "1x128", "per_group(128)", "per_group(128, axis=0)", "per_group(200, axis=2)")
 
 
-@pytest.mark.turns
+@pytest.mark.turns(15)
 @pytest.mark.parametrize("wrong", [turned, strided])
 @pytest.mark.parametrize("scheme", TURNED)
 def test_scales_that_lie_turned_are_found(scheme, wrong):
@@ -416,7 +417,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("scheme", WHOLE)
 def test_a_kernel_of_whole_groups_alone_was_given_others(scheme):
     """`whole_blocks` said what it takes, and groups of 3 numbers came all the same."""
@@ -473,6 +474,7 @@ def test_what_is_not_so_is_refused():
         judged(kernel(), "mxfp4", None)
 
 
+@pytest.mark.turns
 def test_what_comes_back_is_read():
     assert judged(lambda x: kernel()(x)[0]).law == "result"
     assert judged(lambda x: (kernel()(x)[0], kernel()(x)[1].astype(np.int32))).law == "dtype"
@@ -480,6 +482,7 @@ def test_what_comes_back_is_read():
     assert judged(lambda x: (kernel()(x)[0], kernel()(x)[1][..., 0]))
 
 
+@pytest.mark.turns
 def test_it_fills_arrays():
     def fills(x, codes, scales):
         codes[...], scales[...] = (
