@@ -351,3 +351,51 @@ def test_a_right_kernel_was_blamed_under_some_seed(name):
     for seed in range(1, SEEDS + 1):
         found = check(kernel, dtype, seed=seed, **options)
         assert found, f"seed {seed}: {found}"
+
+
+@numba.njit
+def _by_rows(a, b, out):
+    for m in range(a.shape[0]):
+        for n in range(b.shape[0]):
+            total = np.float32(0)
+            for k in range(a.shape[1]):
+                total += a[m, k] * b[n, k]
+            out[m, n] = total
+
+
+def by_rows(a, b):
+    out = np.empty((len(a), len(b)), np.float32)
+    _by_rows(a, b, out)
+    return out
+
+
+def halves(a, b):
+    """Two parts of the terms, each by NumPy, and their sum."""
+    middle = a.shape[1] // 2
+    with np.errstate(all="ignore"):
+        return a[:, :middle] @ b[:, :middle].T + a[:, middle:] @ b[:, middle:].T
+
+
+def in_float64(a, b):
+    with np.errstate(all="ignore"):
+        return (a.astype(np.float64) @ b.astype(np.float64).T).astype(np.float32)
+
+
+PRODUCTS = {
+    "NumPy": (lambda a, b: a @ b.T, "numpy"),
+    "torch": (lambda a, b: a @ b.T, "torch"),
+    "one after the other": (added, "numpy"),
+    "numba": (by_rows, "numpy"),
+    "two halves": (halves, "numpy"),
+    "float64": (in_float64, "numpy"),
+}
+
+
+@pytest.mark.long
+def test_a_right_product_was_blamed_in_ten_million_results():
+    decided = 0
+    for name, (kernel, array) in PRODUCTS.items():
+        found = check(kernel, array=array, **WIDE)
+        assert found, f"{name}: {found}"
+        decided += found.tried
+    assert decided > 10_000_000
