@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.alone import (
     ALONE,
@@ -61,6 +62,8 @@ LARGER = (5003, 70001)
 APART = 1002  # numbers by which their shapes differ, times what they differ by
 SCALED, SCALED_APART = 45_000, 9_001
 """The same of arrays with scales, of which no call had as many; and of strings of bytes."""
+STRIDES = "in contiguous memory it is right: it depends on the strides"
+OF_ONE = "with the strides of new memory it is right: it depends on the stride of an axis of one number"
 IN_MEMORY = ", in the same memory"
 TIRES = f"it {DEPENDS}: the first of a shape is right, and a later one of the same numbers is not"
 AGAIN = f"asked again with the same it is right: it {DEPENDS}"
@@ -338,13 +341,17 @@ def _placed(target: Target, broken: Counterexample, case: tuple[Any, ...] | None
     """The same with what makes it right: memory without gaps, or another shape; as far as one can tell."""
     if broken.law not in PLACES or case is None or ALONE in broken.where:
         return broken
-    plain = tuple(np.ascontiguousarray(x).reshape(np.shape(x)) if np.ndim(x) else x for x in case)
-    strided = any(np.ndim(x) and not x.flags.c_contiguous for x in case)
+    plain = tuple(x.copy() if np.ndim(x) else x for x in case)
+    strided = any(np.ndim(x) and not shapes.is_plain(x) for x in case)
     if strided and not is_wrong(target, plain):
-        return _also(broken, "in contiguous memory it is right: it depends on the strides")
+        return _also(broken, STRIDES if _has_gaps(case) else OF_ONE)
     if case[0].ndim == 0 and not is_wrong(target, tuple(np.reshape(x, (1,)) for x in case)):
         return _also(broken, "in an array of shape (1,) it is right: it depends on the shape ()")
     return broken
+
+
+def _has_gaps(case: tuple[Any, ...]) -> bool:
+    return not all(x.flags.c_contiguous for x in case if isinstance(x, np.ndarray))
 
 
 def _also(broken: Counterexample, said: str) -> Counterexample:

@@ -18,7 +18,7 @@ from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import alike, elements, layouts, narrow, random_bits, shapes
+from numerics.conform.inputs import alike, elements, layouts, matrices, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.edges import at_ends
 from numerics.conform.inputs.elements import values
@@ -497,8 +497,12 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
     task, every = target.task, filling(target, effort.seed)
     for x in shapes.shaped(every, target.takes, named):
         yield every, x
-    yield from ((every, x) for x in layouts.sized(every, few=task.draws and not effort.drawn))
+    few = task.draws and not effort.drawn
+    yield from ((every, x) for x in layouts.sized(every, few))
+    if not few:
+        yield from ((every, x) for x in layouts.tailed(every, far=effort.drawn > 0 and not task.draws))
     yield from ((every, x) for x in layouts.apart(every, target.takes))
+    yield from ((every, x) for x in matrices.laid(every, target.takes, few))
     near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
     values = task.values(near) if task.kind == "decode" else near
     masks = alike.classes(values, task.element)
