@@ -72,6 +72,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
         yield Trial((padding,), _padded)
     if not takes.contiguous:
         yield Trial((), _strided)
+        yield Trial((), lambda target, found: _in_tensors(target, found, block_layouts.laid, effort))
     yield Trial((layout,), _at_pages)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
 
