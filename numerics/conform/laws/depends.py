@@ -110,8 +110,8 @@ def _by_address(
     """The same of a law of places, where its place in a storage or a page decides whether it is wrong."""
     if case is None:
         return None
-    stored = by_storage(target, lambda: is_wrong(target, case))
-    lies = STORED if stored else begins(target, case, is_wrong)
+    wrong = _asks_again(target, case)
+    lies = STORED if by_storage(target, wrong) else begins(target, case, lambda *_: wrong())
     if lies is None:
         return None
     return _also(broken, lies) if broken.law in PLACES else as_of(broken, layout, lies)
@@ -155,25 +155,39 @@ def _given(task: Task) -> int:
 
 def is_wrong(target: Target, case: tuple[Any, ...]) -> bool:
     """Is a result of whole arrays wrong anywhere, asked now?"""
-    try:
-        return _differs(target, case)
-    except Fault:
-        return True
+    return _asks_again(target, case)()
 
 
-def _differs(target: Target, case: tuple[Any, ...]) -> bool:
+def _asks_again(target: Target, case: tuple[Any, ...]) -> Callable[[], bool]:
+    """What says whether a result of whole arrays is wrong anywhere, asked then; what is due is found once."""
+    differs = _differing(target, case)
+
+    def asks() -> bool:
+        try:
+            return differs()
+        except Fault:
+            return True
+
+    return asks
+
+
+def _differing(target: Target, case: tuple[Any, ...]) -> Callable[[], bool]:
     task = target.task
     if task.kind in ("affine", "pack", "unpack") or task.rule is not None:
-        return bool(wrong_of(target, case).any())
+        return lambda: bool(wrong_of(target, case).any())
     if task.draws_itself:
-        came = target.elements(*case)
-        return bool(task.differs(came, neighbours(target, case[0], came)).any())
+        return lambda: _is_no_neighbour(target, case)
     plain = tuple(map(np.ascontiguousarray, case))
     if not isinstance(task.dtype, Block):
-        due = task.values(case[0]) if task.kind == "decode" else task.answer(*case)
-        return bool(task.differs(target.elements(*case), np.asarray(due)).any())
+        of_numbers = np.asarray(task.values(case[0]) if task.kind == "decode" else task.answer(*case))
+        return lambda: bool(task.differs(target.elements(*case), of_numbers).any())
     due = task.block_values(given_fields(plain)) if task.kind == "decode" else task.answer(*plain)
-    return any(bool(task.differs(*pair).any()) for pair in task.pairs(target.blocks(*case), due))
+    return lambda: any(task.differs(*pair).any() for pair in task.pairs(target.blocks(*case), due))
+
+
+def _is_no_neighbour(target: Target, case: tuple[Any, ...]) -> bool:
+    came = target.elements(*case)
+    return bool(target.task.differs(came, neighbours(target, case[0], came)).any())
 
 
 # ---- memory that nobody wrote ----------------------------------------------------------------------

@@ -355,8 +355,15 @@ def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
 
 
 def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
-    """Judges numbers that were wrong among many, by the laws of elements."""
-    seen = observe(target, *(part[at] for part in question.inputs))
+    """Judges numbers that were wrong among many, by the laws of elements: those that are wrong alone, too.
+
+    Others are wrong by what stands beside them, and a line of them is another array than the wrong one.
+    """
+    every = [tuple(part[i : i + 1] for part in question.inputs) for i in at]
+    own = at[[bool(observe(target, *one).wrong.any()) for one in every]]
+    if not len(own):
+        return
+    seen = observe(target, *(part[own] for part in question.inputs))
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
 
 
@@ -547,7 +554,7 @@ def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: A
 
 
 def _is_wrong_alone(target: Target, found: Findings, given: tuple[Array, ...], wrong: Mask) -> bool:
-    """Judges by their own laws those of the wrong numbers that were not asked before, in a line of them."""
+    """Judges by their own laws those of the wrong numbers that were not asked before."""
     if target.task.kind == "decode":
         return False
     at = np.flatnonzero(wrong)[:SHOWN]
