@@ -39,8 +39,8 @@ def _part(part: tuple[slice | int | None, ...], x: Array) -> Array:
     return x[(..., *part)]
 
 
-def _turned_part(width: int, x: Array) -> Array:
-    return x[:, :width].T
+def _turned_part(part: slice, x: Array) -> Array:
+    return x[:, part].T
 
 
 TURNED = (
@@ -49,30 +49,22 @@ TURNED = (
 )
 """Matrices whose sides are whole tiles of 16 to 128, both or one of them, and which are turned."""
 STACKED = (
-    *(
-        ((2, 128, 96), (0, 2, 1)),
-        ((2, 160, 192), (0, 2, 1)),
-        ((3, 64, 64), (0, 2, 1)),
-        ((2, 32, 48), (0, 2, 1)),
-        ((5, 37, 64), (0, 2, 1)),
-    ),
+    *(((2, n, m), (0, 2, 1)) for n, m in ((128, 96), (160, 192), (96, 64), (32, 48), (37, 64))),
     *(((64, 4, 64), (1, 0, 2)), ((32, 3, 64), (2, 1, 0)), ((64, 2, 96), (2, 0, 1)), ((64, 2, 96), (1, 2, 0))),
     *(((2, 64, 4, 32), (0, 2, 1, 3)), ((2, 64, 4, 32), (0, 2, 3, 1)), ((2, 3, 64, 32), (0, 1, 3, 2))),
 )
 """Stacks of such matrices, and batches of heads, in another order of axes."""
 PITCHED = (
-    *((4, 2048, 0, 1024), (5, 1024, 0, 1000), (33, 1024, 512, 1024), (3, 8192, 4096, 8192)),
-    *((3, 12_288, 4096, 8192), (2, 8256, 0, 8192), (4, 1088, 64, 1088), (9, 128, 0, 96), (5, 257, 0, 256)),
+    *(((4, 2048), slice(1024)), ((5, 1024), slice(1000)), ((33, 1024), slice(512, None))),
+    *(((3, 8192), slice(4096, None)), ((3, 12_288), slice(4096, 8192)), ((2, 8256), slice(8192))),
+    *(((4, 1088), slice(64, None)), ((9, 128), slice(96)), ((5, 257), slice(256))),
+    *(((2, 3, 2048), slice(1024)), ((2, 4096), slice(None, None, 2))),
 )
-"""Rows, numbers of the wider ones that they are parts of, and where in these they begin and end."""
-WIDE = ((2, 3, 2048), 1024, (2, 4096))  # of three axes, and with a gap after each number
+"""Rows in memory, and the part of each that is given: half of it, the second of three, each second number."""
 LINES = ((8, 1024), (6, 4096))  # of whose rows each second one is given
-OF_ONE = (2, 60, 1000)  # numbers of a row that is turned: a column whose outer stride is another
-IN_WIDER = (
-    (4, 64, 60),
-    (4, 1024, 1000),
-    (3, 33, 32),
-)  # rows, their numbers, and those of the one that is given
+OF_ONE = (2, 60, 1000)  # numbers of a line that is a matrix of one row, or of one column
+IN_WIDER = ((4, 64, 60), (4, 1024, 1000), (3, 33, 32))
+"""Rows, the numbers of each, and how many of these are given of one row."""
 FAR_APART = (1 << 16, 70_003)  # numbers of a line with a gap after each
 
 
@@ -89,7 +81,7 @@ def of_one() -> Iterator[Lying]:
     for rows, pitch, width in IN_WIDER:
         yield Lying((rows, pitch), partial(_part, (slice(0, 1), slice(0, width))))
         yield Lying((rows, pitch), partial(_part, (slice(1, 2), slice(pitch - width, None))))
-        yield Lying((rows, pitch), lambda x: x[:, 1:2].T)
+        yield Lying((rows, pitch), partial(_turned_part, slice(1, 2)))
         yield Lying((2, rows, pitch), partial(_part, (slice(0, 1), slice(0, width))))
         yield Lying((rows, pitch), partial(_part, (slice(None), None, slice(0, width))))
 
@@ -103,12 +95,9 @@ def every() -> Iterator[Lying]:
     """
     yield from of_one()
     yield from (Lying(shape, np.transpose) for shape in TURNED)
-    yield from (Lying(shape, partial(_turned_part, shape[1] // 2)) for shape in TURNED[3:6])
+    yield from (Lying(shape, partial(_turned_part, slice(shape[1] // 2))) for shape in TURNED[3:6])
     yield from (Lying(shape, partial(_turned, axes)) for shape, axes in STACKED)
-    for rows, pitch, first, past in PITCHED:
-        yield Lying((rows, pitch), partial(_part, (slice(first, past),)))
-    yield Lying(WIDE[0], partial(_part, (slice(0, WIDE[1]),)))
-    yield Lying(WIDE[2], partial(_part, (slice(None, None, 2),)))
+    yield from (Lying(shape, partial(_part, (part,))) for shape, part in PITCHED)
     yield from (Lying(shape, partial(_part, (slice(None, None, 2), slice(None)))) for shape in LINES)
     yield from (Lying((2 * n,), partial(_part, (slice(None, None, 2),))) for n in FAR_APART)
 
