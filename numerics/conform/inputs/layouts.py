@@ -39,6 +39,10 @@ MOST_APART = 1 << 11  # numbers of such arrays, at most
 PAGED = (5, 67, 1001, 4099)  # numbers of lines that end where a page of memory does
 WHOLE = (1 << 18, 655_363, 3 << 18, 1 << 20)
 """Multiples of the tiles of large arrays, and a number between half of 2**20 and that."""
+LEFT_OVER = ((1 << 10, 32), (1 << 14, 16), (1 << 16, 16))
+"""Numbers, from which on lines leave over every number of a tile; and the numbers of the tile."""
+FAR_LEFT_OVER = ((1 << 18, 8), (1 << 20, 8))  # the same of the longest lines
+NEAR = 1  # which of the kinds is next to a tie, and is rounded away from zero
 TIES = (3, 4)  # which of the kinds are ties, to both sides
 TELLING = (*TIES, 7, 16)  # these, NaN, and one and a half of the least number
 
@@ -57,6 +61,25 @@ def sized(numbers: Filling, few: bool) -> Iterator[Array]:
     yield from (numbers.ended((n,), _plain, turn) for n in COUNTED for turn in TELLING)
     for place, n in enumerate(() if few else WHOLE):
         yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
+
+
+def left_over(far: bool) -> list[int]:
+    """Numbers of lines that leave over each number of numbers of a tile; far: of the longest ones, too.
+
+    >>> found = left_over(far=True)
+    >>> [len({n % tile for n in found if n >= least}) for least, tile in ((1 << 10, 32), (1 << 20, 8))]
+    [32, 8]
+    """
+    every = (*LEFT_OVER, *FAR_LEFT_OVER * far)
+    return [least + 5 * left % 7 * tile + left for least, tile in every for left in range(tile)]
+
+
+def tailed(numbers: Filling, far: bool) -> Iterator[Array]:
+    """Lines of so many numbers, which end beside a tie, and shorter ones in a tie, too."""
+    for place, n in enumerate(left_over(far)):
+        yield numbers.ended((n,), _plain, NEAR)
+        if n < COUNTED[0]:
+            yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
 
 
 def paged(numbers: Filling) -> Iterator[Array]:

@@ -279,6 +279,20 @@ def draws_of(task: Task, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return (task.drawing.narrow(some_draws(shape)),) if task.draws else ()
 
 
+def is_plain(x: Array) -> bool:
+    """Has an array no gaps, and the strides that new memory of its shape has, along axes of one number, too?
+
+    Such a stride leads nowhere, so that NumPy calls an array contiguous whatever it is.
+
+    >>> x = np.zeros((4, 64), np.float32)[:1, :60]
+    >>> x.strides, x.flags.c_contiguous, is_plain(x)
+    ((256, 4), True, False)
+    """
+    if not x.size or not x.flags.c_contiguous or 1 not in x.shape:
+        return not x.size or bool(x.flags.c_contiguous)
+    return all(step == x.itemsize * math.prod(x.shape[at + 1 :]) for at, step in enumerate(x.strides))
+
+
 def kept(x: Array, kind: Any = None, room: Room | None = None) -> Array:
     """Returns the same numbers in memory of their own, of the same strides.
 
@@ -289,7 +303,7 @@ def kept(x: Array, kind: Any = None, room: Room | None = None) -> Array:
     >>> bool((x == y).all()), y.strides == x.strides, np.shares_memory(x, y)
     (True, True, False)
     """
-    if room is None and (not x.size or x.flags.c_contiguous):
+    if room is None and is_plain(x):
         return aligned_as(x, kind)
     return like(x if kind is None else cast(x, kind), x, room or spaced)
 
@@ -311,7 +325,7 @@ def like(numbers: Array, x: Array, room: Room = np.zeros) -> Array:
     >>> found.tolist(), found.strides
     ([[1, 2, 3], [4, 5, 6]], (-6, 2))
     """
-    if not x.size or x.flags.c_contiguous:
+    if is_plain(x):
         whole = room(numbers.size, numbers.dtype).reshape(numbers.shape)
         whole[...] = numbers
         return whole

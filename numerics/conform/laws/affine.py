@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Dialects, nearest_affine
 from numerics.conform.effort import Effort
-from numerics.conform.inputs import affine, alike, shapes
+from numerics.conform.inputs import affine, alike, matrices, shapes
 from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.spread import Shapes, Spread, far_shapes, nothing_of, shape_of, shapes_of, spread
@@ -373,7 +373,11 @@ def _layouts(target: Target, found: Findings, named: Shapes, seed: int) -> None:
     task = target.task
     given = affine.laid_out(task.element)
     numbers = _filling(target, given, seed)
-    every = chain(shapes.shaped(numbers, target.takes, named), _of_one_class(target, numbers, given))
+    every = chain(
+        shapes.shaped(numbers, target.takes, named),
+        matrices.laid(numbers, target.takes, few=False),
+        _of_one_class(target, numbers, given),
+    )
     for turn, x in enumerate(every):
         scale, zero_point = given[turn % len(given)]
         due = task.affine_codes(x, scale, zero_point)

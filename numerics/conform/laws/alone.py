@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import takewhile
-from time import monotonic
+from itertools import chain, takewhile
+from time import process_time
 from typing import Any
 
 import numpy as np
 
 from numerics.conform.deviations.affine import PARAMETERS
 from numerics.conform.deviations.search import Asked, Dialects, affine_differs
-from numerics.conform.inputs.edges import PAGE
+from numerics.conform.inputs.edges import PAGE, at_ends
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, in_place, wrong_of
 from numerics.conform.laws.unwritten import as_unwritten, unwritten
@@ -26,7 +26,7 @@ NOT_ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry",
 ORDERS = 3  # in which a target is asked once more, before a deviation is named
 MOST, MOST_BLOCKS = 1 << 13, 1 << 9  # numbers and blocks of each
 MOST_BEGUN, PATIENCE = 1 << 15, 2.0
-"""Numbers of an array that is begun at places of a page, and the seconds that it may take."""
+"""Numbers of an array that is begun at many places of a page, and the seconds of the CPU that it may take."""
 LINE, NEAR = 64, 256
 """Bytes of a line of a cache, each of which is such a place; and of a page's ends, where every one is."""
 IN_TURN = tuple(map(bool, (1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0)))
@@ -68,17 +68,19 @@ def begins(
     told: what is wrong of it, asked now.
     """
     x = case[0]
-    if target.task.draws_itself or not 1 < x.size <= MOST_BEGUN:
+    if target.task.draws_itself or x.size < 2:
         return None
 
     def at(past: int) -> Any:
         with target.giving(begins=past, stored_alone=True):
             return told(target, case)
 
-    step, late, first = target.kind_of(x).itemsize, monotonic() + PATIENCE, at(0)
+    step, late, first = target.kind_of(x).itemsize, process_time() + PATIENCE, at(0)
     meets = PAGE - NEAR - min(x.nbytes, NEAR)  # from where vectors of its numbers may meet the next page
     asked = (past for past in range(step, PAGE, step) if past < NEAR or past >= meets or past % LINE == 0)
-    places = takewhile(lambda _: monotonic() < late, asked)
+    with_page = at_ends(x.size * step)[1:]  # of arrays without gaps, the place at which they end with a page
+    every = chain(with_page, asked if x.size <= MOST_BEGUN else ())
+    places = takewhile(lambda _: process_time() < late, every)
     found = next(((past, came) for past in places if (came := at(past)) != first), None)
     if found is None or any(at(found[0] if turn else 0) != (found[1] if turn else first) for turn in IN_TURN):
         return None

@@ -10,10 +10,10 @@ import numpy as np
 
 from numerics.backends.partition import Blocking
 from numerics.conform.effort import Effort
-from numerics.conform.inputs import shapes
+from numerics.conform.inputs import matrices, shapes
 from numerics.conform.inputs.layouts import LINES as LONG_LINES
 from numerics.conform.inputs.layouts import WIDEST, WIDTHS
-from numerics.conform.laws.questions import rounded_values
+from numerics.conform.laws.questions import question_of, rounded_values
 from numerics.conform.laws.rows import fields_of_rows
 from numerics.conform.takes import Takes
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
@@ -23,11 +23,12 @@ LINES = (1, 2, 3, 5, 8, 33, 128)  # blocks of a tensor of one axis
 TENSORS = ((9, 3), (2, 3, 2), (33, 5, 1), (2, 3, 5, 2), (2, 1, 3, 2, 1), (3, 2, 5, 3, 2), (131, 7))
 """Lines of tensors, and how many blocks are in each, along the last of these axes."""
 LED = ((1,), (5, 2), (33, 9))  # lines of blocks of such tensors
+OF_ONE_NUMBER = ((1,), (3,), (1, 2), (3, 2), (2, 5), (5, 1), (2, 3, 2), (33, 2))  # of those of a single one
 OF_ONE_CLASS = ((1, 1), (1, 5), (3, 2), (33, 9), (2, 5, 3))
 LONG = 1 << 20  # numbers of blocks of one class
 MOST = 1 << 18  # numbers of other tensors, at most: of longer blocks there are fewer
-MANY = ((2, 1027), (3, 2051), (4099,), (65_601,), (1, 65_601))
-"""Lines, and blocks of each: more than a block of threads, or 16 bits, counts."""
+MANY = ((2, 1027), (3, 2051), (4099,), (65_601,), (1, 65_601), (257, 257, 1))
+"""Lines, and blocks of each: more than a block of threads, or 16 bits, counts; so many lines of two axes."""
 MOST_LONG, PAST = 1 << 22, (7, 468_753)
 """Numbers of these, at most; lines, and numbers of each, of the largest tensor: more than 3 * 2**20."""
 HIGH = (7, 2_396_757)  # with much effort: more than 2**24
@@ -74,9 +75,21 @@ def led(task: Task, known: Known) -> Iterator[tuple[tuple[int, ...], Known]]:
         else:
             place, number = ends[turn // len(LED) - 1]
             own[place, place] = number
-        fields = fields_of_rows(task, own)
-        due = fields if task.kind == "encode" else rounded_values(task, fields)
-        yield shape, Known((own,), (), due, np.arange(count))
+        yield shape, Known((own,), (), question_of(task, (own,)).due, np.arange(count))
+
+
+def constant(task: Task, known: Known) -> Iterator[tuple[tuple[int, ...], Known]]:
+    """Shapes, and their blocks in order: each is of one number, or code; in some shapes all of the same."""
+    rows, size = known.elements[0][known.kept], task.block.block
+    for turn, lines in enumerate((*LED, *OF_ONE_NUMBER)):
+        if not len(rows) or (shape := shape_of(task, lines)) is None:
+            continue
+        count, rng = task.blocking(shape).count, np.random.default_rng((SALT, turn, *lines))
+        numbers = rng.choice(rows.reshape(-1), count if turn < len(LED) else 1)
+        own = np.repeat(np.resize(numbers, count)[:, None], size, axis=1)
+        at = rng.integers(0, len(rows), count)
+        shared = tuple(part[known.kept][at] for part in known.shared)
+        yield shape, Known((own,), shared, question_of(task, (own, *shared)).due, np.arange(count))
 
 
 def in_tensor(task: Task, known: Known, shape: tuple[int, ...], order: Array) -> tuple[list[Array], Answer]:
@@ -189,15 +202,38 @@ def long_lines(task: Task, whole: bool, effort: Effort) -> Iterator[tuple[int, .
 def in_long_lines(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort) -> None:
     """Asks the blocks of before in these shapes, with what is due to them."""
     for *lines, length in long_lines(task, takes.whole_blocks, effort):
-        rank = 1 + len(lines)
-        if not -rank <= task.axis < rank or (rank < 2 and task.scale_layout is not None):
+        if not _has_axis(task, 1 + len(lines)):
             continue
-        at = task.axis % rank
-        shape = (*lines[:at], length, *lines[at:])
-        rng = np.random.default_rng((SALT, effort.seed, *shape))
-        blocking = task.blocking(shape)
-        order = known.kept[rng.integers(0, len(known.kept), blocking.count)]
-        ask(*in_tensor(task, _cut(task, known, order, blocking), shape, np.arange(len(order))))
+        at = task.axis % (1 + len(lines))
+        ask(*_drawn(task, known, (*lines[:at], length, *lines[at:]), effort.seed))
+
+
+def _has_axis(task: Task, rank: int) -> bool:
+    """Do blocks lie along one of so many axes?  Those whose scales are in tiles need rows."""
+    return -rank <= task.axis < rank and (rank > 1 or task.scale_layout is None)
+
+
+def _drawn(task: Task, known: Known, shape: tuple[int, ...], seed: int) -> tuple[list[Array], Answer]:
+    """Blocks that are drawn among the known ones as a tensor, and what is due to it, to short ones, too."""
+    blocking = task.blocking(shape)
+    rng = np.random.default_rng((SALT, seed, *shape))
+    order = known.kept[rng.integers(0, len(known.kept), blocking.count)]
+    return in_tensor(task, _cut(task, known, order, blocking), shape, np.arange(len(order)))
+
+
+def laid(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort) -> None:
+    """Asks the blocks of before in matrices that are turned, parts of wider ones, or of one row."""
+    for lying in () if takes.contiguous else matrices.every():
+        x = lying.room(known.elements[0].dtype)
+        if not _has_axis(task, x.ndim):
+            continue
+        length = x.shape[task.axis]
+        if length % (task.block.block if takes.whole_blocks else task.fill_bytes):
+            continue
+        (numbers, *others), due = _drawn(task, known, x.shape, effort.seed)
+        x[...] = numbers
+        for every in shapes.beside(x, *others):
+            ask([*every], due)
 
 
 def _cut(task: Task, known: Known, order: Array, blocking: Blocking) -> Known:
@@ -232,6 +268,8 @@ def everything(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort)
                 ask([*every], due)
     for shape, order in of_one_class(task, known, effort.drawn > 0):
         ask(*in_tensor(task, known, shape, order))
+    for shape, own in () if task.draws else constant(task, known):
+        ask(*in_tensor(task, own, shape, own.kept))
     if task.kind != "decode" and not task.draws:
         for shape, own in () if takes.finite else led(task, known):
             ask(*in_tensor(task, own, shape, own.kept))

@@ -72,6 +72,7 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER, named: Shapes = (
         yield Trial((padding,), _padded)
     if not takes.contiguous:
         yield Trial((), _strided)
+        yield Trial((), lambda target, found: _in_tensors(target, found, block_layouts.laid, effort))
     yield Trial((layout,), _at_pages)
     yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
 
@@ -434,11 +435,14 @@ def _strided(target: Target, found: Findings) -> None:
 
 
 def _at_pages(target: Target, found: Findings) -> None:
-    """Blocks that begin where a page of memory does, and that end where one does."""
-    task, block = target.task, target.task.block.block
+    """Blocks that begin where a page of memory does, and that end where one does; lines of one axis, too."""
+    task = target.task
     kind = task.block.code_dtype if task.kind == "decode" else type_of(task.inputs)
+    every, rng = target.asked(probes(task)), np.random.default_rng(53)
     for rows, count in PAGED:
-        for x in _asked(target, iter([shapes.placed(uneven(rows, count * block, block), task.axis)])):
+        lines = every[rng.integers(0, len(every), rows * count)].reshape(rows, -1)
+        forms = [shapes.placed(lines, task.axis), *[lines.reshape(-1)] * (task.axis in (0, -1))]
+        for x in _asked(target, iter(forms)):
             for past in at_ends(x.size * np.dtype(kind).itemsize):
                 if not found.failures:
                     with target.giving(begins=past, stored_alone=True):
@@ -481,10 +485,20 @@ def _expect_equal(task: Task, found: Findings, given: Sequence[Array], answers: 
     wrong = task.differs(answers.came, answers.due)
     if wrong.any() and not found.failures:
         name = "scales" if task.kind == "decode" else "random bits"
+        law = layout if law is short_block and not _is_short(task, given[0], wrong) else law
         broken = misplaced(given[0], answers.came, answers.due, wrong, law)
         if answers.part:
             broken = _of_shared(task, given[0], broken, answers)
         found.failures.append(together(broken, given[1:], name))
+
+
+def _is_short(task: Task, x: Array, wrong: Array) -> bool:
+    """Is the first block that is wrong the short one at the end of its line?"""
+    axis, whole = task.axis % x.ndim, x.shape[task.axis] // task.block.block
+    of_numbers = wrong.shape == x.shape
+    by_block = wrong if of_numbers or wrong.ndim == x.ndim else task.blocking(x.shape).shared(wrong)
+    at = int(np.argwhere(by_block)[0][axis])
+    return bool(at // (task.block.block if of_numbers else 1) == whole)
 
 
 def _of_shared(task: Task, x: Array, broken: Counterexample, answers: Pair) -> Counterexample:

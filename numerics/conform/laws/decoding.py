@@ -83,9 +83,12 @@ def trial() -> Trial:
 
 
 def alone(target: Target, found: Findings, question: Question, at: Array) -> None:
-    """Judges codes that were wrong among many."""
-    codes = question.inputs[0][at]
-    found.judge(DECODE_LAWS, Codes(target.task, codes, target.elements(codes), target.task.values(codes)))
+    """Judges codes that were wrong among many: those that are wrong alone, too."""
+    task, codes = target.task, question.inputs[0][at]
+    own = [bool(task.differs(target.elements(one), task.values(one)).any()) for one in codes[:, None]]
+    codes = codes[own]
+    if len(codes):
+        found.judge(DECODE_LAWS, Codes(task, codes, target.elements(codes), task.values(codes)))
 
 
 def _decode(target: Target, found: Findings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numerics.conform.inputs import shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.alone import (
     ALONE,
@@ -61,6 +62,8 @@ LARGER = (5003, 70001)
 APART = 1002  # numbers by which their shapes differ, times what they differ by
 SCALED, SCALED_APART = 45_000, 9_001
 """The same of arrays with scales, of which no call had as many; and of strings of bytes."""
+STRIDES = "in contiguous memory it is right: it depends on the strides"
+OF_ONE = "with the strides of new memory it is right: it depends on the stride of an axis of one number"
 IN_MEMORY = ", in the same memory"
 TIRES = f"it {DEPENDS}: the first of a shape is right, and a later one of the same numbers is not"
 AGAIN = f"asked again with the same it is right: it {DEPENDS}"
@@ -107,8 +110,8 @@ def _by_address(
     """The same of a law of places, where its place in a storage or a page decides whether it is wrong."""
     if case is None:
         return None
-    stored = by_storage(target, lambda: is_wrong(target, case))
-    lies = STORED if stored else begins(target, case, is_wrong)
+    wrong = _asks_again(target, case)
+    lies = STORED if by_storage(target, wrong) else begins(target, case, lambda *_: wrong())
     if lies is None:
         return None
     return _also(broken, lies) if broken.law in PLACES else as_of(broken, layout, lies)
@@ -152,25 +155,39 @@ def _given(task: Task) -> int:
 
 def is_wrong(target: Target, case: tuple[Any, ...]) -> bool:
     """Is a result of whole arrays wrong anywhere, asked now?"""
-    try:
-        return _differs(target, case)
-    except Fault:
-        return True
+    return _asks_again(target, case)()
 
 
-def _differs(target: Target, case: tuple[Any, ...]) -> bool:
+def _asks_again(target: Target, case: tuple[Any, ...]) -> Callable[[], bool]:
+    """What says whether a result of whole arrays is wrong anywhere, asked then; what is due is found once."""
+    differs = _differing(target, case)
+
+    def asks() -> bool:
+        try:
+            return differs()
+        except Fault:
+            return True
+
+    return asks
+
+
+def _differing(target: Target, case: tuple[Any, ...]) -> Callable[[], bool]:
     task = target.task
     if task.kind in ("affine", "pack", "unpack") or task.rule is not None:
-        return bool(wrong_of(target, case).any())
+        return lambda: bool(wrong_of(target, case).any())
     if task.draws_itself:
-        came = target.elements(*case)
-        return bool(task.differs(came, neighbours(target, case[0], came)).any())
+        return lambda: _is_no_neighbour(target, case)
     plain = tuple(map(np.ascontiguousarray, case))
     if not isinstance(task.dtype, Block):
-        due = task.values(case[0]) if task.kind == "decode" else task.answer(*case)
-        return bool(task.differs(target.elements(*case), np.asarray(due)).any())
+        of_numbers = np.asarray(task.values(case[0]) if task.kind == "decode" else task.answer(*case))
+        return lambda: bool(task.differs(target.elements(*case), of_numbers).any())
     due = task.block_values(given_fields(plain)) if task.kind == "decode" else task.answer(*plain)
-    return any(bool(task.differs(*pair).any()) for pair in task.pairs(target.blocks(*case), due))
+    return lambda: any(task.differs(*pair).any() for pair in task.pairs(target.blocks(*case), due))
+
+
+def _is_no_neighbour(target: Target, case: tuple[Any, ...]) -> bool:
+    came = target.elements(*case)
+    return bool(target.task.differs(came, neighbours(target, case[0], came)).any())
 
 
 # ---- memory that nobody wrote ----------------------------------------------------------------------
@@ -338,13 +355,17 @@ def _placed(target: Target, broken: Counterexample, case: tuple[Any, ...] | None
     """The same with what makes it right: memory without gaps, or another shape; as far as one can tell."""
     if broken.law not in PLACES or case is None or ALONE in broken.where:
         return broken
-    plain = tuple(np.ascontiguousarray(x).reshape(np.shape(x)) if np.ndim(x) else x for x in case)
-    strided = any(np.ndim(x) and not x.flags.c_contiguous for x in case)
+    plain = tuple(x.copy() if np.ndim(x) else x for x in case)
+    strided = any(np.ndim(x) and not shapes.is_plain(x) for x in case)
     if strided and not is_wrong(target, plain):
-        return _also(broken, "in contiguous memory it is right: it depends on the strides")
+        return _also(broken, STRIDES if _has_gaps(case) else OF_ONE)
     if case[0].ndim == 0 and not is_wrong(target, tuple(np.reshape(x, (1,)) for x in case)):
         return _also(broken, "in an array of shape (1,) it is right: it depends on the shape ()")
     return broken
+
+
+def _has_gaps(case: tuple[Any, ...]) -> bool:
+    return not all(x.flags.c_contiguous for x in case if isinstance(x, np.ndarray))
 
 
 def _also(broken: Counterexample, said: str) -> Counterexample:

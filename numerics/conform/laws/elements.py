@@ -18,7 +18,7 @@ from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.deviations.table import THROUGH_FLOAT32
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import alike, elements, layouts, narrow, random_bits, shapes
+from numerics.conform.inputs import alike, elements, layouts, matrices, narrow, random_bits, shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.edges import at_ends
 from numerics.conform.inputs.elements import values
@@ -355,8 +355,15 @@ def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
 
 
 def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
-    """Judges numbers that were wrong among many, by the laws of elements."""
-    seen = observe(target, *(part[at] for part in question.inputs))
+    """Judges numbers that were wrong among many, by the laws of elements: those that are wrong alone, too.
+
+    Others are wrong by what stands beside them, and a line of them is another array than the wrong one.
+    """
+    every = [tuple(part[i : i + 1] for part in question.inputs) for i in at]
+    own = at[[bool(observe(target, *one).wrong.any()) for one in every]]
+    if not len(own):
+        return
+    seen = observe(target, *(part[own] for part in question.inputs))
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
 
 
@@ -497,8 +504,12 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
     task, every = target.task, filling(target, effort.seed)
     for x in shapes.shaped(every, target.takes, named):
         yield every, x
-    yield from ((every, x) for x in layouts.sized(every, few=task.draws and not effort.drawn))
+    few = task.draws and not effort.drawn
+    yield from ((every, x) for x in layouts.sized(every, few))
+    if not few:
+        yield from ((every, x) for x in layouts.tailed(every, far=effort.drawn > 0 and not task.draws))
     yield from ((every, x) for x in layouts.apart(every, target.takes))
+    yield from ((every, x) for x in matrices.laid(every, target.takes, few))
     near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
     values = task.values(near) if task.kind == "decode" else near
     masks = alike.classes(values, task.element)
@@ -543,7 +554,7 @@ def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: A
 
 
 def _is_wrong_alone(target: Target, found: Findings, given: tuple[Array, ...], wrong: Mask) -> bool:
-    """Judges by their own laws those of the wrong numbers that were not asked before, in a line of them."""
+    """Judges by their own laws those of the wrong numbers that were not asked before."""
     if target.task.kind == "decode":
         return False
     at = np.flatnonzero(wrong)[:SHOWN]

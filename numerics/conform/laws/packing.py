@@ -13,6 +13,7 @@ from numerics.backends.reference import bits
 from numerics.conform.deviations import places
 from numerics.conform.deviations.table import Dialect
 from numerics.conform.effort import Effort
+from numerics.conform.inputs.layouts import left_over
 from numerics.conform.inputs.shapes import LENGTHS
 from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws import lanes
@@ -112,8 +113,7 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
 def _packing(target: Target, found: Findings) -> None:
     """Strings of codes, the shortest and simplest first."""
     task = target.task
-    for codes in _strings(task.element.bits, task.element.code_dtype):
-        packed = _bytes(codes, task.element.bits)
+    for codes, packed in _strings(task.element.bits, task.element.code_dtype):
         came = (
             target.packed(codes, len(packed)) if task.kind == "pack" else target.unpacked(packed, len(codes))
         )
@@ -163,14 +163,28 @@ def _bytes(codes: Array, width: int) -> Array:
     return np.frombuffer(bits.pack(codes.tolist(), width), np.uint8)
 
 
-def _strings(width: int, kind: str) -> Iterator[Array]:
-    """One code in each place of whole bytes, then random codes, then those with a short last byte."""
+def _strings(width: int, kind: str) -> Iterator[tuple[Array, Array]]:
+    """One code in each place of whole bytes, then random ones, with a short last byte, too; and the bytes."""
     whole = 8
     for place in range(whole):
         for code in (1, (1 << width) - 1):
-            yield np.where(np.arange(whole) == place, code, 0).astype(kind)
+            codes = np.where(np.arange(whole) == place, code, 0).astype(kind)
+            yield codes, _bytes(codes, width)
     random = _random(width, kind, max(LENGTHS))
-    yield from (random[:count] for count in LENGTHS)
+    packed = _bytes(random, width)
+    yield from ((random[:count], _head(packed, count * width)) for count in (*LENGTHS, *left_over(far=False)))
+
+
+def _head(packed: Array, count: int) -> Array:
+    """The first so many bits of a string; the spare ones of its last byte are 0.
+
+    >>> _head(np.uint8([255, 255, 255]), 11).tolist()
+    [255, 7]
+    """
+    found = packed[: -(-count // 8)].copy()
+    if count % 8:
+        found[-1] &= (1 << count % 8) - 1
+    return found
 
 
 def _random(width: int, kind: str, count: int) -> Array:

@@ -13,8 +13,11 @@ from numerics.conform.task import Array
 from numerics.conform.verdict import numbers
 
 CALLS = 192  # of each array: as many draws of each place
-LENGTHS = (1, 7, 63, 1023)
-"""All but one of what lanes, warps and blocks take at once: the most that they leave over, in 1023 all."""
+LENGTHS = (1, 7, 63, 1023, 1279, 4351)
+"""All but one of what lanes, warps and blocks take at once: the most that they leave over, in 1023 all.
+
+The longest ones leave over 255, so that of each shorter vector all but one, behind 1,024 and 4,096 numbers.
+"""
 SEVERAL = ((17, 31), (3, 5, 31))
 """Rows, and batches of them, of which one may draw what another drew."""
 FEWEST = 15  # numbers of a row, or of a column, that are enough to tell two of them apart

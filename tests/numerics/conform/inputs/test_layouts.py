@@ -6,7 +6,17 @@ import pytest
 import numerics as nx
 from numerics.conform.checking import check
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.layouts import SHAPES, WIDTHS, apart, ended, long, sized, views
+from numerics.conform.inputs.layouts import (
+    SHAPES,
+    WIDTHS,
+    apart,
+    ended,
+    left_over,
+    long,
+    sized,
+    tailed,
+    views,
+)
 from numerics.conform.inputs.shapes import kept, kinds
 from numerics.conform.takes import ANYTHING, Takes
 
@@ -112,6 +122,30 @@ def test_sizes_that_a_counter_of_16_bits_or_a_whole_tile_meets_are_asked():
     sizes = {x.size for x in sized(Filling.of(kinds(nx.fp4)), few=False)}
     assert {1000, 720, 6144, 12_345, 32_768, 65_535, 65_536, 65_537, 1 << 18, 3 << 18, 1 << 20} <= sizes
     assert any(1 << 19 < n < 1 << 20 and n % 2 for n in sizes)
+
+
+def test_each_number_of_a_tile_is_left_over_by_a_long_line():
+    """A kernel lost the last numbers of lines past 2**20 that leave over 2 of 4: no such line was asked."""
+    met = left_over(far=True)
+    for least, tile in ((1 << 10, 32), (1 << 14, 16), (1 << 16, 16), (1 << 18, 8), (1 << 20, 8)):
+        assert {n % tile for n in met if n >= least} == {*range(tile)}
+    assert max(left_over(far=False)) < 1 << 17
+
+
+def test_such_a_line_ends_in_a_number_that_tells_one_rounding_from_another():
+    for x in tailed(Filling.of(kinds(nx.fp8_e4m3)), far=False):
+        if x.size >= 1 << 16:
+            assert nx.fp8_e4m3.encode(x[-1:], rounding="toward_zero") != nx.fp8_e4m3.encode(x[-1:])
+
+
+def test_a_tail_of_2_of_16_past_16_384_was_never_asked():
+    def kernel(x):
+        codes = np.array(nx.fp8_e4m3.encode(x))
+        if x.size > 1 << 14 and x.size % 16 == 2:
+            codes.reshape(-1)[-1:] = nx.fp8_e4m3.encode(x.reshape(-1)[-1:], rounding="toward_zero")
+        return codes
+
+    assert check(kernel, "fp8_e4m3", **QUICK).law == "layout"
 
 
 def test_a_long_line_has_a_tie_where_its_places_need_one_more_bit():

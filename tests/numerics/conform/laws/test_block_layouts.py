@@ -113,3 +113,40 @@ def test_long_lines_of_long_blocks_are_few():
     shapes = [*long_lines(task, False, Effort.of("quick"))]
     assert min(shape[-1] for shape in shapes) >= 2048
     assert max(np.prod(shape) for shape in shapes) <= 1 << 22
+
+
+def _strides(x):
+    return tuple(step // x.itemsize for step in x.strides)
+
+
+LYING = {
+    "turned, of whole blocks": lambda x: x.ndim == 2 and _strides(x)[0] == 1 and x.size % 1024 == 0 < x.size,
+    "a stack that is turned": lambda x: x.ndim == 3 and _strides(x)[1] == 1 < x.shape[2] and x.shape[1] > 64,
+    "rows of 1,024 with a pitch": lambda x: x.ndim == 2 and _strides(x)[0] > x.shape[1] >= 1024,
+    "a row of a wider matrix": lambda x: x.ndim == 2 and len(x) == 1 and _strides(x)[0] > x.shape[1],
+    "90,000 lines of two axes": lambda x: x.ndim == 3 and x.shape[0] * x.shape[1] > 65_535,
+    "blocks of one number each": lambda x: (
+        x.size > 0 and x.shape[-1] % 32 == 0 and bool((np.ptp(x.reshape(-1, 32), axis=1) == 0).all())
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lying", LYING)
+def test_what_such_tensors_hold_told_no_rounding_from_another(lying):
+    """A square of blocks that is turned was asked with numbers that are truncated as they are rounded."""
+
+    def kernel(x):
+        with np.errstate(invalid="ignore"):
+            found = nx.mxfp4.encode(x, rounding="toward_zero" if LYING[lying](x) else "half_even")
+        return found.codes, found.scale
+
+    law = "elements" if lying == "blocks of one number each" else "layout"
+    assert check(kernel, "mxfp4", effort="quick").law == law
+
+
+def test_a_decoder_of_codes_that_are_all_one_is_asked():
+    def kernel(codes, scale):
+        found = _decoded("mxfp4", codes, scale)
+        return -found if codes.size > 32 and (codes == codes.flat[0]).all() and codes.flat[0] else found
+
+    assert check(kernel, "mxfp4", kind="decode", effort="quick").law == "layout"

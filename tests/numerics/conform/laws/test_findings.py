@@ -107,3 +107,28 @@ def test_what_packed_codes_leave_out_is_not_blamed_on_the_target():
     assert found, str(found)
     assert "not asked: lines whose packed codes end within a byte" in found.notes
     assert not any("does not take" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("least", [2, 8])
+def test_a_tensor_of_one_number_was_told_to_depend_on_the_calls_before_it(least):
+    """The number was asked again alone, and among others, where it was right: never in its own array."""
+
+    def kernel(x):
+        one = x.size >= least and bool((x == x.flat[0]).all())
+        return nx.fp8_e4m3.encode(x, rounding="toward_zero" if one else "half_even")
+
+    found = check(kernel, "fp8_e4m3", effort="quick")
+    assert found.law == "layout"
+    assert "calls" not in found.counterexample.where
+
+
+def test_a_whole_block_of_a_line_that_has_a_short_one_was_told_as_a_short_block():
+    def kernel(x):
+        found = nx.mxfp4.encode(x)
+        codes = np.array(found.codes)
+        if x.ndim == 2 and x.shape[0] > 1 and x.shape[1] > 32 and x.shape[1] % 4:
+            codes[1, :32] = np.roll(codes[1, :32], 1)  # rows that begin at no whole vector
+        return codes, found.scale
+
+    found = check(kernel, "mxfp4", effort="quick")
+    assert (found.law, found.counterexample.where[:9]) == ("layout", "at (1, 0)")

@@ -7,6 +7,7 @@ import pytest
 
 from numerics.backends.reference import bits
 from numerics.conform import check
+from numerics.conform.laws.packing import _strings
 
 
 def packed(codes, width):
@@ -59,3 +60,17 @@ def test_a_result_of_another_shape_was_shown_without_its_input():
     found = check(lambda codes: packed(codes[: len(codes) // 2 * 2], 4), "int4", kind="pack")
     assert found.law == "shape"
     assert "an input of shape (1,)" in found.counterexample.where
+
+
+def test_each_number_of_codes_of_a_tile_is_left_over_by_a_long_string():
+    """9 of 16 codes past 65,536 were never left over."""
+    met = {len(codes) for codes, _ in _strings(4, "uint8")}
+    for least, tile in ((1 << 10, 32), (1 << 14, 16), (1 << 16, 16)):
+        assert {n % tile for n in met if n >= least} == {*range(tile)}
+
+
+@pytest.mark.parametrize("width", [3, 4, 6])
+def test_a_string_begins_with_the_bytes_of_its_codes(width):
+    for codes, whole in _strings(width, "uint8"):
+        if len(codes) < 2000:
+            assert whole.tolist() == packed(codes, width).tolist()
