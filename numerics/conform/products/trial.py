@@ -6,7 +6,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, count, islice
 from math import prod
 from typing import Any
@@ -27,7 +27,7 @@ from numerics.conform.products.certificate import answer, results_of
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of, original_of
-from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
+from numerics.conform.products.kept import BEFORE, BY_SHAPE, Kept, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
 from numerics.conform.products.left import followed
@@ -323,10 +323,7 @@ class ProductCheck:
 
     def _counterexample(self, seen: Seen, law: str) -> Counterexample:
         """The smallest case found, asked once more, alone, before it is shown."""
-        kept = kept_of(seen, [one for one in self.seen if one is not seen])
-        if kept is None and keeps_by_shape(lambda more: two_longer(seen.problem, more),
-                                           lambda problem: self._fails(problem) is not None):  # fmt: skip
-            kept = BY_SHAPE
+        kept = self._kept(seen)
         if kept is not None:
             found = self._placed(seen, "repeatable", seen.due, seen.wrong)
             return replace(found, where=f"{found.where}; {kept}", differs=int(seen.wrong.sum()))
@@ -347,6 +344,15 @@ class ProductCheck:
                 found, law=strides.__name__, sentence=sentence(strides), where=found.where + WITHIN
             )
         return found
+
+    def _kept(self, seen: Seen) -> str | None:
+        """What the target keeps of calls before; None where it is as wrong without them."""
+        earlier = [one for one in self.seen if one is not seen]
+        for one in chain(kept_of(seen, earlier), [Kept(BY_SHAPE, certain=False)]):
+            both = partial(two_longer, seen.problem, name=one.name, part=one.part)
+            if one.certain or keeps_by_shape(both, lambda problem: self._fails(problem) is not None):
+                return one.said
+        return None
 
     def _explain(self) -> tuple[Any, ...]:
         """The deviations that explain what came, of more products than broke the law."""
