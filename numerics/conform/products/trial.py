@@ -91,7 +91,7 @@ class ProductCheck:
 
     def _problems(self) -> Iterator[Problem]:
         for seed in self.effort.seeds:
-            yield from problems(self.target.claim, seed, self.shapes)
+            yield from problems(self.target.claim, seed, self.shapes, not self.effort.calls)
 
     @inside_ieee
     @warned_once()
