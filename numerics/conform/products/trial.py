@@ -37,7 +37,7 @@ from numerics.conform.products.other_memory import alike, laid, memories, simple
 from numerics.conform.products.pace import Pace
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
-from numerics.conform.products.together import at_once
+from numerics.conform.products.together import at_once, at_once_of_itself
 from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.returned import stops_noted
 from numerics.conform.target import SENTENCES, Fault
@@ -184,6 +184,7 @@ class ProductCheck:
             return []
         laws.append(threads.__name__)
         wrong = at_once(self.target, one_a_class(self.seen), self.effort.rounds)
+        wrong = wrong or at_once_of_itself(self.target, self.seen)
         if wrong is None:
             return []
         found = self._placed(wrong, threads.__name__, wrong.due, wrong.wrong)
