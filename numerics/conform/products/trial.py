@@ -58,6 +58,7 @@ MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 WITHIN = ", of tensors that begin within their storage"
 TOLD = 24  # products whose results a deviation must explain
 MORE = 8  # products of one shape, among which all laws of numbers are
+NAN_BYTE = 255  # of scales that are powers of two
 DECIDED = 6  # products of two terms, of which some are decided in narrow accumulators, too
 
 
@@ -364,6 +365,7 @@ class ProductCheck:
         flushed = [
             problem for problem in rest if problem.law == "subnormals"
         ]  # one flush is told from another
+        flushed += list(islice((problem for problem in rest if _has_end_of_scale(problem)), MORE))
         seen = list(self.seen)
         for problem in [*few, *flushed, *self._more_of_the_shape()]:
             if id(problem) not in asked and self._has_time(problem) and self.target.takes_problem(problem):
@@ -547,6 +549,12 @@ def _check_size(shape: Shape) -> None:
             f"a product of the shape {shape} cannot be judged: 2**{MOST_NUMBERS.bit_length() - 1} numbers of "
             f"a, of b and of the result are the most, and 2**{MOST_TERMS.bit_length() - 1} terms in all sums"
         )
+
+
+def _has_end_of_scale(problem: Problem) -> bool:
+    """Is there a scale that says NaN, of a format of powers of two?  A shift makes another number of it."""
+    sides = (side for side in (problem.a, problem.b) if side.op.scale is not None and side.op.power_scale)
+    return any(side.scale is not None and bool((side.scale == NAN_BYTE).any()) for side in sides)
 
 
 def _rounded_to(claim: Claim) -> str:
