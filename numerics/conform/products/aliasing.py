@@ -55,12 +55,15 @@ def _small(claim: Claim, rng: draw.Rng, rows: int, k: int) -> Side:
     """Ones of both signs, and zeros: sums of their products fit in every accumulator."""
     op = claim.a
     side = draw.unit(op, rows, k, rng)
-    few = [draw.one(op), side.codes.flat[0]] + [_minus_one(op)] * draw.has_signs(op)
+    few = [draw.one(op), side.codes.flat[0], *_minus_one(op)]
     return side.with_codes(rng.choice(np.array(few), (rows, k)))
 
 
-def _minus_one(op: Operand) -> float:
-    return -1.0 if op.is_value else draw.code_of(op, -float(meanings(op)[int(draw.one(op))]))
+def _minus_one(op: Operand) -> list[float]:
+    """The code of minus what `draw.one` is; none where no code has a sign, as of unsigned integers."""
+    if not draw.has_signs(op):
+        return []
+    return [-1.0 if op.is_value else draw.code_of(op, -float(meanings(op)[int(draw.one(op))]))]
 
 
 def as_one(problem: Problem, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

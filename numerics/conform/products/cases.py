@@ -21,9 +21,11 @@ from numerics.conform.products.draw import Integers
 from numerics.conform.products.empty import empty, others
 from numerics.conform.products.fitting import Fitting
 from numerics.conform.products.given import original_of
+from numerics.conform.products.many_scales import many_scales
 from numerics.conform.products.problem import SMALLEST, TOP, VIA, Problem, Side, meanings, table
 from numerics.conform.products.shrink import with_side
 from numerics.conform.products.singles import alone, covering, few
+from numerics.conform.products.tile_ends import tile_ends, tile_ends_of_batches
 from numerics.conform.products.tiles import tiled, tiled_batches
 from numerics.conform.task import Array
 
@@ -359,6 +361,9 @@ class Maker:
         ranges = draw.op_range(a), draw.op_range(b)
         low, high = (sum(r[i] for r in ranges) for i in (0, -1))
         low, high = max(low, min(-WIDE, high)), min(high, max(WIDE, low))
+        if "float16" in (a.name, b.name):  # which answers the other side's elements: no farther than it goes
+            least, most = draw.EXPONENTS["float16"]
+            low, high = max(low, self._spread() - most), min(high, -least - self._spread())
         free = [op.is_value or op.size > 0 for op in (a, b)]
         odd = _odd_bits(np.arange(blocks)) ^ int(rng.integers(2))
         both = low + _unlike(np.full(blocks, rng.integers(2)) if all(free) else odd, high - low, rng)
@@ -916,21 +921,26 @@ def _moved(side: Side, by: int) -> Side:
 
 
 def problems(
-    claim: Claim, seed: int = 0, shapes: tuple[tuple[int, ...], ...] | None = None
+    claim: Claim, seed: int = 0, shapes: tuple[tuple[int, ...], ...] | None = None, quick: bool = False
 ) -> Iterator[Problem]:
     """What a target is asked, in order: a law that breaks early says most about the fault.
+
+    quick: without most ends of numbers in full tiles, and without more scales than 16 bits count.
 
     >>> found = [problem.law for problem in problems(Claim.of("float32", "mxfp4"))]
     >>> len(found) > 100, found[:3]
     (True, ['one_term', 'one_term', 'sums'])
     """
-    return (problem.scattered() for problem in _problems(claim, seed, shapes))
+    return (problem.scattered() for problem in _problems(claim, seed, shapes, quick))
 
 
-def _problems(claim: Claim, seed: int, shapes: tuple[tuple[int, ...], ...] | None) -> Iterator[Problem]:
+def _problems(
+    claim: Claim, seed: int, shapes: tuple[tuple[int, ...], ...] | None, quick: bool
+) -> Iterator[Problem]:
     """The same before the rows of large products are made of few ones."""
     maker = Maker(claim, np.random.default_rng(seed))
     usual = _in_batches(maker, shapes) if claim.laid.axes else _single(maker, shapes)
+    usual = chain(usual, _last(maker, quick) if shapes is None and not claim.integers else ())
     if not claim.blends:
         yield from usual
         return
@@ -941,6 +951,16 @@ def _problems(claim: Claim, seed: int, shapes: tuple[tuple[int, ...], ...] | Non
         axes = claim.laid.axes
         made = made.within([(3, 2)[2 - axes :] if shapes is None else shape[:axes] for shape in asked])
     yield from blended(usual, made, other.rng)
+
+
+def _last(maker: Maker, quick: bool) -> Iterator[Problem]:
+    """What is asked where all else is right: ends of numbers in full tiles, and unless quick many scales."""
+    if maker.claim.laid.axes:
+        yield from tile_ends_of_batches(maker, quick)
+        return
+    yield from tile_ends(maker, quick)
+    if not quick:
+        yield from many_scales(maker)
 
 
 def _plain(maker: Maker, shapes: tuple[Shape, ...]) -> Plain:

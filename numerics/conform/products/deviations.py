@@ -98,11 +98,19 @@ def _swapped(problem: Problem) -> Problem | None:
     return replace(problem, b=bent(side, element=side.factors.element[:, order]))
 
 
-def _shifted_byte(side: Side, problem: Problem) -> Side:
-    if side.op.scale is None or side.op.scale.name != "e8m0" or side.scale is None:
-        return side
-    values = (side.scale.astype(np.uint32) << np.uint32(23)).view(np.float32).astype(np.float64)
-    return bent(side, scale=np.asarray(side.spread(values) * side.number))
+def _shifted_byte(*bytes_: int) -> Callable[[Side, Problem], Side]:
+    """Some bytes of e8m0 as a shift makes float32 of them; all others as they are."""
+
+    def change(side: Side, problem: Problem) -> Side:
+        if side.op.scale is None or side.op.scale.name != "e8m0" or side.scale is None:
+            return side
+        values = (side.scale.astype(np.uint32) << np.uint32(23)).view(np.float32).astype(np.float64)
+        shifted = np.asarray(side.spread(values) * side.number)
+        return bent(
+            side, scale=np.where(side.spread(np.isin(side.scale, bytes_)), shifted, side.factors.scale)
+        )
+
+    return change
 
 
 def _no_subnormals(side: Side, problem: Problem) -> Side:
@@ -179,8 +187,11 @@ def _in_int8(reach: int) -> Callable[[Side, Problem], Side]:
         with np.errstate(all="ignore"):
             scale = np.abs(room).max(axis=2, keepdims=True) / np.float32(127)
             whole = np.where(scale > 0, np.rint(room / np.where(scale > 0, scale, 1)), 0)
-        found = (whole * scale).reshape(rows, -1)[:, :length]
-        return _whole(side, found.astype(np.float64))
+        codes, scales = (
+            np.broadcast_to(part, room.shape).reshape(rows, -1)[:, :length].astype(np.float64)
+            for part in (whole, scale)
+        )
+        return bent(side, element=codes, zero=np.zeros_like(codes), scale=scales)
 
     return change
 
@@ -384,10 +395,18 @@ DEVIATIONS: tuple[ProductDeviation, ...] = (
     ),
     ProductDeviation("nibbles swapped", "b's codes of 4 bits are read high nibble first", _swapped),
     ProductDeviation(
+        "scale byte 0 counts 0", "the least scale, 2**-127, counts 0", of_sides(_shifted_byte(0))
+    ),
+    ProductDeviation(
+        "scale byte 255 is Inf",
+        "the scale that says NaN counts Inf",
+        of_sides(_shifted_byte(255)),
+        "mlx 0.32",
+    ),
+    ProductDeviation(
         "scale byte << 23",
         "a scale byte becomes float32 by a shift: 0 counts 0, 255 Inf",
-        of_sides(_shifted_byte),
-        "mlx 0.32 (255)",
+        of_sides(_shifted_byte(0, 255)),
     ),
     ProductDeviation(
         "subnormal codes are zero", "elements below the least normal one count 0", of_sides(_no_subnormals)
@@ -663,10 +682,42 @@ def _explaining(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     for _ in range(AGAIN):
         spoken = _fewest(told, seen)
         if not spoken or not _unexplained(spoken, seen)[0]:
-            return spoken
+            return spoken if all(_says_something(one, spoken, seen) for one in spoken) else ()
         against = [one for one in seen if _counted(spoken, [one])[0]]
         told = [*(against or [one for one in seen if one.wrong.any()])[:FIRST], *told]
     return ()
+
+
+def _says_something(one: ProductDeviation, spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> bool:
+    """Does a deviation give a result that the others do not, where it is not alone?
+
+    Another accumulator leaves fewer results decided: so it may explain all that came, and say nothing.
+    """
+    others = [other for other in spoken if other is not one]
+    bent_ = one.bend(seen[0].problem)
+    if not others or bent_ is None or bent_.claim.accumulate == seen[0].problem.claim.accumulate:
+        return True
+    return any(bool((_given(spoken, each) & ~_given(others, each)).any()) for each in seen)
+
+
+def _given(spoken: Sequence[ProductDeviation], seen: Seen) -> Mask:
+    """The wrong results that deviations give, to the last bit."""
+    from numerics.conform.products.asking import unequal
+
+    problem = _bent(spoken, seen.problem)
+    if problem is None:
+        return np.zeros(seen.came.shape, np.bool_)
+    due, decided = answer(problem)
+    return np.asarray(seen.wrong & decided & ~unequal(seen.came, due))
+
+
+def _bent(spoken: Sequence[ProductDeviation], problem: Problem) -> Problem | None:
+    """What deviations make of a problem, one after the other; None where they say nothing of it."""
+    found: Problem | None = problem
+    with np.errstate(all="ignore"):
+        for deviation in spoken:
+            found = None if found is None else deviation.bend(found)
+    return found
 
 
 def _fewest(told: Sequence[Seen], seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
@@ -741,10 +792,7 @@ def _counted(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> tuple[
 
     left, wrong, told, silent = 0, 0, 0, 0
     for one in seen:
-        problem: Problem | None = one.problem
-        with np.errstate(all="ignore"):
-            for deviation in spoken:
-                problem = None if problem is None else deviation.bend(problem)
+        problem = _bent(spoken, one.problem)
         if problem is None:
             silent += int(one.wrong.sum())
         else:

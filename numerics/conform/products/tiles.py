@@ -92,10 +92,10 @@ def shapes() -> tuple[Shape, ...]:
 def tiled(maker: Maker) -> Iterator[Problem]:
     """What is asked of single products: sums in which every element counts, and some numbers of all bits."""
     for turn, shape in enumerate(shapes()):
-        yield _scattered(maker, shape, _dense(maker, shape))
+        yield scattered(maker, shape, _dense(maker, shape))
         if shape in ALL_BITS and not maker.claim.integers:
-            for problem in maker.whole(_of_few(shape), -1 - turn % 2):
-                yield _scattered(maker, shape, problem)
+            for problem in maker.whole(of_few(shape), -1 - turn % 2):
+                yield scattered(maker, shape, problem)
 
 
 def tiled_batches(maker: Maker) -> Iterator[Problem]:
@@ -103,21 +103,21 @@ def tiled_batches(maker: Maker) -> Iterator[Problem]:
     for full in OF_BATCHES:
         shape = full[2 - maker.claim.laid.axes :]
         rows = whole(maker.claim, shape)
-        yield _scattered(maker, rows, _dense(maker, rows), shape[:-3])
+        yield scattered(maker, rows, _dense(maker, rows), shape[:-3])
 
 
-def _of_few(shape: Shape) -> Shape:
-    """As many terms in sums of as many rows and columns as differ."""
+def of_few(shape: Shape) -> Shape:
+    """Returns as many terms, in sums of as many rows and columns as differ."""
     return min(shape[0], UNLIKE), min(shape[1], UNLIKE), shape[2]
 
 
 def _dense(maker: Maker, shape: Shape) -> Problem:
-    few = _of_few(shape)
+    few = of_few(shape)
     return maker.integers(few) if maker.claim.integers else maker.long(few)
 
 
-def _scattered(maker: Maker, shape: Shape, problem: Problem, batch: tuple[int, ...] = ()) -> Problem:
-    """A problem whose rows and columns are to be those of a larger one, each of them somewhere."""
+def scattered(maker: Maker, shape: Shape, problem: Problem, batch: tuple[int, ...] = ()) -> Problem:
+    """Returns a problem whose rows and columns are to be those of a larger one, each of them somewhere."""
     places = []
     for count, few in zip(shape, problem.shape[:2], strict=False):
         drawn = maker.rng.integers(0, few, count)

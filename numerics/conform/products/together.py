@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from threading import Barrier
+from time import perf_counter
 
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.laws.beside import home_of, switching, threads, yielding
@@ -16,7 +18,9 @@ from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.target import Fault
 
 LARGEST = 1 << 17  # terms of a product: long enough that the other thread is met within it
+MEDIUM, TILE = 1 << 23, 32  # terms, and rows and columns, of one that takes about as long as a turn
 ASKED = 4  # products in turn
+FEWEST, SECONDS = 8, 0.2  # steps of a medium product, and for how long there are more of them
 PATIENCE = 60  # seconds that a thread waits for the other
 
 
@@ -30,12 +34,52 @@ def at_once(target: ProductTarget, seen: Sequence[Seen], rounds: int) -> Seen | 
         return None
     every = (own, [one.turned_around() for one in own])
     barrier = Barrier(len(every), timeout=PATIENCE)
-    contexts = [contextvars.copy_context() for _ in every]
-    with switching(), ThreadPoolExecutor(len(every)) as pool:
-        futures = [
-            pool.submit(context.run, _rounds, target, one, rounds, barrier.wait)
-            for context, one in zip(contexts, every, strict=True)
-        ]
+    with switching():
+        return _first_of([partial(_rounds, target, one, rounds, barrier.wait) for one in every])
+
+
+def at_once_of_itself(target: ProductTarget, seen: Sequence[Seen]) -> Seen | None:
+    """The same of one product, so large that its threads meet in C, where Python does not turn to the other.
+
+    As where both operands are copied to a buffer, and multiplied, in one line of Python.
+    """
+    known = [one for one in seen if LARGEST < _terms(one) <= MEDIUM and min(one.problem.matrix) >= TILE]
+    if not known:
+        return None
+    own = max(known, key=lambda one: one.problem.b.codes.size)
+    steps = Steps(2)
+    return _first_of([partial(_while_steps, target, one, steps) for one in (own, own.turned_around())])
+
+
+class Steps:
+    """Steps of threads that end together: after a while, and a few of them."""
+
+    def __init__(self, threads: int) -> None:
+        self.count, self.goes_on, self.started = 0, True, perf_counter()
+        self.barrier = Barrier(threads, action=self._one_more, timeout=PATIENCE)
+
+    def _one_more(self) -> None:
+        self.count += 1
+        self.goes_on = self.count <= FEWEST or perf_counter() < self.started + SECONDS
+
+    def next(self) -> bool:
+        """Waits for the other threads; is there a step more?"""
+        self.barrier.wait()
+        return self.goes_on
+
+
+def _while_steps(target: ProductTarget, own: Seen, steps: Steps) -> Seen | Fault | None:
+    first = None
+    while steps.next():
+        first = first or _wrong(target, own)
+    return first
+
+
+def _first_of(asked: Sequence[Callable[[], Seen | Fault | None]]) -> Seen | None:
+    """The first wrong result of threads, one of which asks each; raises Fault for what is no result."""
+    contexts = [contextvars.copy_context() for _ in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        futures = [pool.submit(context.run, ask) for context, ask in zip(contexts, asked, strict=True)]
         found = [future.result() for future in futures]
     for one in found:
         if isinstance(one, Fault):

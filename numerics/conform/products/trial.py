@@ -6,7 +6,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, count, islice
 from math import prod
 from typing import Any
@@ -27,7 +27,7 @@ from numerics.conform.products.certificate import answer, results_of
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of, original_of
-from numerics.conform.products.kept import BEFORE, BY_SHAPE, two_longer
+from numerics.conform.products.kept import BEFORE, BY_SHAPE, Kept, two_longer
 from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
 from numerics.conform.products.left import followed
@@ -37,7 +37,7 @@ from numerics.conform.products.other_memory import alike, laid, memories, simple
 from numerics.conform.products.pace import Pace
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
-from numerics.conform.products.together import at_once
+from numerics.conform.products.together import at_once, at_once_of_itself
 from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.returned import stops_noted
 from numerics.conform.target import SENTENCES, Fault
@@ -58,6 +58,7 @@ MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
 WITHIN = ", of tensors that begin within their storage"
 TOLD = 24  # products whose results a deviation must explain
 MORE = 8  # products of one shape, among which all laws of numbers are
+NAN_BYTE = 255  # of scales that are powers of two
 DECIDED = 6  # products of two terms, of which some are decided in narrow accumulators, too
 
 
@@ -91,7 +92,7 @@ class ProductCheck:
 
     def _problems(self) -> Iterator[Problem]:
         for seed in self.effort.seeds:
-            yield from problems(self.target.claim, seed, self.shapes)
+            yield from problems(self.target.claim, seed, self.shapes, not self.effort.calls)
 
     @inside_ieee
     @warned_once()
@@ -184,6 +185,7 @@ class ProductCheck:
             return []
         laws.append(threads.__name__)
         wrong = at_once(self.target, one_a_class(self.seen), self.effort.rounds)
+        wrong = wrong or at_once_of_itself(self.target, self.seen)
         if wrong is None:
             return []
         found = self._placed(wrong, threads.__name__, wrong.due, wrong.wrong)
@@ -323,10 +325,7 @@ class ProductCheck:
 
     def _counterexample(self, seen: Seen, law: str) -> Counterexample:
         """The smallest case found, asked once more, alone, before it is shown."""
-        kept = kept_of(seen, [one for one in self.seen if one is not seen])
-        if kept is None and keeps_by_shape(lambda more: two_longer(seen.problem, more),
-                                           lambda problem: self._fails(problem) is not None):  # fmt: skip
-            kept = BY_SHAPE
+        kept = self._kept(seen)
         if kept is not None:
             found = self._placed(seen, "repeatable", seen.due, seen.wrong)
             return replace(found, where=f"{found.where}; {kept}", differs=int(seen.wrong.sum()))
@@ -348,6 +347,15 @@ class ProductCheck:
             )
         return found
 
+    def _kept(self, seen: Seen) -> str | None:
+        """What the target keeps of calls before; None where it is as wrong without them."""
+        earlier = [one for one in self.seen if one is not seen]
+        for one in chain(kept_of(seen, earlier), [Kept(BY_SHAPE, certain=False)]):
+            both = partial(two_longer, seen.problem, name=one.name, part=one.part)
+            if one.certain or keeps_by_shape(both, lambda problem: self._fails(problem) is not None):
+                return one.said
+        return None
+
     def _explain(self) -> tuple[Any, ...]:
         """The deviations that explain what came, of more products than broke the law."""
         asked = {id(seen.problem) for seen in self.seen}
@@ -357,6 +365,7 @@ class ProductCheck:
         flushed = [
             problem for problem in rest if problem.law == "subnormals"
         ]  # one flush is told from another
+        flushed += list(islice((problem for problem in rest if _has_end_of_scale(problem)), MORE))
         seen = list(self.seen)
         for problem in [*few, *flushed, *self._more_of_the_shape()]:
             if id(problem) not in asked and self._has_time(problem) and self.target.takes_problem(problem):
@@ -540,6 +549,12 @@ def _check_size(shape: Shape) -> None:
             f"a product of the shape {shape} cannot be judged: 2**{MOST_NUMBERS.bit_length() - 1} numbers of "
             f"a, of b and of the result are the most, and 2**{MOST_TERMS.bit_length() - 1} terms in all sums"
         )
+
+
+def _has_end_of_scale(problem: Problem) -> bool:
+    """Is there a scale that says NaN, of a format of powers of two?  A shift makes another number of it."""
+    sides = (side for side in (problem.a, problem.b) if side.op.scale is not None and side.op.power_scale)
+    return any(side.scale is not None and bool((side.scale == NAN_BYTE).any()) for side in sides)
 
 
 def _rounded_to(claim: Claim) -> str:

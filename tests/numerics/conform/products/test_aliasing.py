@@ -6,6 +6,33 @@ import numpy as np
 import pytest
 
 from numerics.conform import check
+from numerics.conform.products.aliasing import aliased
+from numerics.conform.products.asking import ProductTarget
+from numerics.conform.products.cases import problems
+from numerics.conform.products.claim import INT32, VALUES, Claim
+from numerics.conform.products.given import arguments
+from numerics.formats.block import Block
+from numerics.formats.dtype import Integer
+from numerics.formats.errors import NumericsError
+from numerics.formats.registry import dtypes
+
+SCHEMES = ("per_tensor", "per_channel(0)", "per_token", "per_group(32)", "per_channel(1)")
+
+
+def every_operand():
+    """Plain numbers, each format of blocks, each element under a scheme in turn, with zero points too."""
+    yield from VALUES
+    for turn, dtype in enumerate(dtypes()):
+        scheme = "" if isinstance(dtype, Block) else f" {SCHEMES[turn % len(SCHEMES)]}"
+        yield f"{dtype}{scheme}"
+        if isinstance(dtype, Integer):
+            yield f"{dtype}{scheme} asymmetric"
+
+
+OPERANDS = tuple(every_operand())
+INTEGERS = ("int2", "int4", "int8", "uint2", "uint4", "uint8")
+REFUSED = {"e8m0", "hifloat4", "if3", "if4", "if6_e2m3", "if6_e3m2"}
+"""Formats whose products are not judged."""
 
 PLAIN = {"a": "float32", "b": "float32"}
 CODES = {"a": "mxfp4", "b": "mxfp4"}
@@ -35,6 +62,56 @@ def square_by_itself(a, b):
     return product(a, b) if a is b and len(a) > 1 else product(a, b.T)
 
 
+def claimed(a, b, **options):
+    """A claim of these operands; None where it is refused."""
+    try:
+        return Claim.of(a, b, **options)
+    except NumericsError:
+        return None
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["sums", "of integers"])
+def test_a_matrix_of_a_format_without_signs_by_itself_ended_the_judge(integers):
+    """A code of minus one was sought among unsigned integers, where there is none."""
+    options = {"accumulate": INT32} if integers else {}
+    asked = {op: claimed(op, op, **options) for op in (INTEGERS if integers else OPERANDS)}
+    for op, claim in asked.items():
+        if claim is not None:
+            assert [*aliased(claim, np.random.default_rng(0))], op
+    refused = {op.split()[0] for op, claim in asked.items() if claim is None}
+    assert refused == (set() if integers else REFUSED)
+
+
+@pytest.mark.turns(20)
+@pytest.mark.parametrize("beside", ["itself", "the next", *VALUES])
+@pytest.mark.parametrize("place", range(len(OPERANDS)))
+def test_a_pair_of_operands_had_no_questions(place, beside):
+    """Numbers were drawn beside wide elements, as mxfp8_e5m2's, that float16 does not hold."""
+    a, other = OPERANDS[place], OPERANDS[(place + 7) % len(OPERANDS)]
+    claim = claimed(a, {"itself": a, "the next": other}.get(beside, beside))
+    if claim is not None:
+        assert all([*map(arguments, problems(claim, 0, ((2, 3, 5), (2, 2, 1056))))])
+
+
+def test_unsigned_integers_by_themselves_were_not_judged():
+    def kernel(a, b):
+        return (a.astype(np.int64) @ b.astype(np.int64).T).astype(np.int32)
+
+    grouped = "uint4 per_group(32) asymmetric"
+    for right, claim in (
+        (kernel, Claim.of("uint8", "uint8", accumulate=INT32)),
+        (product, Claim.of(grouped, grouped)),
+    ):
+        asked = [*aliased(claim, np.random.default_rng(0))]
+        target, wrong = (
+            ProductTarget(function, claim)
+            for function in (right, lambda a, b, right=right: np.tril(right(a, b)))
+        )
+        assert not any(target.see(problem).wrong.any() for problem in asked)
+        assert any(wrong.see(problem).wrong.any() for problem in asked)
+
+
+@pytest.mark.turns(2)
 @pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("kernel", "claim", "said"),

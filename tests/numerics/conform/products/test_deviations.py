@@ -6,7 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from numerics import fp4
 from numerics.conform import check
+from numerics.conform.products.asking import ProductTarget
+from numerics.conform.products.cases import Maker
+from numerics.conform.products.claim import Claim
+from numerics.conform.products.corners import corners
+from numerics.conform.products.deviations import explained
 
 PLAIN = {"kind": "matmul", "a": "float32", "b": "float32", "effort": "quick"}
 SHAPES = [(4, 5, 8), (3, 6, 33)]
@@ -128,3 +134,60 @@ def test_sums_that_were_rounded_once_were_said_to_be_kept_in_a_narrower_type():
     kernel = narrowing("bfloat16", "both")
     found = check(lambda a, b: NARROWED["bfloat16"](kernel(a, b)), shapes=[(4, 33, 65)], **PLAIN)
     assert set(found.dialect.split(" + ")) == {"both in bfloat16", "through bfloat16"}, str(found)
+
+
+def in_int8(a, b):
+    """a is quantized by rows, multiplied as integers, and scaled last, which is rounded otherwise."""
+    with np.errstate(all="ignore"):
+        scale = np.abs(a).max(axis=1, initial=0, keepdims=True) / np.float32(127)
+        scale = np.where(scale == 0, np.float32(1), scale)
+        return product(np.rint(a / scale), b.codes.view(np.int8)) * scale * b.scale
+
+
+def every_second_scale(a, b):
+    """Blocks in odd places have the scale of the one before."""
+    length = b.shape[1]
+    codes = b.codes.astype(np.int64)
+    codes = np.where(codes > 7, codes - 16, codes)
+    return product(a, (codes * b.scale[:, np.arange(length) // 64 * 2]).astype(np.float32))
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize(
+    ("kernel", "b", "said"),
+    [(in_int8, "int8 per_channel(0)", "a in int8/row"), (every_second_scale, "int4 per_group(32)", None)],
+)
+def test_an_accumulator_that_leaves_nothing_decided_was_said_to_explain_what_came(kernel, b, said):
+    found = check(kernel, kind="matmul", a="float32", b=b, effort="quick", shapes=[(3, 4, 5), (2, 3, 96)])
+    assert not found
+    assert found.dialect == said, str(found)
+
+
+def shifted(*bytes_):
+    """Some bytes of scales become float32 by a shift."""
+
+    def kernel(a, b):
+        scale = np.ldexp(np.float32(1), b.scale.astype(np.int64) - 127)
+        scale = np.where(b.scale == 255, np.float32(np.nan), scale)
+        wrong = (b.scale.astype(np.uint32) << np.uint32(23)).view(np.float32)
+        scale = np.where(np.isin(b.scale, bytes_), wrong, scale)
+        values = fp4.decode(b.codes) * np.repeat(scale, 32, axis=1)[:, : b.shape[1]]
+        return product(a, values)
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "said"),
+    [((0,), "scale byte 0 counts 0"), ((255,), "scale byte 255 is Inf"), ((0, 255), "scale byte << 23")],
+)
+def test_bytes_of_scales_that_are_shifted_had_one_name(bytes_, said):
+    claim = Claim.of("float32", "mxfp4")
+    target, maker = ProductTarget(shifted(*bytes_), claim), Maker(claim, np.random.default_rng(0))
+    asked = [
+        *maker.scale_ranges(),
+        *corners(claim, maker.rng),
+        *(maker.special((4, 6, 40)) for _ in range(8)),
+    ]
+    found = explained([target.see(problem) for problem in asked])
+    assert [one.name for one in found] == [said]
