@@ -13,9 +13,9 @@ from numerics.backends.reference import bits
 from numerics.conform.deviations import places
 from numerics.conform.deviations.table import Dialect
 from numerics.conform.effort import Effort
+from numerics.conform.inputs import strings
 from numerics.conform.inputs.layouts import left_over
 from numerics.conform.inputs.shapes import LENGTHS
-from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.laws import lanes
 from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
@@ -55,7 +55,7 @@ class Packing:
         """How many codes are others; one where only spare bits are."""
         if self.task.kind == "unpack":
             return int(np.count_nonzero(self.came != self.codes))
-        came = unpacked(self.came, len(self.codes), self.task.element.bits)
+        came = strings.unpacked(self.came, len(self.codes), self.task.element.bits)
         return max(1, int(np.count_nonzero(came != self.codes)))
 
     @property
@@ -132,13 +132,13 @@ def _explained(target: Target) -> tuple[Dialect, ...]:
     width = target.task.element.bits
 
     def answers(codes: Array) -> bool:
-        due = packed(codes, width, highest_first=True)
+        due = strings.packed(codes, width, highest_first=True)
         if target.task.kind == "pack":
             return np.array_equal(target.packed(codes, len(due)), due)
         return np.array_equal(target.unpacked(due, len(codes)), codes)
 
-    strings = _strings(width, target.task.element.code_dtype)
-    return (places.of_strings(),) if all(map(answers, strings)) else ()
+    every = _strings(width, target.task.element.code_dtype)
+    return (places.of_strings(),) if all(answers(codes) for codes, _ in every) else ()
 
 
 def _strided(target: Target, found: Findings) -> None:

@@ -111,7 +111,6 @@ def test_unsigned_integers_by_themselves_were_not_judged():
         assert any(wrong.see(problem).wrong.any() for problem in asked)
 
 
-@pytest.mark.turns(2)
 @pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("kernel", "claim", "said"),
