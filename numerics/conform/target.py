@@ -113,7 +113,7 @@ class Fault(Exception):
         self.case: Case = inputs
         x = inputs[0]
         shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
-        strides = f", strides {x.strides}" if x.size != 1 else ""
+        strides = f", strides {shapes.steps_of(x)}" if x.size != 1 else ""
         where = "" if x.shape == (1,) and shown else f"an input of shape {x.shape}{strides}{_of_few(x)}"
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
 

@@ -279,6 +279,15 @@ def draws_of(task: Task, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return (task.drawing.narrow(some_draws(shape)),) if task.draws else ()
 
 
+def steps_of(x: Array) -> tuple[int, ...]:
+    """The strides of an array in elements, as they are told to people.
+
+    >>> steps_of(np.zeros((3, 4), np.float32)[:, ::2])
+    (4, 2)
+    """
+    return tuple(stride // x.itemsize for stride in x.strides)
+
+
 def is_plain(x: Array) -> bool:
     """Has an array no gaps, and the strides that new memory of its shape has, along axes of one number, too?
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numerics.conform.inputs.shapes import is_plain, steps_of
 from numerics.conform.kinds import FINDS
 from numerics.conform.products.other_memory import laid
 from numerics.conform.products.problem import Problem
@@ -49,7 +50,8 @@ def shown(task: Any, case: Case) -> Shown:
     floats = task.kind in ("encode", "round", "affine", *FINDS)
     flat = x.reshape(-1).astype(np.float32) if floats else x.reshape(-1)
     used = _used(task, flat)
-    said = [] if x.shape == (1,) else [f"an input of shape {x.shape}"]
+    strides = "" if is_plain(x) else f", strides {steps_of(x)}"
+    said = [] if x.shape == (1,) and not strides else [f"an input of shape {x.shape}{strides}"]
     if floats and used < x.size:
         rest = flat[used:].view(np.uint32).any()
         said.append(f"the first {used} of {x.size:,}" if rest else f"then {x.size - used} zeros")

@@ -513,7 +513,7 @@ def _of_shared(task: Task, x: Array, broken: Counterexample, answers: Pair) -> C
     if task.scale_layout is not None:
         where += ", counted row by row, not in the order of the layout"
     return replace(broken, input=shown, came=f"{field} 0x{int(came[at]):02X}", due=f"0x{int(due[at]):02X}",
-                   where=f"{where}, strides {tuple(s // x.itemsize for s in x.strides)}")  # fmt: skip
+                   where=f"{where}, strides {shapes.steps_of(x)}")  # fmt: skip
 
 
 # ---- decoding ---------------------------------------------------------------------------------------

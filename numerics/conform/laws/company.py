@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from numerics.conform.inputs.shapes import steps_of
 from numerics.conform.laws.law import sentence
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, numbers
@@ -72,9 +73,8 @@ def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layo
     """A counterexample that is an array's shape and strides: the first element that is wrong."""
     at = tuple(int(place) for place in _first(wrong))
     shown = numbers(x[at]) if x.shape == wrong.shape and x.dtype.name == "float32" else ()
-    steps = tuple(stride // x.itemsize for stride in x.strides)
     own = "" if x.shape == wrong.shape else f"results of shape {wrong.shape}, of "
-    where = f"at {at} of {own}an array of shape {x.shape}, strides {steps}"
+    where = f"at {at} of {own}an array of shape {x.shape}, strides {steps_of(x)}"
     return Counterexample(
         law.__name__, sentence(law), shown, f"{came[at]!s}", f"{due[at]!s}", int(wrong.sum()), where, x
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from numerics.conform.inputs.shapes import steps_of
 from numerics.conform.laws.company import Named as Named
 from numerics.conform.laws.company import layout as layout
 from numerics.conform.laws.company import misplaced as misplaced
@@ -69,7 +70,7 @@ class Trial:
 def together(broken: Counterexample, others: Sequence[Array], name: str) -> Counterexample:
     """The same, which says how the other arrays lie that came with it, where they have strides."""
     broken = replace(broken, given=tuple(others))
-    steps = [tuple(stride // part.itemsize for stride in part.strides) for part in others]
+    steps = [steps_of(part) for part in others]
     if all(part.flags.c_contiguous for part in others):
         return broken
     told = " and ".join(map(str, dict.fromkeys(steps)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from numerics.conform.inputs.shapes import steps_of
 from numerics.conform.laws import chance
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.target import Target
@@ -70,11 +71,10 @@ def _count(target: Target, found: Findings, x: Array, tests: int) -> None:
         _of_one_number(target, found, x)
     if len(wrong) and not found.failures:
         at = tuple(int(place) for place in wrong[0])
-        steps = tuple(stride // x.itemsize for stride in x.strides)
         chance.fails(
             found, chance.mean, f"{ups[at]} of {CALLS} draws went away from zero",
             f"{due[at]:.0f}, {room:.0f} more or less", input=numbers(x[at].reshape(1)), differs=len(wrong),
-            where=f"at {at} of an array of shape {x.shape}, strides {steps}",
+            where=f"at {at} of an array of shape {x.shape}, strides {steps_of(x)}",
         )  # fmt: skip
 
 

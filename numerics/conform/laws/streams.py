@@ -20,6 +20,7 @@ import numpy as np
 
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.effort import Effort
+from numerics.conform.inputs.shapes import steps_of
 from numerics.conform.laws import chance
 from numerics.conform.laws.beside import WORKQUEUE, aborts, home_of, switching, threads, yielding
 from numerics.conform.laws.chance import Pairs, independent
@@ -115,9 +116,8 @@ def _shapes(target: Target, found: Findings, numbers: Float32) -> None:
     for x in arrays:
         went = _away(target, x, chance.fractions_of(target, x))
         found.tried += x.size
-        steps = tuple(stride // x.itemsize for stride in x.strides)
         for flat in (went.reshape(-1), went.T.reshape(-1)):
-            of = f"draws of an array of shape {x.shape}, strides {steps}"
+            of = f"draws of an array of shape {x.shape}, strides {steps_of(x)}"
             chance.expect_chance(found, chance.alike(flat, None, tests), of, x.size)
 
 

@@ -25,6 +25,7 @@ from numerics.conform.isolation.calls import BACK, UNDER_WAY, Calls, Progress
 from numerics.conform.isolation.child import Noting
 from numerics.conform.isolation.messages import ASKED, CALLS, Asked
 from numerics.conform.isolation.narrowing import Narrowing
+from numerics.conform.isolation.showing import shown
 from numerics.conform.products.asking import beside
 from numerics.conform.target import Fault, Witness
 from numerics.conform.task import Task
@@ -351,6 +352,17 @@ def test_an_input_whose_strides_matter_lost_them():
     assert (x.shape, x.strides) == ((1, 1, 1), X[:, ::-2].strides)
     (x,) = least(Task.of("fp4"), (X.reshape(-1),), lambda x: x.size > 700)
     assert x.size == 701
+
+
+def test_strides_that_matter_were_not_shown_or_counted_in_bytes():
+    wider = X[:1].reshape(64, 5)
+    for x, where in (
+        (wider[:2, :3], "an input of shape (2, 3), strides (5, 1), the first 4 of 6"),
+        (wider[:1, :2], "an input of shape (1, 2), strides (5, 1)"),
+        (wider, "an input of shape (64, 5), the first 4 of 320"),
+    ):
+        assert shown(Task.of("fp4"), (x,)).where == where
+    assert Fault("runs", (wider[:2, :3],), "", "").found.where == "an input of shape (2, 3), strides (5, 1)"
 
 
 @pytest.mark.parametrize("axis", [1, -2])
