@@ -139,10 +139,12 @@ class Unchanged:
         self._memory = [memory_of(x) if whole else None for x in arrays]
         self._before = [(x if m is None else m).tobytes() for x, m in zip(arrays, self._memory, strict=True)]
         self._views = [x[...] for x in arrays]  # a target may give an array another shape
+        self.changed = 0
 
     def broken(self) -> str | None:
-        """The law that is broken, if any."""
-        for x, view, memory, was in zip(self._arrays, self._views, self._memory, self._before, strict=True):
+        """The law that is broken, if any; `changed` is then which of the arrays is another one."""
+        parts = zip(self._arrays, self._views, self._memory, self._before, strict=True)
+        for self.changed, (x, view, memory, was) in enumerate(parts):
             if (x if memory is None else memory).tobytes() != was:
                 told = memory is not None and view.size and len(memory) <= SMALL
                 return "within" if told and _numbers_of(view, was) == x.tobytes() else "inputs_unchanged"

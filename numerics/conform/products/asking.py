@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -140,7 +139,9 @@ class ProductTarget(Judged):
         """The same, called a single time; edge: its operands lie beside forbidden memory."""
         problem = case[0]
         arguments = _arguments(problem, edge)
-        unchanged = Unchanged(tuple(chain.from_iterable(map(_arrays_of, arguments))), edge is None)
+        arrays = [(name, x) for name, part in zip(given.names_of(problem.claim), arguments, strict=True)
+                  for x in _arrays_of(part)]  # fmt: skip
+        unchanged = Unchanged(tuple(x for _, x in arrays), edge is None)
 
         def call(filled: tuple[Array, ...] = ()) -> Any:
             return self._called((*arguments, *filled), case, edge)
@@ -148,7 +149,8 @@ class ProductTarget(Judged):
         fills = self.takes.fills
         came = self._filled(problem, call, _shown(arguments), edge) if fills else call()
         if law := unchanged.broken():
-            raise Fault(law, _shown(arguments), CHANGED[law], "the same bytes")
+            said = f"{CHANGED[law]}: {arrays[unchanged.changed][0]}"
+            raise Fault(law, _shown(arguments), said, "the same bytes")
         return came
 
     def leaving(self, problem: Problem, byte: int) -> Array:

@@ -33,7 +33,7 @@ class Fingerprint:
     are kept.  reach: how far in its row a number of a is rounded with others; 0 where it is not.
     subnormals: kept or flushed, or of which operand they are flushed.  alone: does one row give the bits that
     it gives with others?  repeats: do calls agree?  reproduced: of how many random results the description
-    gives every bit.
+    gives every bit.  product_bits: of each product that are kept, where no more of a and b is known; else 0.
     """
 
     target: str
@@ -50,12 +50,14 @@ class Fingerprint:
     alone: bool
     repeats: bool
     reproduced: int
+    product_bits: int = 0
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What was found, in words, each with the name of what it is of."""
         kept = f"a is rounded with its neighbours, up to {self.reach} of them; " if self.reach else ""
-        kept += f"{self.a_bits} bits of a and {self.b_bits} of b are kept"
+        of_sides = f"{self.a_bits} bits of a and {self.b_bits} of b are kept"
+        kept += f"{self.product_bits} bits of each product are kept" if self.product_bits else of_sides
         alone, calls = "the same" if self.alone else "other", "agree" if self.repeats else "differ"
         return [
             ("adds", self.order),
@@ -160,4 +162,5 @@ def _seen(prober: Prober) -> Fingerprint:
         prober.alone,
         prober.repeats,
         prober.reproduced,
+        prober.product_bits,
     )

@@ -139,6 +139,12 @@ def arguments(problem: Problem) -> tuple[Any, ...]:
     return (*sides, *bias_of(problem), *_blend_of(problem))
 
 
+def names_of(claim: Claim) -> tuple[str, ...]:
+    """What each of the `arguments` is called."""
+    names = ["bias"] * claim.bias + ["c"] * (claim.beta and not claim.in_place)
+    return ("a", "b", *names, *["alpha"] * claim.alpha, *["beta"] * claim.beta)
+
+
 def _blend_of(problem: Problem) -> tuple[Any, ...]:
     """c unless the array of the result holds it, alpha and beta: as far as the claim has them."""
     claim, blend = problem.claim, problem.blend or Blend()

@@ -47,17 +47,20 @@ class Lies(NamedTuple):
         at = PLACES.index(name)
         return Place(self.how[at], self.starts[at], GAPS[at])
 
-    @property
-    def said(self) -> str:
-        """How all of them lie, in words; nothing where all are dense and begin at a cache line."""
+    def said(self, others: str = "bias and c") -> str:
+        """How all of them lie, in words; nothing where all are dense and begin at a cache line.
+
+        others: what there is of a bias and c.
+        """
+        names = tuple(others if name == NAMED[OTHERS] else name for name in NAMED)
         *read, out = self.how
         if read[0] and len(set(read)) == 1:
             found = f", of operands {SAID[read[0]]}"
         else:
-            named = zip(NAMED, read, strict=False)
+            named = zip(names, read, strict=False)
             found = "".join(f", of {name} {SAID[how]}" for name, how in named if how)
         found += f", in a result {SAID[out]}" if out else ""
-        begun = [(name, start) for name, start in zip(NAMED, self.starts, strict=True) if start]
+        begun = [(name, start) for name, start in zip(names, self.starts, strict=True) if start]
         return found + "".join(f", {name} begins {numbers(start)} past {LINE}" for name, start in begun)
 
     def simpler(self) -> Iterator[Lies]:

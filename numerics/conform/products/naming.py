@@ -6,13 +6,24 @@ import numpy as np
 
 from numerics.conform.products.aliasing import are_the_same
 from numerics.conform.products.asking import Seen
-from numerics.conform.products.laws import ANY_SUMS, output, subnormals
-from numerics.conform.products.problem import SMALLEST
+from numerics.conform.products.laws import ANY_SUMS, beta, output, subnormals
+from numerics.conform.products.problem import SMALLEST, Problem
 
 
 def law_of(seen: Seen, at: tuple[int, int], law: str) -> str:
     """The law that a smallest case breaks, whose product broke another one."""
+    if _is_c_alone(seen.problem, at):
+        return beta.__name__
     return _of_an_end(seen, at, _of_what_is_left(seen, at, law))
+
+
+def _is_c_alone(problem: Problem, at: tuple[int, int]) -> bool:
+    """Is a result beta * c, beside terms that are all zeros?"""
+    blend = problem.blend
+    if blend is None or blend.c is None or not blend.adds or not blend.c[at]:
+        return False
+    with np.errstate(all="ignore"):
+        return not (problem.a.values[at[0]] * problem.b.values[at[1]] != 0).any()
 
 
 def _of_what_is_left(seen: Seen, at: tuple[int, int], law: str) -> str:

@@ -83,4 +83,6 @@ def simpler_lies(problem: Problem, fails: Fails) -> Problem:
 
 def laid(problem: Problem) -> str:
     """How the arrays of a problem lie, in words; nothing where all are dense."""
-    return relation(problem) + problem.lies.said
+    claim = problem.claim
+    others = ["bias"] * claim.bias + ["c"] * (claim.beta and not claim.in_place)
+    return relation(problem) + problem.lies.said(" and ".join(others))

@@ -307,7 +307,8 @@ class ProductCheck:
         at = tuple(int(i) for i in np.argwhere(wrong.reshape(*seen.came.shape, -1).any(axis=2))[0])
         where = seen.problem.where(at)
         came, right = str(seen.came[at]), str(due[at])
-        return Counterexample(law, sentence(LAWS[law]), (), came, right, 1, where, problem=seen.problem)
+        return Counterexample(law, sentence(LAWS[law]), (), came, right, 1, where, None,
+                              terms(seen.problem, (at[0], at[1])), problem=seen.problem)  # fmt: skip
 
     # ---- the smallest case -----------------------------------------------------------------------
 
@@ -458,7 +459,8 @@ def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
         there = problem.a.values[at[0]] * problem.b.values[at[1]] != 0  # NaN times 0 too
     beside = [side.codes[row] != 0 for side, row in zip((problem.a, problem.b), at, strict=True)]
     beside += [side.factors.zero[row] != 0 for side, row in zip((problem.a, problem.b), at, strict=True)]
-    telling = np.flatnonzero(there if there.any() else np.any(beside, axis=0))
+    short = len(there) <= SHOWN  # what stands beside zeros is shown, too: a scale may be found of it
+    telling = np.flatnonzero(there if there.any() and not short else there | np.any(beside, axis=0))
     lines = [
         f"k={p}: {_text(problem.a, at[0], p)} times {_text(problem.b, at[1], p)}" for p in telling[:SHOWN]
     ]
@@ -471,7 +473,7 @@ def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
         lines.append(_of_bias(problem.bias, at[1]))
     if problem.blend is not None:
         c = problem.blend.c
-        lines.append(f"{problem.blend}" + (f", c {c[at]:.9g}" if c is not None else ""))
+        lines.append(f"{problem.blend}" + (f", {_listed('c', c, at)}" if c is not None else ""))
     return tuple(lines)
 
 
@@ -485,11 +487,16 @@ def _of_others(problem: Problem) -> Iterator[str]:
 
 def _of_bias(bias: Array, column: int) -> str:
     """The bias of a column, and where others stand beside it what they are, too."""
-    own = f"bias {bias[column]:.9g}"
-    if len(bias) == 1:
+    return _listed("bias", bias, (column,))
+
+
+def _listed(name: str, numbers: Array, at: tuple[int, ...]) -> str:
+    """One of some numbers, and where others stand beside it the first of them, a row after the other."""
+    own, every = f"{name} {numbers[at]:.9g}", numbers.reshape(-1)
+    if every.size == 1:
         return own
-    some = " ".join(f"{x:.9g}" for x in bias[:LISTED])
-    return f"{own}, of {some}" + " ..." * (len(bias) > LISTED)
+    some = " ".join(f"{x:.9g}" for x in every[:LISTED])
+    return f"{own}, of {some}" + " ..." * (every.size > LISTED)
 
 
 def _result(x: Any) -> str:

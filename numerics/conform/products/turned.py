@@ -17,21 +17,24 @@ from numerics.formats.errors import NumericsError
 
 ASKED = 3  # products that must all be right
 LEAST, MOST = 4, 512  # rows, columns and terms of each
+SIZES = ((1, 1, 1), (1, 2, 3), (2, 3, 1))  # how many times as many: square products, then others
 
 
 def fitting_layout(target: ProductTarget) -> str | None:
-    """The layout by which a target multiplies square matrices right, where its claim's own is not that.
+    """The layout by which a target multiplies right, where its claim's own is not that.
 
-    Square, since those have one shape in every layout: none is asked to read what is not there.
+    Square matrices are asked first, since those have one shape in every layout: none is asked to read what is
+    not there.  Others are where these are right, for a kernel may take square ones alone for turned.
 
     >>> from numerics.conform.products.claim import Claim
     >>> fitting_layout(ProductTarget(lambda a, b: a @ b, Claim.of("float32", "float32")))
     'kn'
     """
-    if _is_right(target):
+    if all(_is_right(target, sizes) for sizes in SIZES):
         return None
     others = (ProductTarget(target.function, claim, target.takes) for claim in _turned(target.claim))
-    return next((other.claim.layout for other in others if _is_right(other)), None)
+    right = (other for other in others if all(_is_right(other, sizes) for sizes in SIZES))
+    return next((other.claim.layout for other in right), None)
 
 
 def hint(layout: str) -> str:
@@ -56,12 +59,12 @@ def _turned(claim: Claim) -> Iterator[Claim]:
                     continue
 
 
-def _is_right(target: ProductTarget) -> bool:
-    """Does it give what is due of a few square products?"""
+def _is_right(target: ProductTarget, sizes: tuple[int, int, int]) -> bool:
+    """Does it give what is due of a few products of so many times as many rows, columns and terms?"""
     size = lcm(LEAST, *(op.size or 1 for op in (target.claim.a, target.claim.b)))
     if size > MOST:
         return False
-    shape = (2,) * target.claim.laid.axes + (size,) * 3
+    shape = (2,) * target.claim.laid.axes + tuple(size * times for times in sizes)
     found = (problem for problem in problems(target.claim, 0, (shape,)) if problem.law in TELLING)
     asked = [problem for problem in islice(found, ASKED) if target.takes_problem(problem)]
     try:

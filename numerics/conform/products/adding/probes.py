@@ -189,6 +189,21 @@ class Prober:
         right = (self._of_one(side, numbers) == numbers) | (came != numbers)
         return int(steps[-1] if right.all() else steps[right.argmin()] - 1) + 1
 
+    @cached_property
+    def product_bits(self) -> int:
+        """How many bits of a product of two numbers are kept; 0 where operands are cut, or nothing is.
+
+        Two numbers that have as many bits as were kept of each lose none of them, if operands are cut.
+        """
+        bits, other = self.kept_bits("a"), self.kept_bits("b")
+        if bits != other or bits >= min(self._significand("a"), self._significand("b")):
+            return 0
+        number = np.array([1 + 2.0 ** (1 - bits)])
+        a, b = np.zeros((1, self.shape[2])), np.zeros((1, self.shape[2]))
+        a[:, 0] = b[:, 0] = number
+        due = rounded(number**2, self.target.claim.out).astype(np.float64)
+        return 0 if self.dots(a, b)[0] == due[0] else bits
+
     def cut(self, side: str) -> Cut | None:
         """How numbers of a side lose bits before they are multiplied; None where they keep all.
 
