@@ -362,8 +362,8 @@ class Maker:
         low, high = (sum(r[i] for r in ranges) for i in (0, -1))
         low, high = max(low, min(-WIDE, high)), min(high, max(WIDE, low))
         if "float16" in (a.name, b.name):  # which answers the other side's elements: no farther than it goes
-            least, most = draw.EXPONENTS["float16"]
-            low, high = max(low, self._spread() - most), min(high, -least - self._spread())
+            first_one, last_one = draw.EXPONENTS["float16"]
+            low, high = max(low, self._spread() - last_one), min(high, -first_one - self._spread())
         free = [op.is_value or op.size > 0 for op in (a, b)]
         odd = _odd_bits(np.arange(blocks)) ^ int(rng.integers(2))
         both = low + _unlike(np.full(blocks, rng.integers(2)) if all(free) else odd, high - low, rng)
