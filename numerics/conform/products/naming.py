@@ -6,13 +6,13 @@ import numpy as np
 
 from numerics.conform.products.aliasing import are_the_same
 from numerics.conform.products.asking import Seen
-from numerics.conform.products.laws import ANY_SUMS, beta, output, subnormals
+from numerics.conform.products.laws import ANY_SUMS, beta, empty, output, subnormals
 from numerics.conform.products.problem import SMALLEST, Problem
 
 
 def law_of(seen: Seen, at: tuple[int, int], law: str) -> str:
     """The law that a smallest case breaks, whose product broke another one."""
-    if _is_c_alone(seen.problem, at):
+    if law != empty.__name__ and _is_c_alone(seen.problem, at):
         return beta.__name__
     return _of_an_end(seen, at, _of_what_is_left(seen, at, law))
 
