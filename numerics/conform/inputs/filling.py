@@ -72,7 +72,7 @@ class Filling:
         return self._known(np.sort(places, axis=None).reshape(places.shape) if rises else places)
 
     def _known(self, places: Array) -> Array:
-        """The numbers of these places, from the start of a cache line on, as an array that `by_place` knows."""
+        """The numbers of these places, from the start of a cache line on; `by_place` knows the array."""
         found = roomy(places.size, self.table.dtype).reshape(places.shape)
         np.take(self.table, places, out=found, mode="clip")  # no place is past its end
         found.flags.writeable = False
