@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from numerics.conform.inputs.margins import roomy
 from numerics.conform.task import Array
 
 TABLE = 1 << 16  # places, of which a uint16 that is drawn is one
@@ -71,8 +72,9 @@ class Filling:
         return self._known(np.sort(places, axis=None).reshape(places.shape) if rises else places)
 
     def _known(self, places: Array) -> Array:
-        """The numbers of these places of the table, as an array that `by_place` knows."""
-        found = np.asarray(self.table.take(places))
+        """The numbers of these places, from the start of a cache line on; `by_place` knows the array."""
+        found = roomy(places.size, self.table.dtype).reshape(places.shape)
+        np.take(self.table, places, out=found, mode="clip")  # no place is past its end
         found.flags.writeable = False
         self._last = found, places
         return found

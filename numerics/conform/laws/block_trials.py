@@ -413,11 +413,12 @@ def _padded(target: Target, found: Findings) -> None:
     assert layout is not None
     for rows, count in PADDED:
         x = uneven(rows, count * task.block.block, task.block.block)
-        shared = task.blocking(x.shape).shared_shape
+        given = target.given(x)  # of a target that finds the tensor's scale, a row or block more
+        shared = task.blocking(given[0].shape).shared_shape
         beyond = layout.arrange(np.ones(shared, np.uint8)) == 0
         target.blocks(x)  # of the right shape and type
         with target.holding(UNUSED):
-            _, scale, *_ = arrays_of(target.called(*target.given(x)), (x,))
+            _, scale, *_ = arrays_of(target.called(*given), (x,))
         came = np.ascontiguousarray(scale).view(np.uint8)
         found.tried += int(beyond.sum())
         if (wrong := beyond & (came != 0)).any():

@@ -233,6 +233,8 @@ def _cut(target: Target) -> Iterator[Line]:
             sorted({*(-(-length // size) * size for length in cut), *(k * size for k in cut[:BLOCKS])})
         )
     for length in cut:
+        if length % target.task.fill_bytes:  # packed codes that would end within a byte
+            continue
         for turn, after in enumerate(shapes.BEFORE_END if length < LONG else shapes.BEFORE_END[:2]):
             lines = 3 if turn % 2 and length < LONG else 1
             if after >= length:
