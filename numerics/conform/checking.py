@@ -339,7 +339,7 @@ def _named(came: Any, task: Task, takes: Takes) -> Shapes:
     """The shapes that somebody names, each one that the task has."""
     if not isinstance(task.dtype, Block):
         return named_shapes(came, task.kind, task.scheme if task.rule is None else task.rule.scheme)
-    whole = task.block.block if takes.whole_blocks else task.fill_bytes
+    whole = task.multiple(takes.whole_blocks)
     return named_shapes(came, task.kind, None, task.axis, whole)
 
 

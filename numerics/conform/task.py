@@ -326,6 +326,10 @@ class Task:
         """Of how many numbers a line is a multiple, where its packed codes are whole bytes; 1 of others."""
         return 8 // math.gcd(8, self.block.element_bits) if self.packed else 1
 
+    def multiple(self, whole_blocks: bool) -> int:
+        """Of how many numbers each line is a multiple; whole_blocks: of a target that takes these alone."""
+        return self.block.block if whole_blocks else self.fill_bytes
+
     @property
     def draws(self) -> bool:
         """Does the target take random bits beside its values?"""

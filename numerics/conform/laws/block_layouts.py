@@ -228,7 +228,7 @@ def laid(task: Task, known: Known, takes: Takes, ask: Ask, effort: Effort) -> No
         if not _has_axis(task, x.ndim):
             continue
         length = x.shape[task.axis]
-        if length % (task.block.block if takes.whole_blocks else task.fill_bytes):
+        if length % task.multiple(takes.whole_blocks):
             continue
         (numbers, *others), due = _drawn(task, known, x.shape, effort.seed)
         x[...] = numbers
