@@ -8,7 +8,7 @@ import numpy as np
 
 from numerics.conform.inputs.shapes import is_plain, steps_of
 from numerics.conform.kinds import FINDS
-from numerics.conform.products.other_memory import laid
+from numerics.conform.products.circumstances.other_memory import laid
 from numerics.conform.products.problem import Problem
 from numerics.conform.products.trial import terms
 from numerics.conform.target import Case

@@ -19,7 +19,7 @@ from numerics.conform.inputs.shapes import Room, like
 from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
-from numerics.conform.products.aliasing import as_one, is_turned
+from numerics.conform.products.cases.aliasing import as_one, is_turned
 from numerics.conform.products.certificate import answer, negated_zeros, never_finite
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides

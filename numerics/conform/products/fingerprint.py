@@ -13,8 +13,8 @@ from numerics.conform.products.adding.probes import TRIED, Prober
 from numerics.conform.products.adding.trees import Tree, described
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import VALUES, Claim
+from numerics.conform.products.telling.turned import fitting_layout, hint
 from numerics.conform.products.trial import check_shapes
-from numerics.conform.products.turned import fitting_layout, hint
 from numerics.conform.takes import Takes
 from numerics.conform.target import Fault
 from numerics.formats.arguments import keywords

@@ -19,26 +19,27 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.laws.beside import WORKQUEUE, aborts, threads
 from numerics.conform.laws.company import keeps_by_shape
 from numerics.conform.laws.law import sentence
-from numerics.conform.products.aliasing import is_turned
 from numerics.conform.products.asking import ProductTarget, Seen
-from numerics.conform.products.batches import whole
-from numerics.conform.products.cases import Shape, problems
+from numerics.conform.products.cases.aliasing import is_turned
+from numerics.conform.products.cases.batches import whole
+from numerics.conform.products.cases.maker import Shape
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.certificate import answer, results_of
+from numerics.conform.products.circumstances.kept import BEFORE, BY_SHAPE, Kept, two_longer
+from numerics.conform.products.circumstances.kept import kept as kept_of
+from numerics.conform.products.circumstances.left import followed
+from numerics.conform.products.circumstances.other_memory import alike, laid, memories, simpler_lies
+from numerics.conform.products.circumstances.pace import Pace
+from numerics.conform.products.circumstances.together import at_once, at_once_of_itself
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.deviations import explained
 from numerics.conform.products.given import arguments, c_of, original_of
-from numerics.conform.products.kept import BEFORE, BY_SHAPE, Kept, two_longer
-from numerics.conform.products.kept import kept as kept_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
-from numerics.conform.products.left import followed
 from numerics.conform.products.lying import DENSE, Lies
-from numerics.conform.products.naming import law_of
-from numerics.conform.products.other_memory import alike, laid, memories, simpler_lies
-from numerics.conform.products.pace import Pace
 from numerics.conform.products.problem import Problem, Side, meanings, table
-from numerics.conform.products.shrink import smallest
-from numerics.conform.products.together import at_once, at_once_of_itself
-from numerics.conform.products.turned import fitting_layout, hint
+from numerics.conform.products.telling.deviations import explained
+from numerics.conform.products.telling.naming import law_of
+from numerics.conform.products.telling.shrink import smallest
+from numerics.conform.products.telling.turned import fitting_layout, hint
 from numerics.conform.returned import stops_noted
 from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.task import Array

@@ -12,11 +12,12 @@ import torch
 import numerics as nx
 from numerics.conform import check, decidable, fingerprint
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import Maker, problems
+from numerics.conform.products.cases.draw import SIGNIFICAND
+from numerics.conform.products.cases.maker import Maker
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.deviations import DEVIATIONS
-from numerics.conform.products.draw import SIGNIFICAND
+from numerics.conform.products.telling.deviations import DEVIATIONS
 from numerics.formats.errors import NumericsError
 from numerics.tensor.spec import QuantSpec
 from tests.helpers.authors_faults import FAULTS

@@ -15,7 +15,7 @@ import numpy as np
 from numerics.conform.products.adding.sums import Cut, Model
 from numerics.conform.products.adding.trees import Tree, built, in_sequence, widest
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.draw import SIGNIFICAND
+from numerics.conform.products.cases.draw import SIGNIFICAND
 from numerics.conform.products.problem import Float64, Problem, Side, rounded
 
 WIDE, NARROW = (100, 0), (15, -20)

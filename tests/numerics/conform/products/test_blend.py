@@ -10,11 +10,11 @@ import torch
 
 import numerics as nx
 from numerics.conform import check
-from numerics.conform.products.cases import problems
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.deviations import DEVIATIONS, OF_BIASES, OF_BLENDS
 from numerics.conform.products.lying import expanded
+from numerics.conform.products.telling.deviations import DEVIATIONS, OF_BIASES, OF_BLENDS
 from numerics.formats.errors import NumericsError
 from tests.helpers.blend_faults import (
     BLENDS,

@@ -8,7 +8,7 @@ from itertools import islice
 from math import lcm
 
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import problems
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import TELLING
 from numerics.conform.products.layout import Layout

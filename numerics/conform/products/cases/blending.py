@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.conform.products import draw
-from numerics.conform.products.batches import problem_in
 from numerics.conform.products.blend import Blend
+from numerics.conform.products.cases import draw
+from numerics.conform.products.cases.batches import problem_in
 from numerics.conform.products.certificate import NONE, lowest_bit, sums_of
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from numerics.conform import check
-from numerics.conform.products.aliasing import aliased
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import problems
+from numerics.conform.products.cases.aliasing import aliased
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.claim import INT32, VALUES, Claim
 from numerics.conform.products.given import arguments
 from numerics.formats.block import Block

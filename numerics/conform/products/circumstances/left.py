@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.products.asking import HELD, ProductTarget, unequal
 from numerics.conform.products.certificate import STEPS, answer
-from numerics.conform.products.other_memory import laid
+from numerics.conform.products.circumstances.other_memory import laid
 from numerics.conform.products.problem import Problem, rounded
 from numerics.conform.target import SENTENCES, Fault
 from numerics.conform.task import Array

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from numerics.conform.products import draw
-from numerics.conform.products.batches import whole
+from numerics.conform.products.cases import draw
+from numerics.conform.products.cases.batches import whole
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.problem import Problem, Side, meanings
 from numerics.tensor.parts import PARTS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numerics.conform.products.aliasing import are_the_same
 from numerics.conform.products.asking import Seen
+from numerics.conform.products.cases.aliasing import are_the_same
 from numerics.conform.products.laws import ANY_SUMS, beta, empty, output, subnormals
 from numerics.conform.products.problem import SMALLEST, Problem
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from numerics.conform.products import tiles
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import Maker
+from numerics.conform.products.cases import tiles
+from numerics.conform.products.cases.maker import Maker
+from numerics.conform.products.circumstances.together import at_once_of_itself
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.together import at_once_of_itself
 
 CLAIM = Claim.of("float32", "float32")
 ROOM = np.empty(1 << 20, np.float32)

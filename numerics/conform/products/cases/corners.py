@@ -13,7 +13,7 @@ from math import lcm
 
 import numpy as np
 
-from numerics.conform.products import draw
+from numerics.conform.products.cases import draw
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.task import Array

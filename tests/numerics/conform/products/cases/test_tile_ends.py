@@ -8,11 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from numerics.conform.products import cases
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import Maker, problems
+from numerics.conform.products.cases import order
+from numerics.conform.products.cases.maker import Maker
+from numerics.conform.products.cases.order import problems
+from numerics.conform.products.cases.tile_ends import SHAPES, tile_ends, tile_ends_of_batches
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.tile_ends import SHAPES, tile_ends, tile_ends_of_batches
 
 SHORT = {"a": "bfloat16", "b": "bfloat16", "out": "bfloat16"}
 PLAIN = {"a": "float32", "b": "float32"}
@@ -101,7 +102,7 @@ def test_a_right_product_was_blamed_at_ends_of_numbers_in_tiles(options):
 
 
 def test_a_quick_check_asks_ends_of_numbers_in_one_shape_of_tiles(monkeypatch):
-    monkeypatch.setattr(cases, "_single", lambda *asked: iter(()))
+    monkeypatch.setattr(order, "_single", lambda *asked: iter(()))
     claim = Claim.of("float32", "float32")
     every, quick = ({problem.shape for problem in problems(claim, 0, None, how)} for how in (False, True))
     assert every == set(SHAPES)

@@ -11,7 +11,7 @@ import numerics as nx
 from numerics.conform import check, decidable
 from numerics.conform.products import asking
 from numerics.conform.products import trial as of_products
-from numerics.conform.products.cases import problems
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from tests.helpers.asked_again import kept

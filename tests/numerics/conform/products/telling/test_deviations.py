@@ -9,10 +9,11 @@ import pytest
 from numerics import fp4
 from numerics.conform import check
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import Maker
+from numerics.conform.products.cases.corners import corners
+from numerics.conform.products.cases.maker import Maker
+from numerics.conform.products.cases.not_finite import special
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.corners import corners
-from numerics.conform.products.deviations import explained
+from numerics.conform.products.telling.deviations import explained
 
 PLAIN = {"kind": "matmul", "a": "float32", "b": "float32", "effort": "quick"}
 SHAPES = [(4, 5, 8), (3, 6, 33)]
@@ -187,7 +188,7 @@ def test_bytes_of_scales_that_are_shifted_had_one_name(bytes_, said):
     asked = [
         *maker.scale_ranges(),
         *corners(claim, maker.rng),
-        *(maker.special((4, 6, 40)) for _ in range(8)),
+        *(special(maker, (4, 6, 40)) for _ in range(8)),
     ]
     found = explained([target.see(problem) for problem in asked])
     assert [one.name for one in found] == [said]

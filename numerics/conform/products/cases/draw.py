@@ -329,3 +329,27 @@ def loose_bits(claim: Claim) -> int:
 def is_loose(op: Operand) -> bool:
     """Has it plain numbers, or scales of many bits?"""
     return op.is_value or (op.share != "none" and not op.power_scale and op.scale is None)
+
+
+def movable(op: Operand) -> bool:
+    """Has a side numbers, or scales, of the exponents of float32?"""
+    if op.spec is None or op.share == "none":
+        return op.name in ("float32", "bfloat16")
+    return op.power_scale or (op.scale is None and op.spec.scale_type in ("float32", "bfloat16"))
+
+
+def moved(side: Side, by: int) -> Side:
+    """A side times a power of two."""
+    if side.op.is_value:  # what has bits below the type's last one becomes 0
+        moved = np.ldexp(side.codes.astype(np.float64), by)
+        least = 2.0 ** EXPONENTS[str(side.op.name)][0]
+        return side.with_codes(np.where(np.rint(moved / least) * least == moved, moved, 0.0))
+    assert side.scale is not None
+    whole = side.scale.dtype.kind != "f"
+    exponents = side.scale.astype(np.int64) - 127 if whole else np.frexp(side.scale)[1] - 1
+    return replace(side, scale=powers(side.scale, exponents + by))
+
+
+def of_few_exponents(op: Operand) -> bool:
+    """Are its scales codes of few exponents?"""
+    return op.scale is not None and op.scale.name != "e8m0"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from numerics.conform.products import tiles
+from numerics.conform.products.cases import tiles
+from numerics.conform.products.cases.maker import Maker
 from numerics.conform.products.claim import Operand
 from numerics.conform.products.problem import Problem
 
@@ -18,7 +19,7 @@ MOST = 1 << 24
 """Numbers of a side: of larger groups, of 256 and more, so many scales are not asked."""
 
 
-def many_scales(maker: tiles.Maker) -> Iterator[Problem]:
+def many_scales(maker: Maker) -> Iterator[Problem]:
     """Dense sums of few rows of one side, and so many of the other that its scales are many."""
     for place, op in enumerate((maker.claim.a, maker.claim.b)):
         for rows, k in _sizes(op):

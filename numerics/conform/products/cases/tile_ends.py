@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Protocol
 
-from numerics.conform.products import tiles
-from numerics.conform.products.batches import whole
+from numerics.conform.products.cases import tiles
+from numerics.conform.products.cases.batches import whole
+from numerics.conform.products.cases.ends import single_ends
+from numerics.conform.products.cases.maker import Maker, Shape
+from numerics.conform.products.cases.not_finite import last, special
+from numerics.conform.products.cases.subnormals import subnormal
 from numerics.conform.products.problem import Problem
 
-Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = (
     (33, 34, 33), (66, 66, 17), (130, 130, 5), (34, 33, 300), (66, 70, 66), (131, 130, 132), (3, 261, 33),
     (261, 3, 33),
@@ -22,25 +24,6 @@ SHAPES: tuple[Shape, ...] = (
 """m, n, k: past one tile, of few terms and of many; as many terms as rows; past 256 on a single side."""
 OF_BATCHES: tuple[tuple[int, ...], ...] = ((2, 3, 33, 34, 33), (1, 2, 130, 131, 132))
 """Both axes of batches, m, n, k."""
-
-
-class Maker(tiles.Maker, Protocol):
-    """What makes the problems of a claim that are larger ones here."""
-
-    def special(self, shape: Shape) -> Problem:
-        """NaN and Inf in some rows of both sides."""
-
-    def last(self, shape: Shape, turn: int) -> Iterator[Problem]:
-        """NaN and Inf in the last place of some rows of a side."""
-
-    def subnormal(self, shape: Shape) -> Iterator[Problem]:
-        """Sums among the subnormal numbers of what comes out."""
-
-    def biases(self, shape: Shape) -> Iterator[Problem]:
-        """A bias of all the bits of its type."""
-
-    def single_ends(self, k: int) -> Iterator[Problem]:
-        """Single terms, and few, that are subnormal or past the largest number; negative scales."""
 
 
 def tile_ends(maker: Maker, quick: bool = False) -> Iterator[Problem]:
@@ -62,11 +45,11 @@ def tile_ends_of_batches(maker: Maker, quick: bool = False) -> Iterator[Problem]
 def _ends(maker: Maker, few: Shape, turn: int) -> Iterator[Problem]:
     """All ends in rows that differ, at most as many as these."""
     made = (
-        [maker.special(few)],
-        maker.last(few, turn),
-        maker.subnormal(few),
+        [special(maker, few)],
+        last(maker, few, turn),
+        subnormal(maker, few),
         maker.biases(few) if maker.claim.bias else (),
-        maker.single_ends(few[2]),
+        single_ends(maker, few[2]),
     )
     for problem in chain(*made):
         m, n = (min(sizes) for sizes in zip(few, problem.shape[:2], strict=False))

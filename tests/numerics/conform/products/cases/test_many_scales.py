@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from numerics.conform.products.asking import ProductTarget
-from numerics.conform.products.cases import Maker
+from numerics.conform.products.cases.maker import Maker
+from numerics.conform.products.cases.many_scales import many_scales
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.many_scales import many_scales
 
 PARTS = {"scale": "shared", "zero_point": "zero_point"}
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from numerics.conform.products import draw
-from numerics.conform.products.batches import whole
+from numerics.conform.products.cases import draw
+from numerics.conform.products.cases.batches import whole
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from numerics.conform import check
-from numerics.conform.products import pace
-from numerics.conform.products.cases import problems
+from numerics.conform.products.cases.order import problems
+from numerics.conform.products.cases.tiles import SIZES, shapes
 from numerics.conform.products.certificate import answer
+from numerics.conform.products.circumstances import pace
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import LARGE
-from numerics.conform.products.tiles import SIZES, shapes
 
 PLAIN = {"a": "float32", "b": "float32"}
 INTEGERS = {"a": "int8", "b": "int8", "accumulate": "int32"}

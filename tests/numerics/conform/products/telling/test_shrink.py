@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from numerics.conform import check
-from numerics.conform.products.cases import problems
+from numerics.conform.products.cases.order import problems
 from numerics.conform.products.claim import Claim
 
 

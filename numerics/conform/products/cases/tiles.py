@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 
-from numerics.conform.products.batches import whole
-from numerics.conform.products.claim import Claim
+from numerics.conform.products.cases.batches import whole
+from numerics.conform.products.cases.maker import Maker, Shape
 from numerics.conform.products.problem import Problem, Scatter
 
-Shape = tuple[int, int, int]
 UNLIKE = 12
 """Rows of a side that differ from each other."""
 SIZES = (((16, 8, 4), (3, 7, 13)), ((64, 48, 32, 128), (50, 33, 100, 65)), ((256, 384), (261, 274, 300)))
@@ -50,22 +48,6 @@ ALL_BITS: tuple[Shape, ...] = (
     (64, 261, 384),
 )
 """Asked of numbers of all their bits, too."""
-
-
-class Maker(Protocol):
-    """What makes the problems of a claim, of which larger ones are made here."""
-
-    claim: Claim
-    rng: np.random.Generator
-
-    def integers(self, shape: Shape) -> Problem:
-        """Dense sums of integers."""
-
-    def long(self, shape: Shape) -> Problem:
-        """Dense sums of many terms of one magnitude."""
-
-    def whole(self, shape: Shape, turn: int) -> Iterator[Problem]:
-        """Numbers, or scales, of all bits, one term a row."""
 
 
 def shapes() -> tuple[Shape, ...]:

@@ -9,8 +9,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.products import draw
-from numerics.conform.products.aliasing import are_the_same
+from numerics.conform.products.cases import draw
+from numerics.conform.products.cases.aliasing import are_the_same
 from numerics.conform.products.problem import Problem, Side
 
 Fails = Callable[[Problem], "tuple[int, int] | None"]

@@ -1,0 +1,1 @@
+"""The products that are asked, and the law that each is judged by."""
