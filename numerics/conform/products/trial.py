@@ -36,7 +36,7 @@ from numerics.conform.products.given import arguments, c_of, original_of
 from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
 from numerics.conform.products.lying import DENSE, Lies
 from numerics.conform.products.problem import Problem, Side, meanings, table
-from numerics.conform.products.telling.deviations import explained
+from numerics.conform.products.telling.deviations.search import explained
 from numerics.conform.products.telling.naming import law_of
 from numerics.conform.products.telling.shrink import smallest
 from numerics.conform.products.telling.turned import fitting_layout, hint

@@ -17,7 +17,7 @@ from numerics.conform.products.cases.maker import Maker
 from numerics.conform.products.cases.order import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import ACCUMULATORS, Claim
-from numerics.conform.products.telling.deviations import DEVIATIONS
+from numerics.conform.products.telling.deviations.table import DEVIATIONS
 from numerics.formats.errors import NumericsError
 from numerics.tensor.spec import QuantSpec
 from tests.helpers.authors_faults import FAULTS

@@ -14,7 +14,7 @@ from numerics.conform.products.cases.order import problems
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.lying import expanded
-from numerics.conform.products.telling.deviations import DEVIATIONS, OF_BIASES, OF_BLENDS
+from numerics.conform.products.telling.deviations.table import DEVIATIONS, OF_BIASES, OF_BLENDS
 from numerics.formats.errors import NumericsError
 from tests.helpers.blend_faults import (
     BLENDS,

@@ -13,7 +13,7 @@ from numerics.conform.products.cases.corners import corners
 from numerics.conform.products.cases.maker import Maker
 from numerics.conform.products.cases.not_finite import special
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.telling.deviations import explained
+from numerics.conform.products.telling.deviations.search import explained
 
 PLAIN = {"kind": "matmul", "a": "float32", "b": "float32", "effort": "quick"}
 SHAPES = [(4, 5, 8), (3, 6, 33)]
