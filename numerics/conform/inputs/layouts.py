@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.takes import Takes
+from numerics.conform.target.takes import Takes
 from numerics.conform.task import Array
 
 View = Callable[[Array], Array]
@@ -95,7 +95,7 @@ def long(numbers: Filling, length: int) -> Array:
 def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
     """Arrays whose last number, and first one, is of each kind: from every start, of common widths, laid.
 
-    >>> from numerics.conform.takes import ANYTHING
+    >>> from numerics.conform.target.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2]))
     >>> len(list(ended(x, ANYTHING))), len(list(ended(x, Takes(contiguous=True))))
     (288, 55)
@@ -122,7 +122,7 @@ def apart(numbers: Filling, takes: Takes) -> Iterator[Array]:
 
     All hold a number of each kind, as far as they have room.
 
-    >>> from numerics.conform.takes import ANYTHING
+    >>> from numerics.conform.target.takes import ANYTHING
     >>> found = list(apart(Filling.of(np.float32([1, 2])), ANYTHING))
     >>> max(x.ndim for x in found), max(x.strides[0] for x in found), min(x.strides[0] for x in found)
     (7, 1200000, -40000)

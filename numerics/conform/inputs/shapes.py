@@ -14,7 +14,7 @@ from numerics.conform.inputs.elements import marks, middles
 from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.margins import LINE, roomy, spaced
 from numerics.conform.inputs.narrow import cast
-from numerics.conform.takes import Takes
+from numerics.conform.target.takes import Takes
 from numerics.conform.task import Array, Task
 from numerics.formats.dtype import Element
 
@@ -86,7 +86,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
 
     named: more shapes, that somebody wants to be asked.
 
-    >>> from numerics.conform.takes import ANYTHING
+    >>> from numerics.conform.target.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2, 3]))
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
     (1412, 568)

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.margins import UNUSED
-from numerics.conform.target import OTHERWISE, SENTENCES, Fault, Target, arrays_of
+from numerics.conform.target.faults import SENTENCES, Fault
+from numerics.conform.target.memory import OTHERWISE
+from numerics.conform.target.reading import arrays_of
+from numerics.conform.target.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 

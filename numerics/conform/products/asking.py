@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bfloat16_type, to_float32
-from numerics.conform.held import holding
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.inputs.shapes import Room, like
@@ -25,19 +24,13 @@ from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
 from numerics.conform.products.lying import DENSE, OTHERS, PLACES, Place
 from numerics.conform.products.problem import Problem
-from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
-from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import (
-    CHANGED,
-    OTHERWISE,
-    Case,
-    Fault,
-    Filled,
-    Forms,
-    Judged,
-    Unchanged,
-    read,
-)
+from numerics.conform.target.faults import Case, Fault
+from numerics.conform.target.held import holding
+from numerics.conform.target.judged import Judged
+from numerics.conform.target.memory import CHANGED, OTHERWISE, Filled, Forms, Unchanged
+from numerics.conform.target.reading import read
+from numerics.conform.target.returned import Raised, check_device, guarded, returned, torch_module
+from numerics.conform.target.takes import ANYTHING, Takes
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS

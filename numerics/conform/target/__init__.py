@@ -1,0 +1,1 @@
+"""The kernel under test as a function of NumPy arrays: called with copies, its results made plain."""
