@@ -83,22 +83,25 @@ LONGEST = (  # seconds each, in one piece: who began them last would leave the o
 )  # fmt: skip
 
 
-TURNS = 5
+TURNS = 10
 
 
 def resting(items) -> set:
-    """What waits for `make verify`: tests marked `long`, and four of five cases of those marked `turns`.
+    """What waits for `make verify`: tests marked `long`, and nine of ten cases of those marked `turns`.
 
-    `turns(9)`: eight of nine, and so on.  Tests of one case so marked are each other's cases, in each file.
+    `turns(9)`: eight of nine, and so on.  Tests of fewer cases than that are each other's, in each file.
     Cases take turns by a hash of their names, not by their place: each format meets each option somewhere.
     """
+    found = {item for item in items if item.get_closest_marker("long")}
     cases = defaultdict(list)
     for item in items:
         if mark := item.get_closest_marker("turns"):
-            alike = item.originalname if hasattr(item, "callspec") else None
-            cases[item.path, alike, mark.args or (TURNS,)].append(item)
-    found = {item for item in items if item.get_closest_marker("long")}
-    for (_, _, (turns,)), group in cases.items():
+            (turns,) = mark.args or (TURNS,)
+            cases[item.path, getattr(item, "originalname", item.name), turns].append(item)
+    taking = defaultdict(list)
+    for (path, name, turns), group in cases.items():
+        taking[path, name if len(group) >= turns else None, turns] += group
+    for (_, _, turns), group in taking.items():
         group.sort(key=lambda item: crc32(item.name.encode()))
         found.update(group[-(-len(group) // turns) :])
     return found

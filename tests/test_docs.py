@@ -12,6 +12,7 @@ import io
 import json
 import re
 import tokenize
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +35,9 @@ EXISTING = [
 ]
 EXISTING += [p.name for p in ROOT.iterdir() if p.is_file()]
 NAMES = frozenset(EXISTING)
+ENDING: defaultdict[str, list[str]] = defaultdict(list)
+for path in EXISTING:
+    ENDING[path.rpartition("/")[2]].append(path)
 
 FILE = re.compile(r"(?<![\w*<.-])[\w./-]*\w\.(?:py|md|json|toml|txt)\b")
 FOLDER = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*ROOMS, 'docs'))})/[\w/]*")
@@ -76,6 +80,8 @@ def told(source: Path) -> list[tuple[int, str]]:
 def cited(pattern: re.Pattern[str], sources):
     """Each match of the pattern, its file, and `file:line` for the message."""
     for source in sources:
+        if not pattern.search(source.read_text(encoding="utf-8")):  # sooner than to look for its comments
+            continue
         for line, text in told(source):
             for found in pattern.finditer(text):
                 at = line + text.count("\n", 0, found.start())
@@ -91,7 +97,7 @@ def is_there(name: str, source: Path) -> bool:
     folders = [p.relative_to(ROOT).as_posix() for p in source.parents if ROOT in p.parents]
     if name in NAMES or any(f"{folder}/{name}" in NAMES for folder in folders):
         return True
-    anywhere = [path for path in EXISTING if path.endswith(f"/{name}")]
+    anywhere = [path for path in ENDING[name.rpartition("/")[2]] if path.endswith(f"/{name}")]
     if source.suffix == ".md":
         return any(path.startswith(f"{folder}/") for path in anywhere for folder in folders)
     return "/" in name and bool(anywhere)
@@ -183,14 +189,11 @@ def test_no_text_cites_a_document_that_nobody_has():
     assert not [where for _, where, _ in cited(UNKNOWN, (*sources, *PAGES))]
 
 
-POINTER = re.compile(r"[A-Za-z_.]+\.[a-z_]+\.")  # `Element.encode.`
+POINTER = re.compile('(?<=""")[A-Za-z_.]+[.][a-z_]+[.](?=""")')  # `Element.encode.`
 
 
 def test_no_docstring_is_only_the_name_of_another_function():
-    wrong = [
-        f"{p.relative_to(ROOT)}:{line}" for p in SOURCES for line, text in told(p) if POINTER.fullmatch(text)
-    ]
-    assert not wrong
+    assert not [source for source in SOURCES if POINTER.search(source.read_text(encoding="utf-8"))]
 
 
 BLOCK = (*ROUNDINGS, *SCALE_RULES)

@@ -97,7 +97,7 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     "spec", ["mx6", "mxfp4", "nvfp4", nx.QuantSpec("int4", scheme="per_group(32)")], ids=str
 )

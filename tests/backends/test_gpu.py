@@ -65,7 +65,7 @@ def affine(partition: Partition, zero: str, kind: type) -> Affine:
     return Affine(np.asarray(scale), points[zero])
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("zero", ["none", "integer", "float"])
 @pytest.mark.parametrize("name", PARTITIONS)
@@ -124,7 +124,7 @@ def test_stored_blocks_equal_the_cpu(dtype):
     assert_same_bits(GPU.dequantize_blocks(came).numpy(), CPU.dequantize_blocks(due))
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("order", ["rows", "columns", "any"])
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
 def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
@@ -144,7 +144,7 @@ def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
     assert_same_bits(GPU.decode_blocks(came, None).numpy(), due.decode())
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("bits", range(1, 17))
 def test_small_programs_pack_every_width(monkeypatch, bits):
     for module in (launch, gpu_backend, blocks, packing):

@@ -69,7 +69,7 @@ def rows(d: nx.Block, x: np.ndarray = X) -> np.ndarray:
     return np.concatenate([mixed, near.astype(np.float32)])
 
 
-@pytest.mark.turns(27)
+@pytest.mark.turns(54)
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", EVERY, ids=repr)
 def test_exported_bits_equal_the_cpu(dtype, rounding):

@@ -162,7 +162,7 @@ GFLOAT_MODES = {
 }
 
 
-@pytest.mark.turns(27)
+@pytest.mark.turns(54)
 @pytest.mark.parametrize("mode", GFLOAT_MODES)
 @pytest.mark.parametrize("name", GFLOAT)
 def test_encode_equals_gfloat(name: str, mode: str) -> None:
@@ -210,7 +210,7 @@ def test_breakpoints_of_small_formats(d: Element, rounding: str) -> None:
             assert exact.encode(as_float(place, negative), d, rounding, overflow) == code, hex(place)
 
 
-@pytest.mark.turns(27)
+@pytest.mark.turns(54)
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("d", WIDE, ids=str)
 def test_breakpoints_of_wide_formats(d: Element, rounding: str) -> None:
@@ -282,7 +282,7 @@ def test_unsigned_and_without_subnormals() -> None:
 # ------------------------------------------------------------------------------------------ blocks
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("d", MX, ids=str)
 def test_scale_breakpoints(d: Block, rule: str) -> None:

@@ -120,7 +120,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("module", "call"),
     [

@@ -55,7 +55,7 @@ def turning(d) -> np.ndarray:
     return x
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(
     "facts", EVERY, ids=lambda facts: nx.p3109(*facts[:2], signed=facts[2], extended=facts[3]).name
 )
@@ -90,7 +90,7 @@ def by_fractions(code: int, bits: int, precision: int, signed: bool, extended: b
     return -found if negative else found
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("facts", WIDE, ids=lambda facts: named(facts).name)
 def test_codes_of_sixteen_bits_are_gfloats_and_the_reports(facts):
     """K 9 to 15 were refused: codes by exact fractions, and encoding as gfloat does."""

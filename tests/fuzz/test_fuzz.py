@@ -25,7 +25,7 @@ def worker(tmp_path_factory):
         yield made
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_is_found(worker, name):
     finds = []
@@ -116,7 +116,7 @@ def test_a_find_is_kept_as_a_script(worker, tmp_path):
     assert worker.run(Path(script).read_text(encoding="utf-8")).key == find.key
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork and no signals here")
 @pytest.mark.parametrize(("name", "count"), [("interrupts", 3), ("forks", 3), ("kills", 2)])
 def test_robots_break_nothing(name, count):

@@ -45,7 +45,7 @@ def test_the_command_line_shows_every_format(d):
     assert json.loads(shown.output)["name"] == d.name
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @EVERY
 def test_every_format_is_a_tensor_a_file_and_a_product(d, tmp_path):
     q = nx.quantize(scaled(d), d)
@@ -62,7 +62,7 @@ def test_every_format_is_a_tensor_a_file_and_a_product(d, tmp_path):
     assert_same_bits(products[0], products[2])
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @EVERY
 def test_every_format_becomes_another_and_is_judged(d):
     q = nx.quantize(scaled(d), d)
@@ -71,7 +71,7 @@ def test_every_format_becomes_another_and_is_judged(d):
     assert nx.conform.check(kernel, d, kind="round")
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @EVERY
 def test_every_format_is_drawn_explored_and_wrapped(d):
     assert nx.draw.format(d)._repr_png_()

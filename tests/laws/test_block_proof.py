@@ -37,7 +37,7 @@ def in_turn(first: int, second: int, of: int) -> bool:
     return LONG or first % of == second % of
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.proof
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("dtype", MX, ids=repr)
@@ -50,7 +50,7 @@ def test_every_block_maximum(dtype, rule):
         assert found.mismatches == 0, str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.proof
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("dtype", MX, ids=repr)
@@ -67,7 +67,7 @@ def test_every_element_at_a_scale(dtype, scale):
         assert found.mismatches == 0, f"{rounding}: {found}"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.proof
 @pytest.mark.parametrize("exponent", EXPONENTS)
 @pytest.mark.parametrize("dtype", MICRO, ids=repr)
@@ -84,7 +84,7 @@ def test_every_element_at_a_block_exponent(dtype, exponent):
             assert found.mismatches == 0, f"{rounding}, microexponent {shift}: {found}"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.proof
 @pytest.mark.parametrize(("scale", "up"), [(0, 0), (1, 2), (192, 1), (201, 0), (254, 2)])
 def test_every_element_under_two_tiers(scale, up):

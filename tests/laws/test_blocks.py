@@ -13,7 +13,7 @@ import numerics as nx
 from numerics.formats.rounding import FOUR_OVER_SIX, ROUNDINGS
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.dtypes import BLOCKS, DECLARED_BLOCKS
-from tests.helpers.executors import each_executor
+from tests.helpers.executors import LONG, each_executor
 from tests.helpers.inputs import edges
 
 rng = np.random.default_rng(2)
@@ -90,7 +90,7 @@ def _same(d: nx.Block, x: np.ndarray, turn: int = 0, **options) -> None:
         assert encoded.tensor_scale == judged.tensor_scale
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("cases", ["thresholds", "all others"])
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_equal_reference(dtype, cases):
@@ -102,7 +102,7 @@ def test_blocks_equal_reference(dtype, cases):
         _same(dtype, some, turn if cases in CASES else 0, scale_rule=rule)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_of_every_rounding_equal_the_reference(dtype, rounding):
@@ -129,7 +129,7 @@ def test_values_beyond_float32_count_as_its_largest(executor):
     assert wide.tolist() == nx.mxfp4.round(np.array([1.0, float(largest)])).tolist()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40 if LONG else 16)
 @given(
     x=npst.arrays(
         np.float32,

@@ -45,7 +45,7 @@ def _judged(what: str, d: nx.Element, x: np.ndarray, **options) -> np.ndarray:
         return getattr(d, what)(x, **options)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("dtype", FORMATS, ids=repr)
 def test_encode_and_round_equal_reference(dtype):
     wide = dtype.bits == 16 or dtype in LISTED  # long lists of breakpoints; the proof covers every mode
@@ -59,7 +59,7 @@ def test_encode_and_round_equal_reference(dtype):
                 assert_same_bits(dtype.round(X32, **options), values, X32, name)
 
 
-@pytest.mark.turns(11)
+@pytest.mark.turns(22)
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("dtype", FORMATS, ids=repr)
 def test_every_input_type_is_rounded_once(dtype, kind):

@@ -96,7 +96,7 @@ def found_scale(wanted: Fraction, held: list[Fraction], rule: str) -> Fraction:
     return held[nearest(wanted, held)]
 
 
-@pytest.mark.turns(72)
+@pytest.mark.turns(144)
 @EACH
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("rule", ["floor", "ceil"])
@@ -162,7 +162,7 @@ def test_both_readings_of_a_block_end_where_its_book_says(executor, rule):
     assert_same_bits(d.decode(made), counts)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @EACH
 @pytest.mark.parametrize("scale", ["e8m0", *SCALES])
 def test_the_judge_takes_them(name, scale):
@@ -249,7 +249,7 @@ def test_a_tensor_of_the_values_of_a_list_is_given_back(executor, values):
         assert_same_numbers(nx.fake_quantize(x, nx.block_format(element=d, scale=scale, block=4), **given), x)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("scale", ["e8m0", "fp8_e4m3"])
 def test_the_judge_scales_to_the_longer_side(scale):
     left = both_ways()[0]

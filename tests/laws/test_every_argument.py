@@ -464,7 +464,7 @@ def contents(model):
     return [type(m) for m in model.modules()], {k: x.numpy().tobytes() for k, x in state.items()}
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     ("name", "parameter"),
     [(name, p) for name, (function, _) in OF_MODELS.items() for p in inspect.signature(function).parameters

@@ -333,7 +333,7 @@ ROUTES = {
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, where it compiles
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in ROUTES]
 )

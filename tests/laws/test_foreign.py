@@ -83,7 +83,7 @@ MODES = {
 }
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("rounding", MODES)
 @pytest.mark.parametrize("name", GFLOAT)
 def test_deterministic_modes_equal_gfloat(name, rounding):

@@ -50,7 +50,7 @@ def learn(model, x):
     torch.optim.SGD(model.parameters(), 1e-2).step()
 
 
-@pytest.mark.turns(300)
+@pytest.mark.turns(600)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", INVENTIONS)
 def test_a_model_of_the_week_breaks(name, how, tmp_path):

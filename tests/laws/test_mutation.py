@@ -396,7 +396,7 @@ def test_the_kit_acquits_the_source_as_it_is():
     assert convicted(None, None) is None
 
 
-@pytest.mark.turns(90)
+@pytest.mark.turns(180)
 @pytest.mark.parametrize(
     ("old", "new"), [change for change in CHANGES if change[0] not in [*FLOAT64, *UNSAID]]
 )

@@ -54,7 +54,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("kind", ["encode", "round"])
 def test_numbers_taken_through_a_shorter_type_in_some_arrays_passed(name, kind):
@@ -64,7 +64,7 @@ def test_numbers_taken_through_a_shorter_type_in_some_arrays_passed(name, kind):
     )
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("inputs", ["float32", "float64"])
 def test_a_lost_bit_in_tensors_of_one_class_passed(name, inputs):

@@ -13,7 +13,7 @@ NO_FAULT = {67, 105, 175, 183, 258, 83}
 DRAWN = [seed for seed in range(300) if seed not in NO_FAULT]
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_sources_are_right(name):
     dtype, kind, _ = SOURCES[name]
@@ -21,7 +21,7 @@ def test_the_sources_are_right(name):
     assert found, str(found)
 
 
-@pytest.mark.turns(180)
+@pytest.mark.turns(360)
 @pytest.mark.parametrize("word", MUTANTS)
 def test_a_change_of_one_place_passed(word):
     """Those that change nothing, on inputs that the judge does not know, are no faults."""
@@ -30,7 +30,7 @@ def test_a_change_of_one_place_passed(word):
     assert not check(kernel, dtype, kind=kind) or not differs(name, kernel)
 
 
-@pytest.mark.turns(150)
+@pytest.mark.turns(300)
 @pytest.mark.parametrize("seed", DRAWN)
 def test_a_fault_that_was_drawn_passed(seed):
     word, kernel = planted(seed)

@@ -43,7 +43,7 @@ def prove(executor: CpuExecutor, dtype: nx.Float, rounding: str, overflow: str, 
     )
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.proof
 @pytest.mark.parametrize(("dtype", "rounding", "overflow"), CASES)
 def test_every_float32_input(dtype, rounding, overflow):
@@ -52,7 +52,7 @@ def test_every_float32_input(dtype, rounding, overflow):
     assert found.mismatches == 0, str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.proof
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", FLOATS, ids=repr)

@@ -103,7 +103,7 @@ EVERY = sorted(
 )  # fmt: skip
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(("width", "scheme"), [(375, "light"), (1200, "dark")])
 @pytest.mark.parametrize("name", EVERY)
 def test_axe_finds_nothing_that_keeps_people_out(home, chromium, name, width, scheme):

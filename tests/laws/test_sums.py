@@ -220,7 +220,7 @@ def test_an_error_far_below_the_signal_is_no_exact_copy(executor):
     assert math.isnan(found.error.sqnr)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("value", [1e-200, 1e160, -1e300, 5e-324])
 @pytest.mark.parametrize("dtype", ["mxfp4", "fp8_e4m3", "mx6", "nvfp4", "int4"])
 def test_what_is_lost_whole_has_0_dB(executor, value, dtype):
@@ -264,7 +264,7 @@ def test_codes_were_decoded_into_memory_and_read_again(monkeypatch, spec, shape,
     assert found.tobytes() == sums.error_sums(x.reshape(-1), q.decoded().reshape(-1)).tobytes()
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("shape", [(3, 40), (2, 20, 36), (0, 64), (), (32, 5)], ids=str)
 @pytest.mark.parametrize("spec", [*SPECS, nx.QuantSpec("mx6", axis=0), nx.QuantSpec("int16")], ids=str)
 def test_what_no_kernel_sums_is_decoded_first(shape, spec, executor):

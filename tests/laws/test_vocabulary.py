@@ -69,7 +69,7 @@ def due_of_floats(name: str, kind: str) -> list[tuple]:
     return found
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FLOATS)
 def test_floats_by_every_scheme_scale_and_rounding(name, kind):
@@ -123,7 +123,7 @@ def due_of_integers(name: str, kind: str) -> list[tuple]:
     return by_reference(tensor(kind), name, [dict(zip(names, one, strict=True)) for one in every])
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @either_sign
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 @pytest.mark.parametrize("name", INTEGERS)
@@ -145,7 +145,7 @@ def lines(kind: str) -> np.ndarray:
     return np.concatenate([tensor(kind)] * 4, axis=1)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_by_every_rule_rounding_and_axis_equal_the_reference(name, kind):

@@ -197,7 +197,7 @@ STUBS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", STUBS)
 def test_a_stub_in_the_place_of_torch_is_no_fault(name):
     """Builders of documentation put one there."""

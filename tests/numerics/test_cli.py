@@ -537,7 +537,7 @@ def test_refusals_name_commands_and_options_not_pythons_functions(model, tmp_pat
     assert "to the nearest there are four" in asked
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("target", "words", "sample"), [
     ("numerics:fp4.encode", "--dtype fp4", True), ("numerics:fp4.decode", "--dtype fp4 --kind decode", False),
     ("numerics:mxfp4.encode", "--dtype mxfp4", False),
@@ -615,7 +615,7 @@ HOW = {
 """Commands that look at a tensor in a format, on a file of ours."""
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("words", HOW)
 def test_a_scheme_may_stand_behind_the_format_wherever_tensors_are_quantized(words, tmp_path, monkeypatch):
     """`numerics quantize` took `int4 per_group(32)`, `numerics scales` and all pictures did not."""

@@ -388,7 +388,7 @@ def test_plot_writes_a_picture_and_says_in_words_what_is_on_it(files, monkeypatc
     assert alt.split(",")[0].encode("latin1", "replace") in (files / "out.png").read_bytes()
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("words", "said"), [
     ("tensor m.safetensors o.png --dtype int4", "has 2 tensors: name= says which, such as"),
     ("tensor m.safetensors o.png --dtype int4 --tensor W", "did you mean 'w'. it has 2 tensors of floats"),
@@ -401,7 +401,7 @@ def test_plot_refuses_with_the_way_out(files, monkeypatch, words, said):
         plotted(monkeypatch, *words.split())
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("words", "out", "inside"), [
     ("explore m.safetensors", "m.html", '"name":"v"'),
     ("explore x.npy page.html --dtype int4", "page.html", "int4"),
@@ -417,7 +417,7 @@ def test_explore_writes_one_page(files, monkeypatch, words, out, inside):
     assert inside in (files / out).read_text(encoding="utf-8")
 
 
-@pytest.mark.turns(25)
+@pytest.mark.turns(50)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, 1e308, 3e38])
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
@@ -438,7 +438,7 @@ NOT_FINITE = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("x", NOT_FINITE.values(), ids=NOT_FINITE)
 @pytest.mark.parametrize("draw", [
@@ -495,7 +495,7 @@ def test_numbers_of_axes_are_no_formulas_spelled_out(x):
         assert text.get_parse_math() or "$" not in text.get_text()
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["重み" * 30, "x" * 200, "$a$b_$", "\U0001f389"])
 def test_names_of_any_letters_and_length_are_drawn_without_a_warning(name):

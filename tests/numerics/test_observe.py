@@ -888,7 +888,7 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("scale_type", ["float32", "float", "float16", "bfloat16", "pof2"])
 @pytest.mark.parametrize("name", OBSERVERS)
 def test_the_ends_of_a_type_made_a_scale_that_is_none(name, scale_type):

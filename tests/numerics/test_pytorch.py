@@ -174,7 +174,7 @@ SCHEMES = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_scheme_may_be_made_inside(name):
     torch._dynamo.reset()
@@ -778,7 +778,7 @@ def test_random_bits_are_of_32_bits(backend, kind):
 MODULES = sorted(path.stem for path in Path(operators.__file__).parent.glob("[a-z]*.py"))
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("first", MODULES)
 def test_whichever_module_is_imported_first_torch_is_served(first):
     """torch's import within a module of ours imported the others, which needed the first one whole."""

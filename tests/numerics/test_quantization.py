@@ -66,7 +66,7 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
     return q
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @either_sign
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16], ids=str)

@@ -807,7 +807,7 @@ def test_tqt_ends_at_one_power_of_two_wherever_it_begins(name, sigma):
     assert found.best in (end, end + 1)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("d", "zero"), [("int4", None), ("int8", None), ("uint4", None), ("uint4", 8)])
 def test_lsq_finds_the_best_scale(d, zero):
     x = values(30, 4000)
@@ -1019,7 +1019,7 @@ EXTREMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(("dtype", "value"), EXTREMES)
 @pytest.mark.parametrize("name", BEGUN)
 def test_a_step_began_as_inf_or_0_and_stayed_so(name, dtype, value):

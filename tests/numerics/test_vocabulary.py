@@ -135,7 +135,7 @@ def test_a_member_does_what_its_string_does(kind, use):
         assert_same_bits(use(torch.from_numpy(TIES), member), due)
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize(("kind", "use"), CALLS)
 def test_members_compile_whole_to_the_same_bits_and_graphs_hold_plain_strings(kind, use):
     """A graph that is kept or exported must not ask for our enumerations where it is read."""

@@ -171,7 +171,7 @@ def hashes(name: str) -> list[str]:
     return found
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", BOOKS)
 def test_every_table_gives_the_bits_that_numpy_gives(name):
     made = {}
@@ -196,7 +196,7 @@ print(json.dumps({name: hashes(name) for name in sys.argv[1:]}))
 """
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_other_machines_look_up_the_same_bits(machine, tmp_path):
     """Without permutations, with those of eight numbers, and without shifts that take bits from elsewhere."""

@@ -25,7 +25,7 @@ def due(x, q):
     return ARRAY.executor.products(x, of(q))
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("name", CODES)
 @pytest.mark.parametrize("many", [1, 3, calls.FEW + 9, calls.FEW_AT_EASE + 3])
 def test_tiles_change_the_sums(name, many):
@@ -34,7 +34,7 @@ def test_tiles_change_the_sums(name, many):
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("name", CODES)
 def test_a_row_depends_on_its_batch(name):
     x, q = rows(calls.FEW_AT_EASE + 5, 192), matrix(name, (9, 192))
@@ -118,7 +118,7 @@ def lesser(request, monkeypatch):
         memory.cache_clear()
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 def test_without_an_instruction_for_it_sums_are_fused_otherwise(lesser):
     """Where a CPU has no fused multiply-add, none that shuffles bytes, no large registers: the same bits."""
     for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2", "mxfp6_e2m3", "int3 groups"):
@@ -194,7 +194,7 @@ def test_threads_and_caches_change_the_sums_of_integers(threads, monkeypatch):
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 def test_without_an_instruction_for_it_integers_are_summed_otherwise(lesser):
     """By VNNI of both widths, by AVX2, and one after the other: the same bits."""
     for name in ("mxfp4", "uint8", "int4 groups of 64", "uint4 groups", "int8 rows offset", "mine of 4 bits"):

@@ -267,7 +267,7 @@ LACKS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("lack", LACKS)
 def test_without_its_compiler_the_array_backend_computes_and_says_so_once(lack):
     """Without Numba every call ended, though NumPy gives the same bits."""

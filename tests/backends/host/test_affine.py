@@ -25,7 +25,7 @@ PARTITIONS = {
 FORMATS = (nx.int2, nx.int3, nx.int4, nx.int8, nx.uint4, nx.integer_format(11), nx.fp6_e2m3, nx.fp8_e4m3)
 
 
-@pytest.mark.turns(27)
+@pytest.mark.turns(54)
 @pytest.mark.parametrize("backend", ["array", "cpu", "reference", "interpreter"])
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_packed_codes_become_the_values_of_the_codes(monkeypatch, name, backend):

@@ -31,7 +31,7 @@ def rows(block, count, rng):
     return x
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("dtype", ELEMENTS + DECLARED, ids=str)
 def test_stochastic_elements(dtype):
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def test_stochastic_elements(dtype):
         assert_same_bits(lookup.encode(x, dtype, "stochastic", overflow, draws), due, x)
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_encoded_blocks(dtype):
     rng = np.random.default_rng(1)
@@ -73,7 +73,7 @@ def test_decoded_blocks(dtype):
         assert came.tobytes() == due.tobytes(), whole
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", [nx.int4, nx.uint8, nx.int16], ids=str)
 def test_integers_with_a_scale_and_an_offset(dtype, rounding):

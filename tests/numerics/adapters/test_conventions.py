@@ -165,7 +165,7 @@ def top_of(x):
     return x.abs().amax(-1)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["int8", "fp4", "fp8_e4m3"])

@@ -578,7 +578,7 @@ def test_one_file_is_no_work_for_ranks(quantized, tmp_path):
         convert(quantized, tmp_path / "b.gguf", "gguf", running=Running(ranks=Ranks(1, 2)))
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("to", TARGETS)
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_shard_that_was_cut_ended_the_process(tmp_path, to, place):

@@ -451,7 +451,7 @@ def test_zero_points_of_a_weight_of_one_row(tmp_path, bits, stored):
     assert_same_bits(q.dequantize("float32"), due)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -568,7 +568,7 @@ def test_every_code_under_every_scale_byte_of_safetensors_own_types(tmp_path, ki
     same(q.dequantize("float32"), due)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("form", ["awq", "gptq 4", "gptq 8", "gptq_v2 4", "gptq_v2 8"])
 def test_every_code_under_every_zero_point_and_scale_of_awq_and_gptq(tmp_path, form):
     """(code - zero) * scale in float64, in which nothing is rounded; words are made here, bit by bit."""

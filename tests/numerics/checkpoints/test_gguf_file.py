@@ -211,7 +211,7 @@ def test_the_head_of_a_file_is_kept_byte_for_byte(file, tmp_path):
         assert first.fields[name].contents() == second.fields[name].contents()
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_files_are_refused_in_words(file, tmp_path, seed):
     """Bytes changed in what a file says of itself, and files cut short: errors of ours, or tensors."""
@@ -235,7 +235,7 @@ def test_damaged_files_are_refused_in_words(file, tmp_path, seed):
     assert refused > 50
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.filterwarnings("ignore:.*came as no QTensor:numerics.NumericsWarning")
 @pytest.mark.parametrize("shape", [(0, 256), (0, 3, 256), (3, 0, 256), (3, 0), (0, 0), (0,)], ids=str)
 @pytest.mark.parametrize("kind", sorted({name for name, _, _ in TYPES.values()}))

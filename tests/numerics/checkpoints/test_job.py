@@ -537,7 +537,7 @@ def limited(source, target, what, most=0, more=0):
 BOUNDED = ['{"dtype": "nvfp4"}', '{"dtype": "int4", "scheme": "per_group(128)"}', '{"dtype": "mx6"}']
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("what", BOUNDED)
 def test_a_job_takes_no_more_memory_for_larger_shards(tmp_path, what):
     """300 MB of holes may take 100 MB of address space more than a small job: no shard is held or mapped."""
@@ -574,7 +574,7 @@ OBSERVED = [
 ]  # fmt: skip
 
 
-@pytest.mark.turns(20)
+@pytest.mark.turns(40)
 @pytest.mark.parametrize("found_by", ["mse", "percentile(99)", "pof2_mse"])
 @pytest.mark.parametrize("original", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize(("dtype", "options"), OBSERVED)

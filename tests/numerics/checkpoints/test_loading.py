@@ -140,7 +140,7 @@ def most_memory():
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [*FOREIGN, "gguf", "pth", "onnx"])
 def test_a_damaged_file_gives_tensors_or_an_error_that_names_it(tmp_path, kind):

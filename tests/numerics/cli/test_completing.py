@@ -84,7 +84,7 @@ def test_every_option_completes_what_it_takes(place, monkeypatch, capsys, shell,
     assert found == due
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.skipif(BASH is None, reason="there is no bash")
 @pytest.mark.parametrize(("line", "cut", "due"), [
     (Q + "--dtype 'lm_head=mxfp4", "'lm_head=mxfp4", "lm_head=mxfp4"), (Q + "--dtype=mx4", "mx4", "mx4"),

@@ -331,7 +331,7 @@ AFFINE = {
 }
 
 
-@pytest.mark.turns(45)
+@pytest.mark.turns(90)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_dialect_is_recognised(name):
     kernel = KERNELS[name]
@@ -551,7 +551,7 @@ STOCHASTIC = {"rounding": "stochastic"}
 E4M3 = Task.of("fp8_e4m3", **STOCHASTIC)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     "taken",
     [

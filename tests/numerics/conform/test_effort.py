@@ -68,7 +68,7 @@ class Shared:
         return room.reshape(x.shape).copy()
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("most", [4096, 100, 16])
 def test_small_answers_of_another_thread_passed(most):
     found = check(Shared(most), "fp8_e4m3")
@@ -153,7 +153,7 @@ def ignores_its_leading_dimension(side):
     return kernel
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_a_quick_check_of_a_product_gave_no_gaps(side):
     found = check(

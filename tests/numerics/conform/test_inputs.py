@@ -17,7 +17,7 @@ def e4m3(x):
     return nx.fp8_e4m3.encode(x)
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("dtype", [nx.fp8_e4m3, nx.int8, nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
 @pytest.mark.parametrize("inputs", TYPES)
 def test_right_kernels_of_other_types_pass(dtype, inputs):
@@ -27,7 +27,7 @@ def test_right_kernels_of_other_types_pass(dtype, inputs):
         assert found, str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("inputs", TYPES)
 def test_values_came_in_another_type(inputs):
     seen = set()
@@ -125,7 +125,7 @@ def by_arrays(scheme):
     return quantizes
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     "scheme", ["per_channel(0)", "per_channel(1)", "per_group(32)", "per_group(16, axis=0)"]
 )
@@ -156,7 +156,7 @@ def test_blocks_of_two_axes_had_no_judge():
     assert check(turned, "int8", kind="affine", scheme="4x8").law == "scale_arrays"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("which", ["scales", "zero points", "both"])
 def test_arrays_that_were_read_turned_in_grids_of_unlike_sides_passed(which):
     def turned(part):
@@ -240,7 +240,7 @@ def flat(x):
     return memory.reshape(x.shape)
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize("dtype", ["mxfp4", "mxfp6_e2m3"])
 @pytest.mark.parametrize("layout", [None, "cublas"])
 @pytest.mark.parametrize("kind", ["encode", "decode"])
@@ -323,7 +323,7 @@ def of_gfloat(rule, bits):
     return encodes
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     ("rule", "bits"),
     [
@@ -384,7 +384,7 @@ OWN = {
 }
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("name", OWN)
 def test_a_kernel_that_draws_for_itself_is_judged_by_statistics(name):
     kernel, law = OWN[name]

@@ -309,7 +309,7 @@ def test_an_exit_after_some_calls_was_blamed_on_an_input():
     assert "alone, in a new process, this comes back: it depends on what came before it (4" in found.where
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.skipif(not can_guard(), reason="this system forbids no single pages")
 @pytest.mark.parametrize(
@@ -645,7 +645,7 @@ def test_an_import_that_makes_the_process_flush_bent_what_is_due(tmp_path, monke
     assert (found.law, found.dialect) == ("subnormals", "flushes subnormal results")
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
@@ -690,7 +690,7 @@ def test_a_product_that_was_wrong_at_the_end_of_its_memory_passed():
     assert "memory" in found.where
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("call", [5, 9, 70, 71, 230, 300])
 def test_a_call_whose_answer_nobody_looked_at(monkeypatch, call):

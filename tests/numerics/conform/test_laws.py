@@ -78,14 +78,14 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_found(name):
     found = check(wrong_where(LAYOUTS[name], e4m3), "fp8_e4m3")
     assert found.law == "layout", str(found)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("dtype", [nx.fp8_e4m3, nx.float16], ids=str)
 def test_a_decoder_that_misreads_strided_memory_is_found(dtype):
     high = lambda c, v: np.where(c >= 64, -v, v)  # noqa: E731
@@ -93,7 +93,7 @@ def test_a_decoder_that_misreads_strided_memory_is_found(dtype):
     assert check(kernel, dtype, kind="decode").law == "layout"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("count", [4, 6, 12, 70001])
 def test_a_length_of_bytes_is_found(count):
     kernel = wrong_where(lambda c: c.size == count, nx.fp4.pack)
@@ -117,7 +117,7 @@ def test_a_signalling_nan_of_bfloat16_was_asked_as_a_quiet_one():
     assert check(kernel, "fp8_e5m2", inputs="bfloat16", effort="quick").law == "nan"
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_all_numbers_of_a_type_of_16_bits_are_asked(name):
     seen = np.zeros(1 << 16, np.bool_)
@@ -199,7 +199,7 @@ SCALED = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", SCALED)
 def test_a_wrong_kernel_of_arrays_of_scales_passed(name):
     """Of schemes 94 to 108 calls were asked, of 4,290 numbers and 300 rows at the most."""
@@ -328,7 +328,7 @@ DEPENDENT = {**{f"a period of {n}": of_period(n) for n in (65535, 100003, 500000
              "two warps": lanes_of(32), "two blocks": lanes_of(1024)}  # fmt: skip
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_draws_that_depend_on_each_other_passed(name):
     kernel = drawn_by(DEPENDENT[name](np.random.default_rng(0)))
@@ -362,7 +362,7 @@ FEW_BITS = [
 ]
 
 
-@pytest.mark.turns(30)
+@pytest.mark.turns(60)
 @pytest.mark.parametrize(("dtype", "inputs"), FEW_BITS)
 def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     options = {"rounding": "stochastic", "draw": "own", "inputs": inputs, "one_thread": True}
@@ -371,7 +371,7 @@ def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
     assert check(of_bits(dtype, 30), dtype, **options)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("inputs", ["bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", ["int8", "int16", "bfloat16", "float16"])
 def test_right_draws_were_blamed_for_numbers_that_their_inputs_do_not_hold(dtype, inputs):
@@ -469,7 +469,7 @@ DECODED = {
 }
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=str)
 @pytest.mark.parametrize("name", DECODED)
 def test_lines_of_blocks_are_decoded(dtype, name):
@@ -478,7 +478,7 @@ def test_lines_of_blocks_are_decoded(dtype, name):
     assert check(kernel, dtype, kind="decode").law in ("short_block", "layout")
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("pair", [(3, 5), (2, 4), (0, 7)])
 def test_microexponents_are_told_apart(pair):
     one, other = pair
@@ -523,7 +523,7 @@ DRAWS = {
 }
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_wrong_draw_is_found(name):
     def change(x, random):
@@ -543,7 +543,7 @@ BLOCK_DRAWS = {
 }
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp8_e4m3, nx.mxint8, nx.mx6], ids=str)
 @pytest.mark.parametrize("name", BLOCK_DRAWS)
 def test_a_wrong_draw_of_blocks_is_found_and_shown(dtype, name):
@@ -574,7 +574,7 @@ AFFINE = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", AFFINE)
 def test_a_wrong_scale_is_found(name):
     assert check(affine, "int8", kind="affine")
@@ -732,7 +732,7 @@ TAILS = [
 ]
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(("tile", "left"), TAILS)
 @pytest.mark.parametrize(("kind", "right"), [("encode", nx.fp8_e4m3.encode), ("round", nx.fp8_e4m3.round)])
 def test_what_a_large_tile_leaves_over_was_not_asked(tile, left, kind, right):
@@ -764,7 +764,7 @@ def without_last(dtype, longer, left, kind):
     return wrong
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("kind", ["encode", "round"])
 @pytest.mark.parametrize("longer", [3, 9, 63])
 @pytest.mark.parametrize("name", ["mxfp8_e4m3", "nvfp4", "mx6"])
@@ -849,7 +849,7 @@ class Keeps:
         return int8_codes(x, scale, zero_point)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ["scale", "zero point", "scale and zero point"])
 @pytest.mark.parametrize(
     ("earlier", "said"),
@@ -905,7 +905,7 @@ def of_largest(reduce):
     return kernel
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [("nvfp4", {}), ("nvfp4", {"kind": "round"}), ("nvint4", {"kind": "round"}), ("nvfp4", {"axis": 0}),
@@ -937,7 +937,7 @@ FINDERS = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_verdict_names_amax_where_the_target_finds_the_scale_of_the_tensor(name):
     dtype, kind = name.split()
@@ -976,7 +976,7 @@ def pack_nibbles(codes):
     return (codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     "reduce",
     [lambda x: x.max(), lambda x: np.abs(x[:1000]).max(), lambda x: np.abs(x[::2]).max(),
@@ -1030,7 +1030,7 @@ SOME_LARGEST = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(40)
+@pytest.mark.turns(80)
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("name", SOME_LARGEST)
 @pytest.mark.parametrize("dtype", ["nvfp4", "nvint4", "nvfp3"])
@@ -1093,7 +1093,7 @@ def test_what_a_verdict_on_found_scales_showed_was_right_alone():
     assert f"scale 0x{due.scale[0, 1]:02X}" in found.counterexample.due
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("rule", nx.nvfp4.scale_rules)
 def test_a_right_kernel_of_a_rule_that_finds_another_tensor_scale_was_wrong(rule):
     found = check(

@@ -334,7 +334,7 @@ def inner(a, b):
 """
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.skipif(sys.platform == "win32", reason="no C library of that name")
 @pytest.mark.parametrize(
     "words",

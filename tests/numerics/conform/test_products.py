@@ -67,7 +67,7 @@ def judged(target, **claim):
     return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize(("claim", "name", "kernel"), SOME, ids=[f"{c['a']}-{n}" for c, n, _ in SOME])
 def test_a_planted_fault_of_a_product_passed(claim, name, kernel):
     found = judged(kernel, **claim)
@@ -117,7 +117,7 @@ FAR_OPERANDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("shape", [(2, 3, 16391), (1, 3, 16640)])
 @pytest.mark.parametrize(("a", "b"), FAR_OPERANDS, ids=str)
 def test_a_term_of_a_long_row_did_not_count(a, b, shape):
@@ -154,7 +154,7 @@ def test_sums_of_a_long_row_were_of_one_row_of_many_columns_alone():
     assert {k % 256 == 0 for _, _, k in long} == {True, False}
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
 def test_a_bias_had_few_bits_and_was_always_a_number(kind):
     claim = Claim.of(kind, "mxfp4", bias=True, out=kind)
@@ -227,7 +227,7 @@ def summed(route, out, clamp=False):
 ALIKE = (0, 2, 3, 5)  # others have their type of results, and a zero point, in `make test`
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize(
     "claim",
     [
@@ -306,7 +306,7 @@ NAMED = {
 }
 
 
-@pytest.mark.turns(12)
+@pytest.mark.turns(24)
 @pytest.mark.parametrize("name", NAMED)
 def test_a_known_deviation_of_products_had_no_name(name):
     said, claim = NAMED[name]
@@ -413,7 +413,7 @@ def test_a_kernel_that_reads_between_the_rows_passed():
     assert judged(packed_rows, a="float32", b="float32").law == "strides"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("written", ["a", "bias", "codes"])
 def test_a_kernel_that_writes_beside_operands_with_gaps_passed(written):
     """Into a gap of a or of the bias, or behind the codes of b; where a is contiguous, nowhere."""
@@ -441,7 +441,7 @@ def dense(x):
     return np.lib.stride_tricks.as_strided(x, x.shape, steps)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("a", "b"), [("mxfp4", "mxfp8_e4m3"), ("int8 per_tensor", "int4 per_group(32)"),
                                       ("float32", "mxfp4")])  # fmt: skip
 def test_a_bias_beside_codes_had_no_gaps(a, b):
@@ -449,7 +449,7 @@ def test_a_bias_beside_codes_had_no_gaps(a, b):
     assert judged(lambda a, b, bias: nx.linear(a, b, dense(bias)), **options).law == "strides"
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", ["int8", "uint8"])
 @pytest.mark.parametrize("side", [0, 1])
 def test_arrays_of_integers_had_no_gaps(name, side):
@@ -618,7 +618,7 @@ def test_what_is_no_product_is_not_described():
         fingerprint(np.inner, layout="bmk,bnk")
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     ("a", "b"), [("float32", "float32"), ("float32", "mxfp4"), ("float32", "int4 per_channel(0)")]
 )
@@ -672,7 +672,7 @@ def test_the_command_line_judges_and_describes_a_product(tmp_path, monkeypatch):
     assert "random results" in described.output
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_an_operand_whose_subnormal_numbers_are_flushed_passed(name, side):
@@ -789,7 +789,7 @@ FLUSHED = [("products", "mxfp4"), ("results", "float32"), ("results", "mxfp4"), 
            ("inputs", "mxfp4"), ("products", "float32")]  # fmt: skip
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(("what", "b"), FLUSHED if LONG else FLUSHED[:2])
 def test_a_flush_of_subnormal_numbers_was_another_deviation(what, b):
     """Called "a in tf32", "scale byte << 23", or the flush of something else."""
@@ -807,7 +807,7 @@ def test_a_flush_of_subnormal_numbers_was_another_deviation(what, b):
 FEW_DECODED = [case for case in DECODED if case[0] in ("mxfp8_e4m3", "mxfp8_e5m2") and case[2] == "bfloat16"]
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize(
     ("operand", "side", "kind", "beside"), DECODED if LONG else FEW_DECODED, ids=lambda part: str(part)
 )
@@ -817,7 +817,7 @@ def test_an_operand_that_is_decoded_to_a_narrower_type_passed(operand, side, kin
     assert not judged(decoding(side, kind), effort="quick", **sides)
 
 
-@pytest.mark.turns(24)
+@pytest.mark.turns(48)
 @pytest.mark.parametrize("operand", OPERANDS, ids=str)
 def test_an_operand_at_the_ends_of_its_scales_was_not_decided(operand):
     """Each side once, and most of it has one right answer that is no zero."""
@@ -868,7 +868,7 @@ IN_BATCHES = [("float32", "float32"), ("mxfp8_e4m3", "mx6"), ("int8 per_tensor",
               ("float16", "nf4 per_channel(1)"), ("bfloat16", "int4 per_group(32) asymmetric")]  # fmt: skip
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("pair", IN_BATCHES, ids=str)
 @pytest.mark.parametrize("layout", LAID if LONG else LAID[2::2])
 def test_a_right_product_of_another_layout_was_blamed(layout, pair):

@@ -66,7 +66,7 @@ def asked_of(dtypes):
     ]
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(("dtype", "name"), asked_of(DTYPES))
 def test_round_trip(dtype, name):
     text = made(dtype, name, count=300)
@@ -92,7 +92,7 @@ def test_elements_are_those_of_the_kernels(dtype):
     np.testing.assert_array_equal(dtype.decode(codes.astype(dtype.code_dtype)), as_floats(values))
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("dtype", BLOCKS, ids=str)
 def test_blocks_are_those_of_the_kernels(dtype):
     options = {"scale_rule": "rceil"} if isinstance(dtype, nx.MXBlock) else {}
@@ -236,7 +236,7 @@ PLACES = {
 }
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("wrong", PLACES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
@@ -250,7 +250,7 @@ def test_one_place_of_a_decoder_that_is_wrong_at_one_code_passed(wrong, seed):
     assert not judged(lines_of(asked, bend, seed=seed))
 
 
-@pytest.mark.turns(12)
+@pytest.mark.turns(24)
 @pytest.mark.parametrize("dtype", ["fp6_e3m2", "fp4", "int8"])
 @pytest.mark.parametrize("rule", ["a30", "b29", "c29", "a29", "a28", "b30", "c30", "up30"])
 def test_a_device_that_draws_by_nearly_the_rule_passed(dtype, rule):
@@ -277,7 +277,7 @@ HIGHEST = [("fp6_e3m2", "a12"), ("fp6_e3m2", "a24"), ("fp8_e5m2", "a16"), ("fp4"
            ("mxfp4", "a12"), ("mx6", "a16")]  # fmt: skip
 
 
-@pytest.mark.turns(12)
+@pytest.mark.turns(24)
 @pytest.mark.parametrize(("dtype", "draw"), HIGHEST, ids=str)
 def test_a_device_of_fewer_bits_spoke_no_dialect_or_that_of_the_lowest(dtype, draw):
     asked, narrow = (operation(dtype, rounding="stochastic", draw=way) for way in (None, draw))
@@ -336,7 +336,7 @@ def planted(text, row, column):
     return b"".join(every), at + 1
 
 
-@pytest.mark.turns(20)
+@pytest.mark.turns(40)
 @pytest.mark.parametrize(
     ("dtype", "name"),
     asked_of([nx.fp8_e4m3, nx.fp6_e2m3, nx.bfloat16, nx.int4, nx.mxfp4, nx.mx9, nx.nvfp4]),
@@ -714,7 +714,7 @@ def keeping(text, kept):
     return ("\n".join(lines) + "\n").encode()
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("rounding", ["half_even", "floor"])
 def test_what_a_device_keeps_of_the_vector_before_hardly_showed(kept, rounding):
@@ -723,7 +723,7 @@ def test_what_a_device_keeps_of_the_vector_before_hardly_showed(kept, rounding):
     assert found.mismatches > (1 if kept != "an answer in 4096" else 0), str(found)
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", ["int4", "uint4", "int8", "uint8"])
 @pytest.mark.parametrize("late", [slice(1, 2), slice(2, 3)], ids=["scale", "zero point"])
 def test_a_scale_or_zero_point_of_the_vector_before_passed(name, late):
@@ -818,7 +818,7 @@ SAID = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("law", SAID)
 def test_a_pipe_named_neither_the_law_nor_the_deviation(law):
     due, came, dialect = SAID[law]
@@ -1007,7 +1007,7 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_a_device_that_finds_scales_otherwise_is_told_how(name):
     dtype, steps, law = OTHERWISE[name]
@@ -1032,7 +1032,7 @@ def kept_scale(of_codes):
     return device
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("dtype", ["int8", "uint8 symmetric=False"])
 @pytest.mark.parametrize(("of_codes", "told"), [(False, "the scale"), (True, "the scale of the codes")])
 def test_a_scale_of_the_group_before_is_told(dtype, of_codes, told):
@@ -1087,7 +1087,7 @@ def turned(part, order):
     return part[:, order] if part.shape[1] > 1 else part
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(("dtype", "name"), [("mxfp4", "encode"), ("mxfp4", "decode"), ("int8", "quantize")])
 @pytest.mark.parametrize(
     ("told", "order"),
@@ -1311,7 +1311,7 @@ CASES = {
 }
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", CASES)
 def test_a_testbench_of_the_docs_could_not_be_followed(name, tmp_path):
     dtype, right, fitted, (old, new) = CASES[name]
@@ -1516,7 +1516,7 @@ LATE = {
 }
 
 
-@pytest.mark.turns(12)
+@pytest.mark.turns(24)
 @pytest.mark.parametrize("said", LATE)
 def test_a_unit_that_is_late_was_called_wrong_by_its_numbers(said):
     asked, bend = LATE[said]

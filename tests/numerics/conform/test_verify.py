@@ -61,7 +61,7 @@ def test_every_case_has_a_hash():
     assert len(set(encoders)) == len(encoders)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_shipped_hashes_are_the_reference_s(dtype):
     """16-bit formats in half_even; in all modes where tests may take long."""

@@ -15,7 +15,7 @@ from numerics.conform.vectors.vectors import generate, verify
 from numerics.conform.watching import watched
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("isolated", [False, True])
 def test_the_calls_of_a_kernel_are_counted_while_it_is_judged(tmp_path, monkeypatch, isolated):
     (tmp_path / "counted.py").write_text(
@@ -32,7 +32,7 @@ def test_the_calls_of_a_kernel_are_counted_while_it_is_judged(tmp_path, monkeypa
     assert len(told) == before, "nobody watches"
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     "judge",
     [

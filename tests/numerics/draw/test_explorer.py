@@ -580,7 +580,7 @@ def test_a_report_of_rubbish_ends_in_pythons_words(text, tmp_path):
         rows_of(report_in(tmp_path / "report.json"))
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", SPECS)
 def test_float64_is_rounded_once_and_shown_as_it_is(name):
     """It became float32 first: 1.25 + 1e-12 was a tie, and 1e200 Inf."""

@@ -73,7 +73,7 @@ def source(tmp_path_factory):
     return path
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @either_sign
 @pytest.mark.parametrize(("name", "options"), BLOCKS + ELEMENTS + SCHEMES + DRAWN)
 def test_what_comes_back_is_fake_quantize(source, tmp_path, name, options):
@@ -222,7 +222,7 @@ def test_a_piece_draws_what_the_whole_would():
     assert raw(random_bits(9, (5, 6, 7), piece)) == raw(whole[piece])
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -256,7 +256,7 @@ def test_memory_is_bounded(tmp_path, monkeypatch, name, options):
     assert len(largest) > 100
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ["mx6", "nvfp4"])
 @pytest.mark.parametrize("part", [1 << 11, 1 << 13, 1 << 15])
 def test_parts_that_are_worked_on_side_by_side_take_no_more_memory(tmp_path, monkeypatch, name, part):

@@ -340,7 +340,7 @@ except nx.NumericsError as wrong:
 """
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("way", ["exit", "end", "_exit"])
 def test_a_child_that_ended_deleted_its_parents_file(model, way):
     out = model.with_name("out")

@@ -26,7 +26,7 @@ def odd(shape):
     return (rng.standard_normal(shape) * np.exp2(rng.integers(-9, 9, shape))).astype(np.float32)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.dtype}-{spec.scheme}")
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_the_memory_of_a_job_showed_in_the_last_bits_of_its_report(tmp_path, monkeypatch, spec, threads):

@@ -354,7 +354,7 @@ def test_a_state_with_a_plan_of_rubbish_is_loaded_or_ends_in_pythons_words(text)
 # ---- what a file brings that is no value of the model's ----------------------------------------------
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])

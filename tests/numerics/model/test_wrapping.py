@@ -71,7 +71,7 @@ LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
 PAIRS = [(name, kind) for name in MODELS for kind in ACTIVATIONS if (name, kind) != ("lstm_cell", "outputs")]
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize(("name", "activations"), PAIRS)
 def test_the_modes_differ_or_do_nothing(name, activations):
     m, x, eager = wrapped(name, MODES[0], **ACTIVATIONS[activations])

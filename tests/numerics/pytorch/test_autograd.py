@@ -226,7 +226,7 @@ def test_a_constant_has_codes_in_every_derivative(name):
         torch.testing.assert_close(vmap(CODED[name])(batch), loop)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", ["quantize", "encode", "blocks", "a product"])
 def test_a_derivative_of_codes_is_refused_in_a_compiled_graph(name, backend):

@@ -479,7 +479,7 @@ def test_a_layer_that_writes_into_its_weight_is_compiled_and_exported(strict):
         assert torch.equal(exported(X), due)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_into_a_compiled_qtensor_died_of_a_missing_address(name, backend):

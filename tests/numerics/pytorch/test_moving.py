@@ -73,7 +73,7 @@ def _held(model):
     return {name: x for name, x in model.named_parameters() if isinstance(x, nx.QTensor)}
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize("made", [_plain, _frozen, _graph])
 @pytest.mark.parametrize("dtype", TYPES)

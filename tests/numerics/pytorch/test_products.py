@@ -211,7 +211,7 @@ def wrong_ones(o, d, skipped=()):
 
 
 @pytest.mark.filterwarnings("ignore:torch.chain_matmul", "ignore:An output with one or more")
-@pytest.mark.turns(25)
+@pytest.mark.turns(50)
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode, torch.no_grad])
 @pytest.mark.parametrize("name", SOME)
 def test_a_product_of_torchs_has_other_bits_than_the_exact_model(name, mode):
@@ -396,7 +396,7 @@ def entry_by_entry(f, *batches):
     return torch.stack([f(*entry) for entry in zip(*batches, strict=True)])
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SOME)
 def test_a_product_under_vmap_is_not_that_of_a_loop(name, kind):

@@ -715,7 +715,7 @@ USES = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.filterwarnings("ignore:.*performance drop.*:UserWarning")
 @pytest.mark.parametrize("d", ["int8", "mxfp4", "nvfp4"])
 @pytest.mark.parametrize("use", USES)

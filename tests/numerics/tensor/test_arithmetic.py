@@ -152,7 +152,7 @@ def due_of(report, exact, how):
     return [known[key] for key in keys]
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("facts", FORMATS, ids=str)
 @pytest.mark.parametrize("name", [name for name in OPERANDS if not name.startswith("next")])
 def test_every_operation_of_all_codes_is_the_reports(facts, name):
@@ -279,7 +279,7 @@ assert all(map(torch.equal, made, every(codes)))
 """
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("fullgraph", [True, False])
 def test_operations_compile_in_a_process_that_has_made_no_table(fullgraph):
     text = COMPILED.replace("{fullgraph}", str(fullgraph))

@@ -198,7 +198,7 @@ READS = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("change", [_cut, _moved, _retyped, _freed])
 @pytest.mark.parametrize("part", ["packed", "shared", "zero_point", "tensor_scale"])
 def test_torch_compile_called_parts_that_do_not_fit_a_fault_of_its_own(part, change):
@@ -374,7 +374,7 @@ def test_a_zero_point_that_was_written_in_place_was_decoded_as_another_number(ex
     assert_same_bits(q.dequantize(), due)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("d", ["int4", "uint8", "int16"])
 def test_products_read_the_zero_point_that_dequantize_reads(d):
     q, due = _written(d, "float32")

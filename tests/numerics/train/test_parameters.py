@@ -119,7 +119,7 @@ def test_an_optimizer_may_hold_groups_before_the_first_batch():
     assert not torch.equal(train.thresholds(quantizer)[0], before[0])
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("qat", ["tqt", "lsq"])
 def test_frozen_thresholds_stay_while_weights_learn(qat, mode):

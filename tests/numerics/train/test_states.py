@@ -44,7 +44,7 @@ def begun(name: str) -> torch.nn.Module:
     return made
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "begun"])
 @pytest.mark.parametrize("what", BAD)
 @pytest.mark.parametrize("name", MADE)

@@ -42,7 +42,7 @@ def test_what_is_due_to_them_is_told_by_their_places():
         assert (numbers.by_place(line, nx.fp8_e4m3.encode) == nx.fp8_e4m3.encode(line)).all()
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(("kind", "name"), [("encode", "weights"), ("decode", "what a relu leaves")])
 def test_a_shortcut_for_such_a_tensor_was_never_taken(kind, name):
     def kernel(given):

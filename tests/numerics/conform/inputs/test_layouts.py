@@ -55,7 +55,7 @@ def test_every_layout_ends_in_every_kind_of_number():
     assert met | lines == {(lying, end) for lying in LYING for end in ENDS}
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize(("lying", "end"), [*zip(LYING, [*ENDS] * 3, strict=False)])
 def test_a_layout_never_ended_in_such_a_number(lying, end):
     def kernel(x):
@@ -184,7 +184,7 @@ def test_what_lies_far_apart_or_begins_late_is_given():
     assert not list(apart(Filling.of(kinds(nx.fp8_e5m2)), Takes(contiguous=True)))
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("lying", ["rows 1 MiB apart", "three axes begun 8 bytes late"])
 def test_what_lies_far_apart_was_never_asked(lying):
     def kernel(x):

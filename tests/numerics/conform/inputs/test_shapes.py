@@ -82,7 +82,7 @@ def past(axes, tile):
 FAST = [name for name in KINDS if "quantize" not in name]  # whose scales are given, or those of few numbers
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize(
     ("name", "tile"), [*((name, tile) for name in FAST for tile in (16, 64, 256)), ("fake_quantize", 128)]
 )
@@ -91,13 +91,13 @@ def test_a_tile_that_is_not_the_first_of_two_axes_was_never_asked(name, tile):
     assert found.law in ("layout", "short_block", "found_values", "under_scale"), str(found)
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize("name", [*FAST, "quantize"])
 def test_a_tile_that_is_not_the_first_of_three_axes_was_never_asked(name):
     assert not changed(name, past(3, 32 if name not in ("blocks", "values of blocks") else 4))
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", FAST)
 def test_tiles_of_matrices_that_are_right_are_right(name):
     assert changed(name, lambda out, x: None)
@@ -124,7 +124,7 @@ LYING = {
 }
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("lying", LYING)
 @pytest.mark.parametrize("name", TAILS)
 def test_what_is_left_over_at_the_end_never_held_every_kind_of_number(name, lying):
@@ -163,7 +163,7 @@ def test_contiguous_arrays_of_several_axes_were_given_once(ndim):
     assert check(kernel, "fp8_e5m2", overflow="saturate", **QUICK).law == "inputs_unchanged"
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("kind", ["encode", "blocks"])
 def test_pictures_whose_channels_lie_nearest_were_never_given(kind):
     torch = pytest.importorskip("torch")
@@ -181,7 +181,7 @@ def test_pictures_whose_channels_lie_nearest_were_never_given(kind):
 # ---- shapes that somebody names ----------------------------------------------------------------------
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", FAST)
 def test_named_shapes_were_asked_of_found_scales_alone(name):
     right, dtype, options = KINDS[name]
@@ -227,7 +227,7 @@ def test_a_misplaced_scale_was_told_by_a_place_among_rows_and_padding_was_not_me
     assert ("not in the order of the layout" in told.where) == (layout is not None)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("layout", ["cublas", "cdna4"])
 def test_padding_of_tiles_that_is_not_zero_passed(layout):
     """cuBLAS says that it is zero, whoever fills it; of AMD's tiles nobody says what it is."""

@@ -39,7 +39,7 @@ ENTRANCES = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", ENTRANCES)
 def test_every_argument_comes_with_an_offset_and_without(name):
     """Of each argument that is a tensor."""
@@ -57,7 +57,7 @@ def test_every_argument_comes_with_an_offset_and_without(name):
     assert len(offsets) == (2 if name == "random bits" else 1)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_the_start_of_the_storage_is_not_the_tensor(dtype):
     """Whatever the type, the law is `layout`, and the text names the offset."""

@@ -26,7 +26,7 @@ def _scratch(least=0, bits=20):
     return kernel
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(("least", "bits"), [(0, 13), (50_000, 20)])
 def test_memory_that_threads_share_within_one_line_was_not_met(least, bits):
     found = check(_scratch(least, bits), "fp8_e4m3")
@@ -86,7 +86,7 @@ def _packs(where):
     return kernel
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("where", [
     lambda x: x.ndim == 3 and not x.flags.c_contiguous, lambda x: 0 < x.size < 9, lambda x: x.size > 1 << 17
 ])  # fmt: skip

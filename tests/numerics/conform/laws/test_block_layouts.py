@@ -37,7 +37,7 @@ WHERE = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_scales_of_long_lines_were_never_asked(dtype, where):
@@ -52,7 +52,7 @@ def test_scales_of_long_lines_were_never_asked(dtype, where):
     assert check(kernel, dtype, effort="quick").law == "layout"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_values_and_codes_of_long_lines_were_never_asked(dtype):
     def rounds(x):
@@ -69,7 +69,7 @@ def test_values_and_codes_of_long_lines_were_never_asked(dtype):
     assert check(decodes, dtype, kind="decode", effort="quick").law == "layout"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_a_short_block_at_the_end_of_a_long_line_was_never_asked(dtype):
     size = nx.dtype(dtype).block
@@ -94,7 +94,7 @@ def test_tensors_past_three_million_numbers_are_asked_by_default():
     assert check(kernel, "mxfp4").law == "layout"
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("axis", [0, 1, -2])
 def test_long_lines_lie_along_every_axis(axis):
     def kernel(x):

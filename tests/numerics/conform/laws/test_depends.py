@@ -22,13 +22,13 @@ SAYS = {"repeatable": ("depends on the calls before it", "a buffer that is used 
         "threads": ("another thread", "the thread", "at once", "a second thread")}  # fmt: skip
 
 
-@pytest.mark.turns(100)
+@pytest.mark.turns(200)
 @pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] not in SLOW])
 def test_a_fault_of_memory_of_calls_or_of_threads_was_told_as_a_wrong_value(kind, fault):
     _told(kind, fault)
 
 
-@pytest.mark.turns(36)
+@pytest.mark.turns(72)
 @pytest.mark.parametrize(("kind", "fault"), [one for one in CROSS if one[0] in SLOW])
 def test_so_it_was_of_kernels_that_find_their_scales(kind, fault):
     """A scratch buffer that was kept was `layout`, or a scale by a wrong rule."""
@@ -46,7 +46,7 @@ def _told(kind, fault):
         assert any(word in found.counterexample.where for word in SAYS[law]), str(found)
 
 
-@pytest.mark.turns(16)
+@pytest.mark.turns(32)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kernels_in_which_they_are_planted_are_right(kind):
     kernel, _, dtype, options = KINDS[kind]
@@ -55,7 +55,7 @@ def test_the_kernels_in_which_they_are_planted_are_right(kind):
     assert found, str(found)
 
 
-@pytest.mark.turns(27)
+@pytest.mark.turns(54)
 @pytest.mark.parametrize("name", OTHERS)
 def test_no_more_inputs_differ_than_were_tried(name):
     fault = OTHERS[name]
@@ -95,7 +95,7 @@ def raises_at_no_axis(right):
     return kernel
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("kind", ["encode", "round", "decode"])
 def test_a_kernel_that_raises_at_shape_of_no_axis_was_shown_a_number(kind):
     right = getattr(nx.fp8_e4m3, kind)
@@ -199,7 +199,7 @@ def page_starts():
     return kernel
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("planted", [wide_loads, page_starts])
 def test_a_fault_of_pages_was_told_as_one_of_the_calls_before(planted):
     for _ in range(3):
@@ -243,7 +243,7 @@ def flagged():
     return kernel
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("planted", [recorded, keyed, flagged])
 def test_what_a_kernel_keeps_was_told_as_a_shape(planted):
     found = check(planted(), "fp8_e4m3")
@@ -254,7 +254,7 @@ def test_what_a_kernel_keeps_was_told_as_a_shape(planted):
 # ---- pages of memory ---------------------------------------------------------------------------------
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("dtype", "most_axes"), [("fp8_e4m3", 7), ("mxfp4", 7), ("mxfp8_e4m3", 1)])
 def test_what_is_wrong_at_the_end_of_a_page_was_asked_by_chance(dtype, most_axes):
     """A line of blocks was right again elsewhere, and told as one that depends on the calls before it."""

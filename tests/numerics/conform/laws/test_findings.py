@@ -65,7 +65,7 @@ def test_decoders_blocks_and_groups_had_no_special_behind_every_other(dtype, nam
     assert {(one, other) for one in specials for other in specials} <= set(itertools.pairwise(last))
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("dtype", "name", "special", "behind"),
     [

@@ -17,7 +17,7 @@ KINDS = {
 }
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_same_bytes_written_into_an_input_passed(name):
     right, dtype, options = KINDS[name]

@@ -49,7 +49,7 @@ SHORTCUTS = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("lanes", [4, 8, 64])
 @pytest.mark.parametrize("name", SHORTCUTS)
 def test_a_shortcut_of_vectors_is_found(name, lanes):
@@ -64,7 +64,7 @@ def test_a_shortcut_that_is_right_is_right():
     assert check(splat, "fp8_e4m3", effort="quick")
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("scheme", [None, "per_channel(0)"])
 @pytest.mark.parametrize("all_of", [lambda x: x == 0, np.isnan])
 def test_zeros_that_forget_the_zero_point_are_found(scheme, all_of):
@@ -117,7 +117,7 @@ def test_scales_that_are_kept_by_their_address_are_found():
     assert [broken.law for broken in found.failures] == ["repeatable"]
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("shape_of", [lambda x: x.shape[0] == 1, lambda x: x.ndim == 1])
 def test_the_first_scale_of_one_row_kept_for_all_is_found(shape_of):
     kept = []
@@ -133,7 +133,7 @@ def test_the_first_scale_of_one_row_kept_for_all_is_found(shape_of):
     assert not check(wrong, "int8", kind="quantize", scheme="per_token", effort="quick")
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(("tile", "rest"), [(8, 3), (32, 24)])
 def test_the_rest_of_a_tile_of_blocks_is_found(tile, rest):
     def wrong(x):

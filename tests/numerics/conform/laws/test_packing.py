@@ -41,7 +41,7 @@ def beyond(given, count):
     return found
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     ("kernel", "dtype", "kind", "law", "place"),
     [

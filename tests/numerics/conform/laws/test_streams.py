@@ -15,14 +15,14 @@ OWN = {"rounding": "stochastic", "draw": "own"}
 SEEDS = range(40) if LONG else (0,)
 
 
-@pytest.mark.turns(30)
+@pytest.mark.turns(60)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_draw_that_is_used_again_passed(name):
     found = check(kernel(FAULTS[name]()), "fp8_e5m2", **OWN)
     assert found.law == "independent", str(found)
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("period", [2, 16, 100, 4096])
 def test_a_short_period_was_told_as_a_mean(period, seed):
@@ -38,7 +38,7 @@ def test_a_second_thread_that_does_not_draw_passed(name):
     assert check(kernel(IN_A_THREAD[name]()), "fp8_e5m2", one_thread=True, **OWN)
 
 
-@pytest.mark.turns(9)
+@pytest.mark.turns(18)
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_draws_are_right(name):
     for seed in SEEDS:

@@ -100,7 +100,7 @@ def test_what_takes_another_way_after_ten_calls_was_told_of_an_array():
     assert "a later one of the same numbers is not" in str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("dtype", "lane"), [("mxfp8_e4m3", 31), ("mxfp8_e4m3", 0), ("nvfp4", 3)])
 def test_one_lane_that_rounds_otherwise_was_told_of_calls_or_of_short_blocks(dtype, lane):
     """Which of two arrays has a tie there was by chance, and taken for what a call leaves behind."""

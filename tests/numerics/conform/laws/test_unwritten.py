@@ -72,7 +72,7 @@ def leaves(kernel, number, allocated, kept):
     return call
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize(
     ("kind", "number", "memory", "kept"), CASES, ids=lambda x: getattr(x, "__name__", str(x))
 )

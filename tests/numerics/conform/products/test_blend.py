@@ -53,7 +53,7 @@ def shapes_of(layout):
 # ---- alpha and beta ---------------------------------------------------------------------------------
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("claim", CLAIMS if LONG else CLAIMS[:1], ids=str)
 @pytest.mark.parametrize("name", BLENDS)
 def test_a_fault_of_alpha_or_beta_had_no_name(name, claim):
@@ -70,7 +70,7 @@ def test_a_fault_of_alpha_or_beta_passed(name):
     assert found.law in ("alpha", "beta"), str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("claim", CLAIMS[1:], ids=str)
 @pytest.mark.parametrize("name", LATE)
 def test_a_product_that_is_rounded_before_it_is_blended_passed(name, claim):
@@ -92,7 +92,7 @@ def test_c_that_is_read_where_beta_is_0_was_told_as_a_wrong_sum():
     assert "beta 0, c " in found.counterexample.terms[-1]
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_a_fault_of_large_products_alone_had_no_name(kind):
     """As in torch, which multiplies small ones by a loop of its own."""

@@ -56,7 +56,7 @@ def test_a_sum_from_the_last_term_on_was_one_from_the_first():
     assert found.rounding == "to nearest, ties to even"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("sides", "bits"), [("ab", (11, 11)), ("a", (11, 24)), ("b", (24, 11))])
 def test_an_operand_that_loses_bits_was_not_told(sides, bits):
     found = fingerprint(
@@ -66,7 +66,7 @@ def test_an_operand_that_loses_bits_was_not_told(sides, bits):
     assert found.reproduced == 64, str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     ("sides", "said"), [("", "kept"), ("a", "of a flushed"), ("b", "of b flushed"), ("ab", "flushed")]
 )
@@ -83,7 +83,7 @@ def test_sums_of_lanes_that_are_added_one_after_the_other_were_a_tree():
     assert found.reproduced == 64
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("kernel", "kind"), [(compensated, "float32"), (halves_in_float16, "float16")], ids=["Kahan", "halves"]
 )

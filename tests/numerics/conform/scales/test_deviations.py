@@ -178,7 +178,7 @@ def judged(target, claim, **options):
     return check(target, claim.pop("dtype"), **claim, **{"kind": "quantize", "effort": "quick", **options})
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     ("target", "claim"),
     [(kernel(), ROWS), (ranged(), RANGED), (fp8(), FP8), (nf4(), NF4)],
@@ -189,7 +189,7 @@ def test_these_kernels_are_right_without_their_deviation(target, claim):
     assert found, str(found)
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_deviation_is_named(name):
     law, claim, wrong = PLANTED[name]
@@ -203,7 +203,7 @@ VALUES = ("amax over 126", "adds 3e-06", "scale of the group before it", "codes 
           "middles in float32", "range without 0", "loses -0")  # fmt: skip
 
 
-@pytest.mark.turns(7)
+@pytest.mark.turns(14)
 @pytest.mark.parametrize("name", VALUES)
 def test_values_alone_show_it_too(name):
     _, claim, wrong = PLANTED[name]
@@ -247,7 +247,7 @@ def of_a_neighbour(dtype, options, by, scale=False, zero=False, told=True):
 ASYMMETRIC = ("uint8 symmetric=False", {"scheme": "per_group(32)"})
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("by", [1, -1])
 @pytest.mark.parametrize(
     ("form", "faults", "name"),

@@ -32,7 +32,7 @@ def test_this_kernel_is_right_without_its_deviation():
     assert found, str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_way_to_find_the_scale_of_a_tensor_is_named(name):
     found = judged(by(TENSORS[name]))
@@ -85,7 +85,7 @@ def without_tail(length):
     return encode
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_tails_of_whole_blocks_were_not_asked(length):
     """Of a kernel that takes whole blocks alone few last blocks had the largest number."""

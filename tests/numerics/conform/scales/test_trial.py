@@ -102,7 +102,7 @@ ROUTES = {
 }
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("route", ROUTES)
 def test_right_kernels_by_three_routes_pass(route):
     if route == "torch":
@@ -128,7 +128,7 @@ SPECS = (
 )
 
 
-@pytest.mark.turns(40)
+@pytest.mark.turns(80)
 @pytest.mark.parametrize("inputs", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(("dtype", "scheme"), SPECS)
 def test_our_own_pass_in_every_scheme(dtype, scheme, inputs):
@@ -139,7 +139,7 @@ def test_our_own_pass_in_every_scheme(dtype, scheme, inputs):
     assert found, str(found)
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize("seed", range(8))
 def test_a_seed_raises_no_false_alarm(seed):
     assert judged(kernel(), effort="default", seed=seed)
@@ -152,7 +152,7 @@ CLAMPED = {
 }
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("least", CLAMPED)
 def test_clamps_are_options(least):
     found = judged(CLAMPED[least], least=least)
@@ -283,7 +283,7 @@ LOST = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("name", LOST)
 def test_places_of_usual_rows_were_lost(name):
     assert not judged(lost(LOST[name])), name
@@ -300,7 +300,7 @@ def of_tensors(where):
     return encode
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("name", [name for name in LOST if "past" not in name or "256" in name])
 def test_places_of_usual_tensors_were_lost(name):
     assert not judged(of_tensors(LOST[name]), scheme="per_tensor"), name
@@ -327,7 +327,7 @@ def test_shapes_that_are_none_are_refused(shapes):
         check(nx.fp4.pack, "fp4", kind="pack", shapes=[(3, 5)])
 
 
-@pytest.mark.turns(10)
+@pytest.mark.turns(20)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_known_deviation_is_named(name):
     law, wrong = FAULTS[name]
@@ -346,7 +346,7 @@ def values_of(wrong, dtype="int8"):
     return lambda x: (nx.dtype(dtype).decode(wrong(x)[0]) * wrong(x)[1]).astype(F)
 
 
-@pytest.mark.turns(20)
+@pytest.mark.turns(40)
 @pytest.mark.parametrize("name", FAULTS)
 def test_values_alone_show_it_too(name):
     assert judged(values_of(kernel()), kind="fake_quantize")
@@ -390,7 +390,7 @@ def strided(part):
 TURNED = ("128x128", "64x32", "1x128", "per_group(128)", "per_group(128, axis=0)", "per_group(200, axis=2)")
 
 
-@pytest.mark.turns(15)
+@pytest.mark.turns(30)
 @pytest.mark.parametrize("wrong", [turned, strided])
 @pytest.mark.parametrize("scheme", TURNED)
 def test_scales_that_lie_turned_are_found(scheme, wrong):
@@ -417,7 +417,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("scheme", WHOLE)
 def test_a_kernel_of_whole_groups_alone_was_given_others(scheme):
     """`whole_blocks` said what it takes, and groups of 3 numbers came all the same."""

@@ -110,7 +110,7 @@ NO_ANSWERS = {
 }
 
 
-@pytest.mark.turns(18)
+@pytest.mark.turns(36)
 @pytest.mark.parametrize("name", NO_ANSWERS)
 def test_a_target_without_an_answer_ended_the_judge(name):
     """An affine target with one scale that raised was cut in halves along an axis that its scale lacks."""
@@ -208,7 +208,7 @@ BUFFERS = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", BUFFERS)
 def test_an_answer_that_the_next_call_overwrites_passed_a_quick_check(name):
     right, dtype, options = BUFFERS[name]
@@ -266,7 +266,7 @@ def test_numbers_that_are_masked_were_taken_for_an_answer(mask, name):
     assert not found, mask
 
 
-@pytest.mark.turns(70)
+@pytest.mark.turns(140)
 @pytest.mark.parametrize("name", [name for name in BUFFERS if name != "own draws"])
 @pytest.mark.parametrize("kind", SAME)
 def test_a_right_answer_in_an_array_of_another_kind_was_blamed(kind, name):
@@ -274,7 +274,7 @@ def test_a_right_answer_in_an_array_of_another_kind_was_blamed(kind, name):
     assert check(changed(right, SAME[kind]), dtype, effort="quick", **options)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", BUFFERS)
 def test_an_answer_that_is_another_one_when_it_is_looked_at_again_passed(name):
     """Each look makes a copy that says one more than the last."""
@@ -437,7 +437,7 @@ def test_a_device_that_is_not_there_was_a_fault_of_the_kernel(kind):
         assert check(raising(RuntimeError(words)), dtype, **options).law == "runs"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", ["mxfp4", "mx6", "nvfp4"])
 def test_blocks_in_a_list_were_no_result(name):
     """As a function of many results of torch or of a C extension returns them."""
@@ -511,7 +511,7 @@ FILLS = {
 }
 
 
-@pytest.mark.turns(18)
+@pytest.mark.turns(36)
 @pytest.mark.parametrize("name", FILLS)
 def test_a_target_that_fills_arrays_was_not_judged(name):
     dtype, options, kernel = FILLS[name]
@@ -598,7 +598,7 @@ def test_a_field_that_a_format_has_not_was_taken(third, right):
     assert right or found.law == "result"
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(("zero", "right"), [(0, True), (None, True), (1, False)])
 def test_a_zero_point_of_what_is_symmetric_is_none_or_0(zero, right):
     def kernel(x):
@@ -609,7 +609,7 @@ def test_a_zero_point_of_what_is_symmetric_is_none_or_0(zero, right):
     assert bool(found) is right, str(found)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(("name", "lies"), [
     ("encode", lambda o: o.strides[-1] > o.itemsize), ("round", lambda o: o.strides[0] < 0),
     ("mx", lambda o: o.ndim > 1 and o.strides[0] < o.strides[1]),

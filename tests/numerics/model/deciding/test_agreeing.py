@@ -62,7 +62,7 @@ WRONG = {  # the row, what is changed in it, what the refusal says
 LOOKED_FOR = ("function", "other weights", "uses")  # what only a look at the model tells, with an example
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("given", [True, False], ids=("example", "alone"))
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("which", WRONG)

@@ -41,7 +41,7 @@ class Model(nn.Module):
         return x
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("names", [["attn"] * 9, ["0", "attn", "attn", "fc2"]])
 @pytest.mark.parametrize("asked", [{"activations": "int8"}, {"activations": "int8", "outputs": "int8"}])
 def test_a_plan_approved_what_wrap_refused(names, asked):

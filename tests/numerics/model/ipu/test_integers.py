@@ -67,7 +67,7 @@ def made(name, config="xint8", **changed):
 FEEDS = [{"x": numbers(*X, seed=seed, spread=2.5)} for seed in range(6, 9)]
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("optimized", [True, False])
 @pytest.mark.parametrize("name", EACH)
 def test_the_runtime_gives_the_predicted_integers(name, optimized):
@@ -217,7 +217,7 @@ AWKWARD = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("device", ["stx", "phx"])
 @pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
 @pytest.mark.parametrize("name", AWKWARD)

@@ -117,7 +117,7 @@ def made(case, config, opset=17):
     return nx.ipu.quantize_model(found, {"x": numbers(8, *X[1:], seed=1, spread=1.5)}, config)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("config", ["xint8", "a8w8", "a16w8"])
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("optimized", [True, pytest.param(False, marks=long)])

@@ -36,7 +36,7 @@ def statically(tmp_path, opset=17, **options):
     return onnx.load(out)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("optimized", [True, False])
 @pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize(

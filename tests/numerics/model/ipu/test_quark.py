@@ -82,7 +82,7 @@ def wrapped(weights, activations, **options):
 CHANNELS = nx.QuantSpec("int8", scheme="per_channel(0)")
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=long)])
 @pytest.mark.parametrize(
     ("weights", "activations", "operators"),

@@ -168,7 +168,7 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_interrupt_leaves_half_a_change(name):
     make, change = CHANGES[name]

@@ -96,7 +96,7 @@ def planned(make, mode, **options):
     return model, x, nx.plan(model, "mxfp4", example=x, mode=mode, **options)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [*CONSTANTS, *FOLLOWED, *TURNED])
 def test_axis_of_a_weight_on_its_way(name, mode):

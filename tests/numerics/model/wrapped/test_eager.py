@@ -339,7 +339,7 @@ def test_a_layer_in_a_branch_beside_a_product_outside_has_the_numbers_of_the_gra
     assert torch.equal(a, b)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("padding", ["reflect", "circular", "replicate"])
 @pytest.mark.parametrize(("kind", "axes"), [(nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3)])
 @pytest.mark.parametrize("way", ["percentile(90)", "kl", "mse", "lsq"])

@@ -60,7 +60,7 @@ def bits(model):
     return {k: (x.dequantize() if isinstance(x, nx.QTensor) else x).clone() for k, x in found.items()}
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("assign", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_state_is_taken_for_what_it_is_not(mode, assign):
@@ -497,7 +497,7 @@ def gone(said, state, path):
     return made
 
 
-@pytest.mark.turns(36)
+@pytest.mark.turns(72)
 @pytest.mark.parametrize("source", [f"{kept} {way}" for kept in KEPT for way in WAYS] + ["float"])
 @pytest.mark.parametrize("target", [f"{kept} {way}" for kept in KEPT for way in WAYS] + ["quantize_"])
 def test_a_state_was_refused_with_advice_that_was_refused_in_turn(source, target, tmp_path):
@@ -552,7 +552,7 @@ def refused(state, folder):
 PACKED = [name for name in MADE if name.startswith("frozen") and name != "frozen values"]
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("source", MADE)
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

@@ -92,7 +92,7 @@ def _changed(change, options, frozen):
     return model
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("options", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -105,7 +105,7 @@ def test_a_changed_model_takes_its_own_state(change, options, frozen):
     assert not model.load_state_dict({}, strict=False).unexpected_keys
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("options", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("change", CHANGES)

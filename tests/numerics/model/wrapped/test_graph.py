@@ -206,7 +206,7 @@ class Branches(nn.Module):
         return torch.cond(x.sum() > 0, lambda x: self.yes(x).relu(), lambda x: self.no(x).tanh(), (x,))
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.filterwarnings("ignore:.*grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("without_gradients", [False, True])
 @pytest.mark.parametrize("sign", [1, -1])

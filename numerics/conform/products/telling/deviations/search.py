@@ -10,6 +10,7 @@ import numpy as np
 
 from numerics.conform.products.certificate import Mask, answer, reach, results_of
 from numerics.conform.products.problem import (
+    SMALLEST,
     VIA,
     Problem,
 )
@@ -42,13 +43,22 @@ def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
     if found := _explaining(seen):
         return found
     shapes = {_form(one) for one in seen if one.wrong.any()}
-    normal = [one for one in seen if one.problem.law != "subnormals"]
+    normal = [one for one in seen if not _has_small_numbers(one.problem)]
     for some, said in ((normal, NORMAL), ([one for one in seen if _form(one) in shapes], ALONE)):
         told = len(some) < len(seen) and any(one.wrong.any() for one in some)
         enough = told and sum(int(one.decided.sum()) for one in some) >= ENOUGH
         if enough and (found := _explaining(some)):
             return tuple(replace(one, sentence=one.sentence + said) for one in found)
     return ()
+
+
+def _has_small_numbers(problem: Problem) -> bool:
+    """Are its numbers, or scales of float32, subnormal?"""
+    scales = [side.scale for side in (problem.a, problem.b) if side.scale is not None]
+    least = SMALLEST["float32"]
+    return problem.law == "subnormals" or any(
+        bool(((scale != 0) & (np.abs(scale) < least)).any()) for scale in scales if scale.dtype.kind == "f"
+    )
 
 
 def _form(seen: Seen) -> tuple[tuple[int, ...], ...]:

@@ -82,7 +82,7 @@ def test_a_matrix_of_a_format_without_signs_by_itself_ended_the_judge(integers):
     assert refused == (set() if integers else REFUSED)
 
 
-@pytest.mark.turns(20)
+@pytest.mark.turns(40)
 @pytest.mark.parametrize("beside", ["itself", "the next", *VALUES])
 @pytest.mark.parametrize("place", range(len(OPERANDS)))
 def test_a_pair_of_operands_had_no_questions(place, beside):
@@ -111,7 +111,7 @@ def test_unsigned_integers_by_themselves_were_not_judged():
         assert any(wrong.see(problem).wrong.any() for problem in asked)
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     ("kernel", "claim", "said"),
     [
@@ -128,7 +128,7 @@ def test_a_matrix_that_is_multiplied_by_itself_was_not_asked(kernel, claim, said
     assert said in found.counterexample.where
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("layout", ["nk", "kn", "bmk,bkn"])
 def test_numpys_own_way_for_a_matrix_by_itself_was_blamed(layout):
     def kernel(a, b):
@@ -139,7 +139,7 @@ def test_numpys_own_way_for_a_matrix_by_itself_was_blamed(layout):
     assert "aliasing" in found.laws
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("which", ["a", "b", "bias", "packed", "shared"])
 def test_a_kernel_that_reads_from_the_beginning_of_a_storage_passed(which):
     torch = pytest.importorskip("torch")
@@ -184,7 +184,7 @@ def of_turned_memory(a, b):
     return product(a, b.T if turned else b)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("kernel", "law", "said"),
     [

@@ -45,7 +45,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("kernel", FAULTS, ids=lambda kernel: kernel.__name__)
 def test_a_fault_of_an_empty_product_passed(kernel):
     claim, law = FAULTS[kernel]
@@ -55,7 +55,7 @@ def test_a_fault_of_an_empty_product_passed(kernel):
     assert law != "runs" or "nonempty=True" in str(found)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("kernel", [memory_where_nothing_is_summed, refuses_no_rows])
 def test_a_kernel_that_takes_nothing_empty_was_blamed(kernel):
     found = check(kernel, kind="matmul", effort="quick", nonempty=True, **PLAIN)

@@ -31,8 +31,10 @@ from tests.helpers.tile_faults import (
 NAMED = {
     "Inf becomes NaN": "Inf becomes NaN",
     "magnitudes of scales": "scales without their sign",
+    "bias dropped past 1024 terms": "bias ignored",
+    "rounded before the bias past 300 terms": "bias after rounding",
 }
-"""The faults that have a name."""
+"""The faults that have a name, in all shapes or in those that are long enough."""
 
 
 def judged(target, **claim):
@@ -40,7 +42,7 @@ def judged(target, **claim):
     return check(target, kind="matmul", **{"nonempty": True, **claim})
 
 
-@pytest.mark.turns(27)
+@pytest.mark.turns(54)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_past_a_tile_or_of_an_end_passed(name):
     claim, law, _ = FAULTS[name]
@@ -50,7 +52,7 @@ def test_a_fault_past_a_tile_or_of_an_end_passed(name):
     assert found.dialect == NAMED.get(name), str(found)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("claim", [W4, BIASED, U4], ids=["int4", "batches with a bias", "zero points"])
 def test_a_right_product_was_blamed_where_tiles_meet(claim):
     assert judged(product(claim), effort="quick", **claim)
@@ -72,7 +74,7 @@ def test_a_right_product_of_another_order_was_blamed_where_tiles_meet(claim, ord
     assert judged(product(claim, sums=sums), **claim)
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_rounding_on_the_way_had_no_name(name):
     found = judged(product(BF16, **DIALECTS[name]), effort="quick", **BF16)
@@ -183,7 +185,7 @@ def test_sums_of_extreme_codes_were_not_asked_in_a_shape_that_was_named():
     assert judged(kernel, shapes=[(2, 3, 1030)], **claim).law == "integers"
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_subnormal_numbers_were_asked_in_small_products_alone(kind):
     """As in kernels that leave small products to a loop of its own, and flush in large ones."""
@@ -232,7 +234,7 @@ PLACES = {
 """What becomes of a product in places, and of numbers, that were not asked."""
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", PLACES)
 def test_a_fault_of_single_terms_zeros_or_other_nans_passed(name):
     def kernel(a, b):

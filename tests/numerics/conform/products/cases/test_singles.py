@@ -31,7 +31,7 @@ def judged(target, **claim):
     return check(target, kind="matmul", effort="quick", nonempty=True, **claim)
 
 
-@pytest.mark.turns(108)
+@pytest.mark.turns(216)
 @pytest.mark.parametrize("case", PLANTED, ids=NAMES)
 def test_a_fault_of_single_rows_columns_or_results_passed(case):
     _, claim, law, kernel, _ = case
@@ -40,7 +40,7 @@ def test_a_fault_of_single_rows_columns_or_results_passed(case):
     assert law in ("", found.law), str(found)
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("change", [toward_zero, without_low_halves])
 def test_a_product_that_is_not_rounded_to_the_nearest_number_passed(change):
     """The product of two float32 numbers has up to 48 bits: of one term beside zeros it is rounded once."""
@@ -79,7 +79,7 @@ DIALECTS = {
 }  # fmt: skip
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_flush_or_a_saturation_had_no_name_or_another_law(name, monkeypatch):
     claim, change = DIALECTS[name]
@@ -119,7 +119,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(12)
 @pytest.mark.parametrize("route", RIGHT)
 def test_a_right_product_of_float32_was_blamed_for_its_rounding(route):
     def kernel(a, b):
@@ -137,7 +137,7 @@ ORDERS = {
 }
 
 
-@pytest.mark.turns(12)
+@pytest.mark.turns(24)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
 def test_a_right_order_of_factors_was_blamed(order, out):
@@ -153,7 +153,7 @@ def test_a_right_order_of_factors_was_blamed(order, out):
     assert judged(kernel, **{**FP8_ROWS, "out": out})
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("claim", [BF16, HALF], ids=["bfloat16", "float16"])
 def test_a_right_product_of_16_bits_was_blamed(claim):
     def sums(a, b):

@@ -84,7 +84,7 @@ FAULTS = {
 """The law, the claim, what is changed, and in which shapes."""
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", FAULTS)
 def test_ends_of_numbers_were_asked_in_thin_products_alone(name):
     law, options, change, when = FAULTS[name]

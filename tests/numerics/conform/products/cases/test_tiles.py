@@ -34,7 +34,7 @@ TILED = {
 """Claims, and the shapes in which the last terms are lost."""
 
 
-@pytest.mark.turns(8)
+@pytest.mark.turns(16)
 @pytest.mark.parametrize("name", TILED)
 def test_terms_that_are_lost_where_m_n_and_k_are_large_at_once_passed(name):
     claim, there = TILED[name]
@@ -50,7 +50,8 @@ def test_terms_that_are_lost_where_m_n_and_k_are_large_at_once_passed(name):
     assert found.law in ("sums", "integers"), str(found)
     m, n, k = found.counterexample.problem.shape
     assert there(m, n, k)
-    assert not there(m, n, max(k // 2, 1)) or not there(m, max(n // 2, 1), k), "it is no small case"
+    halves = [(m, n, k // 2)] * (k > 1) + [(m, n // 2, k)] * (n > 1)
+    assert not halves or not all(there(*half) for half in halves), "it is no small case"
 
 
 def test_two_sizes_were_not_asked_whole_and_not_together():
@@ -66,7 +67,7 @@ def test_two_sizes_were_not_asked_whole_and_not_together():
         assert {(shape[one], shape[other]) for shape in asked} == set(product(every, every))
 
 
-@pytest.mark.turns(4)
+@pytest.mark.turns(8)
 @pytest.mark.parametrize(
     "claim",
     [
@@ -83,7 +84,8 @@ def test_what_is_due_of_few_rows_was_not_what_is_due_of_all(claim):
     large = [problem for problem in problems(Claim.of(**claim)) if problem.few is not None]
     assert large
     assert all(np.prod(problem.shape) >= LARGE for problem in large)
-    for problem in (large[0], large[-1]):
+    dense = [problem for problem in large if problem.law in ("sums", "integers")]
+    for problem in (dense[0], dense[-1]):
         due, decided = answer(problem)
         assert decided.sum() * 2 > problem.few.problem.due().size
         if problem.batch:

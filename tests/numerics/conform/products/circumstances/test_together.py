@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import sleep
+
 import numpy as np
 import pytest
 
@@ -21,9 +23,9 @@ def right(a, b):
 
 
 def in_a_shared_room(a, b):
-    """b is copied to memory that all calls share, and multiplied, in one line."""
+    """b is copied to memory that all calls share, and multiplied, in one line, while another thread runs."""
     room = ROOM[: b.size].reshape(b.shape)
-    np.copyto(room, b); return right(a, room)  # fmt: skip # noqa: E702
+    np.copyto(room, b); sleep(0.002); return right(a, room)  # fmt: skip # noqa: E702
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def half_away(a, b):
     return kept.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 
-@pytest.mark.turns(3)
+@pytest.mark.turns(6)
 @pytest.mark.parametrize(
     ("kernel", "claim", "said"),
     [
@@ -153,7 +153,7 @@ def every_second_scale(a, b):
     return product(a, (codes * b.scale[:, np.arange(length) // 64 * 2]).astype(np.float32))
 
 
-@pytest.mark.turns(2)
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("kernel", "b", "said"),
     [(in_int8, "int8 per_channel(0)", "a in int8/row"), (every_second_scale, "int4 per_group(32)", None)],
