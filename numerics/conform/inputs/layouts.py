@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -92,13 +93,17 @@ def long(numbers: Filling, length: int) -> Array:
     return numbers.ended((length,), _plain, TIES[0])
 
 
-def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
+def ended(numbers: Filling, takes: Takes, few: bool = False) -> Iterator[Array]:
     """Arrays whose last number, and first one, is of each kind: from every start, of common widths, laid.
+
+    few: laid in each way, they end in every second kind.
 
     >>> from numerics.conform.target.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2]))
     >>> len(list(ended(x, ANYTHING))), len(list(ended(x, Takes(contiguous=True))))
     (288, 55)
+    >>> len(list(ended(x, ANYTHING, few=True)))
+    186
     """
     turns = range(len(numbers.ends))
     for turn in turns:
@@ -113,7 +118,8 @@ def ended(numbers: Filling, takes: Takes) -> Iterator[Array]:
         yield from (numbers.ended((1 + (turn % 4 == 0), width), _plain, turn) for width in WIDTHS)
         yield numbers.ended((2, 1 + turn % 3, WIDTHS[turn % len(WIDTHS)]), _plain, turn)
         for shape in SHAPES:
-            yield from (numbers.ended(shape, view, turn) for view in views(len(shape), takes.backward))
+            every = islice(views(len(shape), takes.backward), turn % 2 * few, None, 1 + few)
+            yield from (numbers.ended(shape, view, turn) for view in every)
     yield from (numbers.ended((2, width), _plain, turn) for turn, width in enumerate(WIDEST))
 
 

@@ -81,10 +81,12 @@ BEFORE_END = (0, 1, 2, 6, 14, 30, 62, 126, 200)
 """How many numbers follow the largest of such a line."""
 
 
-def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()) -> Iterator[Array]:
+def shaped(
+    numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = (), few: bool = False
+) -> Iterator[Array]:
     """Arrays of many shapes filled with numbers; unless contiguous, strided, turned and reversed ones too.
 
-    named: more shapes, that somebody wants to be asked.
+    named: more shapes, that somebody wants to be asked; few: fewer of those that end in each kind of number.
 
     >>> from numerics.conform.target.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2, 3]))
@@ -104,7 +106,7 @@ def shaped(numbers: Filling, takes: Takes, named: Iterable[tuple[int, ...]] = ()
     yield pairs(x)
     yield from (alone[at : at + 1] for at in range(len(alone)))
     yield from (filled(shape) for shape in named)
-    yield from layouts.ended(numbers, takes)
+    yield from layouts.ended(numbers, takes, few)
     if takes.contiguous:
         return
     yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))

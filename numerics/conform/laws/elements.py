@@ -502,9 +502,9 @@ def _repeats(x: Array) -> bool:
 def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[Filling, Array]]:
     """Arrays of every shape; and those of which no number is NaN, or past the range, or negative ..."""
     task, every = target.task, filling(target, effort.seed)
-    for x in shapes.shaped(every, target.takes, named):
-        yield every, x
     few = task.draws and not effort.drawn
+    for x in shapes.shaped(every, target.takes, named, few):
+        yield every, x
     yield from ((every, x) for x in layouts.sized(every, few))
     if not few:
         yield from ((every, x) for x in layouts.tailed(every, far=effort.drawn > 0 and not task.draws))
