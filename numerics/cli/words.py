@@ -130,7 +130,7 @@ def format_of(text: Any) -> Dtype:
 
 
 def _of_module(text: str) -> Dtype:
-    from numerics.conform.target.returned import Raised, guarded
+    from numerics.conform.targets.returned import Raised, guarded
 
     module, _, name = text.partition(":")
     if not (name and all(part.isidentifier() for part in module.removesuffix(".py").split("."))):

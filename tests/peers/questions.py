@@ -9,7 +9,7 @@ import numpy as np
 
 import numerics as nx
 from numerics.conform.checking import asked
-from numerics.conform.target.faults import Fault
+from numerics.conform.targets.faults import Fault
 from numerics.conform.task import Fields
 from tests.peers.claims import Claim
 

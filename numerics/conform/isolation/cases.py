@@ -14,7 +14,7 @@ from numerics.conform.inputs.spread import spread
 from numerics.conform.products.cases import draw
 from numerics.conform.products.problem import Problem
 from numerics.conform.products.telling.shrink import LENGTHS, with_side
-from numerics.conform.target.faults import Case
+from numerics.conform.targets.faults import Case
 from numerics.conform.task import Array, Task
 from numerics.formats.block import Block
 from numerics.tensor.scheme import Scheme, per_tensor

@@ -26,8 +26,8 @@ from numerics.conform.isolation.cases import layouts, length, recorded, restored
 from numerics.conform.isolation.first import First, first_of, is_right
 from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Again, Answer, Asked, sent
 from numerics.conform.products.trial import ProductCheck
-from numerics.conform.target.faults import Case, Fault
-from numerics.conform.target.judged import Witness
+from numerics.conform.targets.faults import Case, Fault
+from numerics.conform.targets.judged import Witness
 from numerics.formats.errors import NumericsError
 
 GUARDED = 1 << 20

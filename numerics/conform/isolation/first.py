@@ -12,8 +12,8 @@ from numerics.conform.laws.depends import is_wrong
 from numerics.conform.laws.questions import wrong_of
 from numerics.conform.products.asking import ProductTarget
 from numerics.conform.scales import of_tensor
-from numerics.conform.target.faults import SENTENCES, Case, Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import SENTENCES, Case, Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.verdict import Counterexample
 
 ARRAYS = ("layout", "short_block", "tensor_scale")

@@ -16,7 +16,7 @@ from numerics.conform.isolation.first import by_calls
 from numerics.conform.isolation.messages import ANSWER, ASKED, CALLS, GIVEN, Asked, Sent, answer_in
 from numerics.conform.isolation.narrowing import SECONDS, Narrowing
 from numerics.conform.isolation.process import BEFORE, STILL, Hangs, Limits, room, run
-from numerics.conform.target.faults import SENTENCES
+from numerics.conform.targets.faults import SENTENCES
 from numerics.conform.verdict import Verdict
 from numerics.formats.errors import NumericsError, said
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from numerics.conform.inputs.edges import Edge
-from numerics.conform.target.faults import Case
+from numerics.conform.targets.faults import Case
 from numerics.conform.verdict import Counterexample, Verdict
 from numerics.formats.errors import NumericsError
 

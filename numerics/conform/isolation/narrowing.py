@@ -15,7 +15,7 @@ from numerics.conform.isolation.cases import recorded, restored, smaller
 from numerics.conform.isolation.messages import ANSWER, GIVEN, Again
 from numerics.conform.isolation.process import Hangs, Limits, run
 from numerics.conform.isolation.showing import shown
-from numerics.conform.target.faults import SENTENCES
+from numerics.conform.targets.faults import SENTENCES
 from numerics.conform.verdict import Counterexample
 
 SECONDS = 60.0  # in which an input is narrowed, at most

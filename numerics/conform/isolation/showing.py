@@ -11,7 +11,7 @@ from numerics.conform.kinds import FINDS
 from numerics.conform.products.circumstances.other_memory import laid
 from numerics.conform.products.problem import Problem
 from numerics.conform.products.trial import terms
-from numerics.conform.target.faults import Case
+from numerics.conform.targets.faults import Case
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Number, numbers
 from numerics.formats.block import Block

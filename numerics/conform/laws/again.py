@@ -13,7 +13,7 @@ from numerics.conform.inputs.spread import shape_of, spread
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, drawn_question, in_kind, in_question, question_of
 from numerics.conform.laws.twins import twins, wrong_as_first
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, answers_at
 from numerics.formats.block import Block
 

@@ -16,8 +16,8 @@ from numerics.conform.inputs.edges import PAGE, at_ends
 from numerics.conform.laws.company import as_of, keeps_by_shape, layout, repeatable
 from numerics.conform.laws.questions import Question, ask, in_place, wrong_of
 from numerics.conform.laws.unwritten import as_unwritten, unwritten
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block

@@ -26,9 +26,9 @@ from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.questions import Question, as_given, drawn_question, in_place
 from numerics.conform.laws.stays import bytes_of
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.reading import arrays_of, check_same_form
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.reading import arrays_of, check_same_form
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 

@@ -29,10 +29,10 @@ from numerics.conform.laws.questions import Question, rounded_values
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.scales import of_tensor
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.reading import arrays_of
-from numerics.conform.target.takes import Takes
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.reading import arrays_of
+from numerics.conform.targets.takes import Takes
+from numerics.conform.targets.target import Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block

@@ -19,7 +19,7 @@ from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.random_bits import even_draws
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, numbers
 

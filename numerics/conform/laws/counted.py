@@ -12,7 +12,7 @@ from numerics.conform.inputs import affine
 from numerics.conform.inputs.counted import COUNTS, ROOM, counted, few, unlike
 from numerics.conform.inputs.spread import spread
 from numerics.conform.laws.questions import Question, question_of
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.tensor.scheme import Scheme
 

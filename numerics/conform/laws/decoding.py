@@ -14,7 +14,7 @@ from numerics.conform.laws.alone import confirmed
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import Law, Mask, sentence
 from numerics.conform.laws.questions import Question
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.dtype import Float

@@ -40,10 +40,10 @@ from numerics.conform.laws.twins import is_wrong_now, longer, twins
 from numerics.conform.laws.undrawn import neighbours
 from numerics.conform.laws.unwritten import as_unwritten, left_alone, unwritten
 from numerics.conform.scales.of_tensor import ITS
-from numerics.conform.target.faults import SENTENCES, Fault
-from numerics.conform.target.reading import arrays_of
-from numerics.conform.target.returned import Raised
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import SENTENCES, Fault
+from numerics.conform.targets.reading import arrays_of
+from numerics.conform.targets.returned import Raised
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block

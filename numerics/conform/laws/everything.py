@@ -13,7 +13,7 @@ from numerics.conform.laws.elements import element_laws, observe, simpler
 from numerics.conform.laws.findings import Findings, Trial, repeatable
 from numerics.conform.laws.law import hardness, sentence
 from numerics.conform.sweep import Sweep, sweep
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.dtype import Element

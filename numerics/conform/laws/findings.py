@@ -14,8 +14,8 @@ from numerics.conform.laws.company import place_or_chance as place_or_chance
 from numerics.conform.laws.company import repeatable as repeatable
 from numerics.conform.laws.company import short_block as short_block
 from numerics.conform.laws.law import Law
-from numerics.conform.target.faults import SENTENCES, Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import SENTENCES, Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, Verdict
 from numerics.conform.verdict import Named as Explains

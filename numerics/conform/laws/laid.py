@@ -12,7 +12,7 @@ from numerics.conform.inputs import shapes
 from numerics.conform.laws.again import base
 from numerics.conform.laws.block_layouts import Known, in_memory, in_tensor, shape_of
 from numerics.conform.laws.questions import drawn_question, in_place
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.formats.block import Block
 

@@ -13,7 +13,7 @@ from numerics.conform.inputs.spread import rank_of, spread
 from numerics.conform.inputs.strings import packed
 from numerics.conform.laws.findings import Findings, Trial, layout, place_or_chance
 from numerics.conform.laws.questions import Question, ask, in_kind, in_question, question_of
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.formats.dtype import Element
 

@@ -9,7 +9,7 @@ import numpy as np
 from numerics.conform.inputs.shapes import steps_of
 from numerics.conform.laws import chance
 from numerics.conform.laws.findings import Findings, Trial
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import numbers
 

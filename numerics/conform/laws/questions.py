@@ -17,7 +17,7 @@ from numerics.conform.laws.company import misplaced
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.scales import inputs as scale_inputs
 from numerics.conform.scales.groups import groups_of
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block

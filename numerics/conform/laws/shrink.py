@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.laws.law import Law, hardness
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block

@@ -14,8 +14,8 @@ from numerics.conform.laws.again import answers
 from numerics.conform.laws.findings import Findings, Trial, layout, place_or_chance, repeatable
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.questions import Question, drawn_question, in_place, in_question, question_of
-from numerics.conform.target.reading import arrays_of, check_same_form
-from numerics.conform.target.target import Target
+from numerics.conform.targets.reading import arrays_of, check_same_form
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 

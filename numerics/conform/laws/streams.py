@@ -26,8 +26,8 @@ from numerics.conform.laws.beside import WORKQUEUE, aborts, home_of, switching, 
 from numerics.conform.laws.chance import Pairs, independent
 from numerics.conform.laws.findings import Findings, Trial, misplaced
 from numerics.conform.laws.law import sentence
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32
 from numerics.conform.verdict import Counterexample
 from numerics.conform.verdict import numbers as shown

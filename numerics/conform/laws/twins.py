@@ -9,8 +9,8 @@ import numpy as np
 
 from numerics.conform.deviations.affine import PARAMETERS
 from numerics.conform.laws.questions import Question, ask, in_kind, question_of
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 
 HEAD = 1024  # numbers that two such questions begin with; a key may be made of these

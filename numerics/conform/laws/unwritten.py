@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.margins import UNUSED
-from numerics.conform.target.faults import SENTENCES, Fault
-from numerics.conform.target.memory import OTHERWISE
-from numerics.conform.target.reading import arrays_of
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import SENTENCES, Fault
+from numerics.conform.targets.memory import OTHERWISE
+from numerics.conform.targets.reading import arrays_of
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 

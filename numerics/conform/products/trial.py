@@ -40,8 +40,8 @@ from numerics.conform.products.telling.deviations.search import explained
 from numerics.conform.products.telling.naming import law_of
 from numerics.conform.products.telling.shrink import smallest
 from numerics.conform.products.telling.turned import fitting_layout, hint
-from numerics.conform.target.faults import SENTENCES, Fault
-from numerics.conform.target.returned import stops_noted
+from numerics.conform.targets.faults import SENTENCES, Fault
+from numerics.conform.targets.returned import stops_noted
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.conform.warned import warned_once

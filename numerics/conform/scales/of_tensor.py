@@ -24,8 +24,8 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.laws.rows import as_rows
 from numerics.conform.scales.groups import place_of_largest
 from numerics.conform.scales.tensor_habits import TensorHabit, ways
-from numerics.conform.target.faults import SENTENCES, Fault
-from numerics.conform.target.target import Target
+from numerics.conform.targets.faults import SENTENCES, Fault
+from numerics.conform.targets.target import Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, Named, numbers
 

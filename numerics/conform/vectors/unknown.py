@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.laws.law import hardness, sentence
-from numerics.conform.target.faults import SENTENCES
+from numerics.conform.targets.faults import SENTENCES
 from numerics.conform.vectors.lines import Batch
 from numerics.conform.vectors.operations import Fields, Operation
 from numerics.conform.vectors.readmemh import groups

@@ -27,8 +27,8 @@ from numerics.conform.isolation.messages import ASKED, CALLS, Asked
 from numerics.conform.isolation.narrowing import Narrowing
 from numerics.conform.isolation.showing import shown
 from numerics.conform.products.asking import beside
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.judged import Witness
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.judged import Witness
 from numerics.conform.task import Task
 from numerics.formats.errors import NumericsError
 from tests.helpers.children import LIMIT, child

@@ -14,7 +14,7 @@ from numerics.conform.products.asking import HELD, ProductTarget, unequal
 from numerics.conform.products.certificate import STEPS, answer
 from numerics.conform.products.circumstances.other_memory import laid
 from numerics.conform.products.problem import Problem, rounded
-from numerics.conform.target.faults import SENTENCES, Fault
+from numerics.conform.targets.faults import SENTENCES, Fault
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 

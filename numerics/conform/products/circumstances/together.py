@@ -15,7 +15,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.laws.beside import home_of, switching, threads, yielding
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
-from numerics.conform.target.faults import Fault
+from numerics.conform.targets.faults import Fault
 
 LARGEST = 1 << 17  # terms of a product: long enough that the other thread is met within it
 MEDIUM, TILE = 1 << 23, 32  # terms, and rows and columns, of one that takes about as long as a turn

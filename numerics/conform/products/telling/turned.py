@@ -12,7 +12,7 @@ from numerics.conform.products.cases.order import problems
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import TELLING
 from numerics.conform.products.layout import Layout
-from numerics.conform.target.faults import Fault
+from numerics.conform.targets.faults import Fault
 from numerics.formats.errors import NumericsError
 
 ASKED = 3  # products that must all be right

@@ -10,7 +10,7 @@ from numerics.conform.inputs.alike import tensors
 from numerics.conform.laws import block_layouts, block_trials
 from numerics.conform.laws.elements import filling
 from numerics.conform.laws.rows import fields_of_rows
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Task
 
 KINDS = {

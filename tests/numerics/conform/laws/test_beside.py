@@ -9,7 +9,7 @@ import numerics as nx
 from numerics.conform.checking import check
 from numerics.conform.laws.again import rolled
 from numerics.conform.laws.laid import cases
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Task
 
 

@@ -11,7 +11,7 @@ from numerics.conform.inputs.edges import PAGE
 from numerics.conform.laws.alone import LIES
 from numerics.conform.laws.company import misplaced
 from numerics.conform.laws.depends import depends
-from numerics.conform.target.target import Target
+from numerics.conform.targets.target import Target
 from numerics.conform.task import Task
 from tests.helpers.cross_faults import FAULTS, KINDS, planted
 from tests.helpers.faults import FAULTS as OTHERS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from numerics.conform.target import held
-from numerics.conform.target.held import holding, prime_tensors
+from numerics.conform.targets import held
+from numerics.conform.targets.held import holding, prime_tensors
 
 SIZES = (1, 7, 100, 1000, 2049, 70001, 1 << 20)
 

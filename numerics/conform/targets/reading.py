@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.inputs.narrow import type_of
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.returned import (
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.returned import (
     Raised,
     Returned,
     Unreadable,

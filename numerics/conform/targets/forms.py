@@ -9,8 +9,8 @@ import numpy as np
 from numerics.conform.inputs.narrow import type_of
 from numerics.conform.scales.groups import groups_of
 from numerics.conform.scales.rule import Rule
-from numerics.conform.target.faults import Case
-from numerics.conform.target.held import Form
+from numerics.conform.targets.faults import Case
+from numerics.conform.targets.held import Form
 from numerics.conform.task import Task
 from numerics.formats.block import Block
 

@@ -21,12 +21,12 @@ from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.company import misplaced, place_or_chance
 from numerics.conform.scales.groups import groups_of
-from numerics.conform.target.faults import Case, Fault
-from numerics.conform.target.forms import results_of
-from numerics.conform.target.held import holding
-from numerics.conform.target.judged import Judged
-from numerics.conform.target.memory import CHANGED, Filled, Forms, Unchanged
-from numerics.conform.target.reading import (
+from numerics.conform.targets.faults import Case, Fault
+from numerics.conform.targets.forms import results_of
+from numerics.conform.targets.held import holding
+from numerics.conform.targets.judged import Judged
+from numerics.conform.targets.memory import CHANGED, Filled, Forms, Unchanged
+from numerics.conform.targets.reading import (
     arrays_of,
     codes_in,
     one_number,
@@ -36,14 +36,14 @@ from numerics.conform.target.reading import (
     values_in,
     zeros_in,
 )
-from numerics.conform.target.returned import (
+from numerics.conform.targets.returned import (
     Raised,
     check_device,
     guarded,
     parts_of,
     torch_module,
 )
-from numerics.conform.target.takes import ANYTHING, Takes
+from numerics.conform.targets.takes import ANYTHING, Takes
 from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.formats.block import Block, Blocks, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Integer

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED, memory_of, spaced, unused_about
-from numerics.conform.target.faults import Fault
-from numerics.conform.target.held import Form
+from numerics.conform.targets.faults import Fault
+from numerics.conform.targets.held import Form
 from numerics.conform.task import Array
 
 SMALL = 1 << 24

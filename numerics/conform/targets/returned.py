@@ -60,7 +60,7 @@ def returned(came: Any) -> Returned:
     >>> returned(np.ma.array([1, 2], mask=[True, False]))
     Traceback (most recent call last):
         ...
-    numerics.conform.target.returned.Unreadable: MaskedArray, of which some numbers are masked
+    numerics.conform.targets.returned.Unreadable: MaskedArray, of which some numbers are masked
     """
     try:  # a plain array runs no code of a stranger
         found = _returned(came) if type(came) is np.ndarray else guarded(lambda: _returned(came))
@@ -152,7 +152,7 @@ def guarded(call: Callable[[], T]) -> T:
     >>> guarded(lambda: {}["scale"])
     Traceback (most recent call last):
         ...
-    numerics.conform.target.returned.Raised: KeyError: 'scale'
+    numerics.conform.targets.returned.Raised: KeyError: 'scale'
     """
     with stops_noted() as stopped:
         try:
