@@ -37,7 +37,7 @@ SWEEP = 1 << 14  # calls that ask all of float32, of 2**18 inputs each; a few co
 CLAIM, TASK = "numerics.conform.products.claim", "numerics.conform.task"
 LAYOUT = "numerics.conform.products.layout"
 VALUE = WordType(of(CLAIM, "VALUES"))
-ARRAY, OUT = WordType(of("numerics.conform.targets.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
+ARRAY, OUT = WordType(of("numerics.conform.takes", "ARRAYS")), WordType(of(CLAIM, "OUTS"))
 
 
 def _accumulators() -> tuple[str, ...]:

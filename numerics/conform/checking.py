@@ -21,9 +21,9 @@ from numerics.conform.products.claim import Claim
 from numerics.conform.products.trial import ProductCheck, check_shapes
 from numerics.conform.scales import trial as scales
 from numerics.conform.scales.of_tensor import OWN, as_finder, led
+from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import SENTENCES, Fault
 from numerics.conform.targets.returned import stops_noted
-from numerics.conform.targets.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import AMAX, Task
 from numerics.conform.verdict import Named, Verdict

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.inputs.filling import TABLE, Filling
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.task import Array
 from numerics.formats.dtype import Element
 
@@ -47,7 +47,7 @@ def classes(x: Array, dtype: Element) -> Masks:
 def arrays(x: Array, masks: Masks, takes: Takes) -> Iterator[Array]:
     """Lines and tensors of the numbers of each class.
 
-    >>> from numerics.conform.targets.takes import ANYTHING
+    >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> [found.shape for found in arrays(x, [x > 1], ANYTHING)][-4:]
     [(4099,), (3, 5), (67, 69), (2, 5, 131)]

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.task import Array
 
 View = Callable[[Array], Array]
@@ -98,7 +98,7 @@ def ended(numbers: Filling, takes: Takes, few: bool = False) -> Iterator[Array]:
 
     few: laid in each way, they end in every second kind.
 
-    >>> from numerics.conform.targets.takes import ANYTHING
+    >>> from numerics.conform.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2]))
     >>> len(list(ended(x, ANYTHING))), len(list(ended(x, Takes(contiguous=True))))
     (288, 55)
@@ -128,7 +128,7 @@ def apart(numbers: Filling, takes: Takes) -> Iterator[Array]:
 
     All hold a number of each kind, as far as they have room.
 
-    >>> from numerics.conform.targets.takes import ANYTHING
+    >>> from numerics.conform.takes import ANYTHING
     >>> found = list(apart(Filling.of(np.float32([1, 2])), ANYTHING))
     >>> max(x.ndim for x in found), max(x.strides[0] for x in found), min(x.strides[0] for x in found)
     (7, 1200000, -40000)

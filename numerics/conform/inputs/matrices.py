@@ -10,7 +10,7 @@ import numpy as np
 
 from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.layouts import NEAR, TIES
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.task import Array
 
 SHORT = 1 << 14  # numbers of arrays that end in two kinds of number, one after the other
@@ -107,7 +107,7 @@ def laid(numbers: Filling, takes: Takes, few: bool) -> Iterator[Array]:
 
     few: those of one row alone.
 
-    >>> from numerics.conform.targets.takes import ANYTHING
+    >>> from numerics.conform.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2]))
     >>> len(list(laid(x, ANYTHING, few=False))), len(list(laid(x, Takes(contiguous=True), few=False)))
     (122, 0)

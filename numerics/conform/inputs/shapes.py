@@ -14,7 +14,7 @@ from numerics.conform.inputs.elements import marks, middles
 from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.margins import LINE, roomy, spaced
 from numerics.conform.inputs.narrow import cast
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
 from numerics.formats.dtype import Element
 
@@ -88,7 +88,7 @@ def shaped(
 
     named: more shapes, that somebody wants to be asked; few: fewer of those that end in each kind of number.
 
-    >>> from numerics.conform.targets.takes import ANYTHING
+    >>> from numerics.conform.takes import ANYTHING
     >>> x = Filling.of(np.float32([1, 2, 3]))
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
     (1412, 568)

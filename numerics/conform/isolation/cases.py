@@ -12,8 +12,8 @@ import numpy as np
 from numerics.conform.inputs.margins import LINE
 from numerics.conform.inputs.spread import spread
 from numerics.conform.products.cases import draw
-from numerics.conform.products.problem import Problem
-from numerics.conform.products.telling.shrink import LENGTHS, with_side
+from numerics.conform.products.problem import Problem, with_side
+from numerics.conform.products.telling.shrink import LENGTHS
 from numerics.conform.targets.faults import Case
 from numerics.conform.task import Array, Task
 from numerics.formats.block import Block

@@ -27,8 +27,8 @@ from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, together
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question, each_with_its_own, question_of, wrong_of
+from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import Fault
-from numerics.conform.targets.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers

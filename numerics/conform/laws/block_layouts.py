@@ -15,7 +15,7 @@ from numerics.conform.inputs.layouts import LINES as LONG_LINES
 from numerics.conform.inputs.layouts import WIDEST, WIDTHS
 from numerics.conform.laws.questions import question_of, rounded_values
 from numerics.conform.laws.rows import fields_of_rows
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
 
 SALT = 67  # of the seed of a tensor, beside its shape
@@ -127,7 +127,7 @@ def shape_of(task: Task, lines: tuple[int, ...], most: int = MOST) -> tuple[int,
 def in_memory(x: Array, takes: Takes) -> Iterator[Array]:
     """The same numbers as they are, turned, with gaps, from other starts, and backward where it is taken.
 
-    >>> from numerics.conform.targets.takes import ANYTHING
+    >>> from numerics.conform.takes import ANYTHING
     >>> len(list(in_memory(np.zeros((2, 3)), ANYTHING))), len(list(in_memory(np.zeros(3), ANYTHING)))
     (7, 6)
     """

@@ -29,9 +29,9 @@ from numerics.conform.laws.questions import Question, rounded_values
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.scales import of_tensor
+from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import Fault
 from numerics.conform.targets.reading import arrays_of
-from numerics.conform.targets.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import TOP, Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers

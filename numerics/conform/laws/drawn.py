@@ -11,7 +11,7 @@ from numerics.conform.effort import Effort
 from numerics.conform.laws import again, beside, filled, frozen, stays
 from numerics.conform.laws.findings import Findings, Trial, misplaced, place_or_chance
 from numerics.conform.laws.questions import Question, as_given, ask, drawn_question, in_kind
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample

@@ -30,7 +30,7 @@ from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, p
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.questions import Question
 from numerics.conform.laws.shrink import simpler_number
-from numerics.conform.targets.takes import ANYTHING, Takes
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers

@@ -11,8 +11,8 @@ from numerics.conform.inputs.margins import spaced
 from numerics.conform.laws.again import answers, base
 from numerics.conform.laws.findings import Findings, Trial, layout
 from numerics.conform.laws.questions import Question, drawn_question, in_question, question_of
+from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import Fault
-from numerics.conform.targets.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 from numerics.formats.block import Block

@@ -11,8 +11,8 @@ from numerics.conform.laws.again import answers
 from numerics.conform.laws.findings import Findings, Trial, layout
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.questions import Question, drawn_question, in_question
+from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import SENTENCES, Fault
-from numerics.conform.targets.takes import Takes
 from numerics.conform.targets.target import Target
 
 SIZES = (9, 67, 5003)  # numbers of a call

@@ -20,7 +20,7 @@ from numerics.conform.laws import lanes
 from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, sentence
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample

@@ -15,7 +15,7 @@ from numerics.conform.laws import chance, frozen, lanes, places, stays, streams
 from numerics.conform.laws.elements import Elements, draws, element_laws, filling, numbers_of
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Float32, Task
 

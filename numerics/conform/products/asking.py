@@ -24,13 +24,13 @@ from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
 from numerics.conform.products.lying import DENSE, OTHERS, PLACES, Place
 from numerics.conform.products.problem import Problem
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.targets.faults import Case, Fault
 from numerics.conform.targets.held import holding
 from numerics.conform.targets.judged import Judged
 from numerics.conform.targets.memory import CHANGED, OTHERWISE, Filled, Forms, Unchanged
 from numerics.conform.targets.reading import read
 from numerics.conform.targets.returned import Raised, check_device, guarded, returned, torch_module
-from numerics.conform.targets.takes import ANYTHING, Takes
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.tensor.parts import PARTS

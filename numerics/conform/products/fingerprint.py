@@ -15,8 +15,8 @@ from numerics.conform.products.asking import ProductTarget
 from numerics.conform.products.claim import VALUES, Claim
 from numerics.conform.products.telling.turned import fitting_layout, hint
 from numerics.conform.products.trial import check_shapes
+from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import Fault
-from numerics.conform.targets.takes import Takes
 from numerics.formats.arguments import keywords
 from numerics.formats.errors import NumericsError, said
 

@@ -479,3 +479,8 @@ def _toward_zero(exact: Float64, out: str) -> Array:
     step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - bits, least))
     found = np.where(np.isfinite(exact), np.trunc(exact / step) * step, exact)
     return found.astype("float16" if out == "float16" else "float32")
+
+
+def with_side(problem: Problem, name: str, side: Side) -> Problem:
+    """The same problem with another side; name: a or b."""
+    return replace(problem, a=side) if name == "a" else replace(problem, b=side)

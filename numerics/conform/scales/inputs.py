@@ -14,7 +14,7 @@ from numerics.conform.inputs import narrow, shapes
 from numerics.conform.inputs.spread import rank_of, shape_of
 from numerics.conform.scales.groups import Groups, groups_of
 from numerics.conform.scales.rule import LARGEST, MOST_OF, REFERENCE, Array, Float32, Rule
-from numerics.conform.targets.takes import ANYTHING, Takes
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.formats.dtype import Element
 from numerics.tensor.scheme import Scheme
 

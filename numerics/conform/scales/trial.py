@@ -26,7 +26,7 @@ from numerics.conform.scales.deviations import Observed, nearest
 from numerics.conform.scales.groups import groups_of
 from numerics.conform.scales.laws import ELEMENTS, Scales, laws_of
 from numerics.conform.scales.rule import Float32, Rule
-from numerics.conform.targets.takes import Takes
+from numerics.conform.takes import Takes
 from numerics.conform.targets.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample

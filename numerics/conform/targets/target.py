@@ -21,6 +21,7 @@ from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.inputs.tensors import tensor_of
 from numerics.conform.laws.company import misplaced, place_or_chance
 from numerics.conform.scales.groups import groups_of
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.targets.faults import Case, Fault
 from numerics.conform.targets.forms import results_of
 from numerics.conform.targets.held import holding
@@ -43,7 +44,6 @@ from numerics.conform.targets.returned import (
     parts_of,
     torch_module,
 )
-from numerics.conform.targets.takes import ANYTHING, Takes
 from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.formats.block import Block, Blocks, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Integer

@@ -16,8 +16,7 @@ from numerics.conform.products.cases.fitting import Fitting
 from numerics.conform.products.certificate import NONE, bounds, sums
 from numerics.conform.products.claim import Claim, Operand
 from numerics.conform.products.given import original_of
-from numerics.conform.products.problem import SMALLEST, TOP, VIA, Problem, Side, meanings, table
-from numerics.conform.products.telling.shrink import with_side
+from numerics.conform.products.problem import SMALLEST, TOP, VIA, Problem, Side, meanings, table, with_side
 from numerics.conform.task import Array
 
 Shape = tuple[int, int, int]

@@ -10,8 +10,7 @@ import numpy as np
 from numerics.conform.products.cases import draw
 from numerics.conform.products.cases.maker import Maker, Shape
 from numerics.conform.products.claim import Operand
-from numerics.conform.products.problem import Problem, Side, meanings, table
-from numerics.conform.products.telling.shrink import with_side
+from numerics.conform.products.problem import Problem, Side, meanings, table, with_side
 
 NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFBFFFFF, 0x7FFFFFFF], np.uint32).view(np.float32)
 """NaN: as it is usually written, of the other sign, two that signal, and one of all bits."""

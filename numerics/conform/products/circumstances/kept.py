@@ -11,8 +11,7 @@ import numpy as np
 from numerics.conform.products.asking import Seen, unequal
 from numerics.conform.products.cases import draw
 from numerics.conform.products.certificate import answer
-from numerics.conform.products.problem import Problem, Side, rounded, table
-from numerics.conform.products.telling.shrink import with_side
+from numerics.conform.products.problem import Problem, Side, rounded, table, with_side
 from numerics.formats.dtype import Integer
 
 BEFORE = "it depends on the calls before it"

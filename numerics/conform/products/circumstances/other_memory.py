@@ -10,8 +10,8 @@ import numpy as np
 from numerics.conform.products.cases import draw
 from numerics.conform.products.cases.aliasing import relation
 from numerics.conform.products.lying import BEGUN, EXPANDED, Lies, by_turns, results, ways
-from numerics.conform.products.problem import Problem
-from numerics.conform.products.telling.shrink import Fails, with_side
+from numerics.conform.products.problem import Problem, with_side
+from numerics.conform.products.telling.shrink import Fails
 
 
 def alike(problem: Problem) -> Iterator[Problem]:

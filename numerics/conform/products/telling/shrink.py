@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.products.cases import draw
 from numerics.conform.products.cases.aliasing import are_the_same
-from numerics.conform.products.problem import Problem, Side
+from numerics.conform.products.problem import Problem, Side, with_side
 
 Fails = Callable[[Problem], "tuple[int, int] | None"]
 """Where a problem fails; None where it does not."""
@@ -191,8 +191,3 @@ def _each(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem,
             if found is not None:
                 problem, at = candidate, found
     return problem, at
-
-
-def with_side(problem: Problem, name: str, side: Side) -> Problem:
-    """The same problem with another side; name: a or b."""
-    return replace(problem, a=side) if name == "a" else replace(problem, b=side)

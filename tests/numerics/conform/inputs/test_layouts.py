@@ -18,7 +18,7 @@ from numerics.conform.inputs.layouts import (
     views,
 )
 from numerics.conform.inputs.shapes import kept, kinds
-from numerics.conform.targets.takes import ANYTHING, Takes
+from numerics.conform.takes import ANYTHING, Takes
 
 QUICK = {"effort": "quick"}
 LYING = {

@@ -7,7 +7,7 @@ from numerics.conform.checking import check
 from numerics.conform.inputs.filling import Filling
 from numerics.conform.inputs.matrices import laid
 from numerics.conform.inputs.shapes import kept, kinds, telling
-from numerics.conform.targets.takes import ANYTHING, Takes
+from numerics.conform.takes import ANYTHING, Takes
 
 QUICK = {"effort": "quick"}
 
