@@ -40,8 +40,14 @@ MOST_APART = 1 << 11  # numbers of such arrays, at most
 PAGED = (5, 67, 1001, 4099)  # numbers of lines that end where a page of memory does
 WHOLE = (1 << 18, 655_363, 3 << 18, 1 << 20)
 """Multiples of the tiles of large arrays, and a number between half of 2**20 and that."""
-LEFT_OVER = ((1 << 10, 32), (1 << 14, 16), (1 << 16, 16))
+LEFT_OVER = ((1 << 10, 128), (1 << 14, 16), (1 << 16, 16))
 """Numbers, from which on lines leave over every number of a tile; and the numbers of the tile."""
+ODD_TILES = (
+    *(20, 24, 40, 48, 56, 72, 80, 96, 112, 120, 144, 160, 192, 224, 240, 288, 320, 352, 384, 448, 480, 500),
+    *(576, 640, 768, 896, 1000, 1280, 1536, 3072, 5120),
+)
+"""Numbers of tiles that are no power of two: lines leave over all but one of them, and one."""
+FAR_ODD = 5000  # numbers, past which that is asked of each tile once more
 FAR_LEFT_OVER = ((1 << 18, 8), (1 << 20, 8))  # the same of the longest lines
 NEAR = 1  # which of the kinds is next to a tie, and is rounded away from zero
 TIES = (3, 4)  # which of the kinds are ties, to both sides
@@ -58,39 +64,54 @@ def sized(numbers: Filling, few: bool) -> Iterator[Array]:
     (44, [1.0, 2.0], 1048576)
     """
     turns = TELLING if few else range(len(numbers.ends))
-    yield from (numbers.ended((n,), _plain, turn) for n in (*REMAINDERS, *SIZES) for turn in turns)
-    yield from (numbers.ended((n,), _plain, turn) for n in COUNTED for turn in TELLING)
+    yield from (numbers.ended((n,), plain, turn) for n in (*REMAINDERS, *SIZES) for turn in turns)
+    yield from (numbers.ended((n,), plain, turn) for n in COUNTED for turn in TELLING)
     for place, n in enumerate(() if few else WHOLE):
-        yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
+        yield numbers.ended((n,), plain, TIES[place % len(TIES)])
 
 
 def left_over(far: bool) -> list[int]:
     """Numbers of lines that leave over each number of numbers of a tile; far: of the longest ones, too.
 
     >>> found = left_over(far=True)
-    >>> [len({n % tile for n in found if n >= least}) for least, tile in ((1 << 10, 32), (1 << 20, 8))]
-    [32, 8]
+    >>> [len({n % tile for n in found if n >= least}) for least, tile in ((1 << 10, 128), (1 << 20, 8))]
+    [128, 8]
     """
     every = (*LEFT_OVER, *FAR_LEFT_OVER * far)
     return [least + 5 * left % 7 * tile + left for least, tile in every for left in range(tile)]
 
 
+def of_odd_tiles() -> list[int]:
+    """Numbers of lines that leave over all but one number of a tile that is no power of two, and one number.
+
+    >>> found = of_odd_tiles()
+    >>> {n % 640 for n in found} >= {639, 1}, len(found)
+    (True, 124)
+    """
+    return [
+        tiles * tile + left
+        for tile in ODD_TILES for tiles in (3, 1 + FAR_ODD // tile) for left in (-1, 1)
+    ]  # fmt: skip
+
+
 def tailed(numbers: Filling, far: bool) -> Iterator[Array]:
     """Lines of so many numbers, which end beside a tie, and shorter ones in a tie, too."""
+    for place, n in enumerate(of_odd_tiles()):
+        yield numbers.ended((n,), plain, (NEAR, *TIES)[place % 3])
     for place, n in enumerate(left_over(far)):
-        yield numbers.ended((n,), _plain, NEAR)
+        yield numbers.ended((n,), plain, NEAR)
         if n < COUNTED[0]:
-            yield numbers.ended((n,), _plain, TIES[place % len(TIES)])
+            yield numbers.ended((n,), plain, TIES[place % len(TIES)])
 
 
 def paged(numbers: Filling) -> Iterator[Array]:
     """Lines of less than a page of memory and more, which end in a tie, in NaN and in a small number."""
-    yield from (numbers.ended((n,), _plain, turn) for n in PAGED for turn in TELLING)
+    yield from (numbers.ended((n,), plain, turn) for n in PAGED for turn in TELLING)
 
 
 def long(numbers: Filling, length: int) -> Array:
     """A line that ends in a tie, and has one after each power of two of numbers, from 2**15 on."""
-    return numbers.ended((length,), _plain, TIES[0])
+    return numbers.ended((length,), plain, TIES[0])
 
 
 def ended(numbers: Filling, takes: Takes, few: bool = False) -> Iterator[Array]:
@@ -110,17 +131,17 @@ def ended(numbers: Filling, takes: Takes, few: bool = False) -> Iterator[Array]:
         for start in range(STARTS):
             length = PAST + start + (7 * turn + 5 * start) % 16
             yield numbers.ended((length,), partial(_after, start), turn)
-        yield from (numbers.ended((width,), _plain, turn) for width in WIDTHS[turn % 2 :: 2])
-    yield from (numbers.ended((length,), _plain, turn) for turn, length in enumerate((*LINES, *WIDEST)))
+        yield from (numbers.ended((width,), plain, turn) for width in WIDTHS[turn % 2 :: 2])
+    yield from (numbers.ended((length,), plain, turn) for turn, length in enumerate((*LINES, *WIDEST)))
     if takes.contiguous:
         return
     for turn in turns:
-        yield from (numbers.ended((1 + (turn % 4 == 0), width), _plain, turn) for width in WIDTHS)
-        yield numbers.ended((2, 1 + turn % 3, WIDTHS[turn % len(WIDTHS)]), _plain, turn)
+        yield from (numbers.ended((1 + (turn % 4 == 0), width), plain, turn) for width in WIDTHS)
+        yield numbers.ended((2, 1 + turn % 3, WIDTHS[turn % len(WIDTHS)]), plain, turn)
         for shape in SHAPES:
             every = islice(views(len(shape), takes.backward), turn % 2 * few, None, 1 + few)
             yield from (numbers.ended(shape, view, turn) for view in every)
-    yield from (numbers.ended((2, width), _plain, turn) for turn, width in enumerate(WIDEST))
+    yield from (numbers.ended((2, width), plain, turn) for turn, width in enumerate(WIDEST))
 
 
 def apart(numbers: Filling, takes: Takes) -> Iterator[Array]:
@@ -160,7 +181,7 @@ def views(rank: int, backward: bool) -> Iterator[View]:
     (5, 13, 21)
     """
     axes = sorted({0, rank // 2, rank - 1})
-    yield _plain
+    yield plain
     for axis in axes:
         yield partial(_sliced, axis, slice(None, None, 2))
         yield partial(_sliced, axis, slice(1, None))
@@ -177,7 +198,7 @@ def views(rank: int, backward: bool) -> Iterator[View]:
         yield partial(np.swapaxes, axis1=-1, axis2=-2)
 
 
-def _plain(x: Array) -> Array:
+def plain(x: Array) -> Array:
     return x
 
 

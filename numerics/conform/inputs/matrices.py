@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.layouts import NEAR, TIES
+from numerics.conform.inputs.layouts import NEAR, TIES, plain
 from numerics.conform.takes import Takes
 from numerics.conform.task import Array
 
@@ -66,6 +67,10 @@ OF_ONE = (2, 60, 1000)  # numbers of a line that is a matrix of one row, or of o
 IN_WIDER = ((4, 64, 60), (4, 1024, 1000), (3, 33, 32))
 """Rows, the numbers of each, and how many of these are given of one row."""
 FAR_APART = (1 << 16, 70_003)  # numbers of a line with a gap after each
+LEFT_OVER = 64  # columns of a tile: each number of them is left over, beside few rows, some and many
+ROWS = ((2, 5), (16, 64), (64, 64))  # the fewest of each class, and how many numbers of rows it has
+DEEP, LONG, MANY = (2, 33, 32), (3, 1040), (515, 16)
+"""Axes from which on stacks, longer rows and more rows leave over each number of a tile of 16."""
 
 
 def of_one() -> Iterator[Lying]:
@@ -100,6 +105,48 @@ def every() -> Iterator[Lying]:
     yield from (Lying(shape, partial(_part, (part,))) for shape, part in PITCHED)
     yield from (Lying(shape, partial(_part, (slice(None, None, 2), slice(None)))) for shape in LINES)
     yield from (Lying((2 * n,), partial(_part, (slice(None, None, 2),))) for n in FAR_APART)
+
+
+class Share(Enum):
+    """How many matrices that leave over some of a tile are asked."""
+
+    FEW = auto()  # of each number left over one, with few, some or many rows in turn
+    SOME = auto()  # each with few, some and many rows, one of them turned and part of a wider one, too
+    EVERY = auto()  # all of these turned, and parts of wider ones; stacks, long rows and many rows
+
+
+def left_over(share: Share) -> Iterator[Lying]:
+    """Matrices whose rows leave over each number of columns of a tile, and whose columns as many rows.
+
+    >>> shapes = [lying.room(np.dtype(np.uint8)).shape for lying in left_over(Share.EVERY)]
+    >>> len(shapes), len({shape[-1] % 64 for shape in shapes if shape[0] >= 64})
+    (640, 64)
+    >>> len(list(left_over(Share.SOME))), len(list(left_over(Share.FEW)))
+    (320, 64)
+    """
+    for left in range(LEFT_OVER):
+        width = LEFT_OVER * (1 + left % 3) + left
+        ways: tuple[Callable[[Array], Array], ...] = plain, np.transpose, partial(_part, (slice(width),))
+        for place, (least, count) in enumerate(ROWS):
+            rows, turn = least + left % count, left % len(ROWS) == place
+            memory = (rows, width), (width, rows), (rows, width + 1 + left % 7)
+            every = [Lying(shape, view) for shape, view in zip(memory, ways, strict=True)]
+            if share is Share.FEW:
+                yield from every[left // 3 % 3 :][:turn]
+            else:
+                yield from every if turn or share is Share.EVERY else every[:1]
+    for left in range(16 if share is Share.EVERY else 0):
+        yield Lying((*DEEP[:-1], DEEP[-1] + left), plain)
+        yield Lying((LONG[0], LONG[1] + left), plain)
+        yield Lying((MANY[0], MANY[1] + left), plain)
+        yield Lying((LONG[1] + left, LONG[0]), np.transpose)
+
+
+def tailed(numbers: Filling, takes: Takes, share: Share) -> Iterator[Array]:
+    """Matrices of these numbers that leave over some of a tile, and end in a tie or next to one."""
+    for place, lying in enumerate(left_over(share)):
+        if lying.view is plain or not takes.contiguous:
+            yield numbers.ended(lying.memory, lying.view, (NEAR, *TIES)[place % 3])
 
 
 def laid(numbers: Filling, takes: Takes, few: bool) -> Iterator[Array]:

@@ -33,6 +33,8 @@ than a byte counts; axes of one length, of which one is taken for another by its
 FAR = 65541  # rows, or columns
 TILED = ((259, 517), (512, 256), (3, 259, 261), (70, 71, 73), (3, 4, 67, 131))
 """Past tiles of 16 to 256 numbers along two axes and three, with some left over, and whole ones."""
+TAILED = tuple((least + left, 64 + left) for left in range(1, 16) for least in (1, 16, 64))
+"""Few rows, some and many, that leave over each number of columns of a tile of 16, and as many rows."""
 LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
 EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
@@ -155,16 +157,16 @@ def rank_of(scheme: Scheme) -> int:
 
 
 def far_shapes(scheme: Scheme, effort: str) -> list[tuple[int, ...]]:
-    """Shapes of several axes past every tile, and with more rows, and columns, than 16 bits count.
+    """Shapes past every tile and with each number left over of one, and past 65,536 rows, or columns.
 
     Not if quick, of more numbers than 2**21.
 
     With the effort high also one of more than 2**24, past which float32 does not count.
 
-    >>> far_shapes(sharing("per_token"), "quick")
+    >>> far_shapes(sharing("per_token"), "quick")[:7]
     [(65541, 3), (3, 65541), (259, 517), (512, 256), (3, 259, 261), (70, 71, 73), (3, 4, 67, 131)]
     """
-    found = [(FAR, 3), (3, FAR), *TILED]
+    found = [(FAR, 3), (3, FAR), *TILED, *TAILED]
     found += [(FAR, 33), (33, FAR)] * (effort != "quick") + [(FAR, 257)] * (effort == "high")
     return [shape for shape in found if _has(scheme, shape)]
 

@@ -377,6 +377,7 @@ def _layouts(target: Target, found: Findings, named: Shapes, seed: int) -> None:
     every = chain(
         shapes.shaped(numbers, target.takes, named),
         matrices.laid(numbers, target.takes, few=False),
+        matrices.tailed(numbers, target.takes, matrices.Share.EVERY),
         _of_one_class(target, numbers, given),
     )
     for turn, x in enumerate(every):

@@ -30,6 +30,7 @@ MOST_BEGUN, PATIENCE = 1 << 15, 2.0
 """Numbers of an array that is begun at many places of a page, and the seconds of the CPU that it may take."""
 LINE, NEAR = 64, 256
 """Bytes of a line of a cache, each of which is such a place; and of a page's ends, where every one is."""
+COPIES = 100  # of one number, in a line that is begun at many places
 IN_TURN = tuple(map(bool, (1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0)))
 """Where it is asked at last, in no period of calls: at the place that was found, or at the start."""
 LIES = "it depends on where the numbers lie"
@@ -50,7 +51,7 @@ def alone(target: Target, broken: Counterexample, among: tuple[Any, ...]) -> Cou
     if (left := unwritten(target, target.given(*in_place(target.task, among)))) is not None:
         return as_unwritten(replace(broken, where=f"among {len(among[0])} others"), left)
     said, law = f"among {len(among[0])} {OTHERS}", layout
-    if (lies := begins(target, among, _places)) is not None:
+    if (lies := begins(target, among, _places) or _of_copies(target, broken)) is not None:
         return as_of(broken, layout, f"{said}; {lies}")
     if not _wrong(target, among):
         said, law = f"{said}, and asked with the same others again, too: it {DEPENDS}", repeatable
@@ -86,6 +87,14 @@ def begins(
     if found is None or any(at(found[0] if turn else 0) != (found[1] if turn else first) for turn in IN_TURN):
         return None
     return f"begun {found[0]} bytes past the start of a page it is otherwise than at that start: {LIES}"
+
+
+def _of_copies(target: Target, broken: Counterexample) -> str | None:
+    """The same of a line of the number that is wrong: it may be the first, or last, of a line of a cache."""
+    if isinstance(target.task.dtype, Block):
+        return None
+    case = tuple(np.repeat(part, COPIES) if np.ndim(part) else part for part in inputs_of(target, broken))
+    return begins(target, case, _places)
 
 
 def by_storage(target: Target, wrong: Callable[[], bool]) -> bool:

@@ -23,6 +23,7 @@ from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.edges import at_ends
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.filling import Filling
+from numerics.conform.inputs.matrices import Share
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import decoding, drawn, lanes
 from numerics.conform.laws.alone import alone, confirmed
@@ -314,6 +315,8 @@ MOST_NEAR = 4096  # numbers beside which float64's are asked
 LONG = (1 << 22) + 4099  # numbers of the longest line but that of much effort
 CALLS = 3  # of the same very long array
 SHOWN = 64  # wrong numbers of an array that are asked again
+HELD = 9  # copies of an array that are held while it is asked again: more than NumPy keeps of short ones
+LINE = 6007  # numbers of a line of one number alone: no other question has so many
 BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
 ENDS = 16  # codes that stand last in every kind of layout
@@ -508,6 +511,8 @@ def _laid_out(target: Target, effort: Effort, named: Shapes) -> Iterator[tuple[F
     yield from ((every, x) for x in layouts.sized(every, few))
     if not few:
         yield from ((every, x) for x in layouts.tailed(every, far=effort.drawn > 0 and not task.draws))
+    share = Share.EVERY if effort.drawn else Share.FEW if few else Share.SOME
+    yield from ((every, x) for x in matrices.tailed(every, target.takes, share))
     yield from ((every, x) for x in layouts.apart(every, target.takes))
     yield from ((every, x) for x in matrices.laid(every, target.takes, few))
     near = every.table[len(every.table) // 3 :]  # nearly all of these are next to ties
@@ -548,13 +553,15 @@ def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: A
     found.tried += x.size
     wrong = task.differs(came, due)
     if wrong.any() and not _is_wrong_alone(target, found, given, wrong):
+        held = target.copies(given, HELD)
         still = task.differs(target.elements(*given), due)
+        del held
         broken = misplaced(x, came, due, wrong, place_or_chance(wrong, still))
         found.failures.append(together(broken, given[1:], "random bits"))
 
 
 def _is_wrong_alone(target: Target, found: Findings, given: tuple[Array, ...], wrong: Mask) -> bool:
-    """Judges by their own laws those of the wrong numbers that were not asked before."""
+    """Judges wrong numbers by their own laws: those not asked before, and what is wrong by itself."""
     if target.task.kind == "decode":
         return False
     at = np.flatnonzero(wrong)[:SHOWN]
@@ -564,7 +571,23 @@ def _is_wrong_alone(target: Target, found: Findings, given: tuple[Array, ...], w
         new = ~np.isin(flat[0].view(np.uint32), numbers_of(target).view(np.uint32))
     if new.any():
         _alone(target, found, Question(tuple(flat), flat[0]), np.flatnonzero(new))
+    if not found.failures and given[0].size > 1 and not target.task.draws:
+        _by_itself(target, found, [flat[0][i : i + 1] for i in np.flatnonzero(~new)])
     return bool(found.failures)
+
+
+def _by_itself(target: Target, found: Findings, every: list[Array]) -> None:
+    """Judges the first that is wrong as an array of one number and as a long line of nothing else, too.
+
+    It is right among others, now as before: a kernel may choose its way by what a whole array holds.
+    """
+    others = target.asked(shapes.kinds(target.task.element))
+    for x in every:
+        seen = observe(target, x)
+        if seen.wrong.all() and observe(target, np.repeat(x, LINE)).wrong.all():
+            if not observe(target, np.append(others, x)).wrong[-1]:
+                found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
+            return
 
 
 def _some_codes(bits: int) -> Array:

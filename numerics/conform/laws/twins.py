@@ -48,6 +48,9 @@ def twins(task: Task, inputs: Inputs) -> Iterator[Twin]:
         yield Twin("of the same magnitudes", (-x, *others))
     if others and task.kind != "unpack":
         yield Twin("of the same numbers, with others beside them", (x, *_others(task, others)))
+    if task.draws:
+        alike = (_headed(task, part) for part in others)
+        yield Twin("of the same numbers, with random bits that begin and end alike", (x, *alike))
 
 
 def _shaped(line: Array, x: Array) -> Array:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from numerics.conform.effort import Effort
-from numerics.conform.inputs import shapes
+from numerics.conform.inputs import matrices, shapes
 from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.inputs.spread import Shapes
 from numerics.conform.laws import chance, frozen, lanes, places, stays, streams
@@ -90,7 +91,9 @@ def _everything(target: Target, found: Findings) -> None:
 
 def _layouts(target: Target, found: Findings, named: Shapes) -> None:
     """The same of other shapes and strides."""
-    for x in shapes.shaped(filling(target), target.takes, named):
+    numbers = filling(target)
+    tailed = matrices.tailed(numbers, target.takes, matrices.Share.FEW)
+    for x in chain(shapes.shaped(numbers, target.takes, named), tailed):
         came = target.elements(x)
         due = neighbours(target, x, came)
         found.tried += x.size

@@ -36,6 +36,8 @@ HIDDEN = (768, 1024, 2048, 3072, 4096, 5120, 70000)
 """Numbers of a row, or of a tensor, that networks have; and of one past 2**16."""
 BESIDE = (0.3, -0.02, 0.0, 0.11, -0.6, 0.07, 0.9)
 """Small numbers beside one of 1 and more."""
+FAR_CUT = (1 << 20) + 1024
+"""Numbers of a tensor, or of a row, that ends in a lone maximum; a quarter of the room, at most."""
 LONG_CUT = 8192  # numbers of a row, of whose last few are asked
 EACH = 130  # numbers: of so many, every place is asked
 ROWS = 260
@@ -281,6 +283,8 @@ def usual(rule: Rule, takes: Takes, count: int, room: int) -> Iterator[Float32]:
             shape = shape_with(scheme, len(places), size)
             for start in range(len(places) if scheme.kind == "per_tensor" else 1):
                 yield standing(rule, shape, np.roll(places, -start)[: len(groups_of(scheme, shape).starts)])
+    if scheme.block is None and min(longest, room // 4) >= FAR_CUT:
+        yield standing(rule, shape_with(scheme, 1, FAR_CUT), np.array([FAR_CUT - 1]))
 
 
 def _about(rule: Rule, most: Float32, own: Array, rng: np.random.Generator) -> Float32:

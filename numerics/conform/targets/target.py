@@ -416,6 +416,10 @@ class Target(Judged):
             self.gives.shared[id(x)] = x, self._own(x, edge)
         return self.gives.shared[id(x)][1]
 
+    def copies(self, inputs: tuple[Any, ...], count: int) -> list[Array]:
+        """So many copies, as calls are given them: while these are held, the next ones lie elsewhere."""
+        return [self._own(x, None) for x in self.arrays_in(inputs) for _ in range(count)]
+
     def _own(self, x: Array, edge: Edge | None) -> Array:
         """A copy for the target alone; float32 values in the type that it takes."""
         room = None if edge is None else edge.room

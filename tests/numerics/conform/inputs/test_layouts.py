@@ -191,3 +191,15 @@ def test_what_lies_far_apart_was_never_asked(lying):
         return nx.fp8_e5m2.encode(-x if APART[lying](x) else x)
 
     assert check(kernel, "fp8_e5m2", **QUICK).law == "layout"
+
+
+@pytest.mark.turns(4)
+@pytest.mark.parametrize("tile", [48, 320, 640, 5120])
+def test_what_a_line_leaves_over_of_a_tile_that_is_no_power_of_two_was_not_asked(tile):
+    def kernel(x):
+        codes = np.array(nx.fp8_e4m3.encode(x))
+        if x.ndim == 1 and x.size > 300 and x.size % tile == tile - 1:
+            codes[-1] = 0
+        return codes
+
+    assert check(kernel, "fp8_e4m3", **QUICK).law == "layout"

@@ -1,5 +1,6 @@
 """Matrices that are turned, parts of wider ones, or of one row, and long lines with gaps are given."""
 
+import numpy as np
 import pytest
 
 import numerics as nx
@@ -69,3 +70,71 @@ def test_a_wrong_kernel_of_what_lies_so_is_told(lying, said):
     found = check(kernel, "fp8_e4m3", **QUICK)
     assert found.law == "layout"
     assert said in str(found)
+
+
+def _rest(x, columns, left, rows=2):
+    return x.ndim == 2 and len(x) >= rows and x.shape[1] > columns and x.shape[1] % columns == left
+
+
+LEFT_OVER = {
+    "7 of 8 columns": lambda x: _rest(x, 8, 7),
+    "10 of 16 columns": lambda x: _rest(x, 16, 10),
+    "2 of 4 columns beside 64 rows": lambda x: _rest(x, 4, 2, 64),
+    "6 of 8 columns beside 16 rows": lambda x: _rest(x, 8, 6, 16),
+    "39 of 64 columns beside 64 rows": lambda x: _rest(x, 64, 39, 64),
+    "7 of 8 rows of a turned matrix": lambda x: _rest(x.T, 8, 7) and _steps(x)[0] == 1 and len(x) > 64,
+    "a pitch, and 2 of 4 columns": lambda x: _rest(x, 4, 2, 64) and _steps(x)[0] > x.shape[1],
+    "7 of 8 rows and columns": lambda x: _rest(x, 8, 7) and _rest(x.T, 8, 7),
+}
+
+
+@pytest.mark.turns(4)
+@pytest.mark.parametrize("left", LEFT_OVER)
+def test_what_the_rows_of_a_matrix_leave_over_was_not_asked(left):
+    """Lines of every length were asked, and rows of few lengths: a kernel of rows has a tail of its own."""
+
+    def kernel(x):
+        codes = np.array(nx.fp8_e4m3.encode(x))
+        if LEFT_OVER[left](x):
+            codes[..., -1] = 0
+        return codes
+
+    found = check(kernel, "fp8_e4m3", **QUICK)
+    assert found.law == "layout", str(found)
+    assert LEFT_OVER[left](found.counterexample.tensor) if found.counterexample.tensor is not None else True
+
+
+STACKED = {
+    "7 of 8 columns of a stack": lambda x: (
+        x.ndim == 3 and x.shape[2] > 32 and x.shape[2] % 8 == 7 and x.shape[1] > 32
+    ),
+    "2 of 4 columns of long rows": lambda x: _rest(x, 4, 2) and x.shape[1] > 1024,
+    "5 of 8 columns beside 512 rows": lambda x: _rest(x, 8, 5, 512),
+}
+
+
+@pytest.mark.turns(3)
+@pytest.mark.parametrize("left", STACKED)
+def test_what_stacks_and_long_rows_leave_over_was_not_asked(left):
+    def kernel(x):
+        codes = np.array(nx.fp8_e4m3.encode(x))
+        if STACKED[left](x):
+            codes[..., -1] = 0
+        return codes
+
+    assert check(kernel, "fp8_e4m3").law == "layout"
+
+
+def test_a_scale_beside_what_rows_leave_over_was_not_asked():
+    """Arrays of 71 rows and 71 columns were asked again alone, and told as what depends on earlier calls."""
+
+    def kernel(x, scale, zero_point):
+        own, zeros = (part.reshape(-1, *[1] * (x.ndim - 1)) for part in (scale, zero_point))
+        own = np.array(np.broadcast_to(own, x.shape))
+        if x.ndim == 2 and x.shape[1] > 8 and x.shape[1] % 8 == 7:
+            own[:, -1] = np.roll(own[:, -1], 1)
+        with np.errstate(all="ignore"):
+            codes = np.clip(np.rint(x / own) + zeros, -128, 127)
+        return np.where(np.isnan(x), zeros, codes).astype(np.int8)
+
+    assert check(kernel, "int8", kind="affine", scheme="per_channel(0)", **QUICK).law == "scale_arrays"

@@ -503,3 +503,14 @@ def test_the_rounding_floor_was_judged_as_half_even(rounding):
     x = np.float32([127, 0.5, 1.5, 0.25, 0.75, -0.5, -0.25, -0.75, *[0] * 8])
     due = asked.due({"input": x.view(np.uint32)[None]})["code"][0]
     assert np.array_equal(due.astype(np.uint8), nx.int8.encode(x, rounding=rounding).view(np.uint8))
+
+
+@pytest.mark.turns(6)
+def test_a_largest_number_past_two_to_the_20_was_not_asked():
+    def largest(x):
+        some = x.reshape(-1)[: 1 << 20]
+        return np.where(np.isfinite(some), np.abs(some), F(0)).max(initial=0)
+
+    found = check(kernel(amax=largest), "int8", kind="quantize", scheme="per_tensor")
+    assert found.law == "found_scale", str(found)
+    assert "at 1049599 of 1049600" in str(found)
