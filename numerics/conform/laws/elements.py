@@ -315,6 +315,7 @@ MOST_NEAR = 4096  # numbers beside which float64's are asked
 LONG = (1 << 22) + 4099  # numbers of the longest line but that of much effort
 CALLS = 3  # of the same very long array
 SHOWN = 64  # wrong numbers of an array that are asked again
+AGAIN = 4  # times that an array is asked once more, which was wrong
 HELD = 9  # copies of an array that are held while it is asked again: more than NumPy keeps of short ones
 LINE = 6007  # numbers of a line of one number alone: no other question has so many
 BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
@@ -553,11 +554,17 @@ def _lay_out(target: Target, found: Findings, given: tuple[Array, ...], known: A
     found.tried += x.size
     wrong = task.differs(came, due)
     if wrong.any() and not _is_wrong_alone(target, found, given, wrong):
-        held = target.copies(given, HELD)
-        still = task.differs(target.elements(*given), due)
-        del held
-        broken = misplaced(x, came, due, wrong, place_or_chance(wrong, still))
+        broken = misplaced(x, came, due, wrong, place_or_chance(wrong, _still(target, given, due)))
         found.failures.append(together(broken, given[1:], "random bits"))
+
+
+def _still(target: Target, given: tuple[Array, ...], due: Array) -> Mask:
+    """What is wrong each time that it is asked again, each time in memory of another address."""
+    held, still = [], np.ones(due.shape, np.bool_)
+    for _ in range(AGAIN):
+        held += target.copies(given, HELD)
+        still &= target.task.differs(target.elements(*given), due)
+    return still
 
 
 def _is_wrong_alone(target: Target, found: Findings, given: tuple[Array, ...], wrong: Mask) -> bool:
@@ -582,7 +589,7 @@ def _by_itself(target: Target, found: Findings, every: list[Array]) -> None:
     It is right among others, now as before: a kernel may choose its way by what a whole array holds.
     """
     others = target.asked(shapes.kinds(target.task.element))
-    for x in every:
+    for x in every[:AGAIN]:  # few, since a kernel may take another way after some calls of a shape
         seen = observe(target, x)
         if seen.wrong.all() and observe(target, np.repeat(x, LINE)).wrong.all():
             if not observe(target, np.append(others, x)).wrong[-1]:
