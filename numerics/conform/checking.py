@@ -152,7 +152,7 @@ def check(
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 21 laws hold on 36305643 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 21 laws hold on 41994537 inputs
     these are a sample of the 2^32 float32 inputs: exhaustive=True (--exhaustive) asks all
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
