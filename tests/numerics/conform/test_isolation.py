@@ -59,10 +59,10 @@ def races(x):
     return nx.fp4.encode(own.copy())
 
 def once_wrong(x):
-    calls.append(x.size)
     found = nx.bfloat16.encode(x)
-    if len(calls) == int(os.environ["WRONG"]) and found.size:
-        found.reshape(-1)[-1] ^= 1
+    if found.size:  # an empty array has no answer to be wrong
+        calls.append(x.size)
+        found.reshape(-1)[-1] ^= len(calls) == int(os.environ["WRONG"])
     return found
 
 def of_channels(x, scale, zero_point):
