@@ -72,11 +72,14 @@ class ProductCheck:
     shapes: tuple[tuple[int, ...], ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
-    pace: Pace = field(default_factory=Pace)
+    pace: Pace = field(init=False)
     asked: list[Problem] = field(default_factory=list)
     """The product that was asked last, where it is one of the first time."""
     hints: list[str] = field(default_factory=list)
     """By which other claim a target that is wrong would be right."""
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.target.watch)
 
     @cached_property
     @inside_ieee
@@ -140,7 +143,7 @@ class ProductCheck:
 
     def _note(self, problem: Problem, laws: list[str]) -> None:
         self.asked = [problem]
-        self.seen.append(self.pace.timed(problem.shape, lambda: self.target.see(problem)))
+        self.seen.append(self.pace.timed(problem.sizes_of_all, lambda: self.target.see(problem)))
         if problem.law not in laws:
             laws.append(problem.law)
 
@@ -273,10 +276,10 @@ class ProductCheck:
 
     def _has_time(self, problem: Problem) -> bool:
         """Is there time for a problem?  There is for what somebody names."""
-        return self.shapes is not None or self.pace.allows(problem.shape)
+        return self.shapes is not None or self.pace.allows(problem.sizes_of_all)
 
     def _asked_again(self, seen: Seen) -> Seen:
-        return self.pace.timed(seen.problem.shape, lambda: self.target.again(seen))
+        return self.pace.timed(seen.problem.sizes_of_all, lambda: self.target.again(seen))
 
     @property
     def _told(self) -> list[Seen]:
