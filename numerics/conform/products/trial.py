@@ -33,7 +33,7 @@ from numerics.conform.products.circumstances.pace import Pace
 from numerics.conform.products.circumstances.together import at_once, at_once_of_itself
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.given import arguments, c_of, original_of
-from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
+from numerics.conform.products.laws import LAWS, TELLING, beta, repeatable, strides, two_terms
 from numerics.conform.products.lying import DENSE, Lies
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.telling.deviations.search import explained
@@ -404,17 +404,21 @@ def smallest_of_each_kind(seen: Sequence[Seen]) -> list[Seen]:
     """Of all shapes between the same tiles, and of square ones of them, the smallest that says most."""
     found: dict[tuple[Any, ...], Seen] = {}
     for one in reversed(one_a_shape(seen)):
-        m, n, k = one.problem.shape
-        kind = (*(bisect_left(TILES, size) for size in (m, n, k)), m == k, n == k)
+        kind = (*(bisect_left(TILES, size) for size in one.problem.shape), *_squares(one))
         if _telling(one) > _telling(found.setdefault(kind, one)):
             found[kind] = one
     return sorted(found.values(), key=lambda one: prod(one.problem.shape))
 
 
 def is_square(seen: Seen) -> bool:
-    """Is an operand of several rows as long as it is wide?"""
-    m, n, k = seen.problem.shape
-    return k > 1 and k in (m, n)
+    """Is an operand of several rows, or c, as long as it is wide?"""
+    return any(_squares(seen))
+
+
+def _squares(seen: Seen) -> tuple[bool, bool, bool]:
+    """Which of a, b and c are as long as they are wide, so that a shape does not say which way they lie?"""
+    (m, n), k = seen.problem.matrix, seen.problem.shape[2]
+    return m == k > 1, n == k > 1, m == n > 1 and seen.problem.claim.beta
 
 
 def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]) -> list[Seen]:
@@ -429,11 +433,11 @@ def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]
 
 
 def _telling(seen: Seen) -> tuple[bool, bool, bool]:
-    """How much a product says where it is asked again: of sums, those with a bias, and c, say more."""
+    """How much a product says where it is asked again: sums with a bias, and a c that is read, say more."""
     problem = seen.problem
-    c = None if problem.blend is None else problem.blend.c
+    c = problem.blend.c if problem.blend is not None and problem.blend.adds else None
     has_bias, has_c = (part is not None and bool(part.any()) for part in (problem.bias, c))
-    return problem.law in TELLING, has_bias, has_c
+    return problem.law in TELLING or (has_c and problem.law == beta.__name__), has_bias, has_c
 
 
 def _changed(now: Seen, before: Seen) -> Any:
