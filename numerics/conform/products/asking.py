@@ -20,6 +20,7 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
 from numerics.conform.products.cases.aliasing import as_one, is_turned
 from numerics.conform.products.certificate import answer, negated_zeros, never_finite
+from numerics.conform.products.circumstances.pace import Watch
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
 from numerics.conform.products.lying import DENSE, OTHERS, PLACES, Place
@@ -97,6 +98,7 @@ class ProductTarget(Judged):
         super().__init__(function, takes)
         self.claim = claim
         self.held = HELD
+        self.watch = Watch()
 
     def takes_problem(self, problem: Problem) -> bool:
         """Is a problem within what it takes: whole blocks alone, finite numbers, nothing empty, no view?"""
@@ -179,7 +181,7 @@ class ProductTarget(Judged):
         self.witness.before(case, edge)
         memory = holding(self.held, [_form(case[0])]) if self.primed else nullcontext()
         try:
-            with np.errstate(all="ignore"), memory:
+            with np.errstate(all="ignore"), memory, self.watch.running():
                 came = guarded(lambda: self.function(*arguments))
         except Raised as wrong:
             check_device(self.name, wrong)
@@ -194,7 +196,8 @@ class ProductTarget(Judged):
         """What came, as a matrix of the type that is claimed; raises Fault for anything else."""
         shape = _form(problem)[0]
         shown = (problem.a.codes,)
-        array, name = read(came, shown)
+        with self.watch.running():  # of a device, which may still be at work on it
+            array, name = read(came, shown)
         if name != self.claim.out:
             raise Fault("dtype", shown, name, self.claim.out)
         if array.shape != shape:

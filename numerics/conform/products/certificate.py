@@ -479,14 +479,16 @@ def negated_zeros(problem: Problem, came: Array, decided: Mask) -> Mask:
 
     A sum of terms that are not all -0 is +0 where it is exactly 0: x - x is, and so is +0 beside -0, however
     they are rounded to nearest.  Nothing is said of terms that are all -0, which a kernel may add to +0 or
-    not; of scales that are negative, or an alpha, which may multiply a sum; of sums that are split.
+    not; of scales that are negative or 0, or an alpha, which may multiply a sum; of sums that are split.
     """
     found = np.zeros(came.shape, np.bool_)
     claim = problem.claim
     if came.dtype.kind != "f" or claim.splits or problem.blend is not None:
         return found
     negated = (came == 0) & np.signbit(came)
-    places = np.argwhere(negated & decided & (problem.exact == 0)) if negated.any() else ()
+    if not negated.any():
+        return found
+    places = np.argwhere(negated & decided & (problem.exact == 0))
     if not len(places) or not claim.accumulator.rounds_to_nearest or problem.shape[2] == 0:
         return found
     if any(
@@ -494,7 +496,8 @@ def negated_zeros(problem: Problem, came: Array, decided: Mask) -> Mask:
     ):
         return found
     a, b = problem.a.values, problem.b.values
-    for row, column in places[:ZEROS]:
+    nothing = [(side.factors.scale == 0).any(axis=1) for side in (problem.a, problem.b)]
+    for row, column in places[~(nothing[0][places[:, 0]] | nothing[1][places[:, 1]])][:ZEROS]:
         terms = a[row] * b[column]
         found[row, column] = bool(((terms != 0) | ~np.signbit(terms)).any())
     return found

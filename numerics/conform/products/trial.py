@@ -33,7 +33,7 @@ from numerics.conform.products.circumstances.pace import Pace
 from numerics.conform.products.circumstances.together import at_once, at_once_of_itself
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.given import arguments, c_of, original_of
-from numerics.conform.products.laws import LAWS, TELLING, repeatable, strides, two_terms
+from numerics.conform.products.laws import LAWS, TELLING, beta, repeatable, strides, two_terms
 from numerics.conform.products.lying import DENSE, Lies
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.telling.deviations.search import explained
@@ -72,11 +72,14 @@ class ProductCheck:
     shapes: tuple[tuple[int, ...], ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
-    pace: Pace = field(default_factory=Pace)
+    pace: Pace = field(init=False)
     asked: list[Problem] = field(default_factory=list)
     """The product that was asked last, where it is one of the first time."""
     hints: list[str] = field(default_factory=list)
     """By which other claim a target that is wrong would be right."""
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.target.watch)
 
     @cached_property
     @inside_ieee
@@ -140,7 +143,7 @@ class ProductCheck:
 
     def _note(self, problem: Problem, laws: list[str]) -> None:
         self.asked = [problem]
-        self.seen.append(self.pace.timed(problem.shape, lambda: self.target.see(problem)))
+        self.seen.append(self.pace.timed(problem.sizes_of_all, lambda: self.target.see(problem)))
         if problem.law not in laws:
             laws.append(problem.law)
 
@@ -273,10 +276,10 @@ class ProductCheck:
 
     def _has_time(self, problem: Problem) -> bool:
         """Is there time for a problem?  There is for what somebody names."""
-        return self.shapes is not None or self.pace.allows(problem.shape)
+        return self.shapes is not None or self.pace.allows(problem.sizes_of_all)
 
     def _asked_again(self, seen: Seen) -> Seen:
-        return self.pace.timed(seen.problem.shape, lambda: self.target.again(seen))
+        return self.pace.timed(seen.problem.sizes_of_all, lambda: self.target.again(seen))
 
     @property
     def _told(self) -> list[Seen]:
@@ -401,17 +404,21 @@ def smallest_of_each_kind(seen: Sequence[Seen]) -> list[Seen]:
     """Of all shapes between the same tiles, and of square ones of them, the smallest that says most."""
     found: dict[tuple[Any, ...], Seen] = {}
     for one in reversed(one_a_shape(seen)):
-        m, n, k = one.problem.shape
-        kind = (*(bisect_left(TILES, size) for size in (m, n, k)), m == k, n == k)
+        kind = (*(bisect_left(TILES, size) for size in one.problem.shape), *_squares(one))
         if _telling(one) > _telling(found.setdefault(kind, one)):
             found[kind] = one
     return sorted(found.values(), key=lambda one: prod(one.problem.shape))
 
 
 def is_square(seen: Seen) -> bool:
-    """Is an operand of several rows as long as it is wide?"""
-    m, n, k = seen.problem.shape
-    return k > 1 and k in (m, n)
+    """Is an operand of several rows, or c, as long as it is wide?"""
+    return any(_squares(seen))
+
+
+def _squares(seen: Seen) -> tuple[bool, bool, bool]:
+    """Which of a, b and c are as long as they are wide, so that a shape does not say which way they lie?"""
+    (m, n), k = seen.problem.matrix, seen.problem.shape[2]
+    return m == k > 1, n == k > 1, m == n > 1 and seen.problem.claim.beta
 
 
 def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]) -> list[Seen]:
@@ -426,11 +433,11 @@ def _one_of_each(seen: Sequence[Seen], group: Callable[[Shape], tuple[int, ...]]
 
 
 def _telling(seen: Seen) -> tuple[bool, bool, bool]:
-    """How much a product says where it is asked again: of sums, those with a bias, and c, say more."""
+    """How much a product says where it is asked again: sums with a bias, and a c that is read, say more."""
     problem = seen.problem
-    c = None if problem.blend is None else problem.blend.c
+    c = problem.blend.c if problem.blend is not None and problem.blend.adds else None
     has_bias, has_c = (part is not None and bool(part.any()) for part in (problem.bias, c))
-    return problem.law in TELLING, has_bias, has_c
+    return problem.law in TELLING or (has_c and problem.law == beta.__name__), has_bias, has_c
 
 
 def _changed(now: Seen, before: Seen) -> Any:

@@ -39,6 +39,7 @@ TURNS = (Turn(-2, 1), Turn(1, 0), Turn(0.5, -1), Turn(-1, 2), Turn(2, 0))
 OF_INTEGERS = (Turn(-2, 1), Turn(1, 0), Turn(3, -1), Turn(-1, 5), Turn(2, 0))
 ALPHAS = (2, 3, 0, -1, 0.5, -0.75)
 PAIRS = (Turn(1, 1), Turn(1, -1), Turn(2, 3), Turn(3, 2), Turn(-1, 0.5), Turn(0, 2), Turn(-0.75, 1))
+PAST_INT32 = 3 * 2**30  # of sums times alpha
 BETAS = (1, -2, 0.5)  # beside zeros
 MIXED = ("sums", "output", "one_term", "integers", "pairs", "bias", "empty")
 """Laws of usual products that are asked with every turn; those of others have alpha 1, and c of zeros."""
@@ -84,6 +85,10 @@ def _alphas(made: Plain, rng: draw.Rng) -> Iterator[Problem]:
         whole = problem.claim.integers
         for alpha in (x for x in ALPHAS if not whole or x == int(x)):
             yield replace(with_turn(problem, Turn(alpha, 1), rng, zeros=True), law="alpha")
+        largest = float(np.abs(problem.exact).max())
+        for sign in (1, -1) if whole and largest > 1 else ():  # past int32, which is due modulo 2**32
+            turn = Turn(sign * (PAST_INT32 // largest + 1), 1)
+            yield replace(with_turn(problem, turn, rng, zeros=True), law="alpha")
         if not whole:  # rounded once with the bits of the sum, so that a narrower alpha shows in any type
             turn = Turn(_long(problem.claim, rng, _bits_of(problem)), 1)
             yield replace(with_turn(problem, turn, rng, zeros=True), law="alpha")

@@ -14,7 +14,6 @@ from numerics.conform.products.problem import Problem, Side, meanings, table, wi
 
 NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFBFFFFF, 0x7FFFFFFF], np.uint32).view(np.float32)
 """NaN: as it is usually written, of the other sign, two that signal, and one of all bits."""
-"""NaN: as it is usually written, of the other sign, two that signal, and one of all bits."""
 
 
 def special(maker: Maker, shape: Shape) -> Problem:
@@ -73,6 +72,20 @@ def beside_zeros(maker: Maker, shape: Shape, name: str, nothing: bool) -> Iterat
     codes[::2] = zeros[::2]
     codes[1::4, 1:] = zeros[1::4, 1:]
     yield replace(found, **{name: side, other: beside.with_codes(zeros if nothing else codes)})
+
+
+def no_scales(maker: Maker, shape: Shape) -> Iterator[Problem]:
+    """Scales of a float type that are 0, of some rows, groups, or the tensor: all under them is 0."""
+    for name in ("a", "b"):
+        op: Operand = getattr(maker.claim, name)
+        if op.share == "none" or op.power_scale or op.scale is not None or op.micro is not None:
+            continue
+        found = maker.sums(shape, bits=min(16, maker.claim.accumulator.bits), law="scale_range")
+        side: Side = getattr(found, name)
+        assert side.scale is not None
+        scale = side.scale.copy()
+        scale[::2, int(maker.rng.integers(scale.shape[1]))] = 0
+        yield with_side(found, name, replace(side, scale=scale))
 
 
 def last(maker: Maker, shape: Shape, turn: int) -> Iterator[Problem]:

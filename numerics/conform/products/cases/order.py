@@ -19,14 +19,14 @@ from numerics.conform.products.cases.ends import ends, named, single_ends
 from numerics.conform.products.cases.ladders import ladders
 from numerics.conform.products.cases.maker import Maker, Shape
 from numerics.conform.products.cases.many_scales import many_scales
-from numerics.conform.products.cases.not_finite import beside_zeros, last, special
+from numerics.conform.products.cases.not_finite import beside_zeros, last, no_scales, special
 from numerics.conform.products.cases.overflows import overflow
 from numerics.conform.products.cases.singles import alone, few
 from numerics.conform.products.cases.subnormals import subnormal
 from numerics.conform.products.cases.tile_ends import tile_ends, tile_ends_of_batches
-from numerics.conform.products.cases.tiles import tiled, tiled_batches
+from numerics.conform.products.cases.tiles import scattered, tiled, tiled_batches
 from numerics.conform.products.claim import Claim
-from numerics.conform.products.problem import VIA, Problem
+from numerics.conform.products.problem import VIA, Problem, meanings
 
 SHAPES: tuple[Shape, ...] = (
     (1, 1, 1),
@@ -70,6 +70,9 @@ RESULTS: tuple[Shape, ...] = tuple((1, 1, k) for k in (1, 1, 1, 1, 1, 1, 2, 8, 4
 """Of the same, single results."""
 ALL_ENDS: tuple[Shape, ...] = ((1, 17, 33), (17, 1, 33), (1, 1, 1), (1, 1, 8), (17, 19, 40))
 """Of products of all bits that are subnormal, or about the largest number."""
+PAST_INT32 = (2.2e9, 4.4e9)
+"""Magnitudes that sums of the largest products reach: past 2**31 either way, and past 2**32."""
+MOST_TERMS = 1 << 19  # by which they have to be reached
 BLENDED: tuple[Shape, ...] = ((1, 1, 1), (4, 6, 24), (18, 36, 40), (1, 66, 96), (66, 6, 130))
 """Of products that are asked each alpha and beta: some with sizes that make batches."""
 BITS = (4, 12, 24)  # of their sums, at most
@@ -206,6 +209,20 @@ def _integers(maker: Maker, shapes: tuple[Shape, ...], far: bool = True) -> Iter
         yield maker.integers((1, 3, length))
     for shape in FAR if far else ():
         yield maker.integers(shape, extreme=3)
+    if far:
+        yield from _past_int32(maker)
+
+
+def _past_int32(maker: Maker) -> Iterator[Problem]:
+    """Sums that an int32 does not hold, which are due modulo 2**32; nothing where codes are too small."""
+    largest = float(np.prod([np.abs(meanings(op)).max() for op in (maker.claim.a, maker.claim.b)]))
+    for reached in PAST_INT32:
+        length = int(reached / largest)
+        if length <= MOST_TERMS:
+            few = maker.integers((2, 3, length), extreme=4)
+            yield few
+            yield few.cut([0], [0])
+            yield scattered(maker, (16, 17, length), few)
 
 
 def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
@@ -320,6 +337,7 @@ def _ends(maker: Maker) -> Iterator[Problem]:
         for nothing in (False, True):
             for name in ("a", "b"):
                 yield from beside_zeros(maker, shape, name, nothing)
+        yield from no_scales(maker, shape)
     for shape in ((1, 5, 33), (4, 6, 64), (33, 1, 40), (1, 1, 24)):
         yield from subnormal(maker, shape)
     for shape in ((4, 13, 40), (1, 33, 17)) if maker.claim.bias else ():

@@ -19,6 +19,7 @@ LENGTHS = (1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 
            320, 384, 512, 513, 640, 768, 1024, 1025, 2048, 2049, 4096, 4097, 8192, 16384, 32768,
            32769)  # fmt: skip
 """Rows, columns and terms, past each of which a kernel may go another way."""
+IN_VAIN = 256  # times that zeros are tried in a sum which all of its terms together make wrong
 SHOWN = 70  # terms whose codes are made simpler
 
 
@@ -139,8 +140,11 @@ def _smaller_square(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
 
 
 def _until_nothing(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem, tuple[int, int]]:
-    """Zeros in place of halves, quarters ... single elements of a, as long as it goes on."""
-    length = problem.shape[2]
+    """Zeros in place of halves, quarters ... single elements of a, as long as it goes on.
+
+    An overflow needs all of its terms: there it ends after some trials in vain.
+    """
+    length, in_vain = problem.shape[2], 0
     size = max(length // 2, 1)
     if problem.a.zero is not None:
         return problem, at
@@ -157,6 +161,10 @@ def _until_nothing(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple
             found = fails(candidate)
             if found is not None:
                 problem, at, changed = candidate, found, True
+                continue
+            in_vain += 1
+            if in_vain >= IN_VAIN:
+                return problem, at
         size = size if changed and size > 1 else size // 2
     return problem, at
 

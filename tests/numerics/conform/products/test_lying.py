@@ -92,6 +92,17 @@ def test_turned_memory_was_given_with_gaps_alone(name):
     assert said in found.counterexample.where
 
 
+@pytest.mark.parametrize("shape", [(5, 5, 7), (5, 6, 7)])
+def test_a_turned_c_was_given_where_beta_is_0_alone(shape):
+    def kernel(a, b, c, beta):
+        found = product(a, b)
+        return found if beta == 0 else (found + beta * as_rows(c, 1, 0)).astype(np.float32)
+
+    found = check(kernel, kind="matmul", beta=True, shapes=[shape], effort="quick", **FLOATS)
+    assert found.law == "strides", str(found)
+    assert "of c whose columns are dense" in found.counterexample.where
+
+
 def begins(x, numbers, unit=16):
     """Does a dense array of so many numbers and more begin between two vectors?"""
     return x.flags.c_contiguous and x.shape[-1] >= numbers and x.ctypes.data % unit > 0

@@ -242,3 +242,41 @@ def test_a_fault_of_single_terms_zeros_or_other_nans_passed(name):
             return PLACES[name](a, b, a @ b.T).astype(np.float32)
 
     assert not judged(kernel, a="float32", b="float32", effort="quick")
+
+
+def _int64(a, b, alpha=1):
+    return a.astype(np.int64) @ b.astype(np.int64).T * alpha
+
+
+def _saturated(a, b, alpha=1):
+    return np.clip(_int64(a, b, alpha), -(2**31), 2**31 - 1).astype(np.int32)
+
+
+OVERFLOWS = {
+    "sums saturate": ("uint8", "uint8", {}, _saturated),
+    "the sign bit is lost": ("uint8", "uint8", {}, lambda a, b: (_int64(a, b) & 0x7FFFFFFF).astype(np.int32)),
+    "alpha saturates": ("int8", "int8", {"alpha": True}, _saturated),
+}
+"""Sums of integers that are due modulo 2**32."""
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_sums_past_int32_were_not_asked(name):
+    a, b, given, kernel = OVERFLOWS[name]
+    claim = {"kind": "matmul", "a": a, "b": b, "accumulate": "int32", "effort": "quick", **given}
+    found = check(kernel, **claim)
+    assert found.law in ("integers", "alpha"), str(found)
+    with np.errstate(over="ignore"):
+        assert check(lambda *given: _int64(*given).astype(np.int32), **claim)
+
+
+def test_scales_of_0_were_not_asked():
+    """A scale of 0 may multiply a sum, which makes -0 of a negative one."""
+
+    def product(a, b, scale):
+        return (a @ b.codes.view(np.int8).astype(np.float32).T) * scale.reshape(1, -1)
+
+    claim = {"kind": "matmul", "a": "float32", "b": "int8 per_channel(0)", "effort": "quick"}
+    found = check(lambda a, b: product(a, b, np.where(b.scale == 0, 1, b.scale)), **claim)
+    assert found.law == "scale_range", str(found)
+    assert check(lambda a, b: product(a, b, b.scale), **claim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import count, product
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import LARGE
 
 PLAIN = {"a": "float32", "b": "float32"}
+SECONDS_OF_A_CALL = 1.0
 INTEGERS = {"a": "int8", "b": "int8", "accumulate": "int32"}
 TILED = {
     "decoding": (PLAIN, lambda m, n, k: m <= 16 and n >= 512 and k >= 512),
@@ -23,6 +24,17 @@ TILED = {
     "a pipeline of three stages": (PLAIN, lambda m, n, k: m >= 128 <= n and k % 64 == 0 and k >= 192),
     "rows that are whole tiles": (PLAIN, lambda m, n, k: m % 256 == 0 and n >= 16),
     "long sums": (PLAIN, lambda m, n, k: m >= 64 <= n and k >= 512),
+    "rows of a batch": (PLAIN, lambda m, n, k: 17 <= m <= 511 and n >= 400 and k >= 400),
+    "rows of one tile or two": (PLAIN, lambda m, n, k: 17 <= m <= 32 and n >= 1024 and k >= 512),
+    "rows of three and four tiles": (INTEGERS, lambda m, n, k: 65 <= m <= 128 and n >= 512 and k >= 512),
+    "more rows": (PLAIN, lambda m, n, k: 129 <= m <= 255 and n >= 512 and k >= 512),
+    "some rows, and long sums": (PLAIN, lambda m, n, k: 17 <= m <= 64 and n >= 256 and k >= 1024),
+    "tiles of long sums": (PLAIN, lambda m, n, k: min(m, n) >= 32 and k >= 1024),
+    "many tiles of long sums": (PLAIN, lambda m, n, k: min(m, n) >= 128 and k >= 1024),
+    "tiles of longer sums": (PLAIN, lambda m, n, k: min(m, n) >= 32 and k >= 2048),
+    "tiles of sums that are long and not whole": (
+        INTEGERS, lambda m, n, k: min(m, n) >= 32 and k >= 1024 and k % 32 > 0,
+    ),
     "everything large": (PLAIN, lambda m, n, k: min(m, n, k) >= 512),
     "many columns": (PLAIN, lambda m, n, k: n >= 4096),
     "many rows": (PLAIN, lambda m, n, k: m > 2048),
@@ -52,6 +64,47 @@ def test_terms_that_are_lost_where_m_n_and_k_are_large_at_once_passed(name):
     assert there(m, n, k)
     halves = [(m, n, k // 2)] * (k > 1) + [(m, n // 2, k)] * (n > 1)
     assert not halves or not all(there(*half) for half in halves), "it is no small case"
+
+
+def _one_for_all(r, a, b):
+    r[4:] = a[4:] @ b[:1].mT
+
+
+def _not_the_last(r, a, b):
+    r[-1] = 0
+
+
+def _fours(r, a, b):
+    r[len(r) // 4 * 4 :] = 0
+    r[3] = r[2]
+
+
+BATCHES = {
+    "the first one's b is taken for all": (5, 16, 16, 1, _one_for_all),
+    "the last of twelve heads": (8, 32, 64, 64, _not_the_last),
+    "the last of eight heads": (8, 128, 128, 64, _not_the_last),
+    "fours of them": (4, 32, 32, 1, _fours),
+    "long sums": (4, 32, 32, 1024, _not_the_last),
+    "more than a warp of them": (33, 16, 16, 1, _not_the_last),
+}
+"""From how many batches, m, n and k on some of them are wrong, and how."""
+
+
+@pytest.mark.turns(6)
+@pytest.mark.parametrize("name", BATCHES)
+def test_batches_of_whole_tiles_were_two_or_three(name):
+    *least, spoil = BATCHES[name]
+
+    def kernel(a, b):
+        r = a @ b.mT
+        if all(size >= few for size, few in zip((*r.shape, a.shape[2]), least, strict=True)):
+            spoil(r, a, b)
+        return r
+
+    found = check(kernel, kind="matmul", layout="bmk,bnk", effort="quick", **PLAIN)
+    assert not found
+    sizes = found.counterexample.problem.sizes_of_all
+    assert all(size >= few for size, few in zip(sizes, least, strict=True)), sizes
 
 
 def test_two_sizes_were_not_asked_whole_and_not_together():
@@ -95,6 +148,25 @@ def test_what_is_due_of_few_rows_was_not_what_is_due_of_all(claim):
         assert part.few is None
         for found, whole in zip(answer(part), (due, decided), strict=True):
             assert np.array_equal(found, whole[np.ix_(rows, columns)], equal_nan=True)
+
+
+def test_the_time_of_others_counted_as_a_targets(monkeypatch):
+    """A loaded machine takes its processors from a product, which is then slow by the clock alone."""
+    ticks = count(step=SECONDS_OF_A_CALL)
+    monkeypatch.setattr(pace, "perf_counter", lambda: next(ticks))
+    for worked, due in ((0.5, 0.5), (9.0, SECONDS_OF_A_CALL), (0.0, SECONDS_OF_A_CALL / pace.SHARE)):
+        spent = count(step=worked)
+        monkeypatch.setattr(pace, "process_time", lambda spent=spent: next(spent))
+        kept = pace.Pace()
+
+        def call(kept=kept):
+            with kept.watch.running():
+                pass
+
+        kept.timed((256, 256, 256), call)
+        assert kept.spent == pytest.approx(due)
+        call()
+        assert kept.watch.seconds == pytest.approx(due), "what nobody times counted, too"
 
 
 def test_a_slow_target_was_asked_for_hours(monkeypatch):
