@@ -144,9 +144,8 @@ def left_over(share: Share) -> Iterator[Lying]:
 
 def tailed(numbers: Filling, takes: Takes, share: Share) -> Iterator[Array]:
     """Matrices of these numbers that leave over some of a tile, and end in a tie or next to one."""
-    for place, lying in enumerate(left_over(share)):
-        if lying.view is plain or not takes.contiguous:
-            yield numbers.ended(lying.memory, lying.view, (NEAR, *TIES)[place % 3])
+    for place, lying in enumerate(() if takes.contiguous else left_over(share)):
+        yield numbers.ended(lying.memory, lying.view, (NEAR, *TIES)[place % 3])
 
 
 def laid(numbers: Filling, takes: Takes, few: bool) -> Iterator[Array]:

@@ -6,7 +6,7 @@ import pytest
 import numerics as nx
 from numerics.conform.checking import check
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.matrices import laid
+from numerics.conform.inputs.matrices import Share, laid, tailed
 from numerics.conform.inputs.shapes import kept, kinds, telling
 from numerics.conform.takes import ANYTHING, Takes
 
@@ -56,7 +56,9 @@ def test_what_lies_so_is_given_and_tells_one_rounding_from_another(lying):
 
 
 def test_where_memory_is_to_be_contiguous_none_of_it_is_given():
-    assert not list(laid(Filling.of(kinds(nx.fp4)), Takes(contiguous=True), few=False))
+    few = Filling.of(kinds(nx.fp4))
+    assert not list(laid(few, Takes(contiguous=True), few=False))
+    assert not list(tailed(few, Takes(contiguous=True), Share.EVERY))
 
 
 @pytest.mark.parametrize(("lying", "said"), [
