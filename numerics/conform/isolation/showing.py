@@ -10,7 +10,7 @@ from numerics.conform.inputs.shapes import is_plain, steps_of
 from numerics.conform.kinds import FINDS
 from numerics.conform.products.circumstances.other_memory import laid
 from numerics.conform.products.problem import Problem
-from numerics.conform.products.trial import terms
+from numerics.conform.products.telling.terms import terms
 from numerics.conform.targets.faults import Case
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Number, numbers

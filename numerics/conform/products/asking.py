@@ -20,10 +20,10 @@ from numerics.conform.laws.law import sentence
 from numerics.conform.products import given
 from numerics.conform.products.cases.aliasing import as_one, is_turned
 from numerics.conform.products.certificate import answer, negated_zeros, never_finite
-from numerics.conform.products.circumstances.pace import Watch
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.laws import strides
 from numerics.conform.products.lying import DENSE, OTHERS, PLACES, Place
+from numerics.conform.products.pace import Watch
 from numerics.conform.products.problem import Problem
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.targets.faults import Case, Fault

@@ -29,26 +29,24 @@ from numerics.conform.products.circumstances.kept import BEFORE, BY_SHAPE, Kept,
 from numerics.conform.products.circumstances.kept import kept as kept_of
 from numerics.conform.products.circumstances.left import followed
 from numerics.conform.products.circumstances.other_memory import alike, laid, memories, simpler_lies
-from numerics.conform.products.circumstances.pace import Pace
 from numerics.conform.products.circumstances.together import at_once, at_once_of_itself
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.given import arguments, c_of, original_of
 from numerics.conform.products.laws import LAWS, TELLING, beta, repeatable, strides, two_terms
 from numerics.conform.products.lying import DENSE, Lies
-from numerics.conform.products.problem import Problem, Side, meanings, table
+from numerics.conform.products.pace import Pace
+from numerics.conform.products.problem import Problem
 from numerics.conform.products.telling.deviations.search import explained
 from numerics.conform.products.telling.naming import law_of
 from numerics.conform.products.telling.shrink import smallest
+from numerics.conform.products.telling.terms import result, terms
 from numerics.conform.products.telling.turned import fitting_layout, hint
 from numerics.conform.targets.faults import SENTENCES, Fault
 from numerics.conform.targets.returned import stops_noted
-from numerics.conform.task import Array
-from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
+from numerics.conform.verdict import Counterexample, Verdict
 from numerics.conform.warned import warned_once
 from numerics.formats.errors import NumericsError, said
 
-LISTED = 8  # numbers of a bias, or zero points, that are shown
-SHOWN = 4  # terms of a sum that are shown
 FEW_CLASSES = 8  # of shapes, beside square ones, whose arrays lie in each way where it is quick
 LAID = 1 << 17  # terms of products of which those of every shape come in other memory, unless quick
 LOOKED_AT = 6  # products of which every bit is looked at again
@@ -453,82 +451,9 @@ def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Countere
     problem = seen.problem
     where, given = problem.where(at) + laid(problem), arguments(problem)
     given += c_of(problem) if problem.claim.in_place else ()
-    due = _result(seen.due[at]) + ", or NaN" * bool(seen.never_finite[at])
-    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), due, count,
+    due = result(seen.due[at]) + ", or NaN" * bool(seen.never_finite[at])
+    return Counterexample(law, sentence(LAWS[law]), (), result(seen.came[at]), due, count,
                           where, None, terms(problem, at), given, problem)  # fmt: skip
-
-
-def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
-    """The terms of one result that are not zero, the first of them; its bias, or alpha, beta and c.
-
-    Where all are zero, those of which one factor is none: a kernel may multiply its code, or its zero point.
-    """
-    with np.errstate(all="ignore"):
-        there = problem.a.values[at[0]] * problem.b.values[at[1]] != 0  # NaN times 0 too
-    beside = [side.codes[row] != 0 for side, row in zip((problem.a, problem.b), at, strict=True)]
-    beside += [side.factors.zero[row] != 0 for side, row in zip((problem.a, problem.b), at, strict=True)]
-    short = len(there) <= SHOWN  # what stands beside zeros is shown, too: a scale may be found of it
-    telling = np.flatnonzero(there if there.any() and not short else there | np.any(beside, axis=0))
-    lines = [
-        f"k={p}: {_text(problem.a, at[0], p)} times {_text(problem.b, at[1], p)}" for p in telling[:SHOWN]
-    ]
-    if len(telling) > SHOWN:
-        lines.append(f"and {len(telling) - SHOWN} terms more")
-    if not there.any():
-        lines.append("every term is 0" if len(there) else "there are no terms")
-    lines += _of_others(problem)
-    if problem.bias is not None:
-        lines.append(_of_bias(problem.bias, at[1]))
-    if problem.blend is not None:
-        c = problem.blend.c
-        lines.append(f"{problem.blend}" + (f", {_listed('c', c, at)}" if c is not None else ""))
-    return tuple(lines)
-
-
-def _of_others(problem: Problem) -> Iterator[str]:
-    """The zero points of a case of several rows, of the first ones: they may be taken for each other's."""
-    for name, side in (("a", problem.a), ("b", problem.b)):
-        if side.zero is not None and side.zero.shape[1] == 1 and len(side.zero) > 1:
-            some = " ".join(str(int(x)) for x in side.zero[:LISTED, 0])
-            yield f"zero points of {name}'s rows {some}" + " ..." * (len(side.zero) > LISTED)
-
-
-def _of_bias(bias: Array, column: int) -> str:
-    """The bias of a column, and where others stand beside it what they are, too."""
-    return _listed("bias", bias, (column,))
-
-
-def _listed(name: str, numbers: Array, at: tuple[int, ...]) -> str:
-    """One of some numbers, and where others stand beside it the first of them, a row after the other."""
-    own, every = f"{name} {numbers[at]:.9g}", numbers.reshape(-1)
-    if every.size == 1:
-        return own
-    some = " ".join(f"{x:.9g}" for x in every[:LISTED])
-    return f"{own}, of {some}" + " ..." * (every.size > LISTED)
-
-
-def _result(x: Any) -> str:
-    if x.dtype.kind != "f":
-        return str(int(x))
-    number: Number = numbers(np.array([x], np.float32))[0]
-    return str(number)
-
-
-def _text(side: Side, row: int, k: int) -> str:
-    """One element: its code and what it means, its zero point, its scale."""
-    op, code = side.op, side.codes[row, k]
-    if op.is_value:
-        return f"{float(code):.9g}"
-    found = f"0x{int(code):02X} ({meanings(op)[code]:g})"
-    if side.zero is not None:
-        found += f" less {int(side.factors.zero[row, k])}"
-    if side.scale is None:
-        return found
-    scale = side.spread(side.scale)[row, k]
-    means = table(op.scale)[scale] if op.scale is not None else float(side.factors.scale[row, k])
-    return (
-        f"{found} * {f'0x{int(scale):02X} ({means:g})' if scale.dtype.kind != 'f' else f'{float(scale):g}'}"
-    )
 
 
 def check_shapes(shapes: Any, claim: Claim) -> tuple[tuple[int, ...], ...] | None:

@@ -1,1 +1,1 @@
-"""What a product may depend on besides its numbers: calls before and beside it, memory, time."""
+"""What a product may depend on besides its numbers: calls before and beside it, and memory."""

@@ -9,6 +9,7 @@ from numerics.conform import check, fingerprint
 from numerics.conform.products.certificate import negated_zeros
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.given import problem_of
+from numerics.conform.products.telling.terms import terms
 
 PLAIN = {"a": "float32", "b": "float32"}
 
@@ -161,3 +162,33 @@ def test_products_of_few_bits_were_described_as_operands_of_few_bits():
         products, operands = (fingerprint(f, shape=(8, 8, 4)) for f in (of_products, of_operands))
     assert "11 bits of each product are kept" in str(products)
     assert "11 bits of a and 11 of b are kept" in str(operands)
+
+
+def test_a_larger_number_beside_a_zero_was_hidden():
+    """Of rows that share a scale it decides: the terms that were shown are right without it."""
+
+    def kernel(a, b):
+        with np.errstate(all="ignore"):
+            step = np.ldexp(np.float64(1), np.frexp(np.abs(a).max(axis=1, initial=0))[1] - 11)[:, None]
+            held = np.where(np.isfinite(a / step), np.rint(a / step) * step, a) if a.shape[1] > 8 else a
+        return product(held, b)
+
+    found = check(kernel, kind="matmul", effort="quick", shapes=[(3, 5, 40)], **PLAIN)
+    assert not found
+    kept = problem_of(np.float32([[1, 0.001, 64, 0, 0, 0]]), np.float32([[0, 1, 0, 1, 1, 1]]), "float32")
+    assert "and 5 that are 0, in which a is up to 64 and b is up to 1" in terms(kept, (0, 0))
+
+
+def test_which_nan_is_wrong_was_not_said():
+    """Rounded to bfloat16 by a carry, the NaN of all bits becomes -0, and the usual one stays NaN."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+
+    def kernel(a, b):
+        bits = product(a, b).view(np.uint32)
+        with np.errstate(over="ignore"):
+            carried = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+        return carried.astype(np.uint16).view(ml_dtypes.bfloat16)
+
+    found = check(kernel, kind="matmul", effort="quick", out="bfloat16", **PLAIN)
+    assert not found
+    assert any("nan (0x7F" in line for line in found.counterexample.terms), str(found)

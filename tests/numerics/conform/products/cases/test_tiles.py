@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from numerics.conform import check
+from numerics.conform.products import pace
 from numerics.conform.products.cases.order import problems
 from numerics.conform.products.cases.tiles import SIZES, shapes
 from numerics.conform.products.certificate import answer
-from numerics.conform.products.circumstances import pace
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import LARGE
 
