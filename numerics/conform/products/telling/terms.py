@@ -33,7 +33,7 @@ def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
     ]
     if len(telling) > SHOWN:
         lines.append(f"and {len(telling) - SHOWN} terms more")
-    lines += _of_zeros(problem, at, np.setdiff1d(np.flatnonzero(np.any(beside, axis=0)), telling))
+    lines += _of_zeros(problem, at, telling, np.setdiff1d(np.flatnonzero(np.any(beside, axis=0)), telling))
     if not there.any():
         lines.append("every term is 0" if len(there) else "there are no terms")
     lines += _of_others(problem)
@@ -45,13 +45,14 @@ def terms(problem: Problem, at: tuple[int, int]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _of_zeros(problem: Problem, at: tuple[int, int], hidden: Integers) -> Iterator[str]:
-    """The largest factors of terms that are 0 and not shown: a scale may be found of them."""
-    largest = {
-        name: float(np.abs(side.values[row, hidden]).max(initial=0))
-        for name, side, row in (("a", problem.a, at[0]), ("b", problem.b, at[1]))
-    }
-    if found := [f"{name} is up to {most:.9g}" for name, most in largest.items() if most > 0]:
+def _of_zeros(problem: Problem, at: tuple[int, int], shown: Integers, hidden: Integers) -> Iterator[str]:
+    """The largest factors of hidden terms, which are 0, where none that is shown is as large."""
+    found = []
+    for name, side, row in (("a", problem.a, at[0]), ("b", problem.b, at[1])):
+        most, least = (float(np.abs(side.values[row, some]).max(initial=0)) for some in (hidden, shown))
+        if most > least:
+            found.append(f"{name} is up to {most:.9g}")
+    if found:
         yield f"and {len(hidden)} that are 0, in which {' and '.join(found)}"
 
 

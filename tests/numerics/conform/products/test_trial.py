@@ -176,7 +176,7 @@ def test_a_larger_number_beside_a_zero_was_hidden():
     found = check(kernel, kind="matmul", effort="quick", shapes=[(3, 5, 40)], **PLAIN)
     assert not found
     kept = problem_of(np.float32([[1, 0.001, 64, 0, 0, 0]]), np.float32([[0, 1, 0, 1, 1, 1]]), "float32")
-    assert "and 5 that are 0, in which a is up to 64 and b is up to 1" in terms(kept, (0, 0))
+    assert "and 5 that are 0, in which a is up to 64" in terms(kept, (0, 0))
 
 
 def test_which_nan_is_wrong_was_not_said():
