@@ -51,6 +51,7 @@ FAR_ODD = 5000  # numbers, past which that is asked of each tile once more
 FAR_LEFT_OVER = ((1 << 18, 8), (1 << 20, 8))  # the same of the longest lines
 NEAR = 1  # which of the kinds is next to a tie, and is rounded away from zero
 TIES = (3, 4)  # which of the kinds are ties, to both sides
+AT_TAILS = (NEAR, *TIES)  # in which lines and matrices end in turn that leave over some of a tile
 TELLING = (*TIES, 7, 16)  # these, NaN, and one and a half of the least number
 
 
@@ -97,7 +98,7 @@ def of_odd_tiles() -> list[int]:
 def tailed(numbers: Filling, far: bool) -> Iterator[Array]:
     """Lines of so many numbers, which end beside a tie, and shorter ones in a tie, too."""
     for place, n in enumerate(of_odd_tiles()):
-        yield numbers.ended((n,), plain, (NEAR, *TIES)[place % 3])
+        yield numbers.ended((n,), plain, AT_TAILS[place % len(AT_TAILS)])
     for place, n in enumerate(left_over(far)):
         yield numbers.ended((n,), plain, NEAR)
         if n < COUNTED[0]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numerics.conform.inputs.filling import Filling
-from numerics.conform.inputs.layouts import NEAR, TIES, plain
+from numerics.conform.inputs.layouts import AT_TAILS, NEAR, TIES, plain
 from numerics.conform.takes import Takes
 from numerics.conform.task import Array
 
@@ -131,10 +131,10 @@ def left_over(share: Share) -> Iterator[Lying]:
             rows, turn = least + left % count, left % len(ROWS) == place
             memory = (rows, width), (width, rows), (rows, width + 1 + left % 7)
             every = [Lying(shape, view) for shape, view in zip(memory, ways, strict=True)]
-            if share is Share.FEW:
-                yield from every[left // 3 % 3 :][:turn]
-            else:
+            if share is not Share.FEW:
                 yield from every if turn or share is Share.EVERY else every[:1]
+            elif turn:
+                yield every[left // len(ROWS) % len(every)]
     for left in range(16 if share is Share.EVERY else 0):
         yield Lying((*DEEP[:-1], DEEP[-1] + left), plain)
         yield Lying((LONG[0], LONG[1] + left), plain)
@@ -145,7 +145,7 @@ def left_over(share: Share) -> Iterator[Lying]:
 def tailed(numbers: Filling, takes: Takes, share: Share) -> Iterator[Array]:
     """Matrices of these numbers that leave over some of a tile, and end in a tie or next to one."""
     for place, lying in enumerate(() if takes.contiguous else left_over(share)):
-        yield numbers.ended(lying.memory, lying.view, (NEAR, *TIES)[place % 3])
+        yield numbers.ended(lying.memory, lying.view, AT_TAILS[place % len(AT_TAILS)])
 
 
 def laid(numbers: Filling, takes: Takes, few: bool) -> Iterator[Array]:

@@ -317,6 +317,9 @@ CALLS = 3  # of the same very long array
 SHOWN = 64  # wrong numbers of an array that are asked again
 AGAIN = 4  # times that an array is asked once more, which was wrong
 HELD = 9  # copies of an array that are held while it is asked again: more than NumPy keeps of short ones
+LOOKED_AT = (
+    4  # numbers that are asked by themselves: a kernel may take another way after some calls of a shape
+)
 LINE = 6007  # numbers of a line of one number alone: no other question has so many
 BRIEF = 512  # numbers of arrays that are asked beside random bits of one layout each
 MANY = 1 << 13  # numbers that arrays are filled with, beside all that are asked one by one
@@ -589,12 +592,13 @@ def _by_itself(target: Target, found: Findings, every: list[Array]) -> None:
     It is right among others, now as before: a kernel may choose its way by what a whole array holds.
     """
     others = target.asked(shapes.kinds(target.task.element))
-    for x in every[:AGAIN]:  # few, since a kernel may take another way after some calls of a shape
+    for x in every[:LOOKED_AT]:
         seen = observe(target, x)
-        if seen.wrong.all() and observe(target, np.repeat(x, LINE)).wrong.all():
-            if not observe(target, np.append(others, x)).wrong[-1]:
-                found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
-            return
+        if not (seen.wrong.all() and observe(target, np.repeat(x, LINE)).wrong.all()):
+            continue
+        if not observe(target, np.append(others, x)).wrong[-1]:
+            found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
+        return
 
 
 def _some_codes(bits: int) -> Array:

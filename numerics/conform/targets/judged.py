@@ -17,11 +17,7 @@ from numerics.conform.inputs.edges import Edge
 from numerics.conform.inputs.margins import UNUSED
 from numerics.conform.takes import Takes
 from numerics.conform.targets.faults import Case
-from numerics.conform.targets.returned import (
-    Raised,
-    guarded,
-    torch_module,
-)
+from numerics.conform.targets.returned import Raised, guarded, torch_module
 from numerics.conform.task import Array
 from numerics.formats.errors import NumericsError, a_kind_of, kind_of, nearest, not_a_file, said
 

@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs.narrow import type_of
 from numerics.conform.targets.faults import Fault
-from numerics.conform.targets.returned import (
-    Raised,
-    Returned,
-    Unreadable,
-    parts_of,
-    returned,
-)
+from numerics.conform.targets.returned import Raised, Returned, Unreadable, parts_of, returned
 from numerics.conform.task import Array
 from numerics.formats.errors import kind_of
 

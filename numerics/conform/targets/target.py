@@ -37,13 +37,7 @@ from numerics.conform.targets.reading import (
     values_in,
     zeros_in,
 )
-from numerics.conform.targets.returned import (
-    Raised,
-    check_device,
-    guarded,
-    parts_of,
-    torch_module,
-)
+from numerics.conform.targets.returned import Raised, check_device, guarded, parts_of, torch_module
 from numerics.conform.task import TOP, Answer, Array, Fields, Task
 from numerics.formats.block import Block, Blocks, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Integer

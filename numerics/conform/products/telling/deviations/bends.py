@@ -22,12 +22,7 @@ from numerics.conform.products.problem import (
     meanings,
     to_bfloat16,
 )
-from numerics.conform.products.telling.deviations.deviation import (
-    Bend,
-    bent,
-    of_claim,
-    of_sides,
-)
+from numerics.conform.products.telling.deviations.deviation import Bend, bent, of_claim, of_sides
 
 
 def nibbles_swapped(problem: Problem) -> Problem | None:

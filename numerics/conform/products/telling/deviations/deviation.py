@@ -8,11 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from numerics.conform.products.problem import (
-    Float64,
-    Problem,
-    Side,
-)
+from numerics.conform.products.problem import Float64, Problem, Side
 
 Bend = Callable[[Problem], "Problem | None"]
 """What it makes of a problem; None where it says nothing of it."""

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numerics.conform.products.certificate import Mask, answer, reach, results_of
-from numerics.conform.products.problem import (
-    SMALLEST,
-    VIA,
-    Problem,
-)
+from numerics.conform.products.problem import SMALLEST, VIA, Problem
+from numerics.conform.products.telling.deviations.deviation import ProductDeviation
+from numerics.conform.products.telling.deviations.table import DEVIATIONS, OF_BIASES, OF_BLENDS, TOGETHER
 
 if TYPE_CHECKING:
     from numerics.conform.products.asking import Seen
-
-from numerics.conform.products.telling.deviations.deviation import ProductDeviation
-from numerics.conform.products.telling.deviations.table import DEVIATIONS, OF_BIASES, OF_BLENDS, TOGETHER
 
 MOST = 3  # deviations at once
 TOLD = 8  # wrong products, and right ones, that a deviation must explain before all are looked at

@@ -20,11 +20,7 @@ from numerics.conform.products.problem import (
     scaling_bias,
 )
 from numerics.conform.products.telling.deviations import bends
-from numerics.conform.products.telling.deviations.deviation import (
-    ProductDeviation,
-    of_claim,
-    of_sides,
-)
+from numerics.conform.products.telling.deviations.deviation import ProductDeviation, of_claim, of_sides
 from numerics.formats.floats import fp8_e4m3fnuz, fp8_e5m2
 
 
